@@ -84,7 +84,8 @@ class Protocol(Section):
     @model_validator(mode="after")
     def _nothing_twice(self) -> "Protocol":
         for name, values in (("seeds", self.seeds), ("baseline and combined", self.methods)):
-            twice = sorted({str(value) for value in values if values.count(value) > 1})  # type: ignore[attr-defined]
+            texts = [str(value) for value in values]
+            twice = sorted({text for text in texts if texts.count(text) > 1})
             if twice:
                 raise ValueError(f"{name} lists {', '.join(twice)} twice")
         return self

@@ -4,6 +4,7 @@ torchvision's compiled operators don't load there, and its Python side then fail
 two of them were never defined. timm needs neither; defining their signatures is enough.
 """
 
+import importlib
 import importlib.util
 
 import torch
@@ -19,10 +20,10 @@ def make_importable() -> None:
     if importlib.util.find_spec("torchvision") is None:
         return
     try:
-        import torchvision  # noqa: F401
+        importlib.import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
         for name, signature in _OPERATORS.items():
             torch.library.define(name, signature)
-        import torchvision  # noqa: F401
+        importlib.import_module("torchvision")
