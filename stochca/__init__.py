@@ -1,10 +1,22 @@
 """StochCA: fine-tune vision transformers that attend to their pretrained selves now and then."""
 
+from typing import TYPE_CHECKING, Any
+
 from stochca._torchvision import make_importable
+from stochca.errors import UserError
 
-make_importable()  # before timm, which imports torchvision
-
-from stochca.cross_attention import StochCA  # noqa: E402
-from stochca.errors import UserError  # noqa: E402
+if TYPE_CHECKING:
+    from stochca.cross_attention import StochCA
 
 __all__ = ["StochCA", "UserError"]
+
+make_importable()
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that command lines which only read params don't wait for torch and timm.
+    if name == "StochCA":
+        from stochca.cross_attention import StochCA
+
+        return StochCA
+    raise AttributeError(f"module 'stochca' has no attribute {name!r}")

@@ -4,10 +4,9 @@ torchvision's compiled operators don't load there, and its Python side then fail
 two of them were never defined. timm needs neither; defining their signatures is enough.
 """
 
-import importlib
-import importlib.util
-
-import torch
+import importlib.abc
+import sys
+from typing import Any
 
 _OPERATORS = {
     "torchvision::nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -15,15 +14,21 @@ _OPERATORS = {
 }
 
 
+class _DefineMissingOperators(importlib.abc.MetaPathFinder):
+    """Steps in once, when torchvision has tried its library and is about to register on its operators."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name == "torchvision._meta_registrations":
+            sys.meta_path.remove(self)
+            if not sys.modules["torchvision.extension"]._has_ops():
+                import torch
+
+                for operator, signature in _OPERATORS.items():
+                    torch.library.define(operator, signature)
+        return None
+
+
 def make_importable() -> None:
-    """Import torchvision, defining its missing operators first where its own library can't load."""
-    if importlib.util.find_spec("torchvision") is None:
-        return
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        for name, signature in _OPERATORS.items():
-            torch.library.define(name, signature)
-        importlib.import_module("torchvision")
+    """Arrange for `import torchvision`, whenever it comes, to work; costs nothing until then."""
+    if "torchvision" not in sys.modules:
+        sys.meta_path.insert(0, _DefineMissingOperators())

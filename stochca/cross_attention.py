@@ -7,13 +7,14 @@ teacher). In evaluation every block attends to itself, and the model is exactly 
 
 import copy
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Literal
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from stochca._typing import TimmModule
 from stochca.errors import UserError
 from stochca.projections import (
     DeepestReached,
@@ -53,16 +54,16 @@ class StochCA(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: TimmModule,
         prob: float | Sequence[float] = 0.1,
         *,
-        teacher: nn.Module | None = None,
+        teacher: TimmModule | None = None,
         granularity: Literal["block", "sample"] = "block",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         check_supported(model)
-        self.student = model
+        self.student: TimmModule = model
         self.num_blocks = len(model.blocks)
         self.prob = _one_per_block(prob, self.num_blocks)
         if granularity not in ("block", "sample"):
@@ -77,7 +78,8 @@ class StochCA(nn.Module):
         self._teacher = (teacher.requires_grad_(False).eval(),)
 
     @property
-    def teacher(self) -> nn.Module:
+    def teacher(self) -> TimmModule:
+        """The frozen model; moved along by `.to()`, otherwise out of sight."""
         return self._teacher[0]
 
     def forward(self, images: Tensor, cross_blocks: Iterable[int] | None = None) -> Tensor:
@@ -149,7 +151,7 @@ class _CrossBlock(nn.Module):
 
 @torch.no_grad()
 def teacher_keys_values(
-    teacher: nn.Module, images: Tensor, drawn: dict[int, Tensor | None]
+    teacher: TimmModule, images: Tensor, drawn: dict[int, Tensor | None]
 ) -> dict[int, list[KeyValue]]:
     """Keys and values of the drawn blocks, one per attention layer of the block.
 
@@ -169,14 +171,12 @@ def teacher_keys_values(
                 is_last = i == deepest and layer is layers[-1]
                 projection = (FinalProjection if is_last else RecordingProjection)(layer, record)
                 stack.enter_context(swapped(layer, qkv=projection))
-        try:
+        with suppress(DeepestReached):
             teacher.forward_features(images)
-        except DeepestReached:
-            pass
     return recorded
 
 
-def check_supported(model: nn.Module) -> None:
+def check_supported(model: TimmModule) -> None:
     """Raise `UserError` unless every block of `model` has keys and values that can be exchanged."""
     name = type(model).__name__
     if not isinstance(model, VisionTransformer):
@@ -194,7 +194,7 @@ def check_supported(model: nn.Module) -> None:
         )
 
 
-def check_same_architecture(student: nn.Module, teacher: nn.Module) -> None:
+def check_same_architecture(student: TimmModule, teacher: TimmModule) -> None:
     """Raise `UserError` naming the first difference, the heads excepted."""
     check_supported(teacher)
     teachers = {name: tuple(value.shape) for name, value in teacher.blocks.state_dict().items()}
@@ -218,13 +218,16 @@ def check_same_architecture(student: nn.Module, teacher: nn.Module) -> None:
 def _one_per_block(prob: float | Sequence[float], num_blocks: int) -> Tensor:
     values = list(prob) if isinstance(prob, Sequence) else [prob] * num_blocks
     if len(values) != num_blocks:
-        raise UserError(f"prob has {len(values)} values, but the model has {num_blocks} blocks; give one value or {num_blocks}")
+        raise UserError(
+            f"prob has {len(values)} values, but the model has {num_blocks} blocks; "
+            f"give one value or {num_blocks}"
+        )
     if not all(0 <= value <= 1 for value in values):
         raise UserError(f"prob must be between 0 and 1, found {prob}")
     return torch.tensor(values, dtype=torch.float64)
 
 
-def _headless_copy(model: nn.Module) -> nn.Module:
+def _headless_copy(model: TimmModule) -> TimmModule:
     """A copy of what a teacher needs: nothing behind the keys and values of the last block."""
     last = model.blocks[-1]
     behind = {

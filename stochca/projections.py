@@ -17,6 +17,8 @@ from timm.layers.diff_attention import DiffAttention
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stochca._typing import TimmModule
+
 ATTENTION_CLASSES = (Attention, DiffAttention)
 
 
@@ -46,7 +48,7 @@ def swapped(module: nn.Module, **submodules: nn.Module) -> Iterator[None]:
 class CrossProjection(nn.Module):
     """Stands in for `attn.qkv`: the student's own queries, the teacher's keys and values."""
 
-    def __init__(self, attention: nn.Module, source: KeyValue) -> None:
+    def __init__(self, attention: TimmModule, source: KeyValue) -> None:
         super().__init__()
         self.qkv: nn.Linear = attention.qkv
         self.key_norm = KeyNorm(attention)
@@ -78,7 +80,7 @@ def cross_attending(attention: nn.Module, source: KeyValue) -> Iterator[None]:
 class RecordingProjection(nn.Module):
     """Stands in for the teacher's `attn.qkv`: hands the keys and values that pass to `record`."""
 
-    def __init__(self, attention: nn.Module, record: Callable[[Tensor, Tensor], None]) -> None:
+    def __init__(self, attention: TimmModule, record: Callable[[Tensor, Tensor], None]) -> None:
         super().__init__()
         self.qkv: nn.Linear = attention.qkv
         self.key_norm = KeyNorm(attention)
@@ -108,7 +110,7 @@ class FinalProjection(RecordingProjection):
 class KeyNorm(nn.Module):
     """The key norm of an attention layer, which acts on each head's channels by themselves."""
 
-    def __init__(self, attention: nn.Module) -> None:
+    def __init__(self, attention: TimmModule) -> None:
         super().__init__()
         self.norm: nn.Module = attention.k_norm
         self.head_dim: int = attention.head_dim
@@ -124,7 +126,7 @@ def project(linear: nn.Linear, x: Tensor, rows: slice) -> Tensor:
     return functional.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
 
 
-def attention_layers(block: nn.Module) -> list[nn.Module]:
+def attention_layers(block: nn.Module) -> list[TimmModule]:
     """The attention layers of a block whose keys and values can be exchanged; mostly one."""
     return [
         module

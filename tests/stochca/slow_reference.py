@@ -16,9 +16,9 @@ def _split_heads(x: Tensor, heads: int) -> list[Tensor]:
 
 
 def _query_key_value(attention: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    query, key, value = (x @ attention.qkv.weight.T + (0 if attention.qkv.bias is None else attention.qkv.bias)).chunk(
-        3, dim=-1
-    )
+    query, key, value = (
+        x @ attention.qkv.weight.T + (0 if attention.qkv.bias is None else attention.qkv.bias)
+    ).chunk(3, dim=-1)
     return query, key, value
 
 
@@ -50,7 +50,9 @@ def _attend_differentially(attention: DiffAttention, query: Tensor, key: Tensor,
     return torch.cat(heads, dim=-1)
 
 
-def _attention(student: nn.Module, x: Tensor, teacher_key: Tensor | None, teacher_value: Tensor | None) -> Tensor:
+def _attention(
+    student: nn.Module, x: Tensor, teacher_key: Tensor | None, teacher_value: Tensor | None
+) -> Tensor:
     """Attention of one image (N, C); with the teacher's normalised keys and values where they are given."""
     query, key, value = _query_key_value(student, x)
     query = _norm_heads(student.q_norm, query, student.head_dim)
@@ -62,14 +64,19 @@ def _attention(student: nn.Module, x: Tensor, teacher_key: Tensor | None, teache
     return student.proj(out)
 
 
-def _block(
-    block: nn.Module, teacher_block: nn.Module, x: Tensor, teacher_x: Tensor | None
-) -> Tensor:
+def _block(block: nn.Module, teacher_block: nn.Module, x: Tensor, teacher_x: Tensor | None) -> Tensor:
     """One block on one image; `teacher_x` is the teacher's input to its same block, if it is attended to."""
     kind = type(block).__name__
     if kind == "ParallelThingsBlock":
         x = x + sum(
-            branch.ls(_cross(branch.attn, other.attn, branch.norm(x), None if teacher_x is None else other.norm(teacher_x)))
+            branch.ls(
+                _cross(
+                    branch.attn,
+                    other.attn,
+                    branch.norm(x),
+                    None if teacher_x is None else other.norm(teacher_x),
+                )
+            )
             for branch, other in zip(block.attns, teacher_block.attns, strict=True)
         )
         return x + sum(branch(x) for branch in block.ffns)

@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from timm.layers.diff_attention import DiffAttention
+from timm.models import create_model
+from timm.models.vision_transformer import ParallelThingsBlock, ResPostBlock, VisionTransformer
 from torch import Tensor, nn
 
 import stochca
 from tests.stochca.slow_reference import slow_stochca
-from timm.layers.diff_attention import DiffAttention
-from timm.models import create_model
-from timm.models.vision_transformer import ParallelThingsBlock, ResPostBlock, VisionTransformer
 
 VARIANTS = {
     "class token": {},
@@ -31,7 +31,13 @@ VARIANTS = {
 
 
 def vit(depth: int = 4, **options: object) -> VisionTransformer:
-    defaults: dict[str, object] = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "num_heads": 2, "num_classes": 5}
+    defaults: dict[str, object] = {
+        "img_size": 16,
+        "patch_size": 8,
+        "embed_dim": 16,
+        "num_heads": 2,
+        "num_classes": 5,
+    }
     model = VisionTransformer(**{**defaults, "depth": depth, **options})
     # Away from the flat start, so that a wrong norm or a swapped key shows.
     with torch.no_grad():
@@ -132,7 +138,9 @@ def test_draws_follow_the_probabilities() -> None:
 
 
 def test_equal_generators_draw_equal_blocks() -> None:
-    first, second = (stochca.StochCA(vit(), 0.5, generator=torch.Generator().manual_seed(7)) for _ in range(2))
+    first, second = (
+        stochca.StochCA(vit(), 0.5, generator=torch.Generator().manual_seed(7)) for _ in range(2)
+    )
     assert [first.draw(1) for _ in range(20)] == [second.draw(1) for _ in range(20)]
 
 
@@ -242,7 +250,9 @@ def test_teacher_is_out_of_sight_and_frozen() -> None:
 
 def test_teachers_copy_stores_nothing_unused() -> None:
     names = set(stochca.StochCA(vit()).teacher.state_dict())
-    assert not {name for name in names if name.startswith(("head.", "norm.", "blocks.3.mlp.", "blocks.3.attn.proj."))}
+    assert not {
+        name for name in names if name.startswith(("head.", "norm.", "blocks.3.mlp.", "blocks.3.attn.proj."))
+    }
     assert "blocks.2.mlp.fc1.weight" in names
 
 

@@ -1,0 +1,53 @@
+# `make` lists the targets. Everything runs in .venv, which is made from constraints.txt when it is missing.
+
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DO_NOT_TRACK := true
+export DVC_NO_ANALYTICS := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help demo repro test test-all lint ui clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+$(READY): constraints.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there; install Python 3.11, or say PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: repro  ## run the whole pipeline on the embedded default; ends with reports/index.html
+	@echo
+	@cat reports/comparison.md
+	@echo
+	@echo "Open reports/index.html; compare the runs with: make ui"
+
+repro: $(READY)  ## run the stages that params.yaml, the code or the data have changed
+	@stochca check
+	@dvc repro
+
+test: $(READY)  ## run the tests
+	@python -m pytest -m "not slow"
+
+test-all: $(READY)  ## run the tests, the long ones too
+	@python -m pytest
+
+lint: $(READY)  ## check style and types
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+ui: $(READY)  ## open MLflow's UI on http://127.0.0.1:5000
+	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $${PORT:-5000}
+
+clean:  ## remove checkpoints and caches of tools; keep the data, the models and the reports
+	@rm -rf work .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

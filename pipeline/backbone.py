@@ -1,0 +1,82 @@
+"""Stage `backbone`: pretrained weights, fitted to the image size, in `data/backbone/`."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from pipeline.boundary import run
+from pipeline.files import replace_folder, sha256, write_json
+from pipeline.params import Backbone, load_params
+from pipeline.sources import fetch_weights
+from pipeline.sources.weights import log
+from stochca.backbones import CARD_FILE, HEADS, WEIGHTS_FILE, BackboneCard, adapt_weights, create_backbone
+
+TARGET = Path("data/backbone")
+
+
+def make_backbone(backbone: Backbone, image_size: int, target: Path) -> BackboneCard:
+    """Write the backbone folder `target` from what `backbone` names; all or nothing.
+
+    Raises:
+        UserError: architecture, image size or pooling don't go together (found before anything is
+            fetched), the weights can't be had, or they don't fit.
+    """
+    with torch.device("meta"):
+        create_backbone(backbone.name, image_size=image_size, num_classes=0, global_pool=backbone.global_pool)
+    weights = fetch_weights(backbone)
+    model = adapt_weights(
+        weights.state_dict,
+        backbone.name,
+        image_size=image_size,
+        global_pool=backbone.global_pool,
+        source=weights.source,
+    )
+    for name, tensor in model.state_dict().items():
+        before = weights.state_dict.get(name, tensor).shape
+        if before != tensor.shape:
+            log(f"{name} was resampled from {_shape(before)} to {_shape(tensor.shape)}")
+    with replace_folder(target) as folder:
+        state_dict = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        save_file(state_dict, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        config = model.pretrained_cfg
+        card = BackboneCard(
+            architecture=backbone.name,
+            source=weights.source,
+            source_sha256=weights.sha256,
+            weights_sha256=sha256(folder / WEIGHTS_FILE),
+            license=weights.license,
+            parameters=sum(
+                parameter.numel()
+                for name, parameter in model.named_parameters()
+                if not name.startswith(HEADS)
+            ),
+            blocks=len(model.blocks),
+            image_size=image_size,
+            patch_size=model.patch_embed.feat_ratio(),
+            global_pool=model.global_pool,
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+            interpolation=config["interpolation"],
+            source_classes=model.num_classes,
+        )
+        write_json(folder / CARD_FILE, card.to_dict())
+    return card
+
+
+def _shape(size: torch.Size) -> str:
+    return "x".join(map(str, size))
+
+
+def main() -> None:
+    params = load_params()
+    card = make_backbone(params.backbone, params.image_size, TARGET)
+    grid = card.image_size // card.patch_size
+    log(
+        f"{card.architecture} in {TARGET}: {card.parameters:,} parameters in {card.blocks} blocks, "
+        f"{grid}x{grid} patches of {card.patch_size} pixels, license {card.license or 'unknown'}"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

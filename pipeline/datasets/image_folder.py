@@ -1,0 +1,260 @@
+"""Your own images: root/CLASS/*, root/SPLIT/CLASS/* or root/DOMAIN/CLASS/*, recognised by what is there."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from pipeline.datasets.source import LEFT_OUT, Problem, Record, Source, select_domains
+from pipeline.images import EXTENSIONS, decode
+from pipeline.params import Dataset
+from stochca.errors import UserError
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+ALL = "all"  # the domain of images in a layout without domains
+CROP_MARGIN = 8 / 7  # images are stored this much larger than the model sees them, to crop from
+LAYOUTS = "expected are root/CLASS/*.jpg, root/SPLIT/CLASS/*.jpg or root/DOMAIN/CLASS/*.jpg"
+
+
+@dataclass(frozen=True)
+class ClassFolder:
+    """The images of one class in one domain and one split."""
+
+    class_name: str
+    images: list[Path]
+    domain: str = ALL
+    split: str | None = None
+
+
+def load(dataset: Dataset, image_size: int) -> Source:
+    """Recognise the layout of `dataset.root` and list its images; none is opened yet.
+
+    Raises:
+        UserError: the root is missing, unreadable or empty, its layout is ambiguous, it holds fewer than
+            two classes, a class folder holds no image, or a wanted domain is not there.
+    """
+    scan = Scan(Path(dataset.root))
+    layout, folders = _recognise(scan)
+    domains = select_domains(dataset.domains, sorted({folder.domain for folder in folders}))
+    folders = [folder for folder in folders if folder.domain in domains]
+    classes = sorted({folder.class_name for folder in folders})
+    if len(classes) < 2:
+        raise UserError(
+            f"{scan.described} holds only the class {classes[0]}; at least two are needed, {LAYOUTS}"
+        )
+    count = sum(len(folder.images) for folder in folders)
+    short_side = round(image_size * CROP_MARGIN)
+    return Source(
+        layout=layout,
+        summary=_summary(scan, layout, folders, classes, count),
+        classes=classes,
+        domains=domains,
+        records=partial(_records, scan, folders, short_side, dataset.max_megapixels),
+        count=count,
+        stored_side=short_side,
+        root=dataset.root,
+        problems=[*scan.problems, *_gaps(layout, folders, classes)],
+    )
+
+
+class Scan:
+    """Looks into folders under a root, leaving links that lead out of it alone, and notes what it skips."""
+
+    def __init__(self, root: Path) -> None:
+        self.described = f"dataset.root {root}"
+        self.root = root.expanduser().resolve()
+        if not self.root.exists():
+            raise UserError(f"{self.described} does not exist; put the images there or change it, {LAYOUTS}")
+        if not self.root.is_dir():
+            raise UserError(f"{self.described} is a file, not a folder; {LAYOUTS}")
+        self.problems: list[Problem] = []
+
+    def look(self, folder: Path) -> tuple[list[Path], list[Path]]:
+        """The images and the folders directly in `folder`, each in order; hidden ones are ignored."""
+        images: list[Path] = []
+        folders: list[Path] = []
+        for path in self._listed(folder):
+            if path.is_symlink() and not path.exists():
+                self.note(path, "is a link to nothing", LEFT_OUT)
+            elif path.is_symlink() and not path.resolve().is_relative_to(self.root):
+                self.note(path, "is a link that leads out of dataset.root", "not followed")
+            elif path.is_dir():
+                folders.append(path)
+            elif path.is_file() and path.suffix.lower() in EXTENSIONS:
+                images.append(path)
+            else:
+                self.note(path, "has no file name extension of an image", LEFT_OUT)
+        return images, folders
+
+    def holds_images(self, folder: Path) -> bool:
+        """Whether there is an image anywhere below `folder`."""
+        return any(
+            not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+            for _, _, names in os.walk(folder)
+            for name in names
+        )
+
+    def name(self, path: Path) -> str:
+        """The path below the root, as text that can be stored whatever bytes the file name holds."""
+        relative = path.relative_to(self.root).as_posix()
+        return os.fsencode(relative).decode("utf-8", "backslashreplace")
+
+    def note(self, path: Path, problem: str, action: str) -> None:
+        self.problems.append({"file": self.name(path), "problem": problem, "action": action})
+
+    def _listed(self, folder: Path) -> list[Path]:
+        try:
+            return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        except OSError as error:
+            raise UserError(
+                f"the folder {folder} can't be read: {error.strerror}; check its permissions"
+            ) from None
+
+
+def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
+    """Name the layout (class, split or domain) and find its class folders."""
+    loose, tops = scan.look(scan.root)
+    for path in loose:
+        scan.note(path, "lies in no class folder", LEFT_OUT)
+    if not tops:
+        found = "images but no class folders" if loose else "no class folders"
+        if any(problem["action"] == "not followed" for problem in scan.problems):
+            found += " (links that lead out of it are not followed)"
+        raise UserError(f"{scan.described} holds {found}; {LAYOUTS}")
+
+    inside = {top: scan.look(top) for top in tops}
+    shallow = [top for top, (images, _) in inside.items() if images]
+    deep = [top for top, (_, below) in inside.items() if any(scan.holds_images(folder) for folder in below)]
+    if shallow and deep:
+        raise UserError(
+            f"{scan.described} is ambiguous: {scan.name(shallow[0])} holds images and {scan.name(deep[0])} "
+            f"holds folders of images; {LAYOUTS}"
+        )
+    if deep:
+        return _recognise_two_levels(scan, inside)
+    if shallow and all(top.name.lower() in SPLITS for top in tops):
+        raise UserError(
+            f"{scan.described}: the folder {scan.name(shallow[0])} is named like a split but holds images "
+            f"instead of class folders; {LAYOUTS}"
+        )
+    folders = [_class_folder(scan, top, images, below) for top, (images, below) in inside.items()]
+    return "class", _with_images(scan, folders)
+
+
+def _recognise_two_levels(
+    scan: Scan, inside: dict[Path, tuple[list[Path], list[Path]]]
+) -> tuple[str, list[ClassFolder]]:
+    tops = list(inside)
+    splits = [top for top in tops if top.name.lower() in SPLITS]
+    if splits and len(splits) < len(tops):
+        other = next(top for top in tops if top not in splits)
+        raise UserError(
+            f"{scan.described} is ambiguous: {scan.name(splits[0])} is named like a split, "
+            f"{scan.name(other)} is not; {LAYOUTS}"
+        )
+    if not splits:
+        _check_domains_alike(
+            scan, {top: {folder.name for folder in below} for top, (_, below) in inside.items()}
+        )
+
+    folders = []
+    for top, (_, class_folders) in inside.items():
+        for path in class_folders:
+            images, below = scan.look(path)
+            folder = _class_folder(scan, path, images, below)
+            if splits:
+                folders.append(replace(folder, split=SPLITS[top.name.lower()]))
+            else:
+                folders.append(replace(folder, domain=scan.name(top)))
+    folders = _with_images(scan, folders)
+    if splits and not any(folder.split == "train" for folder in folders):
+        raise UserError(f"{scan.described} has folders for splits, but no images to train on in root/train")
+    return ("split" if splits else "domain"), folders
+
+
+def _check_domains_alike(scan: Scan, classes: dict[Path, set[str]]) -> None:
+    """Domains hold the same classes, or most of them; classes with folders inside do not."""
+    every = set().union(*classes.values())
+    for top, names in classes.items():
+        if 2 * len(names) <= len(every):
+            raise UserError(
+                f"{scan.described} is ambiguous: {scan.name(top)} holds the folders "
+                f"{', '.join(sorted(names)[:3]) or 'none'}, which are not most of the {len(every)} that are "
+                f"found in {', '.join(scan.name(path) for path in list(classes)[:3])}; {LAYOUTS}"
+            )
+
+
+def _class_folder(scan: Scan, path: Path, images: list[Path], below: list[Path]) -> ClassFolder:
+    for folder in below:
+        if scan.holds_images(folder):
+            raise UserError(
+                f"{scan.described} is ambiguous: the class folder {scan.name(path)} holds the folder "
+                f"{folder.name} with more images; {LAYOUTS}"
+            )
+        scan.note(folder, "is a folder without images in a class folder", LEFT_OUT)
+    return ClassFolder(Path(scan.name(path)).name, images)
+
+
+def _with_images(scan: Scan, folders: Sequence[ClassFolder]) -> list[ClassFolder]:
+    """The folders that hold images; a class that is empty everywhere is an error."""
+    filled = [folder for folder in folders if folder.images]
+    empty = sorted({folder.class_name for folder in folders} - {folder.class_name for folder in filled})
+    if empty:
+        raise UserError(
+            f"{scan.described}: the class folder {empty[0]} holds no image; add some or remove the folder"
+        )
+    return filled
+
+
+def _records(
+    scan: Scan, folders: Sequence[ClassFolder], short_side: int, max_megapixels: float
+) -> Iterator[Record]:
+    picture = partial(decode, short_side=short_side, max_megapixels=max_megapixels)
+    for folder in folders:
+        for path in folder.images:
+            name = scan.name(path)
+            yield Record(
+                id=name,
+                class_name=folder.class_name,
+                domain=folder.domain,
+                group=name,
+                read=path.read_bytes,
+                decode=picture,
+                split=folder.split,
+            )
+
+
+def _gaps(layout: str, folders: Sequence[ClassFolder], classes: Sequence[str]) -> list[Problem]:
+    """Classes that are missing in one of the splits or domains."""
+    if layout == "class":
+        return []
+    found: dict[str, set[str]] = {}
+    for folder in folders:
+        found.setdefault(folder.split or folder.domain, set()).add(folder.class_name)
+    return [
+        {"file": name, "problem": f"has no images in the {layout} {part}", "action": "kept where it has some"}
+        for part, names in found.items()
+        for name in classes
+        if name not in names
+    ]
+
+
+def _summary(
+    scan: Scan, layout: str, folders: Sequence[ClassFolder], classes: Sequence[str], count: int
+) -> str:
+    shape = {"class": "CLASS", "split": "SPLIT/CLASS", "domain": "DOMAIN/CLASS"}[layout]
+    parts = sorted({folder.split or folder.domain for folder in folders})
+    within = "" if layout == "class" else f" in the {layout}s {', '.join(parts)}"
+    return (
+        f"{scan.described}: recognised root/{shape}/*: {len(classes)} classes "
+        f"({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}), {count:,} images{within}"
+    )

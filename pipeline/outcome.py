@@ -1,0 +1,166 @@
+"""What a training run came to: the test split is looked at once, and everything is written down."""
+
+import csv
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline import pictures, served
+from pipeline.files import replace_folder, write_json
+from pipeline.prepared import Prepared
+from pipeline.statistics import calibration_error, macro_f1
+from pipeline.trained import save_trained
+from stochca._typing import TimmModule
+from stochca.backbones import BackboneCard
+from stochca.evaluation import predict
+from stochca.loaders import Preprocessing
+from stochca.precision import default_device
+from stochca.training import Fitted
+
+if TYPE_CHECKING:
+    from pipeline.train import Job
+
+METRICS = Path("metrics")
+RESULTS = Path("results")
+MODELS = Path("models")
+Events = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run and all that it was made from."""
+
+    job: "Job"
+    backbone: BackboneCard
+    prepared: Prepared
+    preprocessing: Preprocessing
+    student: TimmModule
+    fitted: Fitted
+    mlflow_run_id: str
+    tags: Mapping[str, str]
+
+    @cached_property
+    def test(self) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (N, classes) and labels (N,) of the test images; computed once."""
+        logits, labels = predict(
+            self.student,
+            self.prepared.images("test"),
+            self.preprocessing,
+            device=default_device(),
+            precision=self.fitted.precision,
+        )
+        return torch.softmax(logits, dim=1).numpy(), labels.numpy()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        probabilities, labels = self.test
+        predictions = probabilities.argmax(axis=1)
+        return {
+            "test_accuracy": float((predictions == labels).mean()),
+            "test_macro_f1": macro_f1(labels, predictions, len(self.prepared.classes)),
+            "test_calibration_error": calibration_error(probabilities, labels),
+            "validation_accuracy": self.fitted.validation.accuracy,
+            "validation_loss": self.fitted.validation.loss,
+            "train_seconds": round(self.fitted.train_seconds, 2),
+            "images_per_second": round(self.fitted.images_per_second, 2),
+            "peak_memory_mb": round(self.fitted.peak_memory_mb, 1),
+            "trainable_parameters": self.fitted.trainable_parameters,
+        }
+
+    @property
+    def description(self) -> dict[str, Any]:
+        manifest = self.prepared.manifest
+        return {
+            "name": self.job.name,
+            "method": self.job.method_name,
+            "target": self.job.target,
+            "seed": self.job.seed,
+            "config": dataclasses.asdict(self.job.method),
+            "training": dataclasses.asdict(self.job.training),
+            "mlflow_run_id": self.mlflow_run_id,
+            "selected_step": self.fitted.selected_step,
+            "notes": self.fitted.notes,
+            "classes": self.prepared.classes,
+            "backbone": {
+                key: self.backbone.to_dict()[key] for key in ("architecture", "weights_sha256", "source")
+            },
+            "dataset": {
+                "name": manifest["dataset"],
+                "fingerprint": self.prepared.fingerprint,
+                "domains": manifest["domains"],
+            },
+            "device": self.fitted.device,
+            "precision": self.fitted.precision,
+            "git_commit": self.tags["git_commit"],
+            "stage": self.tags["stage"],
+        }
+
+    def write(self, events: Events) -> None:
+        """Put models/NAME, results/NAME and metrics/NAME.json in place, each whole or not at all."""
+        with replace_folder(MODELS / self.job.name) as folder:
+            save_trained(
+                folder,
+                self.student,
+                self.backbone,
+                name=self.job.name,
+                method=self.job.method_name,
+                classes=self.prepared.classes,
+                mlflow_run_id=self.mlflow_run_id,
+            )
+        with replace_folder(RESULTS / self.job.name) as folder:
+            write_json(folder / "run.json", self.description)
+            write_curves(folder / "curves.csv", events)
+            self.predictions().to_parquet(folder / "predictions.parquet")
+        write_json(METRICS / f"{self.job.name}.json", self.metrics)
+
+    def predictions(self) -> pd.DataFrame:
+        """One row per test image."""
+        probabilities, labels = self.test
+        images = self.prepared.images("test")
+        return pd.DataFrame(
+            {
+                "id": images.ids,
+                "label": labels,
+                "prediction": probabilities.argmax(axis=1),
+                "confidence": probabilities.max(axis=1),
+                "domain": images.domains,
+                "probabilities": list(probabilities),
+            }
+        )
+
+    def log_to_mlflow(self, events: Events, *, upload_model: bool) -> None:
+        """Final numbers, pictures and files, into the active run."""
+        mlflow.log_metrics(
+            {key: value for key, value in self.metrics.items() if not key.startswith("validation_")}
+        )
+        mlflow.log_artifacts(str(RESULTS / self.job.name), "results")
+        probabilities, labels = self.test
+        mlflow.log_figure(pictures.learning_curves(events), "pictures/curves.png")
+        mlflow.log_figure(
+            pictures.confusion_matrix(labels, probabilities.argmax(axis=1), self.prepared.classes),
+            "pictures/confusion_matrix.png",
+        )
+        if self.fitted.notes:
+            mlflow.set_tag("mlflow.note.content", "\n\n".join(self.fitted.notes))
+        if upload_model:
+            served.log_model(MODELS / self.job.name, self.prepared.images("test"))
+
+
+def write_curves(path: Path, events: Events) -> None:
+    """The log as a table: one row per step, with validation where it was looked at."""
+    looks = {event["step"]: event for event in events if event["event"] == "eval"}
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "train_loss", "lr", "validation_loss", "validation_accuracy"])
+        for event in events:
+            if event["event"] == "step":
+                look = looks.get(event["step"], {"loss": "", "accuracy": ""})
+                writer.writerow([event["step"], event["loss"], event["lr"], look["loss"], look["accuracy"]])

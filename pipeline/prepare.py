@@ -1,0 +1,168 @@
+"""Stage `prepare`: a dataset becomes one Arrow table of small RGB images with splits, and a manifest.
+
+python -m pipeline.prepare
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pipeline import boundary
+from pipeline.datasets import LOADERS
+from pipeline.datasets.source import LEFT_OUT, Problem, Source
+from pipeline.duplicates import merge_groups, refuse_across_splits, report
+from pipeline.files import replace_folder, write_json
+from pipeline.ingest import Row, ingest
+from pipeline.params import Dataset, load_params
+from pipeline.prepared import FOLDER, MANIFEST, SPLITS, TABLE
+from pipeline.splits import Item, draw_fraction, draw_splits
+from pipeline.table import add_splits, open_table
+from stochca.errors import UserError
+
+SHOWN_PROBLEMS = 10
+
+
+def main() -> None:
+    params = load_params()
+    prepare(params.dataset, params.image_size, FOLDER)
+
+
+def prepare(dataset: Dataset, image_size: int, folder: Path) -> dict[str, Any]:
+    """Fill `folder`, all or nothing, and return its manifest.
+
+    Raises:
+        UserError: the dataset can't be used as it is; the sentence says what to change.
+    """
+    source = LOADERS[dataset.name](dataset, image_size)
+    print(source.summary, flush=True)
+    with replace_folder(folder) as temporary:
+        unsplit = temporary / "unsplit.arrow"
+        with open_table(unsplit, source.classes) as writer:
+            rows, problems = ingest(source, writer)
+        problems = [*source.problems, *problems]
+        _check_usable(rows, source, problems)
+        splits, split_problems = assign_splits(rows, source, dataset)
+        add_splits(unsplit, temporary / TABLE, source.classes, splits)
+        unsplit.unlink()
+        manifest = _manifest(source, dataset, rows, splits, [*problems, *split_problems])
+        write_json(temporary / MANIFEST, manifest)
+    _log(manifest)
+    return manifest
+
+
+def assign_splits(rows: Sequence[Row], source: Source, dataset: Dataset) -> tuple[list[str], list[Problem]]:
+    """The split of each row, drawn where the dataset does not say, and what is odd about it.
+
+    Raises:
+        UserError: a split or a class has no images, or an image is in two splits and that is an error.
+    """
+    given = {row.split for row in rows}
+    shares = {"test": dataset.test, "val": dataset.validation}
+    missing = {name: share for name, share in shares.items() if name not in given}
+    splits = [row.split or "train" for row in rows]
+    drawn_from = [index for index, split in enumerate(splits) if split == "train"]
+    groups = merge_groups([rows[index] for index in drawn_from])
+    items = [
+        Item(rows[index].label, rows[index].domain, group)
+        for index, group in zip(drawn_from, groups, strict=True)
+    ]
+    for index, split in zip(drawn_from, draw_splits(items, missing, dataset.split_seed), strict=True):
+        splits[index] = split
+
+    problems = [*report(rows, splits, source.classes), *_check_splits(rows, splits, source.classes)]
+    if dataset.duplicates == "error":
+        refuse_across_splits(rows, splits)
+
+    train = [place for place, index in enumerate(drawn_from) if splits[index] == "train"]
+    used = draw_fraction([items[place] for place in train], dataset.train_fraction, dataset.split_seed)
+    for place, keep in zip(train, used, strict=True):
+        if not keep:
+            splits[drawn_from[place]] = "unused"
+    return splits, problems
+
+
+def _check_usable(rows: Sequence[Row], source: Source, problems: Sequence[Problem]) -> None:
+    """Every class that the dataset announced must have at least one image that could be read."""
+    counts = Counter(row.label for row in rows)
+    for label, name in enumerate(source.classes):
+        if not counts[label]:
+            left_out = (p for p in problems if p["action"] == LEFT_OUT and name in Path(p["file"]).parts)
+            why = next(left_out, None)
+            example = f" (for example {why['file']} {why['problem']})" if why else ""
+            raise UserError(
+                f"no image of the class {name} could be used{example}; repair them or remove the class"
+            )
+
+
+def _check_splits(rows: Sequence[Row], splits: Sequence[str], classes: Sequence[str]) -> list[Problem]:
+    counts = Counter((row.label, split) for row, split in zip(rows, splits, strict=True))
+    for split in ("train", "val", "test"):
+        if split not in splits:
+            raise UserError(
+                f"the {len(rows):,} images leave none for {split}; add images, or a folder {split} with some"
+            )
+    problems: list[Problem] = []
+    for label, name in enumerate(classes):
+        if not counts[label, "train"]:
+            raise UserError(f"the class {name} has no image to train on; add some or remove the class")
+        absent = [split for split in ("val", "test") if not counts[label, split]]
+        if absent:
+            images = sum(counts[label, split] for split in SPLITS)
+            problems.append(
+                {
+                    "file": name,
+                    "problem": f"the class has only {images} images, none of them in {' and '.join(absent)}",
+                    "action": "kept",
+                }
+            )
+    return problems
+
+
+def _manifest(
+    source: Source, dataset: Dataset, rows: Sequence[Row], splits: Sequence[str], problems: list[Problem]
+) -> dict[str, Any]:
+    found = Counter(
+        (split, row.domain, source.classes[row.label]) for row, split in zip(rows, splits, strict=True)
+    )
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for split, domain, name in product(SPLITS, source.domains, source.classes):
+        if number := found[split, domain, name]:
+            counts.setdefault(split, {}).setdefault(domain, {})[name] = number
+    fingerprint = hashlib.sha256()
+    for row, split in zip(rows, splits, strict=True):
+        line = [row.id, row.label, row.domain, split, row.stored_hash.hex()]
+        fingerprint.update(json.dumps(line).encode() + b"\n")
+    return {
+        "dataset": dataset.name,
+        "root": source.root,
+        "layout": source.layout,
+        "classes": source.classes,
+        "domains": source.domains,
+        "image_size": source.stored_side,
+        "split_seed": dataset.split_seed,
+        "train_fraction": dataset.train_fraction,
+        "totals": {split: splits.count(split) for split in SPLITS},
+        "counts": counts,
+        "fingerprint": fingerprint.hexdigest(),
+        "license": source.license,
+        "attribution": source.attribution,
+        "problems": problems,
+    }
+
+
+def _log(manifest: dict[str, Any]) -> None:
+    totals = ", ".join(f"{count:,} {split}" for split, count in manifest["totals"].items() if count)
+    print(f"prepared {totals} images of {len(manifest['classes'])} classes")
+    problems = manifest["problems"]
+    for problem in problems[:SHOWN_PROBLEMS]:
+        print(f"  {problem['file']}: {problem['problem']}; {problem['action']}")
+    if len(problems) > SHOWN_PROBLEMS:
+        print(f"  ... {len(problems) - SHOWN_PROBLEMS} more; all of them are in the manifest")
+
+
+if __name__ == "__main__":
+    boundary.run(main)

@@ -1,0 +1,102 @@
+"""Reads what the stage `prepare` wrote."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from PIL import Image
+
+from stochca.errors import UserError
+
+FOLDER = Path("data/prepared")
+TABLE = "images.arrow"
+MANIFEST = "manifest.json"
+SPLITS = ("train", "val", "test", "unused")
+
+
+class PreparedImages:
+    """Some of the prepared images, decoded when asked for; picklable, memory-mapped."""
+
+    def __init__(self, table: Dataset, rows: Sequence[int]) -> None:
+        self._table = table
+        self._rows = rows
+        self.ids: list[str] = _column(table, "id", rows)
+        self.labels: list[int] = _column(table, "label", rows)
+        self.domains: list[str] = _column(table, "domain", rows)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """The image (RGB) and its label."""
+        return self._table[self._rows[index]]["image"].convert("RGB"), self.labels[index]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared dataset: its manifest, and its images by split and domain."""
+
+    manifest: dict[str, Any]
+    table: Dataset
+
+    @property
+    def classes(self) -> list[str]:
+        return self.manifest["classes"]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over every image's id, label, domain, split and content."""
+        return self.manifest["fingerprint"]
+
+    def images(self, split: str, domains: Sequence[str] | None = None) -> PreparedImages:
+        """The images of a split (train, val, test or unused), of some domains or of all.
+
+        Raises:
+            UserError: the split or a domain is not there.
+        """
+        if split not in SPLITS:
+            raise UserError(f"there is no split {split!r}; splits are {', '.join(SPLITS)}")
+        available = self.manifest["domains"]
+        wanted = set(available if domains is None else domains)
+        if unknown := sorted(wanted - set(available)):
+            raise UserError(
+                f"the prepared images have no domain {unknown[0]!r}; they have {', '.join(available)}"
+            )
+        rows = range(len(self.table))
+        places = zip(
+            rows, _column(self.table, "split", rows), _column(self.table, "domain", rows), strict=True
+        )
+        return PreparedImages(self.table, [row for row, s, d in places if s == split and d in wanted])
+
+
+def load_prepared(folder: Path = FOLDER) -> Prepared:
+    """Open a folder written by `prepare`; the images stay on disk until they are asked for.
+
+    Raises:
+        UserError: the folder is missing or damaged.
+    """
+    for path in (folder / MANIFEST, folder / TABLE):
+        if not path.exists():
+            raise UserError(f"{path} is missing; run: dvc repro prepare")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        table = Dataset.from_file(str(folder / TABLE))
+        expected = sum(manifest["totals"].values())
+        complete = len(table) == expected and table.features["label"].names == manifest["classes"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder} is damaged ({reason}); run: dvc repro prepare --force") from None
+    if not complete:
+        raise UserError(
+            f"{folder} is damaged ({TABLE} does not hold the {expected:,} images and the classes that "
+            f"{MANIFEST} lists); run: dvc repro prepare --force"
+        )
+    return Prepared(manifest, table)
+
+
+def _column(table: Dataset, name: str, rows: Sequence[int]) -> list[Any]:
+    values = table.data.column(name).to_pylist()  # straight from Arrow, which is fast for many rows
+    return [values[row] for row in rows]

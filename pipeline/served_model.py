@@ -1,0 +1,53 @@
+"""What MLflow serves: pictures in, class probabilities out. Needs timm, torch and safetensors alone.
+
+Logged as code beside the weights, so that loading a model never unpickles anything.
+"""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+
+
+class ImageClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """uint8 RGB images (B, height, width, 3) to probabilities (B, classes)."""
+
+    def load_context(self, context: Any) -> None:
+        with suppress(ImportError):
+            import stochca  # noqa: F401 (lets timm import beside a CPU-only torch)
+        import timm
+        from safetensors.torch import load_file
+        from timm.data import create_transform
+
+        folder = Path(context.artifacts["model"])
+        card = json.loads((folder / "model.json").read_text())
+        self.classes: list[str] = card["classes"]
+        self.model = timm.create_model(
+            card["architecture"],
+            img_size=card["image_size"],
+            num_classes=len(self.classes),
+            **card["options"],
+        )
+        self.model.load_state_dict(load_file(folder / "model.safetensors"))
+        self.model.eval()
+        self.transform = create_transform(
+            card["image_size"],
+            crop_pct=1.0,
+            interpolation=card["interpolation"],
+            mean=card["mean"],
+            std=card["std"],
+        )
+
+    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
+        import torch
+        from PIL import Image
+
+        images = [self.transform(Image.fromarray(pixels)) for pixels in np.asarray(model_input, np.uint8)]
+        with torch.inference_mode():
+            return self.model(torch.stack(images)).softmax(dim=1).numpy()
+
+
+mlflow.models.set_model(ImageClassifier())

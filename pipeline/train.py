@@ -1,0 +1,154 @@
+"""Trains one model: `python -m pipeline.train METHOD TARGET SEED`.
+
+The stages baseline, stochca and combined all run this; a method is looked up by its name in
+params.yaml. Checkpoints live in work/, named after everything that decides the result, because DVC
+deletes a stage's outputs before it runs; the results are moved into place at the very end.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.boundary import run
+from pipeline.params import Params, load_params
+from stochca.errors import UserError
+from stochca.methods import Method
+from stochca.settings import Training
+
+if TYPE_CHECKING:
+    from stochca.backbones import BackboneCard
+
+WORK = Path("work")
+BACKBONE = Path("data/backbone")
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one training run is asked to do."""
+
+    method_name: str
+    target: str
+    seed: int
+    method: Method
+    training: Training
+
+    @property
+    def name(self) -> str:
+        return f"{self.method_name}-{self.target}-{self.seed}"
+
+
+def plan(params: Params, method: str, target: str, seed: int) -> Job:
+    """Look the method up.
+
+    Raises:
+        UserError: params.yaml defines no such method.
+    """
+    if method not in params.methods:
+        raise UserError(f"params.yaml defines no method {method!r}; defined are {', '.join(params.methods)}")
+    return Job(method, target, seed, params.methods[method], params.training_of(method))
+
+
+def work_folder(job: Job, backbone_sha256: str, dataset_fingerprint: str) -> Path:
+    """Where checkpoints go: a folder named after all that decides the weights, the code included."""
+    code = hashlib.sha256()
+    for path in sorted((Path(__file__).parent.parent / "stochca").rglob("*.py")):
+        code.update(path.read_bytes())
+    decides = {
+        "method": dataclasses.asdict(job.method),
+        "training": dataclasses.asdict(job.training),
+        "target": job.target,
+        "seed": job.seed,
+        "backbone": backbone_sha256,
+        "dataset": dataset_fingerprint,
+        "code": code.hexdigest(),
+    }
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    return WORK / f"{job.name}-{digest[:16]}"
+
+
+def train(job: Job, params: Params) -> None:
+    """Train, look at the test split once, track, and put the results in place."""
+    # Heavy, and not needed to find a mistake in params.yaml.
+    from pipeline.outcome import Outcome
+    from pipeline.prepared import load_prepared
+    from pipeline.tracking import MlflowCallback, git_commit, tracked_run
+    from pipeline.training_progress import TrainingProgress
+    from stochca.backbones import BackboneCard, load_backbone
+    from stochca.callbacks import JsonLines, read_events
+    from stochca.loaders import Preprocessing
+    from stochca.training import fit
+
+    prepared = load_prepared()
+    card = BackboneCard.from_file(BACKBONE / "card.json")
+    student = load_backbone(
+        BACKBONE, num_classes=len(prepared.classes), drop_path=job.training.drop_path, seed=job.seed
+    )
+    preprocessing = Preprocessing(card.image_size, card.mean, card.std, card.interpolation)
+    folder = work_folder(job, card.weights_sha256, prepared.fingerprint)
+    tags = {
+        "stage": os.environ.get("DVC_STAGE", "none"),
+        "git_commit": git_commit() or "none",
+        "backbone_sha256": card.weights_sha256,
+        "dataset_fingerprint": prepared.fingerprint,
+    }
+    with tracked_run(params.tracking.experiment, job.name, tags, folder / "mlflow_run_id") as run_id:
+        log_settings(job, params, card)
+        fitted = fit(
+            student,
+            prepared.images("train"),
+            prepared.images("val"),
+            method=job.method,
+            settings=job.training,
+            preprocessing=preprocessing,
+            seed=job.seed,
+            work_folder=folder,
+            callbacks=[JsonLines(folder / LOG), MlflowCallback(run_id), TrainingProgress(job.name)],
+        )
+        outcome = Outcome(job, card, prepared, preprocessing, student, fitted, run_id, tags)
+        outcome.write(read_events(folder / LOG))
+        outcome.log_to_mlflow(read_events(folder / LOG), upload_model=params.tracking.log_model)
+    shutil.rmtree(folder)
+
+
+def log_settings(job: Job, params: Params, card: "BackboneCard") -> None:
+    """What two runs are compared by in MLflow's UI: the method's choices, then its training settings."""
+    import mlflow
+
+    from pipeline.tracking import flatten
+
+    choices = {key: value for key, value in dataclasses.asdict(job.method).items() if key != "training"}
+    mlflow.log_params(
+        {
+            "method": job.method_name,
+            "seed": job.seed,
+            "target": job.target,
+            "backbone": card.architecture,
+            "image_size": card.image_size,
+            "dataset": params.dataset.name,
+            "domains": ",".join(params.dataset.domains or ["all"]),
+            "train_fraction": params.dataset.train_fraction,
+            **{key.removesuffix(".name"): value for key, value in flatten(choices).items()},
+            **flatten(dataclasses.asdict(job.training), "training."),
+        }
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.train", description=__doc__)
+    parser.add_argument("method", help="a name under methods: in params.yaml")
+    parser.add_argument("target", help="all, for training and testing on the same domains")
+    parser.add_argument("seed", type=int, help="of the head, the draws and the order of the images")
+    arguments = parser.parse_args()
+    params = load_params()
+    train(plan(params, arguments.method, arguments.target, arguments.seed), params)
+
+
+if __name__ == "__main__":
+    run(main)

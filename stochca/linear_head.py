@@ -1,0 +1,97 @@
+"""The first phase of LP-FT: the best linear head on frozen features, by logistic regression."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stochca._typing import TimmModule
+from stochca.errors import UserError
+from stochca.evaluation import score
+from stochca.loaders import Images, Preprocessing, evaluation_batches
+from stochca.precision import autocast
+
+
+@torch.no_grad()
+def features(
+    model: TimmModule, images: Images, preprocessing: Preprocessing, *, device: torch.device, precision: str
+) -> tuple[Tensor, Tensor]:
+    """What the head sees: (N, D) in fp32, and labels (N,); on the CPU."""
+    was_training = model.training
+    model.eval()
+    rows, labels = [], []
+    for batch, batch_labels in evaluation_batches(images, preprocessing, batch_size=64):
+        with autocast(precision, device):
+            hidden = model.forward_features(batch.to(device))
+            rows.append(model.forward_head(hidden, pre_logits=True).float().cpu())
+        labels.append(batch_labels)
+    model.train(was_training)
+    return torch.cat(rows), torch.cat(labels)
+
+
+def fit_logistic_regression(inputs: Tensor, labels: Tensor, classes: int, C: float) -> tuple[Tensor, Tensor]:
+    """Weight (classes, D) and bias (classes,) that minimise C · Σ cross-entropy + ½‖weight‖².
+
+    Convex, solved by L-BFGS from zero, so the result does not depend on any seed.
+    """
+    weight = torch.zeros(classes, inputs.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
+    inputs = inputs.double()
+    optimizer = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=500,
+        tolerance_grad=1e-7,
+        tolerance_change=1e-10,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(inputs @ weight.T + bias, labels)
+        loss = loss + weight.square().sum() / (2 * C * len(labels))
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return weight.detach().float(), bias.detach().float()
+
+
+def fit_head(
+    model: TimmModule,
+    train: Images,
+    validation: Images,
+    preprocessing: Preprocessing,
+    *,
+    strengths: Sequence[float],
+    device: torch.device,
+    precision: str,
+) -> str:
+    """Replace the head by the best of one logistic regression per strength `C`, chosen on validation.
+
+    Returns a sentence that says which was chosen.
+
+    Raises:
+        UserError: the head is not linear.
+    """
+    heads = model.get_classifier()
+    heads = heads if isinstance(heads, tuple) else (heads,)
+    if not all(isinstance(head, nn.Linear) for head in heads):
+        raise UserError(f"phases lp_ft needs a linear head, found {type(heads[0]).__name__}")
+    train_rows, train_labels = features(model, train, preprocessing, device=device, precision=precision)
+    rows, labels = features(model, validation, preprocessing, device=device, precision=precision)
+    # Solved on standardised features, where one grid of strengths fits every backbone.
+    mean, std = train_rows.mean(0), train_rows.std(0).clamp_min(1e-6)
+    train_rows, rows = (train_rows - mean) / std, (rows - mean) / std
+    candidates = []
+    for C in strengths:
+        weight, bias = fit_logistic_regression(train_rows, train_labels, heads[0].out_features, C)
+        scores = score(rows @ weight.T + bias, labels)
+        candidates.append((scores.accuracy, -scores.loss, C, weight, bias))
+    accuracy, _, C, weight, bias = max(candidates, key=lambda candidate: candidate[:2])
+    weight = weight / std
+    with torch.no_grad():
+        for head in heads:
+            head.weight.copy_(weight)
+            head.bias.copy_(bias - weight @ mean)
+    return f"the head was fitted first, with C = {C:g}: validation accuracy {accuracy:.3f}"

@@ -1,0 +1,168 @@
+"""Images to batches. Training batches are a pure function of seed and step, so a run can resume exactly."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from stochca.randomness import derived_seed, isolated
+from stochca.settings import Augmentation, Training
+
+CACHE_BYTES = 1 << 30  # decoded images are kept in memory up to this size
+
+
+class Images(Protocol):
+    """Labelled images: `images[i]` is an RGB picture and its class."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the backbone was trained to see."""
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+
+    def evaluation(self) -> Callable[[Image.Image], Tensor]:
+        """Resize the short side, crop the centre, normalise; picture -> (3, size, size)."""
+        return create_transform(
+            self.image_size,
+            is_training=False,
+            crop_pct=1.0,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+        )
+
+    def training(self, augmentation: Augmentation) -> Callable[[Image.Image], Tensor]:
+        """timm's random augmentation; picture -> (3, size, size)."""
+        return create_transform(
+            self.image_size,
+            is_training=True,
+            scale=augmentation.scale,
+            ratio=augmentation.ratio,
+            hflip=augmentation.horizontal_flip,
+            vflip=augmentation.vertical_flip,
+            color_jitter=augmentation.color_jitter or None,
+            auto_augment=augmentation.auto_augment,
+            re_prob=augmentation.random_erasing,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+        )
+
+
+class InMemory:
+    """The same images, decoded once."""
+
+    def __init__(self, images: Images) -> None:
+        self._items = [images[i] for i in range(len(images))]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return self._items[index]
+
+
+def keep_in_memory(images: Images) -> Images:
+    """Decode the images once and for all, where that takes less than `CACHE_BYTES`."""
+    if len(images) == 0:
+        return images
+    width, height = images[0][0].size
+    return InMemory(images) if 3 * width * height * len(images) <= CACHE_BYTES else images
+
+
+class _Augmented(Dataset[tuple[Tensor, int]]):
+    """Transforms an image with randomness of its own, whichever process loads it."""
+
+    def __init__(self, images: Images, transform: Callable[[Image.Image], Tensor]) -> None:
+        self.images = images
+        self.transform = transform
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        index, seed = key
+        image, label = self.images[index]
+        with isolated(seed):
+            return self.transform(image), label
+
+
+class _Order(Sampler[list[tuple[int, int]]]):
+    """The images of every step: one shuffled epoch after the other, cut into full batches."""
+
+    def __init__(self, images: int, batch_size: int, seed: int, start: int, steps: int) -> None:
+        self.images, self.batch_size, self.seed, self.start, self.steps = (
+            images,
+            batch_size,
+            seed,
+            start,
+            steps,
+        )
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        shuffled_epoch, order = -1, torch.empty(0)
+        for step in range(self.start, self.steps):
+            batch = []
+            for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+                epoch, place = divmod(position, self.images)
+                if epoch != shuffled_epoch:
+                    generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch, 0))
+                    shuffled_epoch, order = epoch, torch.randperm(self.images, generator=generator)
+                batch.append((int(order[place]), derived_seed(self.seed, position, 1)))
+            yield batch
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+
+def training_batches(
+    images: Images, preprocessing: Preprocessing, settings: Training, *, seed: int, start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of images (B, 3, size, size) and labels (B,) for the steps from `start` on."""
+    augmented = _Augmented(images, preprocessing.training(settings.augmentation))
+    order = _Order(len(images), settings.batch_size, seed, start, settings.steps)
+    return iter(DataLoader(augmented, batch_sampler=order, **_loading(settings.workers)))
+
+
+class _Plain(Dataset[tuple[Tensor, int]]):
+    def __init__(self, images: Images, transform: Callable[[Image.Image], Tensor]) -> None:
+        self.images = images
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = self.images[index]
+        return self.transform(image), label
+
+
+def evaluation_batches(
+    images: Images, preprocessing: Preprocessing, *, batch_size: int, workers: int | str = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every image once, in order, without augmentation."""
+    plain = _Plain(images, preprocessing.evaluation())
+    return iter(DataLoader(plain, batch_size=batch_size, **_loading(workers)))
+
+
+def _loading(workers: int | str) -> dict[str, Any]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # On two cores a loader process only takes time from the training step.
+    number = (0 if cores <= 2 else min(8, cores - 1)) if workers == "auto" else int(workers)
+    return {
+        "num_workers": number,
+        "pin_memory": torch.cuda.is_available(),
+        # Of its own, so that starting a loader takes nothing from the run's randomness.
+        "generator": torch.Generator(),
+    }

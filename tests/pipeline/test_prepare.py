@@ -1,0 +1,287 @@
+import json
+import pickle
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import boundary
+from pipeline.params import Dataset
+from pipeline.prepare import main, prepare
+from pipeline.prepared import load_prepared
+from stochca.errors import UserError
+
+FILES = ("images.arrow", "manifest.json")
+
+
+def make(root: Path, counts: dict[str, int], seed: int = 0, size: tuple[int, int] = (20, 16)) -> Path:
+    """Folders of noise; every image is different."""
+    random = np.random.default_rng(seed)
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            pixels = random.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{index:03}.png")
+    return root
+
+
+def run(root: Path, target: Path, image_size: int = 14, **options: Any) -> dict[str, Any]:
+    return prepare(Dataset(name="image_folder", root=str(root), **options), image_size, target)
+
+
+def splits_of(target: Path) -> dict[str, str]:
+    table = datasets.Dataset.from_file(str(target / "images.arrow"))
+    return dict(zip(table["id"], table["split"], strict=True))
+
+
+def problems_of(manifest: dict[str, Any]) -> dict[str, str]:
+    return {problem["file"]: f"{problem['problem']}; {problem['action']}" for problem in manifest["problems"]}
+
+
+def test_the_table_holds_what_the_folder_holds(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", {"cat": 20, "dog": 12})
+    manifest = run(root, tmp_path / "out")
+    table = datasets.Dataset.from_file(str(tmp_path / "out" / "images.arrow"))
+    assert table.features["label"].names == ["cat", "dog"]
+    assert isinstance(table.features["image"], datasets.Image)
+    assert table.column_names == ["image", "label", "domain", "id", "split"]
+    for row in table:
+        assert row["id"].split("/")[0] == ["cat", "dog"][row["label"]]
+        with Image.open(root / row["id"]) as original:
+            expected = original.resize((20, 16))  # the short side is 14 * 8 / 7
+            assert np.array_equal(np.asarray(row["image"]), np.asarray(expected))
+    assert manifest["totals"] == {"train": 19, "val": 5, "test": 8, "unused": 0}
+    assert manifest["counts"]["test"] == {"all": {"cat": 5, "dog": 3}}
+    counted = Counter(splits_of(tmp_path / "out").values())
+    assert counted == {name: count for name, count in manifest["totals"].items() if count}
+    assert manifest["image_size"] == 16
+    assert manifest["layout"] == "class"
+    assert manifest["root"] == str(root)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
+
+
+def test_preparing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", {"cat": 90, "dog": 60}, size=(200, 180))
+    for path in sorted((root / "dog").iterdir()):
+        Image.open(path).save(path.with_suffix(".jpg"), quality=90)
+        path.unlink()
+    (root / "cat" / "broken.png").write_bytes(b"nothing")
+    runs = []
+    for name in ("first", "second"):
+        run(root, tmp_path / name, image_size=140)
+        runs.append([(tmp_path / name / file).read_bytes() for file in FILES])
+    assert runs[0] == runs[1]
+
+
+def test_unusable_images_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make(tmp_path / "raw", {"cat": 12, "dog": 12})
+    jpeg = root / "dog" / "cut.jpg"
+    Image.open(root / "dog" / "000.png").resize((100, 100)).save(jpeg)
+    jpeg.write_bytes(jpeg.read_bytes()[:-500])
+    (root / "cat" / "zero.png").touch()
+    (root / "cat" / "notes.txt").touch()
+    Image.new("RGB", (300, 300)).save(root / "dog" / "huge.png")
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
+    frames[0].save(root / "cat" / "moving.gif", save_all=True, append_images=frames[1:])
+    manifest = run(root, tmp_path / "out", max_megapixels=0.05)
+    problems = problems_of(manifest)
+    assert "truncated" in problems["dog/cut.jpg"]
+    assert problems["cat/zero.png"] == "the file is empty; left out"
+    assert "300 x 300 pixels" in problems["dog/huge.png"]
+    assert problems["cat/moving.gif"] == "has 2 frames, of which the first is used; kept"
+    assert len(problems) == 5
+    ids = splits_of(tmp_path / "out")
+    assert len(ids) == 25
+    assert "cat/moving.gif" in ids
+    printed = capsys.readouterr().out
+    for name in problems:
+        assert name in printed
+
+
+def test_a_class_without_any_usable_image_is_an_error_and_nothing_changes(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", {"cat": 9, "dog": 9})
+    run(root, tmp_path / "out")
+    before = [(tmp_path / "out" / file).read_bytes() for file in FILES]
+    (root / "owl").mkdir()
+    (root / "owl" / "1.png").write_bytes(b"garbage")
+    with pytest.raises(UserError, match=r"class owl could be used .*owl/1.png is no image"):
+        run(root, tmp_path / "out")
+    assert [(tmp_path / "out" / file).read_bytes() for file in FILES] == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
+
+
+def test_given_splits_are_kept_and_missing_ones_are_taken_from_train(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", {f"{s}/{c}": 20 for s in ("train", "test", "val") for c in ("cat", "dog")})
+    run(root, tmp_path / "all")
+    assert all(name.split("/")[0] == split for name, split in splits_of(tmp_path / "all").items())
+    shutil.rmtree(root / "val")
+    manifest = run(root, tmp_path / "out", validation=0.1)
+    assert manifest["totals"] == {"train": 36, "val": 4, "test": 40, "unused": 0}
+    for name, split in splits_of(tmp_path / "out").items():
+        assert (name.startswith("test/")) == (split == "test")
+    shutil.rmtree(root / "test")
+    assert run(root, tmp_path / "out")["totals"] == {"train": 24, "val": 6, "test": 10, "unused": 0}
+
+
+def test_drawn_splits_keep_equal_images_together(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", {"cat": 40, "dog": 40})
+    copies = {f"cat/{index:03}.png": f"cat/z{index:03}.png" for index in range(15)}
+    for original, copy in copies.items():
+        shutil.copy(root / original, root / copy)
+    shutil.copy(root / "cat/020.png", root / "dog/poison.png")
+    manifest = run(root, tmp_path / "out", duplicates="error")
+    splits = splits_of(tmp_path / "out")
+    for original, copy in copies.items():
+        assert splits[original] == splits[copy]
+        assert problems_of(manifest)[copy] == f"is the same image as {original}; kept, in one split"
+    assert splits["cat/020.png"] == splits["dog/poison.png"]
+    assert "cat/020.png, but of the class dog, not cat" in problems_of(manifest)["dog/poison.png"]
+    assert {splits[name] for name in copies} == {"train", "val", "test"}  # else nothing was at stake
+
+
+def test_duplicates_across_given_splits_warn_or_fail(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", {f"{s}/{c}": 5 for s in ("train", "val", "test") for c in ("cat", "dog")})
+    shutil.copy(root / "train/cat/000.png", root / "test/cat/leak.png")
+    shutil.copy(root / "train/dog/000.png", root / "val/dog/leak.png")
+    problems = problems_of(run(root, tmp_path / "out"))
+    assert set(problems) == {"train/cat/000.png", "val/dog/leak.png"}  # the later of each two
+    assert "test/cat/leak.png" in problems["train/cat/000.png"]
+    assert "kept in both splits" in problems["train/cat/000.png"]
+    with pytest.raises(UserError) as error:
+        run(root, tmp_path / "out", duplicates="error")
+    for word in ("test/cat/leak.png (test)", "train/cat/000.png (train)", "one of 2"):
+        assert word in str(error.value)
+
+
+def test_train_fraction_is_nested_and_leaves_val_and_test_alone(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", {"cat": 40, "dog": 40})
+    found = {}
+    for fraction in (1.0, 0.5, 0.25, 0.01):
+        run(root, tmp_path / "out", train_fraction=fraction)
+        found[fraction] = splits_of(tmp_path / "out")
+    parts = {f: {n for n, split in s.items() if split == "train"} for f, s in found.items()}
+    assert [len(parts[fraction]) for fraction in found] == [48, 24, 12, 2]
+    assert parts[0.01] < parts[0.25] < parts[0.5] < parts[1.0]
+    assert {name.split("/")[0] for name in parts[0.01]} == {"cat", "dog"}
+    for split in ("val", "test"):
+        assert len({frozenset(n for n, s in splits.items() if s == split) for splits in found.values()}) == 1
+    assert Counter(found[0.25].values())["unused"] == 36
+
+
+def test_every_split_and_class_must_be_served(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leave none for val"):
+        run(make(tmp_path / "two", {"cat": 2, "dog": 2}), tmp_path / "out")
+    root = make(tmp_path / "small", {"cat": 10, "dog": 2})
+    problems = problems_of(run(root, tmp_path / "out"))
+    assert problems == {"dog": "the class has only 2 images, none of them in val; kept"}
+    untrained = make(tmp_path / "raw", {"train/cat": 9, "train/dog": 9, "test/cat": 3, "test/owl": 3})
+    with pytest.raises(UserError, match="class owl has no image to train on"):
+        run(untrained, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_fingerprint_follows_the_data(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", {"cat": 10, "dog": 10})
+    prints = [run(root, tmp_path / "out")["fingerprint"] for _ in range(2)]
+    assert prints[0] == prints[1]
+    prints.append(run(root, tmp_path / "out", split_seed=1)["fingerprint"])
+    prints.append(run(root, tmp_path / "out", image_size=7)["fingerprint"])
+    image = Image.open(root / "cat/000.png").convert("RGB")
+    image.putpixel((0, 0), (1, 2, 3))
+    image.save(root / "cat/000.png")
+    prints.append(run(root, tmp_path / "out")["fingerprint"])
+    (root / "cat/000.png").rename(root / "cat/renamed.png")
+    prints.append(run(root, tmp_path / "out")["fingerprint"])
+    assert len(set(prints)) == 5
+
+
+def test_reading_what_was_prepared(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", {f"{d}/{c}": 8 for d in ("photo", "sketch") for c in ("cat", "dog")})
+    manifest = run(root, tmp_path / "out")
+    prepared = load_prepared(tmp_path / "out")
+    assert prepared.manifest == manifest == json.loads((tmp_path / "out/manifest.json").read_text())
+    assert prepared.classes == ["cat", "dog"]
+    assert prepared.fingerprint == manifest["fingerprint"]
+    expected = splits_of(tmp_path / "out")
+    for split in ("train", "val", "test", "unused"):
+        assert prepared.images(split).ids == [name for name, found in expected.items() if found == split]
+    images = pickle.loads(pickle.dumps(prepared.images("train", ["sketch"])))
+    assert len(images) == len(images.ids) == len(images.labels) > 0
+    assert set(images.domains) == {"sketch"}
+    for index, name in enumerate(images.ids):
+        image, label = images[index]
+        assert (image.mode, label) == ("RGB", ["cat", "dog"].index(name.split("/")[1]))
+        with Image.open(root / name) as original:
+            assert np.array_equal(np.asarray(image), np.asarray(original))
+    with pytest.raises(IndexError):
+        images[len(images)]
+    with pytest.raises(UserError, match="no domain 'color'; they have photo, sketch"):
+        prepared.images("train", ["color"])
+    with pytest.raises(UserError, match="no split 'valid'"):
+        prepared.images("valid")
+
+
+def test_missing_or_damaged_data_say_what_to_run(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(UserError, match=r"manifest\.json is missing; run: dvc repro prepare"):
+        load_prepared(target)
+    run(make(tmp_path / "raw", {"cat": 60, "dog": 60}), target)
+    whole = {file: (target / file).read_bytes() for file in FILES}
+    one_batch = whole["images.arrow"].rindex(b"id", 0, len(whole["images.arrow"]) // 2)
+    for file, content in [
+        ("manifest.json", b"{"),
+        ("manifest.json", b"[]"),
+        ("manifest.json", b"{}"),
+        ("manifest.json", whole["manifest.json"].replace(b'"train": 72', b'"train": 73')),
+        ("images.arrow", b""),
+        ("images.arrow", b"garbage"),
+        ("images.arrow", whole["images.arrow"][:one_batch]),
+        ("images.arrow", whole["images.arrow"][:-2000]),
+    ]:
+        assert content != whole[file]
+        (target / file).write_bytes(content)
+        with pytest.raises(UserError, match=r"is damaged.*; run: dvc repro prepare --force"):
+            load_prepared(target)
+        (target / file).write_bytes(whole[file])
+    load_prepared(target)
+    (target / "images.arrow").unlink()
+    with pytest.raises(UserError, match=r"images\.arrow is missing; run: dvc repro prepare"):
+        load_prepared(target)
+
+
+def test_openmoji_end_to_end_keeps_every_drawing_in_one_split(tmp_path: Path) -> None:
+    manifest = prepare(
+        Dataset.model_validate({"name": "openmoji", "domains": ["color"]}), 70, tmp_path / "out"
+    )
+    assert sum(manifest["totals"].values()) == 1898
+    assert manifest["license"] == "CC BY-SA 4.0"
+    prepared = load_prepared(tmp_path / "out")
+    pixels: list[set[bytes]] = []
+    for split, share in {"train": 0.6, "val": 0.15, "test": 0.25}.items():
+        images = prepared.images(split)
+        assert len(images) / 1898 == pytest.approx(share, abs=0.01)
+        pixels.append({images[index][0].tobytes() for index in range(len(images))})
+    assert sum(len(found) for found in pixels) == len(set().union(*pixels))
+
+
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = Path(__file__).parents[2] / "params.yaml"
+    text = params.read_text().replace("name: openmoji ", "name: image_folder ")
+    assert text != params.read_text()
+    (tmp_path / "params.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        boundary.run(main)
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: dataset.root data/raw does not exist")
+    assert printed.err.count("\n") == 1
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,20 @@
+import pytest
+
+from pipeline import progress
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_items_pass_unchanged(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
+    assert list(progress.track(iter("abc"), 3, "reading")) == ["a", "b", "c"]
+
+
+def test_plain_lines_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "0")
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1)
+    list(progress.track(range(2000), 2000, "reading"))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "reading: 1 of 2,000"
+    assert printed[-1] == "reading: 2,000 of 2,000"

@@ -1,0 +1,109 @@
+import itertools
+import pickle
+import random
+
+import numpy as np
+import torch
+from PIL import Image
+
+from stochca.loaders import InMemory, Preprocessing, evaluation_batches, training_batches
+from stochca.settings import Augmentation, Training
+from tests.stochca.tiny import PREPROCESSING, ColouredSquares
+
+NO_AUGMENTATION = Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), horizontal_flip=0.0)
+
+
+def options(**values: object) -> Training:
+    return Training(**{"steps": 9, "batch_size": 4, "workers": 0, "augmentation": NO_AUGMENTATION, **values})  # type: ignore[arg-type]
+
+
+class Numbered:
+    """Image i is grey level i, and its label is i."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.new("RGB", (16, 16), (index, index, index)), index
+
+
+def labels(images: int, **arguments: int) -> list[int]:
+    batches = training_batches(Numbered(images), PREPROCESSING, options(), seed=0, **arguments)
+    return list(itertools.chain.from_iterable(batch.tolist() for _, batch in batches))
+
+
+def test_every_epoch_shows_every_image_once_in_another_order() -> None:
+    order = labels(12)
+    epochs = [order[:12], order[12:24], order[24:36]]
+    assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_batches_are_full_even_with_fewer_images_than_a_batch() -> None:
+    order = labels(3)
+    assert len(order) == 36
+    assert all(order.count(label) == 12 for label in range(3))
+
+
+def test_starting_later_continues_the_same_stream() -> None:
+    settings = options(augmentation=Augmentation(color_jitter=0.5))
+    whole = list(training_batches(ColouredSquares(10), PREPROCESSING, settings, seed=1))
+    rest = list(training_batches(ColouredSquares(10), PREPROCESSING, settings, seed=1, start=5))
+    assert len(rest) == 4
+    for (images, batch_labels), (expected, expected_labels) in zip(rest, whole[5:], strict=True):
+        assert torch.equal(images, expected)
+        assert torch.equal(batch_labels, expected_labels)
+
+
+def test_augmentation_differs_between_epochs_and_seeds() -> None:
+    settings = options(batch_size=3, steps=2, augmentation=Augmentation(scale=(0.2, 0.5)))
+    images = ColouredSquares(3)
+    (first, order), (second, again) = training_batches(images, PREPROCESSING, settings, seed=0)
+    assert not torch.equal(first[order.argsort()], second[again.argsort()])
+    (other, _), _ = training_batches(images, PREPROCESSING, settings, seed=1)
+    assert not torch.equal(first, other)
+
+
+def test_loading_leaves_the_global_randomness_alone() -> None:
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[index]
+    list(
+        training_batches(
+            ColouredSquares(8), PREPROCESSING, options(augmentation=Augmentation(color_jitter=0.3)), seed=0
+        )
+    )
+    list(evaluation_batches(ColouredSquares(8), PREPROCESSING, batch_size=3))
+    assert random.getstate() == states[0]
+    assert np.random.get_state()[1].tolist() == states[1]  # type: ignore[index]
+    assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def test_evaluation_shows_the_whole_image_normalised_in_order() -> None:
+    preprocessing = Preprocessing(image_size=16, mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.3))
+    images = ColouredSquares(5)
+    batches = list(evaluation_batches(images, preprocessing, batch_size=2))
+    assert [len(batch) for batch, _ in batches] == [2, 2, 1]
+    pixels = (
+        torch.from_numpy(np.stack([np.asarray(images[i][0]) for i in range(5)])).permute(0, 3, 1, 2) / 255
+    )
+    expected = (pixels - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor([0.1, 0.2, 0.3]).view(
+        3, 1, 1
+    )
+    torch.testing.assert_close(torch.cat([batch for batch, _ in batches]), expected)
+
+
+def test_evaluation_crops_the_centre_of_a_wide_image() -> None:
+    image = Image.new("RGB", (48, 16), (255, 0, 0))
+    image.paste((0, 255, 0), (16, 0, 32, 16))
+    tensor = PREPROCESSING.evaluation()(image)
+    assert tensor.shape == (3, 16, 16)
+    torch.testing.assert_close(tensor[1], torch.ones(16, 16))
+    torch.testing.assert_close(tensor[0], -torch.ones(16, 16))
+
+
+def test_decoded_images_are_equal_and_picklable() -> None:
+    images = ColouredSquares(4)
+    memory = pickle.loads(pickle.dumps(InMemory(images)))
+    assert all(np.array_equal(memory[i][0], images[i][0]) and memory[i][1] == images[i][1] for i in range(4))

@@ -1,0 +1,283 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stochca.callbacks import Callback, EvalEvent, JsonLines, StepEvent, read_events
+from stochca.checkpoint import CHECKPOINT, PREVIOUS
+from stochca.errors import UserError
+from stochca.evaluation import predict, score
+from stochca.methods import Ema, LpFt, Method, StochasticCrossAttention, Swa, Swad
+from stochca.settings import Augmentation, Training
+from stochca.training import Fitted, fit
+from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
+
+STOCHCA = StochasticCrossAttention(prob=0.5)
+METHODS = {
+    "finetune": Method(),
+    "linear_probe": Method(train="head"),
+    "lp_ft": Method(phases=LpFt(C=(0.1, 1.0))),
+    "stochca": Method(attention=STOCHCA),
+    "stochca+lp_ft": Method(attention=STOCHCA, phases=LpFt(C=(0.1, 1.0))),
+    "stochca+ema": Method(attention=STOCHCA, average=Ema(decay=0.9)),
+    "stochca+swa": Method(attention=STOCHCA, average=Swa(start=0.5)),
+    "stochca+swad": Method(attention=STOCHCA, average=Swad(n_converge=2, n_tolerance=2)),
+    "stochca+lp_ft+swad": Method(
+        attention=STOCHCA, phases=LpFt(C=(1.0,)), average=Swad(n_converge=2, n_tolerance=2)
+    ),
+    "linear_probe+ema": Method(train="head", average=Ema(decay=0.9)),
+}
+
+
+def settings(**options: Any) -> Training:
+    defaults: dict[str, Any] = {
+        "steps": 12,
+        "batch_size": 8,
+        "lr": 3e-3,
+        "warmup_steps": 2,
+        "clip_grad": 1.0,
+        "precision": "fp32",
+        "eval_every": 3,
+        "checkpoint_every": 4,
+        "workers": 0,
+        "drop_path": 0.1,
+        "augmentation": Augmentation(color_jitter=0.1),
+    }
+    return Training(**{**defaults, **options})
+
+
+def run(
+    method: Method,
+    options: Training | None = None,
+    folder: Path | None = None,
+    *callbacks: Callback,
+    seed: int = 0,
+) -> tuple[dict[str, Tensor], Fitted]:
+    options = options or settings()
+    student = tiny_vit(drop_path_rate=options.drop_path)
+    fitted = fit(
+        student,
+        ColouredSquares(40),
+        ColouredSquares(30, seed=1),
+        method=method,
+        settings=options,
+        preprocessing=PREPROCESSING,
+        seed=seed,
+        work_folder=folder,
+        callbacks=callbacks,
+        device=torch.device("cpu"),
+    )
+    return student.state_dict(), fitted
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(Callback):
+    """Ends the run in the middle, as soon as it hears of this step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, event: StepEvent) -> None:
+        if event.step == self.step:
+            raise Killed
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_killed_and_resumed_equals_undisturbed(name: str, tmp_path: Path) -> None:
+    method = METHODS[name]
+    log = tmp_path / "undisturbed.jsonl"
+    expected, undisturbed = run(method, None, tmp_path / "a", JsonLines(log))
+    resumed_log = tmp_path / "resumed.jsonl"
+    for step in (6, 11):  # events arrive with the next look at validation, after the checkpoint at 4 and 8
+        with pytest.raises(Killed):
+            run(method, None, tmp_path / "b", JsonLines(resumed_log), Kill(step))
+    found, resumed = run(method, None, tmp_path / "b", JsonLines(resumed_log))
+    assert_equal(found, expected)
+    assert resumed.selected_step == undisturbed.selected_step
+    assert resumed.validation == undisturbed.validation
+    without_times = [
+        [
+            {key: value for key, value in event.items() if key != "images_per_second"}
+            for event in read_events(path)
+        ]
+        for path in (log, resumed_log)
+    ]
+    assert without_times[0] == without_times[1]
+
+
+def test_resumes_in_bfloat16_with_accumulation_and_mixup(tmp_path: Path) -> None:
+    options = settings(precision="bf16", accumulate=2, augmentation=Augmentation(mixup=0.3, cutmix=0.5))
+    method = METHODS["stochca"]
+    expected, _ = run(method, options)
+    with pytest.raises(Killed):
+        run(method, options, tmp_path, Kill(7))
+    assert_equal(run(method, options, tmp_path)[0], expected)
+
+
+def test_truncated_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected, _ = run(METHODS["stochca"])
+    with pytest.raises(Killed):
+        run(METHODS["stochca"], None, tmp_path, Kill(11))
+    checkpoint = tmp_path / CHECKPOINT
+    assert (tmp_path / PREVIOUS).exists()
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    assert_equal(run(METHODS["stochca"], None, tmp_path)[0], expected)
+    assert "can't be read" in capsys.readouterr().out
+
+
+def test_the_seed_decides_and_nothing_else_does(tmp_path: Path) -> None:
+    first, _ = run(METHODS["stochca"])
+    torch.rand(7)  # the caller's randomness must not matter
+    assert_equal(run(METHODS["stochca"], None, tmp_path)[0], first)
+    other, _ = run(METHODS["stochca"], seed=1)
+    assert not torch.equal(other["blocks.0.attn.qkv.weight"], first["blocks.0.attn.qkv.weight"])
+
+
+def test_loader_workers_change_nothing() -> None:
+    expected, _ = run(METHODS["finetune"], settings(steps=3))
+    assert_equal(run(METHODS["finetune"], settings(steps=3, workers=2))[0], expected)
+
+
+def test_probability_zero_equals_finetune() -> None:
+    plain, _ = run(Method())
+    stochca, _ = run(Method(attention=StochasticCrossAttention(prob=0.0)))
+    assert_equal(stochca, plain)
+    crossed, _ = run(METHODS["stochca"])
+    assert not torch.equal(crossed["blocks.0.attn.qkv.weight"], plain["blocks.0.attn.qkv.weight"])
+
+
+def test_linear_probe_trains_the_head_alone() -> None:
+    start = tiny_vit().state_dict()
+    found, fitted = run(METHODS["linear_probe"])
+    for name, value in found.items():
+        assert torch.equal(value, start[name]) == (not name.startswith("head.")), name
+    assert fitted.trainable_parameters == 16 * 3 + 3
+
+
+class Looks(Callback):
+    """Remembers every look at validation."""
+
+    def __init__(self) -> None:
+        self.events: list[EvalEvent] = []
+
+    def on_eval(self, event: EvalEvent) -> None:
+        self.events.append(event)
+
+
+def test_selection_keeps_the_best_weights_on_validation() -> None:
+    looks = Looks()
+    options = settings(steps=30, lr=0.05, warmup_steps=0, clip_grad=None)  # so high that it gets worse
+    weights, fitted = run(Method(), options, None, looks)
+    best = max(looks.events, key=lambda event: (event.accuracy, -event.loss))
+    assert best.step < looks.events[-1].step  # otherwise this could not tell the best from the last
+    assert fitted.selected_step == best.step
+    student = tiny_vit()
+    student.load_state_dict(weights)
+    logits, labels = predict(student, ColouredSquares(30, seed=1), PREPROCESSING, device=torch.device("cpu"))
+    assert score(logits, labels).accuracy == fitted.validation.accuracy == best.accuracy
+
+
+def test_head_learning_rate_is_scaled_at_every_step() -> None:
+    """Against the schedule written out: linear warm-up, cosine to zero, the head's ten times as high."""
+    from stochca.optimisation import create_optimizer, create_schedule
+
+    options = settings(steps=20, lr=1e-3, warmup_steps=5, head_lr_scale=10.0, layer_decay=0.5)
+    student = tiny_vit()
+    optimizer = create_optimizer(student, options)
+    schedule = create_schedule(optimizer, options)
+    names = {id(parameter): name for name, parameter in student.named_parameters()}
+    for step in range(1, 21):
+        schedule.step_update(step)
+        base = 1e-3 * step / 5 if step < 5 else 0.5e-3 * (1 + math.cos(math.pi * step / 21))
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                name = names[id(parameter)]
+                if name.startswith("head."):
+                    scale = 10.0
+                elif name.startswith("norm."):
+                    scale = 0.5  # timm counts the last norm to the last block
+                elif name.startswith("blocks."):
+                    scale = 0.5 ** (3 - int(name.split(".")[1]))
+                else:
+                    scale = 0.5**4
+                assert group["lr"] == pytest.approx(base * scale), (step, name)
+
+
+def test_weight_decay_spares_biases_norms_and_positions() -> None:
+    from stochca.optimisation import create_optimizer
+
+    student = tiny_vit()
+    names = {id(parameter): name for name, parameter in student.named_parameters()}
+    decayed = {
+        names[id(parameter)]
+        for group in create_optimizer(student, settings(weight_decay=0.1)).param_groups
+        for parameter in group["params"]
+        if group["weight_decay"] > 0
+    }
+    assert "blocks.0.attn.qkv.weight" in decayed
+    assert "head.weight" in decayed
+    assert not {
+        name
+        for name in decayed
+        if name.endswith("bias") or "norm" in name or name in ("pos_embed", "cls_token")
+    }
+
+
+def test_head_scale_reaches_the_weights() -> None:
+    still, _ = run(Method(), settings(head_lr_scale=0.0, steps=3, warmup_steps=0))
+    start = tiny_vit().state_dict()
+    assert torch.equal(still["head.weight"], start["head.weight"])
+    assert not torch.equal(still["blocks.0.attn.qkv.weight"], start["blocks.0.attn.qkv.weight"])
+
+
+def test_accumulation_equals_the_whole_batch() -> None:
+    whole, _ = run(Method(), settings(drop_path=0.0))
+    parts, _ = run(Method(), settings(drop_path=0.0, accumulate=4))
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_learns_the_squares() -> None:
+    _, fitted = run(Method(), settings(steps=150, lr=1e-2, eval_every=50, drop_path=0.0))
+    assert fitted.validation.accuracy > 0.8
+
+
+def test_events_tell_every_step_once(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    run(Method(), settings(steps=23, eval_every=5), None, JsonLines(log))
+    events = read_events(log)
+    assert [event["step"] for event in events if event["event"] == "step"] == list(range(1, 24))
+    assert [event["step"] for event in events if event["event"] == "eval"] == [5, 10, 15, 20, 23]
+    assert all(math.isfinite(event["loss"]) for event in events)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"precision": "fp16"}, "fp16 needs a GPU"),
+        ({"optimizer": "adamv"}, "'adamv' can't be used"),
+        ({"batch_size": 9, "augmentation": Augmentation(mixup=0.5)}, "must be even, found 9"),
+    ],
+)
+def test_bad_settings(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        run(Method(), settings(**options))
+
+
+def test_one_probability_per_block_must_fit_the_model() -> None:
+    with pytest.raises(UserError, match="2 values, but the model has 3 blocks"):
+        run(Method(attention=StochasticCrossAttention(prob=(0.1, 0.2))))
