@@ -18,8 +18,8 @@ def log_model(folder: Path, images: PreparedImages) -> None:
     size = images[0][0].size
     example = np.stack([np.asarray(images[i][0].resize(size)) for i in range(min(2, len(images)))])
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "images")]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1), "probabilities")]),
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
     )
     mlflow.pyfunc.log_model(
         name="model",

@@ -1,5 +1,6 @@
 """MLflow: one run per trained model, one parent per method with mean and spread over its seeds."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -31,6 +32,9 @@ def connect(experiment: str) -> str:
 
     Paths are absolute, so that runs can be found from anywhere.
     """
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri or f"sqlite:///{DATABASE.resolve()}")
     client = MlflowClient()

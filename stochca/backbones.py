@@ -90,7 +90,7 @@ def create_backbone(
         UserError: timm does not know the architecture, it is not supported, or image size or pooling
             do not suit it. Under `torch.device("meta")` nothing but these checks costs anything.
     """
-    arguments = _checked_arguments(architecture, image_size, global_pool)
+    arguments, _ = _checked_arguments(architecture, image_size, global_pool)
     return timm.create_model(architecture, num_classes=num_classes, drop_path_rate=drop_path, **arguments)
 
 
@@ -114,22 +114,22 @@ def adapt_weights(
     Raises:
         UserError: as `create_backbone`; or tensors do not fit, are missing or have no place.
     """
-    arguments = _checked_arguments(architecture, image_size, global_pool)
-    with torch.device("meta"):
-        model = timm.create_model(architecture, num_classes=0, **arguments)
+    arguments, skeleton = _checked_arguments(architecture, image_size, global_pool)
     try:
-        converted = checkpoint_filter_fn(dict(state_dict), model, adapt_layer_scale=True)
+        converted = checkpoint_filter_fn(dict(state_dict), skeleton, adapt_layer_scale=True)
     except Exception as error:
         # timm's converters fail in many ways on tensors that are not what their names promise.
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"{source} can't be converted to {architecture}: {error}; is backbone.name right?"
+            f"{source} can't be converted to {architecture}: {reason}; is backbone.name right?"
         ) from error
-    unused = () if model.attn_pool is not None else ("attn_pool.",)
+    unused = () if skeleton.attn_pool is not None else ("attn_pool.",)
     num_classes = len(converted["head.weight"]) if "head.weight" in converted else 0
-    with torch.device("meta"):
-        model = timm.create_model(architecture, num_classes=num_classes, **arguments)
+    skeleton.reset_classifier(num_classes)
     found = {name: tensor for name, tensor in converted.items() if not name.startswith(unused)}
-    _check_fit(found, model.state_dict(), f"{source} does not fit {architecture} at image size {image_size}")
+    _check_fit(
+        found, skeleton.state_dict(), f"{source} does not fit {architecture} at image size {image_size}"
+    )
     weights = {name: tensor for name, tensor in state_dict.items() if not name.startswith(unused)}
     model = timm.create_model(
         architecture,
@@ -183,9 +183,11 @@ def load_backbone(
     return model
 
 
-def _checked_arguments(architecture: str, image_size: int, global_pool: str | None) -> dict[str, Any]:
-    """Arguments of `timm.create_model`, once everything that needs no weights has been checked."""
-    model = _skeleton(architecture)
+def _checked_arguments(
+    architecture: str, image_size: int, global_pool: str | None
+) -> tuple[dict[str, Any], VisionTransformer]:
+    """Arguments of `timm.create_model` that passed every check, and what they make on the meta device."""
+    model = _default_model(architecture)
     supported(model)
     patch_size = model.patch_embed.feat_ratio()
     if image_size < patch_size or image_size % patch_size:
@@ -201,17 +203,16 @@ def _checked_arguments(architecture: str, image_size: int, global_pool: str | No
         arguments |= {"global_pool": global_pool, "fc_norm": has_fc_norm}
     try:
         with torch.device("meta"):
-            timm.create_model(architecture, **arguments)
+            return arguments, timm.create_model(architecture, weight_init="skip", **arguments)
     except AssertionError as error:
         raise UserError(
             f"global_pool {global_pool!r} does not suit {architecture} ({error}); "
             f"its own is {model.global_pool!r}"
         ) from None
-    return arguments
 
 
-def _skeleton(architecture: str) -> VisionTransformer:
-    """The architecture as timm makes it by default, without memory for its weights."""
+def _default_model(architecture: str) -> VisionTransformer:
+    """The architecture as timm makes it by default, on the meta device: no memory for weights."""
     if not timm.is_model(architecture):
         known = timm.list_models()
         base = architecture.split(".")[0]

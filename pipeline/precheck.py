@@ -1,0 +1,17 @@
+"""What can be checked before any stage runs: the files and folders that params.yaml points at."""
+
+from pathlib import Path
+
+from pipeline.params import Params
+from stochca.errors import UserError
+
+
+def check_inputs(params: Params) -> None:
+    """Raise `UserError` when a file or folder that params.yaml names is not there."""
+    kind, _, path = params.backbone.weights.partition(":")
+    if kind == "file" and not Path(path).is_file():
+        raise UserError(f"backbone.weights: there is no file {path}; give the path of a local checkpoint")
+    if not Path(params.dataset.root).is_dir():
+        raise UserError(
+            f"dataset.root: there is no folder {params.dataset.root}; give a folder with one folder per class"
+        )

@@ -1,0 +1,162 @@
+"""Reads what training runs left behind: numbers, description, predictions and curves."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.params import Protocol
+from stochca.errors import UserError
+
+METRICS = Path("metrics")
+RESULTS = Path("results")
+METRIC_NAMES = (
+    "test_accuracy",
+    "test_macro_f1",
+    "test_calibration_error",
+    "validation_accuracy",
+    "validation_loss",
+    "train_seconds",
+    "images_per_second",
+    "peak_memory_mb",
+    "trainable_parameters",
+)
+DESCRIPTION_KEYS = (
+    "config",
+    "training",
+    "mlflow_run_id",
+    "notes",
+    "classes",
+    "backbone",
+    "dataset",
+    "device",
+    "precision",
+    "git_commit",
+)
+PREDICTION_COLUMNS = ["id", "label", "prediction", "confidence"]
+CURVE_COLUMNS = ["step", "train_loss", "validation_loss", "validation_accuracy"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained model's results."""
+
+    method: str
+    target: str
+    seed: int
+    metrics: dict[str, float]  # METRIC_NAMES
+    description: dict[str, Any]  # run.json; has DESCRIPTION_KEYS
+    predictions: pd.DataFrame  # PREDICTION_COLUMNS; one row per test image, sorted by id
+    curves: pd.DataFrame  # CURVE_COLUMNS; NaN where something was not looked at
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}-{self.target}-{self.seed}"
+
+    @property
+    def classes(self) -> list[str]:
+        return self.description["classes"]
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Which test images were right: bool (N,), in the order of the predictions."""
+        return (self.predictions["label"] == self.predictions["prediction"]).to_numpy()
+
+
+def read_runs(protocol: Protocol) -> list[Run]:
+    """Every run that the protocol asks for: by target, then method, then seed.
+
+    Raises:
+        UserError: a file of a run is missing or damaged, or the runs of a target saw different test images.
+    """
+    runs: list[Run] = []
+    for target in protocol.targets:
+        of_target = [
+            read_run(protocol, method, target, seed) for method in protocol.methods for seed in protocol.seeds
+        ]
+        _check_same_images(protocol, of_target)
+        runs += of_target
+    return runs
+
+
+def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
+    """One run.
+
+    Raises:
+        UserError: one of its files is missing or damaged; the sentence names the command that makes it.
+    """
+    name = f"{method}-{target}-{seed}"
+    command = f"dvc repro {_stage(protocol, method, target, seed)}"
+    folder = RESULTS / name
+    metrics = _read(METRICS / f"{name}.json", _json, METRIC_NAMES, command)
+    for key in METRIC_NAMES:
+        if isinstance(metrics[key], bool) or not isinstance(metrics[key], int | float):
+            raise _damaged(METRICS / f"{name}.json", f"{key} is {metrics[key]!r}, no number", command)
+    predictions = _read(folder / "predictions.parquet", _parquet, PREDICTION_COLUMNS, command)
+    if predictions.empty or predictions["id"].duplicated().any():
+        raise _damaged(folder / "predictions.parquet", "it does not hold each test image once", command)
+    return Run(
+        method,
+        target,
+        seed,
+        metrics={key: metrics[key] for key in METRIC_NAMES},
+        description=_read(folder / "run.json", _json, DESCRIPTION_KEYS, command),
+        predictions=predictions.sort_values("id", ignore_index=True),
+        curves=_read(folder / "curves.csv", pd.read_csv, CURVE_COLUMNS, command),
+    )
+
+
+def _read(path: Path, load: Callable[[Path], Any], expected: Sequence[str], command: str) -> Any:
+    """Load a file; the keys or columns in `expected` must be there."""
+    try:
+        value = load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run: {command}") from None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, " ".join(str(error).split()), command) from None
+    if absent := [key for key in expected if key not in value]:
+        raise _damaged(path, f"it has no {absent[0]}", command)
+    return value
+
+
+def _json(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, not an object")
+    return value
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path)
+
+
+def _damaged(path: Path, reason: str, command: str) -> UserError:
+    return UserError(f"{path} is damaged ({reason}); run: {command}")
+
+
+def _stage(protocol: Protocol, method: str, target: str, seed: int) -> str:
+    """The name of the stage that trains a method, as in dvc.yaml."""
+    if method == "stochca":
+        return f"stochca@{target}-{seed}"
+    stage = "baseline" if method in protocol.baseline else "combined"
+    return f"{stage}@{method}-{target}-{seed}"
+
+
+def _check_same_images(protocol: Protocol, runs: Sequence[Run]) -> None:
+    """Differences are taken image by image, so all runs of a target must have seen the same ones."""
+    first = runs[0]
+    for run in runs[1:]:
+        if _tested_on(run) != _tested_on(first):
+            stages = [_stage(protocol, each.method, each.target, each.seed) for each in (first, run)]
+            raise UserError(
+                f"{RESULTS / first.name} and {RESULTS / run.name} were not tested on the same images and "
+                f"classes, so they can't be compared; run: dvc repro {' '.join(stages)}"
+            )
+
+
+def _tested_on(run: Run) -> tuple[list[str], list[str], list[int]]:
+    return run.classes, run.predictions["id"].to_list(), run.predictions["label"].to_list()

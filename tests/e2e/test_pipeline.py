@@ -1,0 +1,183 @@
+"""The pipeline as its users run it: real DVC, real MLflow, real files, a tiny task."""
+
+import json
+import shutil
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.e2e.workspace import Workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+RUNS = ("finetune-all-0", "stochca-all-0", "stochca+swad-all-0")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace after its first `dvc repro`; tests that change it work on a copy."""
+    workspace = Workspace(tmp_path_factory.mktemp("pipeline") / "project")
+    workspace.run("dvc", "repro")
+    workspace.commit()
+    return workspace
+
+
+@pytest.fixture
+def copied(finished: Workspace, tmp_path: Path) -> Workspace:
+    workspace = Workspace.__new__(Workspace)
+    workspace.folder = tmp_path / "project"
+    shutil.copytree(finished.folder, workspace.folder, symlinks=True)
+    return workspace
+
+
+def stages_that_would_run(workspace: Workspace) -> set[str]:
+    status = json.loads(workspace.run("dvc", "status", "--json"))
+    return set(status)
+
+
+def stages_that_run(workspace: Workspace, *arguments: str) -> set[str]:
+    output = workspace.run("dvc", "repro", *arguments)
+    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+
+
+def statuses(workspace: Workspace) -> dict[str, str]:
+    with sqlite3.connect(workspace.folder / "mlflow.db") as database:
+        return dict(database.execute("select name, status from runs").fetchall())
+
+
+def test_everything_is_there(finished: Workspace) -> None:
+    for name in RUNS:
+        metrics = json.loads((finished.folder / "metrics" / f"{name}.json").read_text())
+        assert 0 <= metrics["test_accuracy"] <= 1
+        card = json.loads((finished.folder / "models" / name / "model.json").read_text())
+        assert card["classes"] == ["blue", "green", "red"]
+        assert (finished.folder / "results" / name / "predictions.parquet").exists()
+    rows = json.loads((finished.folder / "reports" / "comparison.json").read_text())
+    assert {row["method"] for row in rows} == {"finetune", "stochca", "stochca+swad"}
+    page = (finished.folder / "reports" / "index.html").read_text()
+    assert "stochca+swad" in page
+    assert list((finished.folder / "work").iterdir()) == []  # no checkpoint of a finished run stays
+
+
+def test_mlflow_has_every_run_and_a_parent_per_method(finished: Workspace) -> None:
+    found = statuses(finished)
+    assert set(RUNS) <= set(found)
+    assert set(found.values()) == {"FINISHED"}
+    with sqlite3.connect(finished.folder / "mlflow.db") as database:
+        parents = dict(
+            database.execute(
+                "select runs.name, tags.value from runs join tags on runs.run_uuid = tags.run_uuid "
+                "where tags.key = 'mlflow.parentRunId'"
+            ).fetchall()
+        )
+        steps = database.execute(
+            "select count(*), count(distinct metrics.step) from metrics join runs using (run_uuid) "
+            "where runs.name = 'stochca-all-0' and key = 'train_loss'"
+        ).fetchone()
+    assert set(parents) == set(RUNS)
+    assert steps == (12, 12)
+
+
+def test_nothing_changed_runs_nothing(finished: Workspace) -> None:
+    assert "up to date" in finished.run("dvc", "repro")
+
+
+def test_one_methods_parameter_runs_that_method_and_compare(copied: Workspace) -> None:
+    copied.edit_params(lambda raw: raw["methods"]["stochca"]["attention"].update(prob=0.4))
+    assert stages_that_run(copied) == {"stochca@all-0", "compare"}
+    diff = copied.run("dvc", "metrics", "diff")
+    assert "stochca" in diff
+
+
+def test_a_line_of_the_library_trains_again(copied: Workspace) -> None:
+    path = copied.folder / "stochca" / "training.py"
+    path.write_text(path.read_text() + "\n# a remark\n")
+    running = stages_that_would_run(copied)
+    assert {"baseline@finetune-all-0", "stochca@all-0", "combined@stochca+swad-all-0"} <= running
+    assert not {"prepare", "backbone"} & running
+
+
+def test_a_new_image_prepares_and_trains_again(copied: Workspace) -> None:
+    photos = copied.folder / "photos"
+    shutil.copy(photos / "red" / "00.png", photos / "red" / "new.png")
+    assert "prepare" in stages_that_would_run(copied)
+
+
+def test_dvc_shows_metrics_and_plots(finished: Workspace) -> None:
+    table = finished.run("dvc", "metrics", "show")
+    assert "test_accuracy" in table
+    finished.run("dvc", "plots", "show", "--out", "plots_page")
+    page = (finished.folder / "plots_page" / "index.html").read_text()
+    assert "validation_accuracy" in page
+    assert "stochca+swad" in page
+
+
+def test_a_second_clone_pulls_the_same_results(copied: Workspace, tmp_path: Path) -> None:
+    copied.run("dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    copied.run("dvc", "push")
+    copied.commit()
+    clone = Workspace.__new__(Workspace)
+    clone.folder = tmp_path / "clone"
+    copied.run("git", "clone", "--quiet", ".", str(clone.folder))
+    clone.run("dvc", "pull")
+    assert "up to date" in clone.run("dvc", "repro")
+    for name in (
+        "reports/index.html",
+        "models/stochca-all-0/model.safetensors",
+        "metrics/finetune-all-0.json",
+    ):
+        assert (clone.folder / name).read_bytes() == (copied.folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_training_ends_with_the_same_weights(copied: Workspace, number: int) -> None:
+    def checkpoint() -> bool:
+        return any((copied.folder / "work").glob("stochca-all-0-*/checkpoint.safetensors"))
+
+    expected = load_file(copied.folder / "models" / "stochca-all-0" / "model.safetensors")
+    copied.kill_when(checkpoint, "dvc", "repro", "--force", "--single-item", "stochca@all-0", number=number)
+    assert not (copied.folder / "models" / "stochca-all-0").exists()
+    output = copied.run("dvc", "repro", "stochca@all-0")
+    assert "continues after step" in output
+    found = load_file(copied.folder / "models" / "stochca-all-0" / "model.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(found[name].equal(value) for name, value in expected.items())
+
+
+def test_a_terminated_run_ends_as_killed_and_continues_as_the_same_run(copied: Workspace) -> None:
+    def training() -> bool:
+        return any((copied.folder / "work").glob("stochca-all-0-*/checkpoint.safetensors"))
+
+    (copied.folder / "mlflow.db").unlink()
+    command = ("python", "-m", "pipeline.train", "stochca", "all", "0")
+    copied.kill_when(training, *command, number=signal.SIGTERM)
+    assert statuses(copied) == {"stochca-all-0": "KILLED"}
+    copied.run(*command)
+    assert statuses(copied) == {"stochca-all-0": "FINISHED"}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "sentence"),
+    [
+        ("training", "learning_rate", 1, "unknown key 'training.learning_rate'"),
+        ("training", "steps", -5, "training.steps must be 1 or more, found -5"),
+        ("backbone", "weights", "file:nowhere.safetensors", "nowhere.safetensors"),
+        ("backbone", "name", "resnet18", "ResNet"),
+        ("dataset", "root", "nowhere", "nowhere"),
+    ],
+)
+def test_mistakes_end_with_code_2_and_leave_nothing_behind(
+    copied: Workspace, section: str, key: str, value: object, sentence: str
+) -> None:
+    copied.edit_params(lambda raw: raw[section].update({key: value}))
+    stage = "pipeline.prepare" if section == "dataset" else "pipeline.backbone"
+    before = sorted(copied.folder.rglob("*"))
+    output = copied.run("python", "-m", stage, expect=2)
+    assert output.count("\n") == 1
+    assert output.startswith("error: ")
+    assert sentence in output
+    assert [path for path in sorted(copied.folder.rglob("*")) if "__pycache__" not in path.parts] == [
+        path for path in before if "__pycache__" not in path.parts
+    ]

