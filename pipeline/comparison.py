@@ -17,11 +17,12 @@ class Row:
 
     method: str
     target: str
-    rank: int  # by mean test accuracy within the target, from 1; equals keep the order of params.yaml
+    rank: int  # by mean test accuracy within the target, from 1
     reference: str  # the method that `difference` is to
     metrics: dict[str, Spread]  # every name in results.METRIC_NAMES
-    difference: Difference  # of test accuracy
-    confidence: float  # of its interval
+    difference: Difference  # of test accuracy to the reference
+    behind_best: Difference  # of test accuracy to the first in rank
+    confidence: float  # of the intervals
     test_images: int
     runs: list[Run]  # one per seed
 
@@ -73,6 +74,9 @@ class Row:
             "confidence": self.confidence,
             "p_value": self.difference.p_value,
             "verdict": self.verdict,
+            "behind_best": self.behind_best.mean,
+            "behind_best_low": self.behind_best.low,
+            "behind_best_high": self.behind_best.high,
             **means,
             "mlflow_run_ids": self.mlflow_run_ids,
             "caveat": self.caveat,
@@ -92,30 +96,38 @@ def compare_runs(params: Params, runs: Sequence[Run]) -> list[Row]:
 
 
 def _rank(params: Params, target: str, by_method: dict[str, list[Run]]) -> list[Row]:
-    settings = params.compare
-    spreads = {
+    reference = params.compare.reference
+    metrics = {
         method: {name: Spread.of([run.metrics[name] for run in runs]) for name in METRIC_NAMES}
         for method, runs in by_method.items()
     }
-    ranked = sorted(by_method, key=lambda method: -spreads[method]["test_accuracy"].mean)
-    reference = np.stack([run.correct for run in by_method[settings.reference]])
-    rows = []
-    for rank, method in enumerate(ranked, start=1):
-        correct = np.stack([run.correct for run in by_method[method]])
-        difference = paired_bootstrap(
-            correct, reference, samples=settings.bootstrap_samples, confidence=settings.confidence
+    correct = {method: np.stack([run.correct for run in runs]) for method, runs in by_method.items()}
+
+    def merit(method: str) -> tuple[float, bool]:
+        """Of equals the reference comes first, then the order of params.yaml."""
+        return -metrics[method]["test_accuracy"].mean, method != reference
+
+    def difference(method: str, other: str) -> Difference:
+        return paired_bootstrap(
+            correct[method],
+            correct[other],
+            samples=params.compare.bootstrap_samples,
+            confidence=params.compare.confidence,
         )
-        rows.append(
-            Row(
-                method=method,
-                target=target,
-                rank=rank,
-                reference=settings.reference,
-                metrics=spreads[method],
-                difference=difference,
-                confidence=settings.confidence,
-                test_images=correct.shape[1],
-                runs=by_method[method],
-            )
+
+    ranked = sorted(by_method, key=merit)
+    return [
+        Row(
+            method=method,
+            target=target,
+            rank=rank,
+            reference=reference,
+            metrics=metrics[method],
+            difference=difference(method, reference),
+            behind_best=difference(method, ranked[0]),
+            confidence=params.compare.confidence,
+            test_images=correct[method].shape[1],
+            runs=by_method[method],
         )
-    return rows
+        for rank, method in enumerate(ranked, start=1)
+    ]

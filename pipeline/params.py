@@ -233,7 +233,7 @@ def _sentence(error: ValidationError, model: type, prefix: str = "") -> str:
 def _keys_at(model: Any, location: tuple[int | str, ...]) -> list[str]:
     """The keys that are allowed at a place in the params, found by walking the types."""
     for part in location:
-        hints = {key: value for key, value in _annotations(model).items()}
+        hints = _annotations(model)
         if part in hints:
             model = hints[str(part)]
         elif get_origin(model) in (dict, list, tuple):

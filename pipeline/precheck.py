@@ -9,7 +9,7 @@ from stochca.errors import UserError
 def check_inputs(params: Params) -> None:
     """Raise `UserError` when a file or folder that params.yaml names is not there."""
     kind, _, path = params.backbone.weights.partition(":")
-    if kind == "file" and not Path(path).is_file():
+    if kind == "file" and not Path(path).expanduser().is_file():
         raise UserError(f"backbone.weights: there is no file {path}; give the path of a local checkpoint")
     if not Path(params.dataset.root).is_dir():
         raise UserError(

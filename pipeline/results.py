@@ -66,6 +66,15 @@ class Run:
         """Which test images were right: bool (N,), in the order of the predictions."""
         return (self.predictions["label"] == self.predictions["prediction"]).to_numpy()
 
+    @property
+    def looks(self) -> pd.DataFrame:
+        """The curves at the steps where validation was looked at; train_loss is the mean since the look before."""
+        curves = self.curves.sort_values("step")
+        looked = curves["validation_accuracy"].notna()
+        since = looked.shift(fill_value=False).cumsum()
+        smooth = curves["train_loss"].groupby(since).transform("mean")
+        return curves.assign(train_loss=smooth).loc[looked, CURVE_COLUMNS]
+
 
 def read_runs(protocol: Protocol) -> list[Run]:
     """Every run that the protocol asks for: by target, then method, then seed.
@@ -99,7 +108,7 @@ def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
     predictions = _read(folder / "predictions.parquet", _parquet, PREDICTION_COLUMNS, command)
     if predictions.empty or predictions["id"].duplicated().any():
         raise _damaged(folder / "predictions.parquet", "it does not hold each test image once", command)
-    return Run(
+    run = Run(
         method,
         target,
         seed,
@@ -108,6 +117,10 @@ def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
         predictions=predictions.sort_values("id", ignore_index=True),
         curves=_read(folder / "curves.csv", pd.read_csv, CURVE_COLUMNS, command),
     )
+    if abs(run.correct.mean() - run.metrics["test_accuracy"]) > 1e-6:
+        reason = f"its test_accuracy is not that of {folder / 'predictions.parquet'}"
+        raise _damaged(METRICS / f"{name}.json", reason, command)
+    return run
 
 
 def _read(path: Path, load: Callable[[Path], Any], expected: Sequence[str], command: str) -> Any:

@@ -14,7 +14,7 @@ REQUIREMENTS = ("torch", "torchvision", "timm", "safetensors", "numpy", "pillow"
 
 
 def log_model(folder: Path, images: PreparedImages) -> None:
-    """Log the model of `folder` to the active run: as code and safetensors, with two images as the example."""
+    """Log the model of `folder` to the active run as code and safetensors; two images are the example."""
     size = images[0][0].size
     example = np.stack([np.asarray(images[i][0].resize(size)) for i in range(min(2, len(images)))])
     signature = ModelSignature(

@@ -4,19 +4,24 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow.entities import Metric, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
 from stochca.callbacks import Callback, EvalEvent, StepEvent
+
+if TYPE_CHECKING:
+    from pipeline.comparison import Row
+    from pipeline.params import Params
 
 DATABASE = Path("mlflow.db")
 ARTIFACTS = Path("mlruns")
@@ -131,6 +136,42 @@ class MlflowCallback(Callback):
         for first in range(0, len(self.waiting), 1000):  # the most that a server takes at once
             self.client.log_batch(self.run_id, metrics=self.waiting[first : first + 1000])
         self.waiting = []
+
+
+def log_groups(params: "Params", rows: Sequence["Row"], report_files: Sequence[Path]) -> None:
+    """One parent run per method and target, over the runs of its seeds, and one run that holds the page.
+
+    They are found again by their tag, so that comparing anew updates them. Runs that the tracking
+    server no longer has are passed over.
+    """
+    experiment_id = connect(params.tracking.experiment)
+    client = MlflowClient()
+    for row in rows:
+        tags = {"seeds": ",".join(str(run.seed) for run in row.runs), "verdict": row.verdict}
+        parent = _group_run(client, experiment_id, f"{row.method}-{row.target}", tags)
+        for name in ("method", "target"):
+            client.log_param(parent, name, getattr(row, name))
+        for name, spread in row.metrics.items():
+            client.log_metric(parent, name, spread.mean)
+            if spread.std is not None:
+                client.log_metric(parent, f"{name}_std", spread.std)
+        client.log_metric(parent, f"difference_to_{row.reference}", row.difference.mean)
+        client.set_terminated(parent)
+        for run_id in row.mlflow_run_ids:
+            with suppress(MlflowException):
+                client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, parent)
+    page = _group_run(client, experiment_id, "comparison", {"reference": params.compare.reference})
+    for path in report_files:
+        client.log_artifact(page, str(path))
+    client.set_terminated(page)
+
+
+def _group_run(client: MlflowClient, experiment_id: str, group: str, tags: Mapping[str, str]) -> str:
+    found = client.search_runs([experiment_id], f"tags.group = '{group}'", max_results=1)
+    run = found[0] if found else client.create_run(experiment_id, run_name=group, tags={"group": group})
+    for key, value in tags.items():
+        client.set_tag(run.info.run_id, key, value)
+    return str(run.info.run_id)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

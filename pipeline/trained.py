@@ -3,10 +3,10 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -85,29 +85,38 @@ def load_trained(folder: Path) -> TrainedModel:
     import timm
 
     try:
-        card = json.loads((folder / CARD).read_text())
+        content = (folder / CARD).read_bytes()
         digest = sha256(folder / WEIGHTS)
+    except OSError as error:
+        name = error.filename or folder
+        raise UserError(
+            f"{folder} holds no trained model: {name} can't be read ({error.strerror}); {_available()}"
+        ) from None
+    try:
+        card = json.loads(content)
         if digest != card["weights_sha256"]:
-            raise UserError(
-                f"{folder / WEIGHTS} is not what {CARD} describes: its sha256 is {digest}, "
-                f"not {card['weights_sha256']}; run `dvc checkout {folder}` or train it again"
-            )
+            raise ValueError(f"the sha256 of {WEIGHTS} is {digest}, in {CARD} it is {card['weights_sha256']}")
         with torch.random.fork_rng(devices=[]):
             model = timm.create_model(
                 card["architecture"],
                 img_size=card["image_size"],
                 num_classes=len(card["classes"]),
-                **card["options"],
+                global_pool=card["options"]["global_pool"],
+                fc_norm=card["options"]["fc_norm"],
             )
         model.load_state_dict(load_file(folder / WEIGHTS))
-    except FileNotFoundError as error:
+        trained = TrainedModel(model.eval(), card)
+        trained.preprocessing.evaluation()  # so that what is wrong with it is found here
+    except Exception as error:  # timm fails in many ways on a card that is not what it should be
+        reason = f"{CARD} has no {error}" if isinstance(error, KeyError) else shorten(str(error), 300)
         raise UserError(
-            f"{folder} holds no trained model: {error.filename} is missing; models are the folders in {FOLDER}/"
+            f"{folder} is damaged: {reason}; run `dvc checkout {folder}` or train it again"
         ) from None
-    except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(
-            f"{folder} is damaged: {error}; run `dvc checkout {folder}` or train it again"
-        ) from None
-    return TrainedModel(model.eval(), card)
+    return trained
+
+
+def _available() -> str:
+    models = sorted(str(path.parent) for path in FOLDER.glob(f"*/{CARD}"))
+    if not models:
+        return f"trained models are the folders in {FOLDER}/, which `dvc repro` makes"
+    return f"trained models are {', '.join(models[:8])}{', ...' if len(models) > 8 else ''}"

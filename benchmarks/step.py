@@ -1,0 +1,183 @@
+"""What one training step costs: plain fine-tuning, StochCA, and StochCA written naively.
+
+    python benchmarks/step.py                      # ViT-S/14 at 70 px, fp32, p = 0.1
+    python benchmarks/step.py --precision bf16 --model vit_base_patch16_224 --image-size 224 --prob 0.3
+    python benchmarks/step.py --attention          # fused attention against matrix products
+
+The three take their steps in turn, in one process, on the same images and the same draws, so that a
+machine whose speed drifts treats them alike; ratios of the medians are printed. The floor is what
+arithmetic allows: a plain step is three forward passes; the teacher adds its run up to the deepest
+drawn block, and a drawn student's block saves its own keys and values.
+"""
+
+import argparse
+import copy
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import stochca  # isort: skip  (before timm, which it lets import torchvision)
+import timm
+import torch
+from torch import Tensor, nn
+
+from stochca.precision import autocast, choose_attention_kernel, default_device
+
+
+class NaiveStochCA(nn.Module):
+    """The method as one would write it first: the teacher runs whole at every step, every block computes
+    all queries, keys and values, and attention is two einsums and a softmax."""
+
+    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+        self.teacher = [teacher.requires_grad_(False).eval()]
+
+    def forward(self, images: Tensor, cross_blocks: list[int]) -> Tensor:
+        student, teacher = self.student, self.teacher[0]
+        kept: list[tuple[Tensor, Tensor]] = []
+        with torch.no_grad():
+            self.run(teacher, images, lambda i, key, value: kept.append((key, value)) or (key, value))
+        tokens = self.run(
+            student, images, lambda i, key, value: kept[i] if i in cross_blocks else (key, value)
+        )
+        return student.forward_head(student.norm(tokens))
+
+    @staticmethod
+    def run(model: nn.Module, images: Tensor, exchange: Callable[..., tuple[Tensor, Tensor]]) -> Tensor:
+        x = model.norm_pre(model._pos_embed(model.patch_embed(images)))
+        for i, block in enumerate(model.blocks):
+            attention = block.attn
+            qkv = attention.qkv(block.norm1(x)).unflatten(-1, (3, attention.num_heads, attention.head_dim))
+            query, key, value = qkv.unbind(2)
+            key, value = exchange(i, key, value)
+            scores = torch.einsum("bqhd,bkhd->bhqk", query, key) * attention.scale
+            mixed = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(dim=-1), value)
+            x = x + block.ls1(attention.proj(mixed.flatten(2)))
+            x = x + block.ls2(block.mlp(block.norm2(x)))
+        return x
+
+
+def draws(prob: float, blocks: int, steps: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.rand(steps, blocks, generator=generator) < prob
+    return [row.nonzero().flatten().tolist() for row in chosen]
+
+
+def floor(drawn: list[list[int]], blocks: int, tokens: int, dim: int) -> float:
+    """The least a step can cost relative to plain fine-tuning, counted in multiply-adds for these draws."""
+    projection, attention, rest = 3 * dim, 2 * tokens, 9 * dim  # per token and channel of one block
+    block = projection + attention + rest
+    plain = 3 * blocks * block
+    total = 0.0
+    for row in drawn:
+        teacher = 0.0 if not row else max(row) * block + projection * 2 / 3
+        total += plain - 3 * len(row) * projection * 2 / 3 + teacher
+    return total / (plain * len(drawn))
+
+
+def time_steps(
+    steps: dict[str, Callable[[list[int]], Tensor]],
+    parameters: list[nn.Parameter],
+    drawn: list[list[int]],
+    warm_up: int,
+    device: torch.device,
+) -> dict[str, list[float]]:
+    """Seconds of every optimiser step of each candidate, taken in turn."""
+    optimizer = torch.optim.AdamW(parameters, lr=1e-6)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for i, row in enumerate(drawn):
+        for name, step in steps.items():
+            synchronise(device)
+            started = time.perf_counter()
+            step(row).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            synchronise(device)
+            if i >= warm_up:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="vit_small_patch14_dinov2")
+    parser.add_argument("--image-size", type=int, default=70)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--prob", type=float, default=0.1)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--warm-up", type=int, default=3)
+    parser.add_argument("--attention", action="store_true", help="compare attention kernels instead")
+    arguments = parser.parse_args()
+
+    device = default_device()
+    torch.manual_seed(0)
+    student = timm.create_model(arguments.model, img_size=arguments.image_size, num_classes=100).to(device)
+    model = stochca.StochCA(student, arguments.prob)
+    naive = NaiveStochCA(student, copy.deepcopy(student))
+    for candidate in (student, model.teacher):
+        choose_attention_kernel(candidate, arguments.precision, device)
+    size = arguments.image_size
+    images = torch.randn(arguments.batch_size, 3, size, size, device=device)
+    labels = torch.randint(0, 100, (arguments.batch_size,), device=device)
+
+    def loss_of(forward: Callable[[], Tensor]) -> Tensor:
+        with autocast(arguments.precision, device):
+            return nn.functional.cross_entropy(forward().float(), labels)
+
+    def with_kernel(fused: bool) -> Tensor:
+        for block in student.blocks:
+            block.attn.fused_attn = fused
+        return loss_of(lambda: student(images))
+
+    candidates: dict[str, Callable[[list[int]], Tensor]]
+    if arguments.attention:
+        candidates = {
+            "fused attention": lambda row: with_kernel(True),
+            "matrix products": lambda row: with_kernel(False),
+        }
+    else:
+        candidates = {
+            "plain": lambda row: loss_of(lambda: student(images)),
+            "StochCA": lambda row: loss_of(lambda: model(images, cross_blocks=row)),
+            "naive StochCA": lambda row: loss_of(lambda: naive(images, row)),
+        }
+    student.train()
+    drawn = draws(arguments.prob, model.num_blocks, arguments.steps + arguments.warm_up)
+    seconds = time_steps(candidates, list(student.parameters()), drawn, arguments.warm_up, device)
+
+    where = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    print(
+        f"{arguments.model}, {size} px, batch {arguments.batch_size}, {arguments.precision}, "
+        f"p = {arguments.prob}, {arguments.steps} steps; torch {torch.__version__}, {where}"
+    )
+    # Means over the same steps, because the draws make steps differ; medians would hide the deep ones.
+    mean = {name: statistics.fmean(values) for name, values in seconds.items()}
+    first = next(iter(mean))
+    for name, value in mean.items():
+        print(f"  {name:16} {1000 * value:8.1f} ms   {value / mean[first]:.3f} x {first}")
+    if not arguments.attention:
+        tokens = student.patch_embed.num_patches + student.num_prefix_tokens
+        least = floor(drawn[arguments.warm_up :], model.num_blocks, tokens, student.embed_dim)
+        print(f"  floor            {'':11}   {least:.3f} x plain, by arithmetic")
+        print(f"  naive / StochCA  {'':11}   {mean['naive StochCA'] / mean['StochCA']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

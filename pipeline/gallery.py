@@ -1,0 +1,106 @@
+"""The test images on which two methods disagree, as small pictures inside the page."""
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import pandas as pd
+from PIL import Image
+
+from pipeline.prepared import PreparedImages
+from pipeline.results import Run
+
+SIDE = 112  # pixels; larger pictures are scaled down
+LIMIT = 24
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method said about an image."""
+
+    method: str
+    class_name: str
+    confidence: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Picture:
+    id: str
+    true_class: str
+    data_url: str
+    width: int
+    height: int
+    answers: tuple[Answer, Answer]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Where `first` and `second` disagree: how often, and some of the pictures."""
+
+    first: str
+    second: str
+    seed: int
+    test_images: int
+    only_first_right: int
+    only_second_right: int
+    both_wrong: int
+    pictures: list[Picture]
+
+    @property
+    def total(self) -> int:
+        return self.only_first_right + self.only_second_right + self.both_wrong
+
+
+def disagreements(first: Run, second: Run, images: PreparedImages, limit: int = LIMIT) -> Gallery:
+    """Compare two runs on the same images; the surest disagreements of each kind are shown, taking turns."""
+    both = first.predictions.merge(second.predictions, on=["id", "label"], suffixes=("_first", "_second"))
+    both = both[both["prediction_first"] != both["prediction_second"]]
+    sureness = both["confidence_first"] + both["confidence_second"]
+    both = both.assign(sureness=sureness).sort_values(["sureness", "id"], ascending=[False, True])
+    first_right = both["label"] == both["prediction_first"]
+    second_right = both["label"] == both["prediction_second"]
+    kinds = [both[first_right], both[second_right], both[~first_right & ~second_right]]
+    places = {id: place for place, id in enumerate(images.ids)}
+    pictures = [
+        _picture(row, first, second, images[places[row["id"]]][0])
+        for row, _ in zip(_taking_turns(kinds), range(limit), strict=False)
+    ]
+    return Gallery(
+        first.method,
+        second.method,
+        first.seed,
+        len(first.predictions),
+        *(len(kind) for kind in kinds),
+        pictures=pictures,
+    )
+
+
+def _taking_turns(tables: Sequence[pd.DataFrame]) -> Iterator[dict]:
+    for rows in zip_longest(*(table.to_dict("records") for table in tables)):
+        yield from (row for row in rows if row is not None)
+
+
+def _picture(row: dict, first: Run, second: Run, image: Image.Image) -> Picture:
+    image.thumbnail((SIDE, SIDE))
+    encoded = io.BytesIO()
+    image.save(encoded, "WEBP", quality=85)
+    answers = [
+        Answer(
+            run.method,
+            run.classes[row[f"prediction_{which}"]],
+            row[f"confidence_{which}"],
+            row[f"prediction_{which}"] == row["label"],
+        )
+        for run, which in ((first, "first"), (second, "second"))
+    ]
+    return Picture(
+        row["id"],
+        first.classes[row["label"]],
+        f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}",
+        image.width,
+        image.height,
+        (answers[0], answers[1]),
+    )

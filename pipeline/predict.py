@@ -1,0 +1,174 @@
+"""Classifies image files with a trained model: `stochca predict`."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from pipeline.datasets.image_folder import CROP_MARGIN
+from pipeline.images import EXTENSIONS, UnusableImage, decode
+from pipeline.progress import track
+from pipeline.trained import TrainedModel, load_trained
+from stochca._typing import TimmModule
+from stochca.errors import UserError
+from stochca.precision import default_device
+
+BATCH_SIZE = 64
+THREADS = min(8, os.cpu_count() or 1)  # each may hold a whole decoded image
+MAX_MEGAPIXELS = 100  # larger images are skipped, before any of their pixels is decoded
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An image and its likeliest classes, best first."""
+
+    file: Path
+    classes: list[str]
+    probabilities: list[float]
+
+
+def predict_images(model: Path, images: list[Path], top: int) -> list[Prediction]:
+    """Classify image files, and those anywhere in folders, in fp32; the `top` likeliest classes of each.
+
+    Images that can't be used are left out and named on stderr, one line each.
+
+    Raises:
+        UserError: a path does not exist or can't be read, `model` is no trained model, or no image is
+            left that can be used.
+    """
+    files = find_images(images)
+    trained = load_trained(model)
+    predictions: list[Prediction] = []
+    skipped: list[str] = []
+    with redirect_stdout(sys.stderr):  # stdout is for results alone
+        for file, outcome in track(_classify(trained, files), len(files), "classifying images"):
+            if isinstance(outcome, str):
+                skipped.append(f"skipped {file}: {outcome}")
+            else:
+                best = outcome.topk(min(top, len(outcome)))
+                classes = [trained.classes[i] for i in best.indices.tolist()]
+                predictions.append(Prediction(file, classes, best.values.tolist()))
+    for line in skipped:
+        print(printable(line), file=sys.stderr)
+    if not predictions:
+        raise UserError("none of the images can be used; give other image files, or folders of them")
+    return predictions
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are given, and in folders all that are named like images, in order, each once.
+
+    Hidden files and folders inside of folders are ignored, and links to folders are not followed.
+
+    Raises:
+        UserError: a path does not exist or can't be read, or there is no image at all.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        try:
+            path.stat()
+            found.update(dict.fromkeys(_images_below(path) if path.is_dir() else [path]))
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist; give image files, or folders of them") from None
+        except OSError as error:
+            name = printable(str(error.filename or path))
+            raise UserError(f"{name} can't be read: {error.strerror}; check its permissions") from None
+    if not found:
+        raise UserError(
+            f"there is no image in {', '.join(map(str, paths))}; in folders, images are the files that are "
+            "named *.jpg, *.png and the like"
+        )
+    return list(found)
+
+
+def show(results: list[Prediction], as_json: bool) -> None:
+    """Print predictions on stdout: a table to read, or JSON.
+
+    Where stdout is no terminal, the table has neither frame nor colour, and every line names its file.
+    """
+    if as_json:
+        print(json.dumps([_as_dict(result) for result in results], indent=2))
+        return
+    terminal = Console().is_terminal
+    console = Console() if terminal else Console(width=10_000)  # nothing is cut in a file or a pipe
+    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
+    table.add_column("file", overflow="fold")
+    table.add_column("class", overflow="fold")
+    table.add_column("probability", justify="right", no_wrap=True)
+    for result in results:
+        name = printable(str(result.file))
+        for class_name, probability in zip(result.classes, result.probabilities, strict=True):
+            # Text objects, because rich would read square brackets in plain strings as markup.
+            table.add_row(Text(name), Text(printable(class_name)), Text(f"{probability:.1%}"))
+            name = "" if terminal else name
+    console.print(table)
+
+
+def printable(text: str) -> str:
+    """The text with escapes in place of what would steer a terminal: control characters and their like."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def _as_dict(result: Prediction) -> dict[str, object]:
+    pairs = zip(result.classes, result.probabilities, strict=True)
+    return {
+        "file": str(result.file),
+        "predictions": [{"class": name, "probability": probability} for name, probability in pairs],
+    }
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
+                yield Path(parent, name)
+
+
+def _classify(trained: TrainedModel, files: Sequence[Path]) -> Iterator[tuple[Path, Tensor | str]]:
+    """Every file with its probabilities (classes,), or with the reason why there are none."""
+    device = default_device()
+    model = trained.model.to(device)
+    transform = trained.preprocessing.evaluation()
+    # Shrunk first as `prepare` does it, so that an image looks to the model as it did in training.
+    short_side = round(trained.preprocessing.image_size * CROP_MARGIN)
+
+    def read(file: Path) -> Tensor | str:
+        try:
+            content = file.read_bytes()
+            return transform(decode(content, short_side=short_side, max_megapixels=MAX_MEGAPIXELS).image)
+        except OSError as error:
+            return f"can't be read: {error.strerror or error}"
+        except UnusableImage as error:
+            return str(error)
+
+    with ThreadPoolExecutor(THREADS) as pool:  # Pillow decodes outside of Python's lock
+        for start in range(0, len(files), BATCH_SIZE):
+            batch = files[start : start + BATCH_SIZE]
+            inputs = list(pool.map(read, batch))
+            probabilities = iter(_probabilities(model, [i for i in inputs if isinstance(i, Tensor)], device))
+            for file, item in zip(batch, inputs, strict=True):
+                yield file, item if isinstance(item, str) else next(probabilities)
+
+
+@torch.inference_mode()
+def _probabilities(model: TimmModule, inputs: list[Tensor], device: torch.device) -> list[Tensor]:
+    """Of every input (3, size, size), the classes' (classes,), in fp32 on the CPU."""
+    return list(model(torch.stack(inputs).to(device)).softmax(dim=1).cpu()) if inputs else []
