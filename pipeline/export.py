@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from timm import create_model
-from timm.data import create_transform, resolve_data_config
-from timm.models import save_for_hf
 from torch import Tensor
 
 from pipeline.files import replace_file, replace_folder
@@ -61,12 +58,15 @@ def export_model(model: Path, to: str, output: Path | None) -> str:
 
 def export_timm(trained: TrainedModel, output: Path) -> str:
     """Write the folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` reads."""
+    import timm
+    from timm.data import create_transform, resolve_data_config
+
     if output.exists() and not (output.is_dir() and {path.name for path in output.iterdir()} <= TIMM_FILES):
         raise UserError(f"{output} exists and is no earlier export; choose a folder that does not exist yet")
     card, preprocessing = trained.card, trained.preprocessing
     images, described = sample_images(preprocessing.image_size)
     with replace_folder(output) as folder:
-        save_for_hf(
+        timm.models.save_for_hf(
             trained.model,
             str(folder),
             model_config={
@@ -84,7 +84,7 @@ def export_timm(trained: TrainedModel, output: Path) -> str:
             model_args={"img_size": preprocessing.image_size, **card["options"]},
             safe_serialization=True,
         )
-        loaded = create_model(f"local-dir:{folder}", pretrained=True).eval()
+        loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         transform = create_transform(**resolve_data_config({}, model=loaded))
 
         @torch.inference_mode()

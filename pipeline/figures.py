@@ -7,6 +7,7 @@ that the page's style sheet defines for light and dark. All text goes through El
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from markupsafe import Markup
@@ -154,7 +155,7 @@ def _spread(wanted: Sequence[float]) -> list[float]:
     """Move label heights apart, as little as needed and inside the figure."""
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     heights = list(wanted)
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         heights[after] = max(heights[after], heights[before] + LABEL_GAP)
     limit = HEIGHT - 6.0
     for index in reversed(order):
@@ -201,4 +202,4 @@ def _share(percent: float) -> str:
 
 
 def _markup(svg: Element) -> Markup:
-    return Markup(tostring(svg, encoding="unicode"))  # noqa: S704
+    return Markup(tostring(svg, encoding="unicode"))

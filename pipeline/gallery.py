@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 import pandas as pd
 from PIL import Image
@@ -62,28 +63,28 @@ def disagreements(first: Run, second: Run, images: PreparedImages, limit: int = 
     both = both.assign(sureness=sureness).sort_values(["sureness", "id"], ascending=[False, True])
     first_right = both["label"] == both["prediction_first"]
     second_right = both["label"] == both["prediction_second"]
-    kinds = [both[first_right], both[second_right], both[~first_right & ~second_right]]
+    only_first, only_second = both[first_right], both[second_right]
+    neither = both[~first_right & ~second_right]
     places = {id: place for place, id in enumerate(images.ids)}
-    pictures = [
-        _picture(row, first, second, images[places[row["id"]]][0])
-        for row, _ in zip(_taking_turns(kinds), range(limit), strict=False)
-    ]
+    shown = list(_taking_turns([kind.head(limit) for kind in (only_first, only_second, neither)]))[:limit]
     return Gallery(
-        first.method,
-        second.method,
-        first.seed,
-        len(first.predictions),
-        *(len(kind) for kind in kinds),
-        pictures=pictures,
+        first=first.method,
+        second=second.method,
+        seed=first.seed,
+        test_images=len(first.predictions),
+        only_first_right=len(only_first),
+        only_second_right=len(only_second),
+        both_wrong=len(neither),
+        pictures=[_picture(row, first, second, images[places[row["id"]]][0]) for row in shown],
     )
 
 
-def _taking_turns(tables: Sequence[pd.DataFrame]) -> Iterator[dict]:
+def _taking_turns(tables: Sequence[pd.DataFrame]) -> Iterator[dict[str, Any]]:
     for rows in zip_longest(*(table.to_dict("records") for table in tables)):
         yield from (row for row in rows if row is not None)
 
 
-def _picture(row: dict, first: Run, second: Run, image: Image.Image) -> Picture:
+def _picture(row: dict[str, Any], first: Run, second: Run, image: Image.Image) -> Picture:
     image.thumbnail((SIDE, SIDE))
     encoded = io.BytesIO()
     image.save(encoded, "WEBP", quality=85)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from pipeline.params import Protocol
 from stochca.errors import UserError
@@ -68,7 +69,7 @@ class Run:
 
     @property
     def looks(self) -> pd.DataFrame:
-        """The curves at the steps where validation was looked at; train_loss is the mean since the look before."""
+        """The curves where validation was looked at; train_loss is the mean since the look before."""
         curves = self.curves.sort_values("step")
         looked = curves["validation_accuracy"].notna()
         since = looked.shift(fill_value=False).cumsum()
@@ -144,7 +145,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _parquet(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path)
+    """The columns that are needed, not the probabilities, which are large."""
+    file = pq.ParquetFile(path)
+    return file.read([name for name in PREDICTION_COLUMNS if name in file.schema_arrow.names]).to_pandas()
 
 
 def _damaged(path: Path, reason: str, command: str) -> UserError:

@@ -53,7 +53,7 @@ def write_summary(path: Path, rows: Sequence[Row]) -> None:
 
 
 def write_plots(folder: Path, rows: Sequence[Row]) -> list[Path]:
-    """For `dvc plots`: curves.csv, accuracy_vs_cost.csv, and confusion.csv of the best method's first seed."""
+    """For `dvc plots`: curves.csv, accuracy_vs_cost.csv, and confusion.csv of the best's first seed."""
     curves, cost, confusion = (folder / f"{name}.csv" for name in ("curves", "accuracy_vs_cost", "confusion"))
     _write_csv(
         curves,
