@@ -1,4 +1,7 @@
-"""The command line: `stochca check`, `stochca predict`, `stochca export`."""
+"""The command line: `stochca check`, `stochca predict`, `stochca export`.
+
+Nothing heavy is imported before a command needs it, so that help comes at once.
+"""
 
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +13,7 @@ from pipeline import boundary
 
 app = typer.Typer(
     help="Fine-tune pretrained vision transformers with stochastic cross-attention, and use the results.",
+    epilog="The stages themselves are run by DVC: `dvc repro`, or `make demo` for all of it.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -22,7 +26,7 @@ class Format(StrEnum):
 
 
 ModelFolder = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A trained model, such as models/stochca-all-0.")
+    Path, typer.Argument(metavar="MODEL", help="A trained model: a folder such as models/stochca-all-0.")
 ]
 
 
@@ -42,11 +46,21 @@ def check() -> None:
 @app.command()
 def predict(
     model: ModelFolder,
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to show per image.")] = 3,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGES", help="Image files, or folders to search for them.")
+    ],
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="How many classes to show per image.")] = 3,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Classify images with a trained model."""
+    """Classify images with a trained model.
+
+    Images that can't be read are named on stderr and left out.
+
+    \b
+    Examples:
+      stochca predict models/stochca-all-0 photo.jpg
+      stochca predict models/stochca-all-0 photos/ --top 1 --json > classes.json
+    """
     from pipeline.predict import predict_images, show
 
     show(predict_images(model, images, top), as_json=json)
@@ -55,10 +69,22 @@ def predict(
 @app.command()
 def export(
     model: ModelFolder,
-    to: Annotated[Format, typer.Option(help="timm: weights that timm.create_model loads; onnx: a graph.")],
-    output: Annotated[Path | None, typer.Option(help="Where to write; next to the model by default.")] = None,
+    to: Annotated[
+        Format, typer.Option(help="timm: a folder for timm.create_model; onnx: a file for ONNX runtimes.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Where to write; the default is beside the model.")
+    ] = None,
 ) -> None:
-    """Write a trained model in another format, and check it against the original on real images."""
+    """Write a trained model for use elsewhere.
+
+    What was written is checked against the original on real images: test images of data/prepared.
+
+    \b
+    Examples:
+      stochca export models/stochca-all-0 --to timm  # models/stochca-all-0-timm/
+      stochca export models/stochca-all-0 --to onnx --output classifier.onnx
+    """
     from pipeline.export import export_model
 
     typer.echo(export_model(model, to.value, output))

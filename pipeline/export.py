@@ -53,7 +53,7 @@ def export_model(model: Path, to: str, output: Path | None) -> str:
     try:
         return export(trained, output)
     except OSError as error:
-        raise UserError(f"{error.filename or output} can't be written: {error.strerror or error}") from None
+        raise UserError(f"{output} can't be written: {error.strerror or error}") from None
 
 
 def export_timm(trained: TrainedModel, output: Path) -> str:

@@ -7,14 +7,12 @@ that the page's style sheet defines for light and dark. All text goes through El
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from markupsafe import Markup
 
 HEIGHT = 300  # pixels of a figure's plotting area
 BAR_HEIGHT = 26  # pixels of an interval in the table
-LABEL_GAP = 17  # pixels between neighbouring labels
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def _round_step(step: float) -> float:
 class Point:
     """One method in the scatter plot."""
 
-    name: str
+    rank: int  # stands in the point
     style: str  # CSS class of its colour
     x: float
     y: float
@@ -61,12 +59,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """One method's curves."""
+    """One method's curves: (step, value) of the mean over its seeds, and of each seed."""
 
-    name: str
     style: str
     mean: Sequence[tuple[float, float]]
-    seeds: Sequence[Sequence[tuple[float, float]]]  # drawn thin where there is more than one
+    seeds: Sequence[Sequence[tuple[float, float]]]  # drawn, thin, where there are several
     tooltip: str
 
 
@@ -93,7 +90,7 @@ def interval_axis(scale: Scale) -> Markup:
 
 
 def scatter(points: Sequence[Point], reference: float, label: str) -> Markup:
-    """Accuracy (a share of 1) over training seconds, with a line at the reference's accuracy."""
+    """Accuracy (a share of 1) over training seconds, best first, with a line at the reference's accuracy."""
     xs = Scale.around([0.0, *(point.x for point in points)], margin=0.05)
     xs = Scale(0.0, xs.high, tuple(tick for tick in xs.ticks if tick >= 0))
     ys = Scale.around([value for point in points for value in (point.low, point.y, point.high)])
@@ -101,25 +98,23 @@ def scatter(points: Sequence[Point], reference: float, label: str) -> Markup:
     _axes(svg, xs, ys, "{:g} s")
     level = _y(ys, reference)
     _add(svg, "line", "zero", x1="0%", x2="100%", y1=level, y2=level)
-    wanted = [_y(ys, point.y) for point in points]
-    for point, y, label_y in zip(points, wanted, _spread(wanted), strict=True):
-        share = xs.percent(point.x)
-        x = _share(share)
-        group = _add(svg, "g", f"{point.style} point" + (" hollow" if point.hollow else ""), tabindex=0)
+    for point in reversed(points):  # the best on top
+        x, y = _share(xs.percent(point.x)), _y(ys, point.y)
+        group = _add(svg, "g", f"{point.style} point" + (" hollow" if point.hollow else ""))
         _add(group, "title").text = point.tooltip
         _add(group, "line", "whisker", x1=x, x2=x, y1=_y(ys, point.low), y2=_y(ys, point.high))
-        _add(group, "circle", "dot", cx=x, cy=y, r=6)
-        side = -1 if share > 55 else 1
-        anchor = "end" if side < 0 else "start"
-        _text(group, point.name, x, label_y + 4, anchor=anchor, dx=12 * side, style="label")
+        _add(group, "circle", "dot", cx=x, cy=y, r=9.5)
+        _text(group, str(point.rank), x, y + 4, style="rank")
     return _markup(svg)
 
 
 def curves(lines: Sequence[Line], label: str) -> Markup:
     """Validation accuracy (a share of 1) over optimiser steps."""
+    svg = _figure(label, HEIGHT)
+    if not lines:
+        return _markup(svg)
     xs = Scale.around([step for line in lines for step, _ in line.mean], margin=0.0)
     ys = Scale.around([value for line in lines for seed in line.seeds for _, value in seed])
-    svg = _figure(label, HEIGHT)
     _axes(svg, xs, ys, "{:,g}")
     # Stretched to the figure's width; strokes keep theirs.
     canvas = _add(
@@ -149,19 +144,6 @@ def _axes(svg: Element, xs: Scale, ys: Scale, x_format: str) -> None:
     for tick in xs.ticks:
         _text(svg, x_format.format(tick), _share(xs.percent(tick)), HEIGHT + 18)
     _add(svg, "line", "axis", x1="0%", x2="100%", y1=HEIGHT, y2=HEIGHT)
-
-
-def _spread(wanted: Sequence[float]) -> list[float]:
-    """Move label heights apart, as little as needed and inside the figure."""
-    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
-    heights = list(wanted)
-    for before, after in pairwise(order):
-        heights[after] = max(heights[after], heights[before] + LABEL_GAP)
-    limit = HEIGHT - 6.0
-    for index in reversed(order):
-        heights[index] = min(heights[index], limit)
-        limit = heights[index] - LABEL_GAP
-    return heights
 
 
 def _figure(label: str, height: int, style: str = "plot") -> Element:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -79,12 +79,12 @@ def disagreements(first: Run, second: Run, images: PreparedImages, limit: int = 
     )
 
 
-def _taking_turns(tables: Sequence[pd.DataFrame]) -> Iterator[dict[str, Any]]:
+def _taking_turns(tables: Sequence[pd.DataFrame]) -> Iterator[Mapping[Hashable, Any]]:
     for rows in zip_longest(*(table.to_dict("records") for table in tables)):
         yield from (row for row in rows if row is not None)
 
 
-def _picture(row: dict[str, Any], first: Run, second: Run, image: Image.Image) -> Picture:
+def _picture(row: Mapping[Hashable, Any], first: Run, second: Run, image: Image.Image) -> Picture:
     image.thumbnail((SIDE, SIDE))
     encoded = io.BytesIO()
     image.save(encoded, "WEBP", quality=85)

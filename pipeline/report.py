@@ -1,4 +1,4 @@
-"""The result page: one HTML file that needs nothing else, neither network nor scripts."""
+"""The result page: one HTML file that needs nothing else, neither a network nor scripts."""
 
 import dataclasses
 import platform
@@ -8,54 +8,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline import figures, wording
+from pipeline import wording
 from pipeline.comparison import Row
+from pipeline.confusion import Confusion
+from pipeline.figures import Line, Point, Scale, curves, interval_axis, interval_bar, scatter
 from pipeline.gallery import Gallery, disagreements
 from pipeline.prepared import Prepared
-from pipeline.results import Run
-from pipeline.statistics import Spread
+from pipeline.tracking import flatten
 from stochca.methods import Method
 
 TEMPLATES = Path(__file__).parent / "templates"
-COLOURS = 6  # that the style sheet has; further methods use them again, dashed
-LARGEST_MATRIX = 25  # classes; more are not drawn, only the most frequent mistakes are listed
-MISTAKES = 5  # most frequent ones that are listed
+COLOURS = 6  # in the style sheet, besides the reference's; further methods use them again, dashed
 PACKAGES = ("torch", "timm", "numpy", "datasets", "mlflow", "dvc")
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """What the best method took for what, on the test images of its first seed."""
-
-    run: Run
-    counts: np.ndarray  # (true classes, predicted classes)
-
-    @property
-    def shares(self) -> np.ndarray:
-        """Of the images of the true class."""
-        return self.counts / self.counts.sum(axis=1, keepdims=True).clip(min=1)
-
-    @property
-    def drawable(self) -> bool:
-        return len(self.counts) <= LARGEST_MATRIX
-
-    @property
-    def mistakes(self) -> list[tuple[str, str, int, int]]:
-        """The most frequent: true class, predicted class, images, images of the true class."""
-        wrong = self.counts - np.diag(np.diag(self.counts))
-        frequent = np.argsort(-wrong, axis=None, kind="stable")[:MISTAKES]
-        places = [np.unravel_index(place, wrong.shape) for place in frequent]
-        classes, totals = self.run.classes, self.counts.sum(axis=1)
-        return [
-            (classes[true], classes[predicted], int(wrong[true, predicted]), int(totals[true]))
-            for true, predicted in places
-            if wrong[true, predicted]
-        ]
+VERDICT_STYLES = {"better": "better", "worse": "worse", "within the noise": "noise"}
 
 
 @dataclass(frozen=True)
@@ -63,25 +32,26 @@ class Section:
     """All that the page shows of one target."""
 
     rows: Sequence[Row]
-    styles: Mapping[str, str]  # CSS class of each method's colour
-    bars: Mapping[str, Markup]
+    bars: Mapping[str, Markup]  # by method
     axis: Markup
     scatter: Markup
     curves: Markup
-    confusion: Confusion
+    confusion: Confusion  # of the best method
     gallery: Gallery | None
 
     @property
     def target(self) -> str:
         return self.rows[0].target
 
-    @property
-    def reference(self) -> Row:
-        return next(row for row in self.rows if row.is_reference)
-
 
 def build_page(rows: Sequence[Row], prepared: Prepared, backbone: Mapping[str, Any]) -> str:
-    """The page as HTML, from the ranked rows, the images they are about, and the backbone's card."""
+    """The page as HTML.
+
+    Args:
+        rows: what came out, ranked, of one or more targets.
+        prepared: the images that it is about.
+        backbone: the contents of the backbone's card.
+    """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -89,50 +59,110 @@ def build_page(rows: Sequence[Row], prepared: Prepared, backbone: Mapping[str, A
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update({"words": wording, "style_count": COLOURS})
-    targets = dict.fromkeys(row.target for row in rows)
     runs = [run for row in rows for run in row.runs]
+    reference = next(row for row in rows if row.is_reference)
+    styles = method_styles([row.method for row in rows], reference.method)
+    targets = dict.fromkeys(row.target for row in rows)
     return environment.get_template("report.html").render(
-        sections=[_section([row for row in rows if row.target == target], prepared) for target in targets],
+        words=wording,
+        sections=[
+            _section([row for row in rows if row.target == target], styles, prepared) for target in targets
+        ],
+        reference=reference.method,
+        confidence=reference.confidence,
+        styles=styles,
+        verdict_styles=VERDICT_STYLES,
+        colours=COLOURS,
         manifest=prepared.manifest,
         backbone=backbone,
         runs=runs,
         choices={run.method: describe_method(run.description["config"]) for run in runs},
-        training=_flat(_reference_run(rows).description["training"]),
+        training=flatten(reference.runs[0].description["training"]),
         devices=sorted({f"{run.description['device']}, {run.description['precision']}" for run in runs}),
         commits=sorted({str(run.description["git_commit"]) for run in runs}),
-        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        versions={"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     )
 
 
 def method_styles(methods: Sequence[str], reference: str) -> dict[str, str]:
-    """A CSS class per method, the same in every figure: the reference is neutral, stochca comes first."""
-    others = sorted((method for method in methods if method != reference), key=lambda name: name != "stochca")
+    """A CSS class per method, the same in every figure; the reference is neutral."""
+    names = sorted(set(methods) - {reference}, key=lambda name: (name != "stochca", name))
     styles = {reference: "reference"}
-    for index, method in enumerate(others):
-        styles[method] = f"colour-{index % COLOURS}" + (" dashed" if index >= COLOURS else "")
+    for index, name in enumerate(names):
+        styles[name] = f"colour-{index % COLOURS}" + (" dashed" if index >= COLOURS else "")
     return styles
 
 
 def describe_method(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a method sets apart from plain fine-tuning, as flat settings."""
-    plain = _flat(dataclasses.asdict(Method()))
-    return {key: value for key, value in _flat(config).items() if plain.get(key) != value}
+    """What a method sets differently from plain fine-tuning, as flat settings."""
+    plain = flatten(dataclasses.asdict(Method()))
+    return {key: value for key, value in flatten(config).items() if plain.get(key) != value}
 
 
-def _section(rows: Sequence[Row], prepared: Prepared) -> Section:
-    reference = next(row for row in rows if row.is_reference)
-    scale = figures.Scale.around(
-        [0.0, *(end for row in rows for end in (row.difference.low, row.difference.high))]
-    )
-    styles = method_styles([row.method for row in sorted(rows, key=lambda row: row.order)], reference.method)
+def _section(rows: Sequence[Row], styles: Mapping[str, str], prepared: Prepared) -> Section:
+    scale = Scale.around([0.0, *(end for row in rows for end in (row.difference.low, row.difference.high))])
     return Section(
         rows=rows,
-        styles=styles,
         bars={row.method: _bar(row, scale) for row in rows},
-        axis=figures.interval_axis(scale),
-        scatter=_scatter(rows, reference, styles),
+        axis=interval_axis(scale),
+        scatter=_scatter(rows, styles),
         curves=_curves(rows, styles),
-        confusion=confusion_of(rows[0].runs[0]),
-        gallery=_gallery(rows, reference, prepared),
+        confusion=Confusion.of(rows[0].runs[0]),
+        gallery=_gallery(rows, prepared),
     )
+
+
+def _bar(row: Row, scale: Scale) -> Markup:
+    difference = row.difference
+    if row.is_reference:
+        return interval_bar(scale, 0, 0, 0, "is-reference", f"{row.method} is the reference")
+    tooltip = f"{wording.points(difference.mean)} points, {wording.interval(row)}: {row.verdict}"
+    style = VERDICT_STYLES[difference.verdict]
+    return interval_bar(scale, difference.low, difference.mean, difference.high, style, tooltip)
+
+
+def _scatter(rows: Sequence[Row], styles: Mapping[str, str]) -> Markup:
+    reference = next(row for row in rows if row.is_reference)
+    points = [
+        Point(
+            rank=row.rank,
+            style=styles[row.method],
+            x=row.metrics["train_seconds"].mean,
+            y=row.accuracy,
+            low=reference.accuracy + row.difference.low,
+            high=reference.accuracy + row.difference.high,
+            hollow=row.difference.verdict == "within the noise" and not row.is_reference,
+            tooltip=f"{row.method}: {wording.percent(row.accuracy)} right after "
+            f"{wording.duration(row.metrics['train_seconds'].mean)} of training; {row.verdict}",
+        )
+        for row in rows
+    ]
+    label = "Test accuracy over seconds of training. " + "; ".join(point.tooltip for point in points)
+    return scatter(points, reference.accuracy, label)
+
+
+def _curves(rows: Sequence[Row], styles: Mapping[str, str]) -> Markup:
+    lines = []
+    for row in rows:
+        seeds = [run.looks.set_index("step")["validation_accuracy"] for run in row.runs]
+        mean = pd.concat(seeds, axis=1).mean(axis=1)
+        if mean.empty:
+            continue
+        best, last = wording.percent(mean.max()), wording.percent(mean.iloc[-1])
+        tooltip = f"{row.method}: at best {best}, at the end {last}"
+        lines.append(Line(styles[row.method], _pairs(mean), [_pairs(seed) for seed in seeds], tooltip))
+    return curves(lines, "Validation accuracy over steps. " + "; ".join(line.tooltip for line in lines))
+
+
+def _pairs(curve: pd.Series) -> list[tuple[float, float]]:
+    return [(float(step), float(value)) for step, value in zip(curve.index, curve, strict=True)]
+
+
+def _gallery(rows: Sequence[Row], prepared: Prepared) -> Gallery | None:
+    """stochca beside the reference; beside the best other method where it is the reference itself."""
+    first = next((row for row in rows if row.method == "stochca"), None)
+    others = [row for row in rows if row.method != "stochca"]
+    second = next((row for row in others if row.is_reference), others[0] if others else None)
+    if first is None or second is None:
+        return None
+    return disagreements(first.runs[0], second.runs[0], prepared.images("test"))

@@ -93,6 +93,28 @@ def read_runs(protocol: Protocol) -> list[Run]:
     return runs
 
 
+def check_same_inputs(
+    protocol: Protocol, runs: Sequence[Run], dataset_fingerprint: str, backbone_sha256: str
+) -> None:
+    """Raise `UserError` if a run was trained on other images or from another backbone than are there now."""
+    for run in runs:
+        stage = _stage(protocol, run.method, run.target, run.seed)
+        for found, expected, what in (
+            (
+                run.description["dataset"]["fingerprint"],
+                dataset_fingerprint,
+                "on other images than data/prepared",
+            ),
+            (
+                run.description["backbone"]["weights_sha256"],
+                backbone_sha256,
+                "from another backbone than data/backbone",
+            ),
+        ):
+            if found != expected:
+                raise UserError(f"{RESULTS / run.name} was trained {what}; run: dvc repro {stage}")
+
+
 def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
     """One run.
 

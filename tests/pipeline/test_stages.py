@@ -14,7 +14,7 @@ STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text
 # Code that a stage runs without importing it.
 LOADED_AS_FILES = {
     "pipeline/served.py": {"pipeline/served_model.py"},
-    "pipeline/report.py": {"pipeline/templates/report.html"},
+    "pipeline/report.py": {"pipeline/templates/report.html", "pipeline/templates/report.css"},
 }
 
 
@@ -31,7 +31,8 @@ def declared_code(stage: dict[str, Any]) -> set[str]:
         if dependency.split("/")[0] not in ("stochca", "pipeline"):
             continue
         assert path.exists(), f"dvc.yaml names {dependency}, which is not there"
-        files |= {str(file.relative_to(ROOT)) for file in ([path] if path.is_file() else path.rglob("*.py"))}
+        inside = [path] if path.is_file() else path.rglob("*.*")
+        files |= {str(file.relative_to(ROOT)) for file in inside if "__pycache__" not in file.parts}
     return files
 
 

