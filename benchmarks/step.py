@@ -25,6 +25,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from stochca._typing import TimmModule
 from stochca.precision import autocast, choose_attention_kernel, default_device
 
 
@@ -32,23 +33,28 @@ class NaiveStochCA(nn.Module):
     """The method as one would write it first: the teacher runs whole at every step, every block computes
     all queries, keys and values, and attention is two einsums and a softmax."""
 
-    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+    def __init__(self, student: TimmModule, teacher: TimmModule) -> None:
         super().__init__()
-        self.student = student
+        self.student: TimmModule = student
         self.teacher = [teacher.requires_grad_(False).eval()]
 
     def forward(self, images: Tensor, cross_blocks: list[int]) -> Tensor:
         student, teacher = self.student, self.teacher[0]
         kept: list[tuple[Tensor, Tensor]] = []
+
+        def keep(i: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+            kept.append((key, value))
+            return key, value
+
         with torch.no_grad():
-            self.run(teacher, images, lambda i, key, value: kept.append((key, value)) or (key, value))
+            self.run(teacher, images, keep)
         tokens = self.run(
             student, images, lambda i, key, value: kept[i] if i in cross_blocks else (key, value)
         )
         return student.forward_head(student.norm(tokens))
 
     @staticmethod
-    def run(model: nn.Module, images: Tensor, exchange: Callable[..., tuple[Tensor, Tensor]]) -> Tensor:
+    def run(model: TimmModule, images: Tensor, exchange: Callable[..., tuple[Tensor, Tensor]]) -> Tensor:
         x = model.norm_pre(model._pos_embed(model.patch_embed(images)))
         for i, block in enumerate(model.blocks):
             attention = block.attn

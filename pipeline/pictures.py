@@ -27,7 +27,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Seque
             if counts[row, column]:
                 colour = "white" if shares[row, column] > 0.5 else "black"
                 axes.text(
-                    column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8
+                    column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8
                 )
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")

@@ -12,7 +12,7 @@ import mlflow
 import numpy as np
 
 
-class ImageClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class ImageClassifier(mlflow.pyfunc.PythonModel):
     """uint8 RGB images (B, height, width, 3) to probabilities (B, classes)."""
 
     def load_context(self, context: Any) -> None:

@@ -30,8 +30,8 @@ class Preprocessing:
     """What the backbone was trained to see."""
 
     image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]  # per channel
+    std: tuple[float, ...]
     interpolation: str = "bicubic"
 
     def evaluation(self) -> Callable[[Image.Image], Tensor]:

@@ -44,13 +44,15 @@ def test_a_failed_run_says_so_and_is_continued_by_the_next(tmp_path: Path) -> No
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_as_killed(number: int, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with (
-        pytest.raises((SystemExit, KeyboardInterrupt)),
-        tracked_run("trial", "a", {}, tmp_path / "id") as run_id,
-    ):
-        os.kill(os.getpid(), number)
-        signal.pause()
-    assert status(run_id) == "KILLED"
+
+    def train() -> None:
+        with tracked_run("trial", "a", {}, tmp_path / "id"):
+            os.kill(os.getpid(), number)
+            signal.pause()
+
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        train()
+    assert status((tmp_path / "id").read_text()) == "KILLED"
     assert signal.getsignal(signal.SIGTERM) is before
 
 

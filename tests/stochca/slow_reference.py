@@ -8,25 +8,27 @@ import math
 
 import torch
 from timm.layers.diff_attention import DiffAttention
-from torch import Tensor, nn
+from torch import Tensor
+
+from stochca._typing import TimmModule
 
 
 def _split_heads(x: Tensor, heads: int) -> list[Tensor]:
     return list(x.split(x.shape[-1] // heads, dim=-1))
 
 
-def _query_key_value(attention: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _query_key_value(attention: TimmModule, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     query, key, value = (
         x @ attention.qkv.weight.T + (0 if attention.qkv.bias is None else attention.qkv.bias)
     ).chunk(3, dim=-1)
     return query, key, value
 
 
-def _norm_heads(norm: nn.Module, x: Tensor, head_dim: int) -> Tensor:
+def _norm_heads(norm: TimmModule, x: Tensor, head_dim: int) -> Tensor:
     return torch.cat([norm(head) for head in x.split(head_dim, dim=-1)], dim=-1)
 
 
-def _attend(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _attend(attention: TimmModule, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for one image, head by head; queries and keys are normalised already."""
     if isinstance(attention, DiffAttention):
         return _attend_differentially(attention, query, key, value)
@@ -36,7 +38,7 @@ def _attend(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> 
     return attention.norm(torch.cat(heads, dim=-1))
 
 
-def _attend_differentially(attention: DiffAttention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _attend_differentially(attention: TimmModule, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Differential transformer (arXiv 2410.05258): the difference of two softmaxes per head."""
     difference = attention._compute_lambda()
     queries, keys = (_split_heads(x, 2 * attention.num_heads) for x in (query, key))
@@ -51,7 +53,7 @@ def _attend_differentially(attention: DiffAttention, query: Tensor, key: Tensor,
 
 
 def _attention(
-    student: nn.Module, x: Tensor, teacher_key: Tensor | None, teacher_value: Tensor | None
+    student: TimmModule, x: Tensor, teacher_key: Tensor | None, teacher_value: Tensor | None
 ) -> Tensor:
     """Attention of one image (N, C); with the teacher's normalised keys and values where they are given."""
     query, key, value = _query_key_value(student, x)
@@ -64,7 +66,7 @@ def _attention(
     return student.proj(out)
 
 
-def _block(block: nn.Module, teacher_block: nn.Module, x: Tensor, teacher_x: Tensor | None) -> Tensor:
+def _block(block: TimmModule, teacher_block: TimmModule, x: Tensor, teacher_x: Tensor | None) -> Tensor:
     """One block on one image; `teacher_x` is the teacher's input to its same block, if it is attended to."""
     kind = type(block).__name__
     if kind == "ParallelThingsBlock":
@@ -88,7 +90,7 @@ def _block(block: nn.Module, teacher_block: nn.Module, x: Tensor, teacher_x: Ten
     return x + block.ls2(block.mlp(block.norm2(x)))
 
 
-def _cross(attention: nn.Module, other: nn.Module, x: Tensor, teacher_x: Tensor | None) -> Tensor:
+def _cross(attention: TimmModule, other: TimmModule, x: Tensor, teacher_x: Tensor | None) -> Tensor:
     if teacher_x is None:
         return _attention(attention, x, None, None)
     with torch.no_grad():
@@ -97,11 +99,11 @@ def _cross(attention: nn.Module, other: nn.Module, x: Tensor, teacher_x: Tensor 
     return _attention(attention, x, key, value)
 
 
-def _embed(model: nn.Module, image: Tensor) -> Tensor:
+def _embed(model: TimmModule, image: Tensor) -> Tensor:
     return model.norm_pre(model._pos_embed(model.patch_embed(image[None])))[0]
 
 
-def slow_stochca(student: nn.Module, teacher: nn.Module, images: Tensor, crossed: list[set[int]]) -> Tensor:
+def slow_stochca(student: TimmModule, teacher: TimmModule, images: Tensor, crossed: list[set[int]]) -> Tensor:
     """Logits (B, classes); `crossed[b]` holds the blocks in which image b attends to the teacher."""
     logits = []
     for image, blocks in zip(images, crossed, strict=True):

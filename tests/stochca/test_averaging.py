@@ -106,7 +106,7 @@ def test_swa_is_the_mean_of_the_last_steps() -> None:
 
 def test_swa_is_what_validation_looks_at_once_it_has_begun() -> None:
     student = Scalar()
-    averaging = start_averaging(Swa(start=0.5), student, 4)
+    averaging: Any = start_averaging(Swa(start=0.5), student, 4)
     for step, expected in ((1, 1.0), (2, 4.0), (3, 9.0), (4, (9 + 16) / 2)):
         student.weight.data.fill_(weight_after(step))
         averaging.after_step(student, step)

@@ -2,6 +2,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 import stochca
 from tests.stochca.slow_reference import slow_stochca
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "class token": {},
     "no class token": {"class_token": False, "global_pool": "avg"},
     "average pooling": {"global_pool": "avg"},
@@ -30,8 +31,8 @@ VARIANTS = {
 }
 
 
-def vit(depth: int = 4, **options: object) -> VisionTransformer:
-    defaults: dict[str, object] = {
+def vit(depth: int = 4, **options: Any) -> VisionTransformer:
+    defaults: dict[str, Any] = {
         "img_size": 16,
         "patch_size": 8,
         "embed_dim": 16,
@@ -46,7 +47,7 @@ def vit(depth: int = 4, **options: object) -> VisionTransformer:
     return model
 
 
-def student_and_teacher(**options: object) -> tuple[VisionTransformer, VisionTransformer]:
+def student_and_teacher(**options: Any) -> tuple[VisionTransformer, VisionTransformer]:
     torch.manual_seed(0)
     return vit(**options), vit(**options).eval()
 
@@ -62,11 +63,9 @@ def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 
 
 def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
-    for name in {*found, *expected}:  # a parameter that was never reached has the gradient 0
-        ours, theirs = (
-            gradients.get(name, torch.zeros(())).expand_as(found.get(name, expected.get(name)))
-            for gradients in (found, expected)
-        )
+    for name, shape in {**found, **expected}.items():
+        # A parameter that was never reached has the gradient 0.
+        ours, theirs = (known.get(name, torch.zeros_like(shape)) for known in (found, expected))
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance, msg=name)
 
 
@@ -108,7 +107,7 @@ def test_the_teacher_matters() -> None:
 
 
 def test_sample_granularity_equals_the_slow_reference() -> None:
-    for options in ({}, {"qk_norm": True}):
+    for options in list[dict[str, Any]]([{}, {"qk_norm": True}]):
         student, teacher = student_and_teacher(**options)
         model = stochca.StochCA(student, 0.5, teacher=copy.deepcopy(teacher), granularity="sample")
         model.generator.manual_seed(3)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -7,7 +9,7 @@ from stochca.errors import UserError
 from stochca.linear_head import features, fit_head, fit_logistic_regression
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 
-CPU = {"device": torch.device("cpu"), "precision": "fp32"}
+CPU: dict[str, Any] = {"device": torch.device("cpu"), "precision": "fp32"}
 
 
 @pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
