@@ -27,9 +27,9 @@ class Scale:
     def around(cls, values: Sequence[float], ticks: int = 5, margin: float = 0.06) -> "Scale":
         """An axis that holds the values and a margin, with about so many round ticks."""
         low, high = min(values), max(values)
-        room = (high - low) * margin or abs(high) * margin or 1.0
-        low, high = low - room, high + room
-        step = _round_step((high - low) / ticks)
+        extent = high - low or abs(high) or 1.0
+        step = _round_step(extent / ticks)
+        low, high = low - margin * extent, high + margin * extent
         first, last = math.ceil(low / step), math.floor(high / step)
         return cls(low, high, tuple(round(index * step, 10) for index in range(first, last + 1)))
 

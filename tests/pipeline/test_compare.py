@@ -1,0 +1,371 @@
+import csv
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import boundary
+from pipeline import compare as stage
+from pipeline.comparison import Row, compare_runs
+from pipeline.confusion import Confusion
+from pipeline.params import Params, load_params
+from pipeline.results import read_runs
+from pipeline.statistics import Difference, Spread
+from pipeline.wording import details, duration, headline, listing, memory, percent, points
+from stochca.errors import UserError
+from tests.pipeline.synthetic_runs import SKILL, write_inputs, write_params
+
+NBSP = "\u00a0"
+
+
+@pytest.fixture(scope="module")
+def three_seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Inputs of 6 methods and 3 seeds, and what `compare` makes of them."""
+    root = tmp_path_factory.mktemp("three_seeds")
+    write_inputs(root, seeds=(0, 1, 2))
+    run_in(root)
+    return root
+
+
+def run_in(root: Path) -> list[Row]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        return stage.compare(load_params())[0]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """Inputs of 6 methods and one seed, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return write_inputs(tmp_path)
+
+
+def records(root: Path) -> list[dict[str, Any]]:
+    return json.loads((root / "reports" / "comparison.json").read_text())
+
+
+def test_one_row_per_method_ranked(three_seeds: Path) -> None:
+    rows = records(three_seeds)
+    assert sorted(row["method"] for row in rows) == sorted(SKILL)
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    accuracies = [row["test_accuracy_mean"] for row in rows]
+    assert accuracies == sorted(accuracies, reverse=True)
+
+
+def test_numbers_are_those_of_the_runs(three_seeds: Path) -> None:
+    for row in records(three_seeds):
+        names = [f"{row['method']}-all-{seed}" for seed in range(3)]
+        metrics = [json.loads((three_seeds / "metrics" / f"{name}.json").read_text()) for name in names]
+        accuracies = [run["test_accuracy"] for run in metrics]
+        assert row["test_accuracy_mean"] == pytest.approx(np.mean(accuracies))
+        assert row["test_accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert (row["test_accuracy_n"], row["test_images"]) == (3, 60)
+        for name in ("test_macro_f1", "test_calibration_error", "train_seconds", "trainable_parameters"):
+            assert row[name] == pytest.approx(np.mean([run[name] for run in metrics]))
+        finetune = next(other for other in records(three_seeds) if other["method"] == "finetune")
+        gap = row["test_accuracy_mean"] - finetune["test_accuracy_mean"]
+        assert row["difference"] == pytest.approx(gap)
+        assert row["difference_low"] <= row["difference"] <= row["difference_high"]
+        assert len(set(row["mlflow_run_ids"])) == 3
+        assert row["caveat"].startswith("3 seeds:")
+
+
+def test_one_seed_has_no_spread_and_says_so(inputs: Params) -> None:
+    stage.compare(inputs)
+    for row in records(Path()):
+        assert row["test_accuracy_std"] is None
+        assert row["test_accuracy_n"] == 1
+        assert row["caveat"] == ("one seed: the interval covers the test images only, not the training seed")
+    assert "One seed: the interval covers the test images only" in Path("reports/comparison.md").read_text()
+
+
+def test_verdicts_follow_the_intervals(three_seeds: Path) -> None:
+    found = set()
+    for row in records(three_seeds):
+        low, high = row["difference_low"], row["difference_high"]
+        words = (
+            "the reference"
+            if row["method"] == "finetune"
+            else "better than finetune"
+            if low > 0
+            else "worse than finetune"
+            if high < 0
+            else "within the noise"
+        )
+        assert row["verdict"] == words
+        found.add(words)
+    assert len(found) == 4, "the made-up runs should show every verdict"
+
+
+def test_json_csv_and_markdown_agree(three_seeds: Path) -> None:
+    reports = three_seeds / "reports"
+    with (reports / "comparison.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    lines = [line for line in (reports / "comparison.md").read_text().splitlines() if line.startswith("|")]
+    assert len(table) == len(records(three_seeds)) == len(lines) - 2
+    for record, line, text in zip(records(three_seeds), table, lines[2:], strict=True):
+        assert list(record) == list(line)
+        for key, value in record.items():
+            if isinstance(value, float):
+                assert float(line[key]) == value
+            elif isinstance(value, list):
+                assert line[key].split(" ") == value
+            else:
+                assert line[key] == str(value)
+        cells = [cell.strip() for cell in text.strip("|").split(" | ")]
+        assert cells[1] == record["method"]
+        assert cells[3].startswith(f"{100 * record['test_accuracy_mean']:.1f}{NBSP}%")
+        assert cells[5] == record["verdict"]
+        assert cells[-1].split() == record["mlflow_run_ids"]
+
+
+def test_summary_holds_numbers_alone(three_seeds: Path) -> None:
+    summary = json.loads((three_seeds / "reports" / "summary.json").read_text())
+    assert set(summary) == set(SKILL)
+    for row in records(three_seeds):
+        values = summary[row["method"]]
+        assert values["test_accuracy"] == row["test_accuracy_mean"]
+        assert values["difference"] == row["difference"]
+        assert all(isinstance(value, int | float) and math.isfinite(value) for value in values.values())
+
+
+def test_plots(three_seeds: Path) -> None:
+    plots = three_seeds / "reports" / "plots"
+    curves = pd.read_csv(plots / "curves.csv")
+    assert len(curves) == 6 * 3 * 10
+    assert not curves.isna().any().any()
+    name = "stochca+swad-all-2"
+    log = pd.read_csv(three_seeds / "results" / name / "curves.csv").set_index("step")
+    drawn = curves.query("method == 'stochca+swad' and seed == 2").set_index("step")
+    assert drawn.index.tolist() == list(range(20, 201, 20))
+    assert drawn["validation_accuracy"].to_dict()[60] == log["validation_accuracy"].to_dict()[60]
+    assert drawn.loc[60, "train_loss"] == pytest.approx(log.loc[41:60, "train_loss"].mean())
+    costs = pd.read_csv(plots / "accuracy_vs_cost.csv").set_index("method")
+    assert costs.loc["linear_probe", "train_seconds"] == pytest.approx(9.1)
+    confusion = pd.read_csv(plots / "confusion.csv")
+    best = records(three_seeds)[0]["method"]
+    predictions = pd.read_parquet(three_seeds / "results" / f"{best}-all-0" / "predictions.parquet")
+    assert len(confusion) == 60
+    right = (confusion["actual"] == confusion["predicted"]).sum()
+    assert right == (predictions["label"] == predictions["prediction"]).sum()
+
+
+def test_comparing_twice_gives_the_same_files(three_seeds: Path) -> None:
+    files = [path for path in sorted((three_seeds / "reports").rglob("*")) if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    assert len(before) == 8
+    run_in(three_seeds)
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_reports_of_other_stages_stay(inputs: Params) -> None:
+    other = Path("reports/tune/best.yaml")
+    other.parent.mkdir(parents=True)
+    other.write_text("prob: 0.2\n")
+    stage.compare(inputs)
+    assert other.read_text() == "prob: 0.2\n"
+    assert not list(Path("reports").rglob(".*"))
+
+
+def test_images_are_paired_by_id(inputs: Params) -> None:
+    """The order of the rows in a file does not matter."""
+    rows = compare_runs(inputs, read_runs(inputs.protocol))
+    path = Path("results/stochca-all-0/predictions.parquet")
+    pd.read_parquet(path).sample(frac=1, random_state=0).to_parquet(path)
+    shuffled = compare_runs(inputs, read_runs(inputs.protocol))
+    assert [row.record() for row in shuffled] == [row.record() for row in rows]
+
+
+def test_the_confusion_counts_every_image(inputs: Params) -> None:
+    run = read_runs(inputs.protocol)[0]
+    confusion = Confusion.of(run)
+    assert confusion.counts.sum() == 60
+    assert np.trace(confusion.counts) == run.correct.sum()
+    assert confusion.counts.sum(axis=1).tolist() == np.bincount(run.predictions["label"]).tolist()
+    first = confusion.mistakes[0]
+    actual, predicted = run.classes.index(first.actual), run.classes.index(first.predicted)
+    wrong = confusion.counts - np.diag(np.diag(confusion.counts))
+    assert wrong[actual, predicted] == wrong.max() == first.images
+
+
+def replace_json(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def drop_last_image(path: Path) -> None:
+    pd.read_parquet(path).sort_values("id").iloc[:-1].to_parquet(path)
+
+
+SWAD = "dvc repro combined@stochca+swad-all-0"
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda: Path("metrics/stochca+swad-all-0.json").unlink(), f"json is missing; run: {SWAD}"),
+        (lambda: shutil.rmtree("results/stochca-all-0"), "is missing; run: dvc repro stochca@all-0"),
+        (
+            lambda: Path("results/finetune-all-0/curves.csv").unlink(),
+            "results/finetune-all-0/curves.csv is missing; run: dvc repro baseline@finetune-all-0",
+        ),
+        (
+            lambda: Path("results/finetune-all-0/curves.csv").write_text(""),
+            "results/finetune-all-0/curves.csv is damaged",
+        ),
+        (
+            lambda: Path("metrics/stochca+swad-all-0.json").write_text('{"test_accuracy": '),
+            f"metrics/stochca+swad-all-0.json is damaged (Expecting value: line 1 column 19 (char 18)); "
+            f"run: {SWAD}",
+        ),
+        (lambda: Path("metrics/stochca+swad-all-0.json").write_text("[]"), "holds a list, not an object"),
+        (
+            lambda: replace_json(Path("metrics/stochca+swad-all-0.json"), train_seconds="long"),
+            "is damaged (train_seconds is 'long', no number)",
+        ),
+        (
+            lambda: replace_json(Path("metrics/stochca+swad-all-0.json"), test_accuracy=0.1234),
+            "its test_accuracy is not that of results/stochca+swad-all-0/predictions.parquet",
+        ),
+        (
+            lambda: Path("results/stochca+swad-all-0/run.json").write_text("{}"),
+            "results/stochca+swad-all-0/run.json is damaged (it has no config)",
+        ),
+        (
+            lambda: Path("results/stochca+swad-all-0/predictions.parquet").write_bytes(b"PAR1"),
+            "results/stochca+swad-all-0/predictions.parquet is damaged",
+        ),
+        (
+            lambda: pd.DataFrame({"id": ["a"]}).to_parquet("results/stochca-all-0/predictions.parquet"),
+            "is damaged (it has no label); run: dvc repro stochca@all-0",
+        ),
+        (
+            lambda: replace_json(Path("results/stochca-all-0/run.json"), classes=["a", "b", "c"]),
+            "were not tested on the same images and classes, so they can't be compared; "
+            "run: dvc repro baseline@linear_probe-all-0 stochca@all-0",
+        ),
+        (
+            lambda: replace_json(Path("results/stochca-all-0/run.json"), dataset={"fingerprint": "older"}),
+            "results/stochca-all-0 was trained on other images than data/prepared; "
+            "run: dvc repro stochca@all-0",
+        ),
+        (
+            lambda: replace_json(Path("data/backbone/card.json"), weights_sha256="other"),
+            "results/linear_probe-all-0 was trained from another backbone than data/backbone",
+        ),
+        (lambda: Path("data/prepared/manifest.json").unlink(), "run: dvc repro prepare"),
+    ],
+)
+def test_what_is_missing_or_damaged_is_named(
+    damage: Any, sentence: str, inputs: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage()
+    with pytest.raises(SystemExit) as exit:
+        boundary.run(stage.main)
+    assert exit.value.code == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not Path("reports").exists()
+
+
+def test_runs_on_other_test_images_are_refused(inputs: Params) -> None:
+    path = Path("results/lp_ft-all-0/predictions.parquet")
+    drop_last_image(path)
+    table = pd.read_parquet(path)
+    right = float((table["label"] == table["prediction"]).mean())
+    replace_json(Path("metrics/lp_ft-all-0.json"), test_accuracy=right)
+    with pytest.raises(UserError, match="were not tested on the same images"):
+        stage.compare(inputs)
+
+
+def test_the_stage_is_a_module(tmp_path: Path) -> None:
+    """As DVC runs it, with nothing there: one sentence and exit code 2."""
+    write_params(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.compare"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: metrics/linear_probe-all-0.json is missing; run: dvc repro baseline@linear_probe-all-0\n"
+    )
+
+
+def row(method: str, accuracy: float, low: float, high: float, rank: int = 1, **options: Any) -> Row:
+    """A row whose reference, finetune, has an accuracy of 0.7."""
+    difference = Difference(accuracy - 0.7, low, high, 0.5)
+    seconds = {"finetune": 25.0}.get(method, 30.0)
+    metrics = {"test_accuracy": Spread(accuracy, None, 1), "train_seconds": Spread(seconds, None, 1)}
+    behind = options.get("behind", Difference(-0.1, -0.2, -0.05, 0.001))
+    return Row(method, "all", rank, "finetune", metrics, difference, behind, 0.95, 1475, runs=[None])  # type: ignore[list-item]
+
+
+FINETUNE = row("finetune", 0.7, 0, 0)
+
+
+def plain(text: str) -> str:
+    return text.replace(NBSP, " ")
+
+
+def test_headline_of_a_clear_winner() -> None:
+    rows = [row("stochca", 0.741, 0.012, 0.07), FINETUNE]
+    assert plain(headline(rows)) == (
+        "stochca is best: 74.1 % of 1,475 test images right, "
+        "4.1 points above finetune (95 % interval +1.2 to +7.0)"
+    )
+
+
+def test_headline_within_the_noise() -> None:
+    rows = [row("stochca", 0.706, -0.01, 0.02), FINETUNE]
+    assert plain(headline(rows)) == (
+        "No method is better than finetune beyond the noise: stochca leads with 70.6 % of 1,475 test images "
+        "right, 0.6 points above finetune (95 % interval −1.0 to +2.0)"
+    )
+
+
+def test_headline_when_the_reference_is_first() -> None:
+    rows = [FINETUNE, row("stochca", 0.69, -0.03, 0.01)]
+    assert plain(headline(rows)) == (
+        "No method is better than finetune: 70.0 % of 1,475 test images right; stochca comes next with 69.0 %"
+    )
+
+
+def test_headline_when_only_the_second_is_sure() -> None:
+    rows = [row("a", 0.73, -0.01, 0.07), row("b", 0.72, 0.01, 0.03), FINETUNE]
+    assert plain(headline(rows)).endswith("better than finetune beyond the noise: b")
+    assert "a leads within the noise" in headline(rows)
+
+
+def test_headline_of_one_method() -> None:
+    assert plain(headline([FINETUNE])) == "finetune is the only method: 70.0 % of 1,475 test images right"
+
+
+def test_details() -> None:
+    near = Difference(-0.01, -0.03, 0.01, 0.4)
+    rows = [row("a", 0.73, 0.01, 0.07), row("b", 0.72, 0.01, 0.03, behind=near), FINETUNE]
+    told, cost, caveat = map(plain, details(rows))
+    assert told == "Not told apart from a by these test images: b."
+    assert cost == "a trained for 30 s, 1.2 times as long as finetune (25 s)."
+    assert caveat == "One seed: the interval covers the test images only, not the training seed."
+    assert details([rows[0], FINETUNE])[0] == "Every other method is behind a by more than the noise."
+
+
+def test_numbers_in_words() -> None:
+    assert plain(percent(0.7412)) == "74.1 %"
+    assert [points(value) for value in (0.023, -0.023, 0.0, -0.0004)] == ["+2.3", "−2.3", "0.0", "0.0"]
+    spoken = ["8.2 s", "47 s", "250 s", "12 min", "99 min", "3.4 h"]
+    assert [plain(duration(value)) for value in (8.21, 47.2, 250, 720, 5950, 12240)] == spoken
+    assert [plain(memory(value)) for value in (870.4, 12_345)] == ["870 MB", "12.3 GB"]
+    assert listing(["a"]) == "a"
+    assert listing(["a", "b", "c"]) == "a, b and c"
