@@ -36,6 +36,7 @@ class Workspace:
         (folder / ".dvc").mkdir()
         shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc")
         shutil.copy(ROOT / ".dvc" / ".gitignore", folder / ".dvc")
+        shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
         make_images(folder / "photos")
         make_weights(folder / "weights.safetensors")
         self.edit_params(make_tiny)
