@@ -1,0 +1,36 @@
+"""What importing costs; each in a fresh interpreter."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def modules_after(code: str) -> set[str]:
+    script = f"{code}\nimport sys; print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_reading_params_waits_for_nothing_heavy() -> None:
+    loaded = modules_after("import stochca.methods, pipeline.params; pipeline.params.load_params()")
+    assert not loaded & {"torch", "timm", "mlflow", "datasets", "pandas", "ray", "prefect", "matplotlib"}
+
+
+def test_the_library_loads_none_of_the_tools_around_it() -> None:
+    loaded = modules_after("import stochca.training")
+    assert not loaded & {"mlflow", "dvc", "prefect", "ray", "pandas", "datasets", "pydantic", "pipeline"}
+
+
+@pytest.mark.parametrize(
+    "code", ["import stochca, timm", "import stochca; stochca.StochCA", "import torch, stochca, timm"]
+)
+def test_timm_imports_whatever_torchvision_was_built_for(code: str) -> None:
+    assert "timm.models.vision_transformer" in modules_after(code)
+
+
+def test_unknown_attributes_are_named() -> None:
+    import stochca
+
+    with pytest.raises(AttributeError, match="no attribute 'StochCa'"):
+        stochca.StochCa  # noqa: B018

@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from stochca.errors import UserError
+from stochca.precision import autocast, choose_attention_kernel, resolve_precision
+from tests.stochca.tiny import tiny_vit
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_takes_bf16_where_the_cpu_has_it(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    capabilities = {"avx512_bf16": native, "amx_bf16": False, "avx512_f": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert resolve_precision("auto", CPU) == ("bf16" if native else "fp32")
+    assert resolve_precision("fp32", CPU) == "fp32"
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_auto_on_gpus(capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert resolve_precision("auto", torch.device("cuda")) == expected
+
+
+def test_fp16_needs_a_gpu() -> None:
+    with pytest.raises(UserError, match="fp16 needs a GPU; choose auto, fp32 or bf16"):
+        resolve_precision("fp16", CPU)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_autocast_computes_in_the_precision(precision: str, dtype: torch.dtype) -> None:
+    with autocast(precision, CPU):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+def test_both_attention_kernels_give_the_same_logits() -> None:
+    model = tiny_vit().eval()
+    images = torch.randn(2, 3, 16, 16)
+    logits = []
+    for precision, fused in (("fp32", True), ("bf16", False)):
+        choose_attention_kernel(model, precision, CPU)
+        assert all(block.attn.fused_attn is fused for block in model.blocks)
+        logits.append(model(images))
+    torch.testing.assert_close(logits[0], logits[1])
