@@ -5,7 +5,7 @@
     python benchmarks/step.py --attention          # fused attention against matrix products
 
 The three take their steps in turn, in one process, on the same images and the same draws, so that a
-machine whose speed drifts treats them alike; ratios of the medians are printed. The floor is what
+machine whose speed drifts treats them alike; ratios of the means are printed. The floor is what
 arithmetic allows: a plain step is three forward passes; the teacher adds its run up to the deepest
 drawn block, and a drawn student's block saves its own keys and values.
 """

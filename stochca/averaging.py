@@ -1,7 +1,7 @@
 """Which weights are kept: the best on validation, or an average (EMA, SWA, SWAD).
 
 The training loop tells an average of every step and every look at validation; at the end it asks
-for the weights. Adding a rule: one class here, its settings in `methods.py`, one line in `RULES`.
+for the weights. Adding a rule: one class here, its settings in `methods.py`, one line in `AVERAGES`.
 """
 
 import copy
@@ -19,7 +19,7 @@ Weights = dict[str, Tensor]
 
 
 class Averaging:
-    """Keeps nothing of its own: the loop's best weights on validation win."""
+    """What the loop tells and asks; as it stands here, it keeps nothing of its own."""
 
     def __init__(self, config: Average, student: TimmModule, steps: int) -> None:
         self.notes: list[str] = []
@@ -43,6 +43,10 @@ class Averaging:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
+
+
+class KeepBest(Averaging):
+    """No average: the weights that were best on validation are kept."""
 
 
 class ExponentialAverage(Averaging):
@@ -220,8 +224,8 @@ def _joined(*parts: Segment | None) -> Segment:
     return first
 
 
-RULES: dict[type, type[Averaging]] = {
-    NoAverage: Averaging,
+AVERAGES: dict[type, type[Averaging]] = {
+    NoAverage: KeepBest,
     Ema: ExponentialAverage,
     Swa: TailAverage,
     Swad: ValleyAverage,
@@ -229,4 +233,4 @@ RULES: dict[type, type[Averaging]] = {
 
 
 def start_averaging(config: Average, student: TimmModule, steps: int) -> Averaging:
-    return RULES[type(config)](config, student, steps)
+    return AVERAGES[type(config)](config, student, steps)

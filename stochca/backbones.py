@@ -63,11 +63,6 @@ class BackboneCard:
         return {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
 
-def supported(model: nn.Module) -> None:
-    """Raise `UserError`, naming the class found and the supported families, unless `model` can be used."""
-    check_supported(model)
-
-
 def create_backbone(
     architecture: str,
     *,
@@ -188,7 +183,7 @@ def _checked_arguments(
 ) -> tuple[dict[str, Any], VisionTransformer]:
     """Arguments of `timm.create_model` that passed every check, and what they make on the meta device."""
     model = _default_model(architecture)
-    supported(model)
+    check_supported(model)
     patch_size = model.patch_embed.feat_ratio()
     if image_size < patch_size or image_size % patch_size:
         below = image_size // patch_size * patch_size

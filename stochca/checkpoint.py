@@ -59,7 +59,10 @@ def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, dict):
         return {"dict": [[key, _encode(item, tensors)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
-        return {"list": [_encode(item, tensors) for item in value]}
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_encode(item, tensors) for item in value]}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
     return value
 
 
@@ -70,6 +73,10 @@ def _decode(value: Any, file: Any) -> Any:
         return file.get_tensor(value["tensor"])
     if "dict" in value:
         return {key: _decode(item, file) for key, item in value["dict"]}
+    if "dtype" in value:
+        return getattr(torch, value["dtype"])
+    if "tuple" in value:
+        return tuple(_decode(item, file) for item in value["tuple"])
     return [_decode(item, file) for item in value["list"]]
 
 
@@ -91,6 +98,6 @@ def to_device(value: Any, device: torch.device) -> Any:
         return value.to(device)
     if isinstance(value, dict):
         return {key: to_device(item, device) for key, item in value.items()}
-    if isinstance(value, list):
-        return [to_device(item, device) for item in value]
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_device(item, device) for item in value)
     return value

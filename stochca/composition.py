@@ -7,9 +7,17 @@ from torch import nn
 
 from stochca._typing import TimmModule
 from stochca.cross_attention import StochCA
-from stochca.linear_head import fit_head
+from stochca.linear_head import fit_head, linear_heads
 from stochca.loaders import Images, Preprocessing
-from stochca.methods import Attention, LpFt, Phases, SelfAttention, SinglePhase, StochasticCrossAttention
+from stochca.methods import (
+    Attention,
+    LpFt,
+    Method,
+    Phases,
+    SelfAttention,
+    SinglePhase,
+    StochasticCrossAttention,
+)
 
 ATTENTIONS: dict[type, Callable[[Any, nn.Module], nn.Module]] = {
     SelfAttention: lambda config, student: student,
@@ -35,12 +43,17 @@ def first_phase(
     train: Images,
     validation: Images,
     preprocessing: Preprocessing,
-    **device_and_precision: Any,
+    **loading: Any,
 ) -> str | None:
     """What happens before the loop; returns a sentence about it, or None."""
-    return FIRST_PHASES[type(config)](
-        config, student, train, validation, preprocessing, **device_and_precision
-    )
+    return FIRST_PHASES[type(config)](config, student, train, validation, preprocessing, **loading)
+
+
+def check_composition(method: Method, student: TimmModule) -> None:
+    """Raise `UserError` if a choice of `method` does not suit the model."""
+    attend(method.attention, student)
+    if isinstance(method.phases, LpFt):
+        linear_heads(student)
 
 
 def head_modules(student: TimmModule) -> list[nn.Module]:

@@ -25,6 +25,7 @@ from stochca.projections import (
     cross_attending,
     swapped,
 )
+from stochca.randomness import Stream, derived_seed
 
 SUPPORTED = (
     "plain vision transformers of timm (class VisionTransformer) whose attention has a fused `attn.qkv`: "
@@ -69,11 +70,15 @@ class StochCA(nn.Module):
         if granularity not in ("block", "sample"):
             raise UserError(f"granularity must be 'block' or 'sample', found {granularity!r}")
         self.granularity = granularity
-        self.generator = generator or torch.Generator().manual_seed(torch.initial_seed())
+        # A stream of its own: the draws must not follow the numbers that dropout uses.
+        seed = derived_seed(torch.initial_seed() % 2**64, Stream.DRAWS)
+        self.generator = generator or torch.Generator().manual_seed(seed)
         if teacher is None:
             teacher = _headless_copy(model)
         else:
             check_same_architecture(model, teacher)
+        if teacher is model:
+            raise UserError("the teacher is the model itself; pass a copy of it, or None to have one made")
         # In a tuple, the teacher is no submodule: state_dict(), parameters() and train() pass it by.
         self._teacher = (teacher.requires_grad_(False).eval(),)
 
@@ -197,6 +202,14 @@ def check_supported(model: TimmModule) -> None:
 def check_same_architecture(student: TimmModule, teacher: TimmModule) -> None:
     """Raise `UserError` naming the first difference, the heads excepted."""
     check_supported(teacher)
+    for i, (block, other) in enumerate(zip(student.blocks, teacher.blocks, strict=False)):
+        kinds = [type(part).__name__ for part in (block, other)]
+        heads = [[layer.num_heads for layer in attention_layers(part)] for part in (block, other)]
+        if kinds[0] != kinds[1] or heads[0] != heads[1]:
+            raise UserError(
+                f"the teacher differs from the student: block {i} is {kinds[1]} with {heads[1]} heads, "
+                f"in the student {kinds[0]} with {heads[0]}; use the same architecture"
+            )
     teachers = {name: tuple(value.shape) for name, value in teacher.blocks.state_dict().items()}
     for name, value in student.blocks.state_dict().items():
         found = teachers.pop(name, None)
@@ -216,7 +229,10 @@ def check_same_architecture(student: TimmModule, teacher: TimmModule) -> None:
 
 
 def _one_per_block(prob: float | Sequence[float], num_blocks: int) -> Tensor:
-    values = list(prob) if isinstance(prob, Sequence) else [prob] * num_blocks
+    try:
+        values = [float(prob)] * num_blocks if isinstance(prob, int | float) else [float(p) for p in prob]
+    except (TypeError, ValueError):
+        raise UserError(f"prob must be one probability, or one per block, found {prob!r}") from None
     if len(values) != num_blocks:
         raise UserError(
             f"prob has {len(values)} values, but the model has {num_blocks} blocks; "

@@ -27,12 +27,15 @@ def predict(
     device: torch.device,
     precision: str = "fp32",
     batch_size: int = 64,
+    workers: int | str = 0,
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, classes) in fp32 and labels (N,), on the CPU. The model's mode is put back afterwards."""
     was_training = model.training
     model.eval()
     logits, labels = [], []
-    for batch, batch_labels in evaluation_batches(images, preprocessing, batch_size=batch_size):
+    for batch, batch_labels in evaluation_batches(
+        images, preprocessing, batch_size=batch_size, workers=workers
+    ):
         with autocast(precision, device):
             logits.append(model(batch.to(device, non_blocking=True)).float().cpu())
         labels.append(batch_labels)

@@ -1,6 +1,7 @@
 """The first phase of LP-FT: the best linear head on frozen features, by logistic regression."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,19 @@ from stochca.precision import autocast
 
 @torch.no_grad()
 def features(
-    model: TimmModule, images: Images, preprocessing: Preprocessing, *, device: torch.device, precision: str
+    model: TimmModule,
+    images: Images,
+    preprocessing: Preprocessing,
+    *,
+    device: torch.device,
+    precision: str,
+    workers: int | str = 0,
 ) -> tuple[Tensor, Tensor]:
     """What the head sees: (N, D) in fp32, and labels (N,); on the CPU."""
     was_training = model.training
     model.eval()
     rows, labels = [], []
-    for batch, batch_labels in evaluation_batches(images, preprocessing, batch_size=64):
+    for batch, batch_labels in evaluation_batches(images, preprocessing, batch_size=64, workers=workers):
         with autocast(precision, device):
             hidden = model.forward_features(batch.to(device))
             rows.append(model.forward_head(hidden, pre_logits=True).float().cpu())
@@ -57,6 +64,19 @@ def fit_logistic_regression(inputs: Tensor, labels: Tensor, classes: int, C: flo
     return weight.detach().float(), bias.detach().float()
 
 
+def linear_heads(model: TimmModule) -> list[nn.Linear]:
+    """The model's classifiers; distilled models have two.
+
+    Raises:
+        UserError: one is not linear.
+    """
+    heads = model.get_classifier()
+    heads = list(heads) if isinstance(heads, tuple) else [heads]
+    if not all(isinstance(head, nn.Linear) for head in heads):
+        raise UserError(f"phases lp_ft needs a linear head, found {type(heads[0]).__name__}")
+    return heads
+
+
 def fit_head(
     model: TimmModule,
     train: Images,
@@ -66,6 +86,7 @@ def fit_head(
     strengths: Sequence[float],
     device: torch.device,
     precision: str,
+    workers: int | str = 0,
 ) -> str:
     """Replace the head by the best of one logistic regression per strength `C`, chosen on validation.
 
@@ -74,12 +95,10 @@ def fit_head(
     Raises:
         UserError: the head is not linear.
     """
-    heads = model.get_classifier()
-    heads = heads if isinstance(heads, tuple) else (heads,)
-    if not all(isinstance(head, nn.Linear) for head in heads):
-        raise UserError(f"phases lp_ft needs a linear head, found {type(heads[0]).__name__}")
-    train_rows, train_labels = features(model, train, preprocessing, device=device, precision=precision)
-    rows, labels = features(model, validation, preprocessing, device=device, precision=precision)
+    heads = linear_heads(model)
+    loading: dict[str, Any] = {"device": device, "precision": precision, "workers": workers}
+    train_rows, train_labels = features(model, train, preprocessing, **loading)
+    rows, labels = features(model, validation, preprocessing, **loading)
     # Solved on standardised features, where one grid of strengths fits every backbone.
     mean, std = train_rows.mean(0), train_rows.std(0).clamp_min(1e-6)
     train_rows, rows = (train_rows - mean) / std, (rows - mean) / std

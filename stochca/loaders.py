@@ -11,7 +11,8 @@ from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stochca.randomness import derived_seed, isolated
+from stochca.errors import UserError
+from stochca.randomness import Stream, derived_seed, isolated
 from stochca.settings import Augmentation, Training
 
 CACHE_BYTES = 1 << 30  # decoded images are kept in memory up to this size
@@ -46,21 +47,31 @@ class Preprocessing:
         )
 
     def training(self, augmentation: Augmentation) -> Callable[[Image.Image], Tensor]:
-        """timm's random augmentation; picture -> (3, size, size)."""
-        return create_transform(
-            self.image_size,
-            is_training=True,
-            scale=augmentation.scale,
-            ratio=augmentation.ratio,
-            hflip=augmentation.horizontal_flip,
-            vflip=augmentation.vertical_flip,
-            color_jitter=augmentation.color_jitter or None,
-            auto_augment=augmentation.auto_augment,
-            re_prob=augmentation.random_erasing,
-            interpolation=self.interpolation,
-            mean=self.mean,
-            std=self.std,
-        )
+        """timm's random augmentation; picture -> (3, size, size).
+
+        Raises:
+            UserError: timm can't read the policy `auto_augment`.
+        """
+        try:
+            return create_transform(
+                self.image_size,
+                is_training=True,
+                scale=augmentation.scale,
+                ratio=augmentation.ratio,
+                hflip=augmentation.horizontal_flip,
+                vflip=augmentation.vertical_flip,
+                color_jitter=augmentation.color_jitter or None,
+                auto_augment=augmentation.auto_augment,
+                re_prob=augmentation.random_erasing,
+                interpolation=self.interpolation,
+                mean=self.mean,
+                std=self.std,
+            )
+        except (AssertionError, ValueError, KeyError) as error:
+            raise UserError(
+                f"training.augmentation.auto_augment {augmentation.auto_augment!r} is no policy of timm "
+                f"({error or type(error).__name__}); give one such as rand-m9-mstd0.5, augmix-m3 or null"
+            ) from None
 
 
 class InMemory:
@@ -117,9 +128,9 @@ class _Order(Sampler[list[tuple[int, int]]]):
             for position in range(step * self.batch_size, (step + 1) * self.batch_size):
                 epoch, place = divmod(position, self.images)
                 if epoch != shuffled_epoch:
-                    generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch, 0))
+                    generator = torch.Generator().manual_seed(derived_seed(self.seed, Stream.ORDER, epoch))
                     shuffled_epoch, order = epoch, torch.randperm(self.images, generator=generator)
-                batch.append((int(order[place]), derived_seed(self.seed, position, 1)))
+                batch.append((int(order[place]), derived_seed(self.seed, Stream.IMAGE, position)))
             yield batch
 
     def __len__(self) -> int:

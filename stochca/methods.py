@@ -30,6 +30,7 @@ class StochasticCrossAttention:
     prob: float | tuple[float, ...] = 0.1  # one value, or one per block
 
     def __post_init__(self) -> None:
+        require(self.prob != (), "prob must be one probability, or one per block, found none")
         for prob in self.prob if isinstance(self.prob, tuple) else (self.prob,):
             require(0 <= prob <= 1, f"prob must be between 0 and 1, found {prob}")
 

@@ -42,12 +42,13 @@ def choose_attention_kernel(model: nn.Module, precision: str, device: torch.devi
 
     `benchmarks/step.py --attention` repeats the measurement.
     """
-    fused = not (device.type == "cpu" and precision == "bf16")
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            setattr(module, "fused_attn", fused)  # noqa: B010 (typed as Final by timm)
+    if device.type == "cpu" and precision == "bf16":
+        for module in model.modules():
+            if hasattr(module, "fused_attn"):
+                setattr(module, "fused_attn", False)  # noqa: B010 (typed as Final by timm)
 
 
 def default_device() -> torch.device:
     """The accelerator that torch sees, or the CPU."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    # Without the check, a CUDA build of torch names cuda even where there is no GPU.
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

@@ -68,13 +68,30 @@ class CrossProjection(nn.Module):
 
 
 @contextmanager
-def cross_attending(attention: nn.Module, source: KeyValue) -> Iterator[None]:
+def cross_attending(attention: TimmModule, source: KeyValue) -> Iterator[None]:
     """Let `attention` attend to `source` for the duration.
 
     Its own key norm is bypassed: the teacher's keys come normalised by the teacher's norm.
     """
-    with swapped(attention, qkv=CrossProjection(attention, source), k_norm=nn.Identity()):
+    with swapped(attention, qkv=CrossProjection(attention, source), k_norm=BypassedNorm(attention.k_norm)):
         yield
+
+
+class BypassedNorm(nn.Module):
+    """Lets its input through; the norm's parameters stay in the graph with gradient 0.
+
+    Without a gradient they would be skipped by the optimiser on some steps only, and data-parallel
+    training would wait for them.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        for parameter in self.norm.parameters():
+            x = x + 0.0 * parameter.sum().to(x.dtype)
+        return x
 
 
 class RecordingProjection(nn.Module):

@@ -3,15 +3,27 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import torch
 
 
+class Stream(IntEnum):
+    """The independent streams of randomness of a run; each is seeded from the run's seed and its number."""
+
+    GLOBAL = 0  # dropout and stochastic depth
+    ORDER = 1  # of the images, per epoch
+    IMAGE = 2  # augmentation, per position in the order
+    MIX = 3  # mixup and cutmix, per step
+    DRAWS = 4  # the blocks that cross-attend
+
+
 def derived_seed(*parts: int) -> int:
     """A seed that depends on all of `parts` and on nothing else."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+    # The length goes in too, because SeedSequence pads with zeros: (1,) and (1, 0) would be one seed.
+    return int(np.random.SeedSequence((len(parts), *parts)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def seed_everything(seed: int) -> None:
@@ -36,8 +48,9 @@ def isolated(seed: int) -> Iterator[None]:
         torch.set_rng_state(before[2])
 
 
-def random_state() -> dict[str, Any]:
-    """The state of every global generator, as tensors and plain values."""
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The states of Python's, NumPy's, torch's and the device's generators, as tensors and plain values."""
+    module = _device_module(device)
     version, python_state, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()
     return {
@@ -46,15 +59,22 @@ def random_state() -> dict[str, Any]:
         "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
         "numpy_rest": [int(position), int(has_gauss), float(cached)],
         "torch": torch.get_rng_state(),
-        "cuda": {str(i): state for i, state in enumerate(torch.cuda.get_rng_state_all())},
+        "device": None if module is None else module.get_rng_state(),
     }
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Put back what `random_state` gave."""
     version, gauss = state["python_rest"]
     random.setstate((version, tuple(state["python"].tolist()), gauss))
     position, has_gauss, cached = state["numpy_rest"]
     np.random.set_state(("MT19937", state["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([state["cuda"][str(i)] for i in range(len(state["cuda"]))])
+    module = _device_module(device)
+    if module is not None and state["device"] is not None:
+        module.set_rng_state(state["device"])
+
+
+def _device_module(device: torch.device) -> Any:
+    """`torch.cuda`, `torch.mps` and the like; None for the CPU, whose generator is torch's own."""
+    return None if device.type == "cpu" else torch.get_device_module(device)

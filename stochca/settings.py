@@ -78,6 +78,13 @@ class Training:
             f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}",
         )
         require(self.lr > 0, f"lr must be above 0, found {self.lr}")
+        require(self.min_lr <= self.lr, f"min_lr {self.min_lr} must not be above lr {self.lr}")
+        mixes = self.augmentation.mixup or self.augmentation.cutmix
+        require(
+            not mixes or self.batch_size // self.accumulate % 2 == 0,
+            "batch_size / accumulate must be even, because mixup and cutmix pair images up; "
+            f"found {self.batch_size // self.accumulate}",
+        )
         require(
             0 <= self.warmup_steps < self.steps,
             f"warmup_steps must be between 0 and steps - 1 = {self.steps - 1}, found {self.warmup_steps}",

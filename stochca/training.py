@@ -1,7 +1,6 @@
 """The training loop."""
 
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from stochca._typing import TimmModule
 from stochca.averaging import start_averaging
 from stochca.callbacks import Callback, Callbacks, EvalEvent, StepEvent
 from stochca.checkpoint import cloned, load_checkpoint, save_checkpoint, to_device
-from stochca.composition import attend, first_phase, freeze, set_training_mode
+from stochca.composition import attend, check_composition, first_phase, freeze, set_training_mode
 from stochca.cross_attention import StochCA
 from stochca.errors import UserError
 from stochca.evaluation import Scores, predict, score
@@ -26,7 +25,14 @@ from stochca.loaders import Images, Preprocessing, keep_in_memory, training_batc
 from stochca.methods import Method
 from stochca.optimisation import create_optimizer, create_schedule
 from stochca.precision import autocast, choose_attention_kernel, default_device, resolve_precision
-from stochca.randomness import derived_seed, isolated, random_state, restore_random_state, seed_everything
+from stochca.randomness import (
+    Stream,
+    derived_seed,
+    isolated,
+    random_state,
+    restore_random_state,
+    seed_everything,
+)
 from stochca.settings import Training
 
 EVENTS_EVERY = 10  # steps between reading losses back from the device
@@ -84,7 +90,13 @@ def fit(
     device = device or default_device()
     precision = resolve_precision(settings.precision, device)
     listeners = Callbacks(callbacks)
-    seed_everything(derived_seed(seed, 0))
+    check_settings(student, method, settings, preprocessing, device)
+    for name, split in (("training", train), ("validation", validation)):
+        if len(split) == 0:
+            raise UserError(f"there are no {name} images")
+    seed_everything(derived_seed(seed, Stream.GLOBAL))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
     train, validation = keep_in_memory(train), keep_in_memory(validation)
     student.to(device)
@@ -97,81 +109,96 @@ def fit(
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     averaging = start_averaging(method.average, student, settings.steps)
     loss_of = make_loss(student, settings, seed)
-    state = RunState(student, model, optimizer, scaler, averaging)
+    state = RunState(student, model, optimizer, scaler, averaging, device)
 
-    progress = state.restore(work_folder, device)
+    progress = state.restore(work_folder)
     started = time.perf_counter() - progress.seconds
     if progress.step == 0:
         note = first_phase(
-            method.phases, student, train, validation, preprocessing, device=device, precision=precision
+            method.phases,
+            student,
+            train,
+            validation,
+            preprocessing,
+            device=device,
+            precision=precision,
+            workers=settings.workers,
         )
         progress.notes += [note] if note else []
     listeners.on_start(progress.step, settings.steps)
     for note in progress.notes:
         listeners.on_note(note)
 
+    def look(model: nn.Module) -> Scores:
+        logits, labels = predict(
+            model, validation, preprocessing, device=device, precision=precision, workers=settings.workers
+        )
+        return score(logits, labels)
+
     set_training_mode(model, student, method.train)
     trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    batches = training_batches(train, preprocessing, settings, seed=seed, start=progress.step)
-    unread: list[tuple[int, Tensor, float, float]] = []
-    for images, labels in batches:
-        step_started = time.perf_counter()
-        step = progress.step + 1
-        schedule.step_update(step)
-
-        losses = []
-        for part, part_labels in zip(
-            images.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True
+    unread: list[tuple[int, Tensor, float]] = []  # steps whose losses are still on the device
+    window_started = time.perf_counter()
+    try:
+        for images, labels in training_batches(
+            train, preprocessing, settings, seed=seed, start=progress.step
         ):
-            part = part.to(device, non_blocking=True)
-            part_labels = part_labels.to(device, non_blocking=True)
-            with autocast(precision, device):
-                loss = loss_of(model, part, part_labels, step) / settings.accumulate
-            scaler.scale(loss).backward()
-            losses.append(loss.detach())
-        if settings.clip_grad is not None:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(trainable, settings.clip_grad)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        averaging.after_step(student, step)
+            step = progress.step + 1
+            schedule.step_update(step)
+            losses = []
+            for part, part_labels in zip(
+                images.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True
+            ):
+                part = part.to(device, non_blocking=True)
+                part_labels = part_labels.to(device, non_blocking=True)
+                with autocast(precision, device):
+                    loss = loss_of(model, part, part_labels, step) / settings.accumulate
+                scaler.scale(loss).backward()
+                losses.append(loss.detach())
+            if settings.clip_grad is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(trainable, settings.clip_grad)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            averaging.after_step(student, step)
+            progress.step = step
+            unread.append((step, torch.stack(losses).sum(), backbone_lr(optimizer)))
 
-        progress.step = step
-        now = time.perf_counter()
-        progress.step_seconds += now - step_started
-        progress.seconds = now - started
-        unread.append((step, torch.stack(losses).sum(), optimizer.param_groups[0]["lr"], now - step_started))
-        looks = step % settings.eval_every == 0 or step == settings.steps
-        keeps = step % settings.checkpoint_every == 0 or step == settings.steps
-        if looks or keeps or step % EVENTS_EVERY == 0:
-            report_steps(listeners, unread, settings)
+            evaluates = step % settings.eval_every == 0 or step == settings.steps
+            saves = step % settings.checkpoint_every == 0 or step == settings.steps
+            if evaluates or saves or step % EVENTS_EVERY == 0:
+                progress.step_seconds += report_steps(listeners, unread, settings, window_started)
+                unread.clear()
 
-        if looks:
-            evaluated = averaging.evaluated(student)
-            scores = look(evaluated, validation, preprocessing, device, precision)
-            averaging.after_evaluation(student, step, scores.loss)
-            is_best = (scores.accuracy, -scores.loss) > progress.best_scores
-            if is_best:
-                progress.best_step, progress.best_scores = step, (scores.accuracy, -scores.loss)
-                progress.best_weights = cloned(evaluated.state_dict())
-            listeners.on_eval(EvalEvent(step, settings.steps, scores.loss, scores.accuracy, is_best))
+            if evaluates:
+                evaluated = averaging.evaluated(student)
+                scores = look(evaluated)
+                averaging.after_evaluation(student, step, scores.loss)
+                is_best = (scores.accuracy, -scores.loss) > progress.best_scores
+                if is_best:
+                    progress.best_step, progress.best_scores = step, (scores.accuracy, -scores.loss)
+                    progress.best_weights = cloned(evaluated.state_dict())
+                listeners.on_eval(EvalEvent(step, settings.steps, scores.loss, scores.accuracy, is_best))
 
-        if keeps and work_folder is not None:
-            progress.seconds = time.perf_counter() - started
-            listeners.on_checkpoint(state.save(work_folder, progress), step)
+            if saves and work_folder is not None:
+                progress.seconds = time.perf_counter() - started
+                listeners.on_checkpoint(state.save(work_folder, progress), step)
+            if not unread:
+                window_started = time.perf_counter()
 
-    averaged = averaging.finish()
-    if averaged is None:
-        student.load_state_dict(progress.best_weights)
-        selected = Scores(loss=-progress.best_scores[1], accuracy=progress.best_scores[0])
-    else:
-        student.load_state_dict(averaged)
-        selected = look(student, validation, preprocessing, device, precision)
-    student.requires_grad_(True).eval()
-    for note in averaging.notes:
-        listeners.on_note(note)
-    listeners.on_end()
+        averaged = averaging.finish()
+        if averaged is None:
+            student.load_state_dict(progress.best_weights)
+            selected = Scores(loss=-progress.best_scores[1], accuracy=progress.best_scores[0])
+        else:
+            student.load_state_dict(averaged)
+            selected = look(student)
+        student.requires_grad_(True).eval()
+        for note in averaging.notes:
+            listeners.on_note(note)
+    finally:
+        listeners.on_end()
     return Fitted(
         validation=selected,
         selected_step=progress.best_step if averaged is None else None,
@@ -185,6 +212,25 @@ def fit(
     )
 
 
+def check_settings(
+    student: TimmModule,
+    method: Method,
+    settings: Training,
+    preprocessing: Preprocessing,
+    device: torch.device,
+) -> None:
+    """Find what would stop `fit` later, before any work.
+
+    Raises:
+        UserError: the device lacks the precision, timm knows no such optimiser or augmentation, or a
+            choice of the method does not suit the model.
+    """
+    resolve_precision(settings.precision, device)
+    create_optimizer(student, settings)
+    preprocessing.training(settings.augmentation)
+    check_composition(method, student)
+
+
 @dataclass(frozen=True)
 class RunState:
     """The objects whose states a checkpoint holds."""
@@ -194,6 +240,7 @@ class RunState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     averaging: Any
+    device: torch.device
 
     @property
     def draws(self) -> torch.Generator | None:
@@ -208,12 +255,12 @@ class RunState:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "averaging": self.averaging.state_dict(),
-                "random": random_state(),
+                "random": random_state(self.device),
                 "draws": None if self.draws is None else self.draws.get_state(),
             },
         )
 
-    def restore(self, folder: Path | None, device: torch.device) -> Progress:
+    def restore(self, folder: Path | None) -> Progress:
         """Put everything back as the newest checkpoint in `folder` has it; a fresh start without one."""
         state = None if folder is None else load_checkpoint(folder)
         if state is None:
@@ -221,12 +268,11 @@ class RunState:
         self.student.load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.averaging.load_state_dict(to_device(state["averaging"], device))
-        restore_random_state(state["random"])
+        self.averaging.load_state_dict(to_device(state["averaging"], self.device))
+        restore_random_state(state["random"], self.device)
         if self.draws is not None:
             self.draws.set_state(state["draws"])
-        progress = Progress(**to_device(state["progress"], device))
-        progress.best_scores = (progress.best_scores[0], progress.best_scores[1])
+        progress = Progress(**to_device(state["progress"], self.device))
         return progress
 
 
@@ -238,11 +284,6 @@ def make_loss(
     if not (augmentation.mixup or augmentation.cutmix):
         plain = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
         return lambda model, images, labels, step: plain(model(images).float(), labels)
-    if settings.batch_size // settings.accumulate % 2:
-        raise UserError(
-            "mixup and cutmix pair images up: training.batch_size / training.accumulate must be even, "
-            f"found {settings.batch_size // settings.accumulate}"
-        )
     mix = Mixup(
         mixup_alpha=augmentation.mixup,
         cutmix_alpha=augmentation.cutmix,
@@ -252,32 +293,48 @@ def make_loss(
     soft = SoftTargetCrossEntropy()
 
     def loss_of(model: nn.Module, images: Tensor, labels: Tensor, step: int) -> Tensor:
-        with isolated(derived_seed(seed, step, 2)):
+        with isolated(derived_seed(seed, Stream.MIX, step)):
             images, targets = mix(images, labels)
         return soft(model(images).float(), targets)
 
     return loss_of
 
 
-def look(
-    model: nn.Module, images: Images, preprocessing: Preprocessing, device: torch.device, precision: str
-) -> Scores:
-    return score(*predict(model, images, preprocessing, device=device, precision=precision))
-
-
 def report_steps(
-    listeners: Callback, unread: list[tuple[int, Tensor, float, float]], settings: Training
-) -> None:
-    """Read the losses back from the device, all at once, so that steps don't wait for it one by one."""
-    for step, loss, lr, seconds in unread:
-        listeners.on_step(StepEvent(step, settings.steps, loss.item(), lr, settings.batch_size / seconds))
-    unread.clear()
+    listeners: Callback, unread: list[tuple[int, Tensor, float]], settings: Training, started: float
+) -> float:
+    """Read the losses back from the device, all at once, so that steps don't wait for it one by one.
+
+    Returns the seconds since `started`, the waiting for data and for the device included.
+
+    Raises:
+        UserError: training has diverged. Nothing of it has been evaluated or saved by then.
+    """
+    losses = [loss.item() for _, loss, _ in unread]
+    seconds = time.perf_counter() - started
+    for (step, _, lr), loss in zip(unread, losses, strict=True):
+        if not math.isfinite(loss):
+            raise UserError(
+                f"training diverged: the loss of step {step} is {loss}; lower training.lr, or set "
+                "training.clip_grad"
+            )
+        images_per_second = len(unread) * settings.batch_size / seconds
+        listeners.on_step(StepEvent(step, settings.steps, loss, lr, images_per_second))
+    return seconds
+
+
+def backbone_lr(optimizer: torch.optim.Optimizer) -> float:
+    """The schedule's learning rate, before each group's own factor."""
+    group = next(group for group in optimizer.param_groups if group["lr_scale"] > 0)
+    return float(group["lr"] / group["lr_scale"])
 
 
 def peak_memory_mb(device: torch.device) -> float:
     """Of the device's allocator on a GPU; of the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource  # not there on Windows
+
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
 

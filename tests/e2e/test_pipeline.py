@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import sqlite3
+import statistics
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,23 @@ def test_one_methods_parameter_runs_that_method_and_compare(copied: Workspace) -
     assert stages_that_run(copied) == {"stochca@all-0", "compare"}
     diff = copied.run("dvc", "metrics", "diff")
     assert "stochca" in diff
+
+
+def test_another_seed_trains_only_that_seed_and_gives_a_spread(copied: Workspace) -> None:
+    copied.edit_params(lambda raw: raw["protocol"].update(seeds=[0, 1]))
+    expected = {"baseline@finetune-all-1", "stochca@all-1", "combined@stochca+swad-all-1", "compare"}
+    assert stages_that_run(copied) == expected
+    rows = json.loads((copied.folder / "reports" / "comparison.json").read_text())
+    for row in rows:
+        accuracies = [
+            json.loads((copied.folder / "metrics" / f"{row['method']}-all-{seed}.json").read_text())[
+                "test_accuracy"
+            ]
+            for seed in (0, 1)
+        ]
+        assert row["test_accuracy_n"] == 2
+        assert row["test_accuracy_mean"] == pytest.approx(statistics.fmean(accuracies))
+        assert row["test_accuracy_std"] == pytest.approx(statistics.stdev(accuracies))
 
 
 def test_a_line_of_the_library_trains_again(copied: Workspace) -> None:

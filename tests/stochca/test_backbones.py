@@ -13,7 +13,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional
 
-from stochca.backbones import BackboneCard, adapt_weights, create_backbone, load_backbone, supported
+from stochca.backbones import BackboneCard, adapt_weights, create_backbone, load_backbone
+from stochca.cross_attention import check_supported
 from stochca.errors import UserError
 
 IMAGES = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
@@ -91,9 +92,9 @@ def test_refuses_in_one_sentence(
 
 def test_supported_accepts_plain_transformers_only() -> None:
     with torch.device("meta"):
-        supported(timm.create_model("deit_tiny_distilled_patch16_224"))
+        check_supported(timm.create_model("deit_tiny_distilled_patch16_224"))
         with pytest.raises(UserError, match="MlpMixer"):
-            supported(timm.create_model("mixer_s16_224"))
+            check_supported(timm.create_model("mixer_s16_224"))
 
 
 # Creation

@@ -2,6 +2,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -256,7 +257,9 @@ def test_teachers_copy_stores_nothing_unused() -> None:
 
 
 def test_copies_and_pickles() -> None:
-    model = stochca.StochCA(vit(), 0.5, generator=torch.Generator().manual_seed(2)).train()
+    student, teacher = student_and_teacher()
+    generator = torch.Generator().manual_seed(2)
+    model = stochca.StochCA(student, 0.5, teacher=teacher, generator=generator).train()
     buffer = io.BytesIO()
     torch.save(model, buffer)
     buffer.seek(0)
@@ -266,6 +269,7 @@ def test_copies_and_pickles() -> None:
         torch.load(buffer, weights_only=False),
     ]
     expected = [model(images()) for _ in range(5)]
+    assert not torch.equal(expected[0], expected[1])  # the draws differ, so a lost generator would show
     for other in copies:
         assert other.teacher is not model.teacher
         assert all(torch.equal(other(images()), value) for value in expected)
@@ -353,11 +357,18 @@ def test_parallel_scaling_blocks_are_refused() -> None:
     [
         ({"prob": 1.5}, "between 0 and 1, found 1.5"),
         ({"prob": [0.1, 0.2]}, "2 values, but the model has 4 blocks"),
+        ({"prob": "often"}, "one probability, or one per block, found 'often'"),
+        ({"prob": None}, "one probability, or one per block, found None"),
         ({"granularity": "token"}, "'block' or 'sample', found 'token'"),
         ({"teacher": vit(depth=2)}, "blocks.2.norm1.weight"),
         ({"teacher": vit(depth=5)}, "only it has blocks.4"),
         ({"teacher": vit(embed_dim=32)}, "has the shape"),
         ({"teacher": vit(img_size=32)}, "sees 17 tokens, the student 5"),
+        (
+            {"teacher": vit(num_heads=4)},
+            r"block 0 is Block with \[4\] heads, in the student Block with \[2\]",
+        ),
+        ({"teacher": vit(block_fn=ResPostBlock)}, "block 0 is ResPostBlock"),
     ],
     ids=str,
 )
@@ -369,3 +380,37 @@ def test_bad_arguments(arguments: dict[str, object], sentence: str) -> None:
 def test_cross_blocks_must_exist() -> None:
     with pytest.raises(stochca.UserError, match=r"\[4\] don't exist; the blocks are 0 to 3"):
         stochca.StochCA(vit())(images(), cross_blocks=[4])
+
+
+def test_the_model_can_not_be_its_own_teacher() -> None:
+    model = vit()
+    with pytest.raises(stochca.UserError, match="the teacher is the model itself"):
+        stochca.StochCA(model, teacher=model)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_draws_do_not_follow_the_global_generator() -> None:
+    torch.manual_seed(5)
+    model = stochca.StochCA(vit(), 0.5)
+    again = stochca.StochCA(vit(), 0.5)
+    torch.manual_seed(5)
+    stream = torch.rand(40, model.num_blocks)
+    draws = [sorted(model.draw(1)) for _ in range(40)]
+    assert draws == [
+        sorted(again.draw(1)) for _ in range(40)
+    ]  # torch's seed decides, whatever was drawn from it
+    assert draws != [(row < 0.5).nonzero().flatten().tolist() for row in stream]
+
+
+@pytest.mark.parametrize("options", [{}, {"qk_norm": True}], ids=str)
+def test_data_parallel_training(options: dict[str, Any], tmp_path: Path) -> None:
+    """Every parameter gets a gradient at every step, drawn or not; DDP refuses to go on otherwise."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        student, teacher = student_and_teacher(**options)
+        model = nn.parallel.DistributedDataParallel(stochca.StochCA(student, 0.5, teacher=teacher))
+        for blocks in ([], [0, 2], [1], [0, 1, 2, 3]):
+            model(images(), cross_blocks=blocks).sum().backward()
+            assert all(parameter.grad is not None for parameter in student.parameters())
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,6 +1,6 @@
 import pytest
 
-from stochca.averaging import RULES
+from stochca.averaging import AVERAGES
 from stochca.composition import ATTENTIONS, FIRST_PHASES
 from stochca.methods import CHOICES, LpFt, Method, StochasticCrossAttention, Swad
 
@@ -32,6 +32,6 @@ def test_every_choice_has_its_code() -> None:
     """A value in the registry of names without code behind it would fail only once training starts."""
     assert set(CHOICES["attention"].values()) == set(ATTENTIONS)
     assert set(CHOICES["phases"].values()) == set(FIRST_PHASES)
-    assert set(CHOICES["average"].values()) == set(RULES)
+    assert set(CHOICES["average"].values()) == set(AVERAGES)
     for classes in CHOICES.values():
         assert all(choice().name == name for name, choice in classes.items())

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from stochca.errors import UserError
-from stochca.precision import autocast, choose_attention_kernel, resolve_precision
+from stochca.precision import autocast, choose_attention_kernel, default_device, resolve_precision
 from tests.stochca.tiny import tiny_vit
 
 CPU = torch.device("cpu")
@@ -42,3 +42,16 @@ def test_both_attention_kernels_give_the_same_logits() -> None:
         assert all(block.attn.fused_attn is fused for block in model.blocks)
         logits.append(model(images))
     torch.testing.assert_close(logits[0], logits[1])
+
+
+def test_a_cuda_build_without_a_gpu_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._C, "_accelerator_getAccelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert default_device() == CPU
+
+
+def test_timms_own_switch_stays_off() -> None:
+    model = tiny_vit()
+    model.blocks[0].attn.fused_attn = False
+    choose_attention_kernel(model, "fp32", CPU)
+    assert not model.blocks[0].attn.fused_attn

@@ -1,13 +1,16 @@
 import math
+import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from stochca.callbacks import Callback, EvalEvent, JsonLines, StepEvent, read_events
-from stochca.checkpoint import CHECKPOINT, PREVIOUS
+from stochca.checkpoint import CHECKPOINT, PREVIOUS, load_checkpoint
 from stochca.errors import UserError
 from stochca.evaluation import predict, score
 from stochca.methods import Ema, LpFt, Method, StochasticCrossAttention, Swa, Swad
@@ -55,9 +58,10 @@ def run(
     folder: Path | None = None,
     *callbacks: Callback,
     seed: int = 0,
+    make_student: Callable[..., Any] = tiny_vit,
 ) -> tuple[dict[str, Tensor], Fitted]:
     options = options or settings()
-    student = tiny_vit(drop_path_rate=options.drop_path)
+    student = make_student(drop_path_rate=options.drop_path)
     fitted = fit(
         student,
         ColouredSquares(40),
@@ -139,12 +143,78 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(
     assert "can't be read" in capsys.readouterr().out
 
 
-def test_the_seed_decides_and_nothing_else_does(tmp_path: Path) -> None:
+def test_the_seed_decides_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = run(METHODS["stochca"])
-    torch.rand(7)  # the caller's randomness must not matter
-    assert_equal(run(METHODS["stochca"], None, tmp_path)[0], first)
+
+    def disturbed(**options: Any) -> Any:
+        """The same student, but the global generators stand elsewhere when training starts."""
+        student = tiny_vit(**options)
+        torch.manual_seed(123)
+        random.seed(123)
+        np.random.seed(123)
+        return student
+
+    assert_equal(run(METHODS["stochca"], make_student=disturbed)[0], first)
     other, _ = run(METHODS["stochca"], seed=1)
     assert not torch.equal(other["blocks.0.attn.qkv.weight"], first["blocks.0.attn.qkv.weight"])
+
+
+def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"diverged: the loss of step \d+ is nan; lower training.lr"):
+        run(Method(), settings(lr=1e30, warmup_steps=0, clip_grad=None), tmp_path)
+    found = load_checkpoint(tmp_path)
+    assert found is None or all(value.isfinite().all() for value in found["student"].values())
+
+
+def test_listeners_hear_of_the_end_of_an_interrupted_run() -> None:
+    class Ends(Callback):
+        ended = False
+
+        def on_end(self) -> None:
+            self.ended = True
+
+    ends = Ends()
+    with pytest.raises(Killed):
+        run(Method(), None, None, ends, Kill(6))
+    assert ends.ended
+
+
+def test_logged_learning_rate_is_the_schedules() -> None:
+    class Rates(Callback):
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+
+        def on_step(self, event: StepEvent) -> None:
+            self.seen.append(event.lr)
+
+    for method in (Method(), Method(train="head")):
+        rates = Rates()
+        run(method, settings(lr=1e-3, head_lr_scale=7.0, layer_decay=0.5), None, rates)
+        assert max(rates.seen) == pytest.approx(1e-3, rel=0.1)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lamb", "adafactorbv", "kron"])
+def test_optimisers_resume(optimizer: str, tmp_path: Path) -> None:
+    options = settings(optimizer=optimizer, lr=1e-3)
+    expected, _ = run(Method(), options)
+    with pytest.raises(Killed):
+        run(Method(), options, tmp_path, Kill(7))
+    assert_equal(run(Method(), options, tmp_path)[0], expected)
+
+
+@pytest.mark.parametrize("empty", ["training", "validation"])
+def test_no_images(empty: str) -> None:
+    sizes = {"training": 8, "validation": 8, empty: 0}
+    with pytest.raises(UserError, match=f"there are no {empty} images"):
+        fit(
+            tiny_vit(),
+            ColouredSquares(sizes["training"]),
+            ColouredSquares(sizes["validation"]),
+            method=Method(),
+            settings=settings(),
+            preprocessing=PREPROCESSING,
+            device=torch.device("cpu"),
+        )
 
 
 def test_loader_workers_change_nothing() -> None:
@@ -270,7 +340,7 @@ def test_events_tell_every_step_once(tmp_path: Path) -> None:
     [
         ({"precision": "fp16"}, "fp16 needs a GPU"),
         ({"optimizer": "adamv"}, "'adamv' can't be used"),
-        ({"batch_size": 9, "augmentation": Augmentation(mixup=0.5)}, "must be even, found 9"),
+        ({"augmentation": Augmentation(auto_augment="foo")}, "auto_augment 'foo' is no policy of timm"),
     ],
 )
 def test_bad_settings(options: dict[str, Any], sentence: str) -> None:
@@ -281,3 +351,8 @@ def test_bad_settings(options: dict[str, Any], sentence: str) -> None:
 def test_one_probability_per_block_must_fit_the_model() -> None:
     with pytest.raises(UserError, match="2 values, but the model has 3 blocks"):
         run(Method(attention=StochasticCrossAttention(prob=(0.1, 0.2))))
+
+
+def test_images_per_batch_must_pair_up_for_mixup() -> None:
+    with pytest.raises(ValueError, match="must be even, because mixup and cutmix pair images up; found 9"):
+        settings(batch_size=9, augmentation=Augmentation(mixup=0.5))

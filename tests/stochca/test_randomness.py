@@ -1,0 +1,49 @@
+import random
+
+import numpy as np
+import torch
+
+from stochca.randomness import (
+    Stream,
+    derived_seed,
+    isolated,
+    random_state,
+    restore_random_state,
+    seed_everything,
+)
+
+CPU = torch.device("cpu")
+
+
+def draw() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), torch.rand(()).item()
+
+
+def test_seeds_depend_on_every_part() -> None:
+    parts = [(0,), (0, 0), (0, 0, 0), (1,), (1, 0), (0, 1), *((0, stream, 3) for stream in Stream)]
+    assert len({derived_seed(*part) for part in parts}) == len(parts)
+    assert derived_seed(3, Stream.IMAGE, 7) == derived_seed(3, Stream.IMAGE, 7)
+
+
+def test_isolated_randomness_is_the_seeds_and_leaves_no_trace() -> None:
+    seed_everything(1)
+    expected = [draw(), draw()]
+    seed_everything(1)
+    found = [draw()]
+    with isolated(9):
+        inside = draw()
+    found.append(draw())
+    assert found == expected
+    with isolated(9):
+        assert draw() == inside
+
+
+def test_states_are_put_back() -> None:
+    seed_everything(4)
+    random.gauss(0, 1)  # leaves half of a pair behind, in Python's generator and in NumPy's
+    np.random.normal()
+    state = random_state(CPU)
+    expected = [draw(), random.gauss(0, 1), float(np.random.normal())]
+    seed_everything(5)
+    restore_random_state(state, CPU)
+    assert [draw(), random.gauss(0, 1), float(np.random.normal())] == expected
