@@ -21,7 +21,7 @@ help:  ## list the targets
 $(READY): constraints.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there; install Python 3.11, or say PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -c constraints.txt -e '.[pipeline,dev]'
 	@touch $@
 
 demo: repro  ## run the whole pipeline on the embedded default; ends with reports/index.html
@@ -46,7 +46,11 @@ lint: $(READY)  ## check style and types
 	@mypy
 
 ui: $(READY)  ## open MLflow's UI on http://127.0.0.1:5000
-	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $${PORT:-5000}
+	@case "$$MLFLOW_TRACKING_URI" in \
+	http*) echo "Runs: $$MLFLOW_TRACKING_URI" ;; \
+	*) echo "Runs: http://127.0.0.1:$${PORT:-5000}/#/experiments/1/runs"; \
+	   mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $${PORT:-5000} ;; \
+	esac
 
 clean:  ## remove checkpoints and caches of tools; keep the data, the models and the reports
 	@rm -rf work .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -37,7 +37,7 @@ def compare(params: Params) -> tuple[list[Row], list[Path]]:
     runs = read_runs(params.protocol)
     prepared = load_prepared()
     backbone = BackboneCard.from_file(BACKBONE)
-    check_same_inputs(params.protocol, runs, prepared.fingerprint, backbone.weights_sha256)
+    check_same_inputs(params.protocol, runs, prepared.fingerprint, backbone.to_dict())
     rows = compare_runs(params, runs)
     page = build_page(rows, prepared, backbone.to_dict())
 

@@ -63,7 +63,7 @@ def decode(content: bytes, *, short_side: int, max_megapixels: float) -> Decoded
         width, height = source.size
         if width * height > max_megapixels * 1e6:
             raise UnusableImage(
-                f"{width} x {height} pixels are more than dataset.max_megapixels: {max_megapixels:g}"
+                f"{width} x {height} pixels are more than the limit of {max_megapixels:g} megapixels"
             )
         frames = _frames(source)
         scale = short_side / min(width, height)

@@ -89,9 +89,7 @@ class Outcome:
             "selected_step": self.fitted.selected_step,
             "notes": self.fitted.notes,
             "classes": self.prepared.classes,
-            "backbone": {
-                key: self.backbone.to_dict()[key] for key in ("architecture", "weights_sha256", "source")
-            },
+            "backbone": self.backbone.to_dict(),
             "dataset": {
                 "name": manifest["dataset"],
                 "fingerprint": self.prepared.fingerprint,

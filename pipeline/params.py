@@ -5,8 +5,9 @@ Everything a stage needs to know is read here, before any heavy import and befor
 
 import dataclasses
 import difflib
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -26,7 +27,9 @@ from stochca.methods import CHOICES, Method
 from stochca.settings import Training
 
 PARAMS_FILE = Path("params.yaml")
-MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+-]+$")]
+SEED_LIMIT = 2**63  # what torch takes
+# The name becomes an argument on a command line, so that it must not look like an option.
+MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+-]*$")]
 
 
 class Section(BaseModel):
@@ -60,6 +63,13 @@ class Dataset(Section):
     duplicates: Literal["warn", "error"] = "warn"  # the same image in two splits
     max_megapixels: float = Field(100.0, gt=0)  # larger images are left out and reported
 
+    @field_validator("domains")
+    @classmethod
+    def _some_domains(cls, value: list[str] | None) -> list[str] | None:
+        if value == []:
+            raise ValueError("must name one domain or more, found []; null means all there are")
+        return value
+
     @model_validator(mode="after")
     def _leaves_training_images(self) -> "Dataset":
         if self.validation + self.test >= 1:
@@ -71,7 +81,7 @@ class Dataset(Section):
 
 
 class Protocol(Section):
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=SEED_LIMIT)]] = Field(min_length=1)
     targets: list[Literal["all"]] = Field(min_length=1)
     baseline: list[MethodName]
     combined: list[MethodName]
@@ -83,7 +93,11 @@ class Protocol(Section):
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> "Protocol":
-        for name, values in (("seeds", self.seeds), ("baseline and combined", self.methods)):
+        for name, values in (
+            ("seeds", self.seeds),
+            ("targets", self.targets),
+            ("baseline and combined", self.methods),
+        ):
             texts = [str(value) for value in values]
             twice = sorted({text for text in texts if texts.count(text) > 1})
             if twice:
@@ -98,7 +112,7 @@ class Compare(Section):
 
 
 class Tracking(Section):
-    experiment: str = "stochca"
+    experiment: str = Field("stochca", min_length=1)
     log_model: bool = True  # upload the model itself, not only its numbers
 
 
@@ -143,19 +157,28 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _numbers_are_finite(self) -> "Params":
+        _refuse_infinite(self.model_dump())
+        return self
+
+    @model_validator(mode="after")
     def _overrides_are_valid(self) -> "Params":
         for name in self.methods:
+            prefix = f"methods.{name}.training."
             try:
-                self.training_of(name)
+                training = self.training_of(name)
             except ValidationError as error:
-                raise ValueError(_sentence(error, Training, prefix=f"methods.{name}.training.")) from None
+                raise ValueError(_sentence(error, Training, prefix)) from None
+            _refuse_infinite(dataclasses.asdict(training), prefix)
         return self
 
     def training_of(self, method: str) -> Training:
         """The training settings of a method: the common ones under its own overrides."""
         common = dataclasses.asdict(self.training)
         overrides = self.methods[method].training
-        augmentation = {**common["augmentation"], **overrides.get("augmentation", {})}
+        augmentation = overrides.get("augmentation", {})
+        if isinstance(augmentation, Mapping):  # anything else is refused below
+            augmentation = {**common["augmentation"], **augmentation}
         return TypeAdapter(Training).validate_python({**common, **overrides, "augmentation": augmentation})
 
 
@@ -176,13 +199,42 @@ def _choice(path: str, classes: Mapping[str, type], value: Any) -> Any:
     allowed = ", ".join(classes)
     if not isinstance(options, Mapping) or "name" not in options:
         raise ValueError(f"{path} must be one of {allowed}, or a mapping with such a name, found {value!r}")
-    if options["name"] not in classes:
+    if not isinstance(options["name"], str) or options["name"] not in classes:
         raise ValueError(f"{path} must be one of {allowed}, found {options['name']!r}")
     chosen = classes[options["name"]]
     try:
         return TypeAdapter(chosen).validate_python(options)
     except ValidationError as error:
         raise ValueError(_sentence(error, chosen, prefix=f"{path}.")) from None
+
+
+def _refuse_infinite(values: Mapping[str, Any], prefix: str = "") -> None:
+    """Raise ValueError for .inf and .nan, which comparisons with a limit may let pass."""
+    for path, value in _leaves(values, prefix):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{path} must be a finite number, found {value}")
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Everything that is no mapping and no list, with its path."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}{key}.")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{path}{index}.")
+    else:
+        yield path.removesuffix("."), value
+
+
+class _Loader(yaml.SafeLoader):
+    """Leaves true, no, on and their like as text: fields that are booleans read them, numbers refuse them."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [resolver for resolver in resolvers if resolver[0] != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -193,7 +245,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
             key by its path, what was found and what is allowed.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run from the project's folder, or create it") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -212,6 +264,8 @@ def _sentence(error: ValidationError, model: type, prefix: str = "") -> str:
     """The first error in plain words: the key's path, what was found, what is allowed."""
     first = error.errors()[0]
     location = first["loc"]
+    if location[-1:] in (("int",), ("float",)):  # pydantic's name for the part of a union, no key
+        location = location[:-1]
     path = (prefix + ".".join(str(part) for part in location)).rstrip(".")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         allowed = _keys_at(model, location[:-1])
@@ -225,8 +279,12 @@ def _sentence(error: ValidationError, model: type, prefix: str = "") -> str:
         if path and message.split()[0] in _keys_at(model, location):
             return f"{path}.{message}"
         return f"{path}: {message}" if path else message
-    if first["type"] == "string_pattern_mismatch" and location[-1:] == ("[key]",):
-        return f"{prefix}{location[0]}: the name {first['input']!r} may only hold letters, digits, _ + and -"
+    if first["type"] == "string_pattern_mismatch":  # the names of methods are the only ones with a pattern
+        path = path.removesuffix(f".{first['input']}.[key]")
+        return (
+            f"{path}: the name {first['input']!r} may only hold letters, digits, _ + and -, "
+            "and must not start with + or -"
+        )
     return f"{path}: {message[0].lower()}{message[1:]}, found {first['input']!r}"
 
 

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,14 +50,13 @@ def predict_images(model: Path, images: list[Path], top: int) -> list[Prediction
     trained = load_trained(model)
     predictions: list[Prediction] = []
     skipped: list[str] = []
-    with redirect_stdout(sys.stderr):  # stdout is for results alone
-        for file, outcome in track(_classify(trained, files), len(files), "classifying images"):
-            if isinstance(outcome, str):
-                skipped.append(f"skipped {file}: {outcome}")
-            else:
-                best = outcome.topk(min(top, len(outcome)))
-                classes = [trained.classes[i] for i in best.indices.tolist()]
-                predictions.append(Prediction(file, classes, best.values.tolist()))
+    for file, outcome in track(_classify(trained, files), len(files), "classifying images"):
+        if isinstance(outcome, str):
+            skipped.append(f"skipped {file}: {outcome}")
+        else:
+            best = outcome.topk(min(top, len(outcome)))
+            classes = [trained.classes[i] for i in best.indices.tolist()]
+            predictions.append(Prediction(file, classes, best.values.tolist()))
     for line in skipped:
         print(printable(line), file=sys.stderr)
     if not predictions:

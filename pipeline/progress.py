@@ -1,5 +1,6 @@
-"""How far a long loop is: a bar on a terminal, a plain line now and then elsewhere."""
+"""How far a long loop is: a bar on a terminal, a plain line now and then elsewhere; on stderr."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -13,7 +14,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
     """Yield `items` unchanged while showing how many of `total` are done."""
-    console = Console()
+    console = Console(stderr=True)
     if console.is_terminal:
         yield from bar(items, description, total, console=console, transient=True)
         return
@@ -22,4 +23,4 @@ def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]
         yield item
         if time.monotonic() - shown > SECONDS_BETWEEN_LINES:
             shown = time.monotonic()
-            print(f"{description}: {done:,} of {total:,}", flush=True)
+            print(f"{description}: {done:,} of {total:,}", file=sys.stderr, flush=True)

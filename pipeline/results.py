@@ -1,7 +1,7 @@
 """Reads what training runs left behind: numbers, description, predictions and curves."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,9 +94,12 @@ def read_runs(protocol: Protocol) -> list[Run]:
 
 
 def check_same_inputs(
-    protocol: Protocol, runs: Sequence[Run], dataset_fingerprint: str, backbone_sha256: str
+    protocol: Protocol, runs: Sequence[Run], dataset_fingerprint: str, backbone: Mapping[str, Any]
 ) -> None:
-    """Raise `UserError` if a run was trained on other images or from another backbone than are there now."""
+    """Raise `UserError` if a run was trained on other images or from another backbone than are there now.
+
+    Backbones are the same if their whole cards are: weights, pooling, normalisation and image size.
+    """
     for run in runs:
         stage = _stage(protocol, run.method, run.target, run.seed)
         for found, expected, what in (
@@ -106,8 +109,8 @@ def check_same_inputs(
                 "on other images than data/prepared",
             ),
             (
-                run.description["backbone"]["weights_sha256"],
-                backbone_sha256,
+                run.description["backbone"],
+                backbone,
                 "from another backbone than data/backbone",
             ),
         ):

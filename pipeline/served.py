@@ -13,6 +13,11 @@ from pipeline.prepared import PreparedImages
 REQUIREMENTS = ("torch", "torchvision", "timm", "safetensors", "numpy", "pillow")
 
 
+def requirements() -> list[str]:
+    """The packages that serving needs; without a local version such as +cpu, which package indexes lack."""
+    return [f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS]
+
+
 def log_model(folder: Path, images: PreparedImages) -> None:
     """Log the model of `folder` to the active run as code and safetensors; two images are the example."""
     size = images[0][0].size
@@ -27,5 +32,5 @@ def log_model(folder: Path, images: PreparedImages) -> None:
         artifacts={"model": str(folder)},
         signature=signature,
         input_example=example,
-        pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+        pip_requirements=requirements(),
     )

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,13 +12,16 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import mlflow
-from mlflow.entities import Metric, RunStatus
+from mlflow.entities import Experiment, Metric, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
+from pipeline.files import replace_file
 from stochca.callbacks import Callback, EvalEvent, StepEvent
+from stochca.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.comparison import Row
@@ -26,32 +30,113 @@ if TYPE_CHECKING:
 DATABASE = Path("mlflow.db")
 ARTIFACTS = Path("mlruns")
 SYSTEM_METRICS_SECONDS = 5
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which pages MLflow's UI shows
+# For the first request alone, so that a server that is not there is found out in half a minute.
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "8"}
+logger = logging.getLogger(__name__)
 
 
 class Terminated(SystemExit):
     """SIGTERM arrived; unwinds the stack so that the run ends as KILLED."""
 
 
+class _Sigterm:
+    """A handler that raises `Terminated`, once, and never while MLflow opens or closes a run."""
+
+    def __init__(self) -> None:
+        self.held = True
+        self.arrived = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.arrived = True
+        if not self.held:
+            self.held = True
+            raise Terminated(128 + number)
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        self.held = False
+        try:
+            self.raise_if_arrived()
+            yield
+        finally:
+            self.held = True
+
+    def raise_if_arrived(self) -> None:
+        if self.arrived:
+            raise Terminated(128 + signal.SIGTERM)
+
+
 def connect(experiment: str) -> str:
     """Point MLflow at `MLFLOW_TRACKING_URI`, or at a database here; returns the experiment's id.
 
     Paths are absolute, so that runs can be found from anywhere.
+
+    Raises:
+        UserError: MLflow can't work with the address, nothing answers there, or the experiment was deleted.
     """
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri or f"sqlite:///{DATABASE.resolve()}")
-    client = MlflowClient()
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        try:
-            return client.create_experiment(experiment, None if uri else ARTIFACTS.resolve().as_uri())
-        except MlflowException:  # another process was faster
-            found = client.get_experiment_by_name(experiment)
-            if found is None:
-                raise
+    try:
+        with _environment(IMPATIENT):
+            found = _experiment(experiment, None if uri else ARTIFACTS.resolve().as_uri())
+    except Exception as error:  # MLflow's own, a database's, or that of a driver which is not installed
+        raise UserError(_why_unusable(uri, error)) from None
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"tracking.experiment {experiment!r} was deleted in MLflow; choose another name, or restore it: "
+            f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
     return str(found.experiment_id)
+
+
+def _experiment(name: str, artifacts: str | None) -> Experiment:
+    """The experiment of this name, made if there is none."""
+    client = MlflowClient()
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found
+    try:
+        return client.get_experiment(client.create_experiment(name, artifacts, EXPERIMENT_TAGS))
+    except MlflowException:
+        if (found := client.get_experiment_by_name(name)) is None:
+            raise
+        return found  # another process was faster
+
+
+@contextmanager
+def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a while, where the user has not set them."""
+    added = {key: value for key, value in defaults.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key in added:
+            del os.environ[key]
+
+
+def _why_unusable(uri: str | None, error: Exception) -> str:
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    if not uri:
+        return (
+            f"{DATABASE} can't be used as MLflow's database: {reason}; move it away, or set "
+            "MLFLOW_TRACKING_URI to another"
+        )
+    if re.search(r"failed with (timeout )?exception", reason):
+        reason = "no server answers there"
+    elif isinstance(error, UnsupportedModelRegistryStoreURIException):
+        reason = "MLflow knows no such kind of address"
+    elif "://" not in uri or uri.startswith("file:"):
+        reason = "MLflow no longer tracks to a folder"
+    sentence = (
+        f"MLFLOW_TRACKING_URI {uri} can't be used: {reason}; set it to the address of a running MLflow "
+        f"server or to a database such as sqlite:///mlflow.db, or unset it to track to {DATABASE}"
+    )
+    return re.sub(r"//[^/@\s]*@", "//***@", sentence)  # passwords
 
 
 @contextmanager
@@ -62,29 +147,36 @@ def tracked_run(experiment: str, name: str, tags: Mapping[str, str], id_file: Pa
     """
     experiment_id = connect(experiment)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
-    options: dict[str, Any] = {"log_system_metrics": True}
-    run_id = _resumable(id_file)
-    if run_id is None:
-        run = mlflow.start_run(experiment_id=experiment_id, run_name=name, tags=dict(tags), **options)
-    else:
-        run = mlflow.start_run(run_id=run_id, **options)
-    id_file.parent.mkdir(parents=True, exist_ok=True)
-    id_file.write_text(run.info.run_id)
-    status = RunStatus.FAILED
-    before = signal.signal(signal.SIGTERM, _terminate)
+    sigterm = _Sigterm()
+    before = signal.signal(signal.SIGTERM, sigterm)
     try:
-        yield run.info.run_id
-        status = RunStatus.FINISHED
-    except (KeyboardInterrupt, Terminated):
-        status = RunStatus.KILLED
-        raise
+        run_id = _start_run(experiment_id, name, tags, id_file)
+        status = RunStatus.FAILED
+        try:
+            with sigterm.released():
+                yield run_id
+            status = RunStatus.FINISHED
+        except (KeyboardInterrupt, Terminated):
+            status = RunStatus.KILLED
+            raise
+        finally:
+            mlflow.end_run(RunStatus.to_string(status))
     finally:
         signal.signal(signal.SIGTERM, before)
-        mlflow.end_run(RunStatus.to_string(status))
+    sigterm.raise_if_arrived()
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated(128 + number)
+def _start_run(experiment_id: str, name: str, tags: Mapping[str, str], id_file: Path) -> str:
+    """Continue the run of `id_file`, or start one and write its id there at once."""
+    if (run_id := _resumable(id_file)) is not None:
+        mlflow.start_run(run_id=run_id, log_system_metrics=True)
+        return run_id
+    run = mlflow.start_run(
+        experiment_id=experiment_id, run_name=name, tags=dict(tags), log_system_metrics=True
+    )
+    with replace_file(id_file) as temporary:
+        temporary.write_text(run.info.run_id)
+    return str(run.info.run_id)
 
 
 def _resumable(id_file: Path) -> str | None:
@@ -126,7 +218,11 @@ class MlflowCallback(Callback):
         self._send()
 
     def on_end(self) -> None:
-        self._send()
+        """Send what is left; a server that has gone must not hide why training ended."""
+        try:
+            self._send()
+        except MlflowException as error:
+            logger.warning("the last numbers of run %s did not reach MLflow: %s", self.run_id, error)
 
     def _add(self, step: int, **values: float) -> None:
         now = get_current_time_millis()
@@ -136,6 +232,12 @@ class MlflowCallback(Callback):
         for first in range(0, len(self.waiting), 1000):  # the most that a server takes at once
             self.client.log_batch(self.run_id, metrics=self.waiting[first : first + 1000])
         self.waiting = []
+
+
+def log_new_params(run_id: str, values: Mapping[str, Any]) -> None:
+    """Log params to a run; those it has from before an interruption stay, for MLflow refuses changes."""
+    logged = MlflowClient().get_run(run_id).data.params
+    mlflow.log_params({key: value for key, value in values.items() if key not in logged}, run_id=run_id)
 
 
 def log_groups(params: "Params", rows: Sequence["Row"], report_files: Sequence[Path]) -> None:

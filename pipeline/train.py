@@ -13,10 +13,10 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.boundary import run
-from pipeline.params import Params, load_params
+from pipeline.params import SEED_LIMIT, Params, load_params
 from stochca.errors import UserError
 from stochca.methods import Method
 from stochca.settings import Training
@@ -48,14 +48,22 @@ def plan(params: Params, method: str, target: str, seed: int) -> Job:
     """Look the method up.
 
     Raises:
-        UserError: params.yaml defines no such method.
+        UserError: params.yaml defines no such method, or the protocol has no such target, or the seed is
+            out of range.
     """
     if method not in params.methods:
         raise UserError(f"params.yaml defines no method {method!r}; defined are {', '.join(params.methods)}")
+    if target not in params.protocol.targets:
+        allowed = ", ".join(params.protocol.targets)
+        raise UserError(f"protocol.targets in params.yaml has no target {target!r}; it has {allowed}")
+    if not 0 <= seed < SEED_LIMIT:
+        raise UserError(f"the seed must be at least 0 and below 2**63, found {seed}")
     return Job(method, target, seed, params.methods[method], params.training_of(method))
 
 
-def work_folder(job: Job, backbone_sha256: str, dataset_fingerprint: str) -> Path:
+def work_folder(
+    job: Job, backbone: dict[str, Any], dataset_fingerprint: str, precision: str, device_type: str
+) -> Path:
     """Where checkpoints go: a folder named after all that decides the weights, the code included."""
     code = hashlib.sha256()
     for path in sorted((Path(__file__).parent.parent / "stochca").rglob("*.py")):
@@ -65,8 +73,10 @@ def work_folder(job: Job, backbone_sha256: str, dataset_fingerprint: str) -> Pat
         "training": dataclasses.asdict(job.training),
         "target": job.target,
         "seed": job.seed,
-        "backbone": backbone_sha256,
+        "backbone": backbone,  # the whole card: pooling and normalisation decide as much as the weights
         "dataset": dataset_fingerprint,
+        "precision": precision,
+        "device": device_type,
         "code": code.hexdigest(),
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -78,12 +88,13 @@ def train(job: Job, params: Params) -> None:
     # Heavy, and not needed to find a mistake in params.yaml.
     from pipeline.outcome import Outcome
     from pipeline.prepared import load_prepared
-    from pipeline.tracking import MlflowCallback, git_commit, tracked_run
+    from pipeline.tracking import MlflowCallback, git_commit, log_new_params, tracked_run
     from pipeline.training_progress import TrainingProgress
     from stochca.backbones import BackboneCard, load_backbone
     from stochca.callbacks import JsonLines, read_events
     from stochca.loaders import Preprocessing
-    from stochca.training import fit
+    from stochca.precision import default_device, resolve_precision
+    from stochca.training import check_settings, fit
 
     prepared = load_prepared()
     card = BackboneCard.from_file(BACKBONE / "card.json")
@@ -91,7 +102,10 @@ def train(job: Job, params: Params) -> None:
         BACKBONE, num_classes=len(prepared.classes), drop_path=job.training.drop_path, seed=job.seed
     )
     preprocessing = Preprocessing(card.image_size, card.mean, card.std, card.interpolation)
-    folder = work_folder(job, card.weights_sha256, prepared.fingerprint)
+    device = default_device()
+    check_settings(student, job.method, job.training, preprocessing, device)
+    precision = resolve_precision(job.training.precision, device)
+    folder = work_folder(job, card.to_dict(), prepared.fingerprint, precision, device.type)
     tags = {
         "stage": os.environ.get("DVC_STAGE", "none"),
         "git_commit": git_commit() or "none",
@@ -99,7 +113,7 @@ def train(job: Job, params: Params) -> None:
         "dataset_fingerprint": prepared.fingerprint,
     }
     with tracked_run(params.tracking.experiment, job.name, tags, folder / "mlflow_run_id") as run_id:
-        log_settings(job, params, card)
+        log_new_params(run_id, settings_to_compare(job, card, prepared.manifest))
         fitted = fit(
             student,
             prepared.images("train"),
@@ -109,7 +123,9 @@ def train(job: Job, params: Params) -> None:
             preprocessing=preprocessing,
             seed=job.seed,
             work_folder=folder,
-            callbacks=[JsonLines(folder / LOG), MlflowCallback(run_id), TrainingProgress(job.name)],
+            # The terminal comes before the network, which may fail or make one wait.
+            callbacks=[JsonLines(folder / LOG), TrainingProgress(job.name), MlflowCallback(run_id)],
+            device=device,
         )
         outcome = Outcome(job, card, prepared, preprocessing, student, fitted, run_id, tags)
         outcome.write(read_events(folder / LOG))
@@ -117,27 +133,23 @@ def train(job: Job, params: Params) -> None:
     shutil.rmtree(folder)
 
 
-def log_settings(job: Job, params: Params, card: "BackboneCard") -> None:
-    """What two runs are compared by in MLflow's UI: the method's choices, then its training settings."""
-    import mlflow
-
+def settings_to_compare(job: Job, card: "BackboneCard", manifest: dict[str, Any]) -> dict[str, Any]:
+    """What runs are compared by in MLflow's UI: the method's choices, then its training settings."""
     from pipeline.tracking import flatten
 
     choices = {key: value for key, value in dataclasses.asdict(job.method).items() if key != "training"}
-    mlflow.log_params(
-        {
-            "method": job.method_name,
-            "seed": job.seed,
-            "target": job.target,
-            "backbone": card.architecture,
-            "image_size": card.image_size,
-            "dataset": params.dataset.name,
-            "domains": ",".join(params.dataset.domains or ["all"]),
-            "train_fraction": params.dataset.train_fraction,
-            **{key.removesuffix(".name"): value for key, value in flatten(choices).items()},
-            **flatten(dataclasses.asdict(job.training), "training."),
-        }
-    )
+    return {
+        "method": job.method_name,
+        "seed": job.seed,
+        "target": job.target,
+        "backbone": card.architecture,
+        "image_size": card.image_size,
+        "dataset": manifest["dataset"],
+        "domains": ",".join(manifest["domains"]),
+        "train_fraction": manifest["train_fraction"],
+        **{key.removesuffix(".name"): value for key, value in flatten(choices).items()},
+        **flatten(dataclasses.asdict(job.training), "training."),
+    }
 
 
 def main() -> None:

@@ -44,4 +44,5 @@ class TrainingProgress(Callback):
         self.console.print(f"{self.name}: {note}", soft_wrap=True)
 
     def on_end(self) -> None:
+        """Give the terminal its cursor back; also after an interruption, and where nothing has started."""
         self.bar.stop()

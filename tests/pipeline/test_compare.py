@@ -259,6 +259,10 @@ SWAD = "dvc repro combined@stochca+swad-all-0"
             lambda: replace_json(Path("data/backbone/card.json"), weights_sha256="other"),
             "results/linear_probe-all-0 was trained from another backbone than data/backbone",
         ),
+        (
+            lambda: replace_json(Path("data/backbone/card.json"), global_pool="avg"),
+            "results/linear_probe-all-0 was trained from another backbone than data/backbone",
+        ),
         (lambda: Path("data/prepared/manifest.json").unlink(), "run: dvc repro prepare"),
     ],
 )

@@ -85,8 +85,6 @@ def test_only_the_domains_that_are_asked_for() -> None:
 def test_an_unknown_domain_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"names sketch; allowed here are color, line, flat, silhouette"):
         openmoji.load(Dataset.model_validate({"name": "openmoji", "domains": ["color", "sketch"]}), 70)
-    with pytest.raises(UserError, match="is empty"):
-        openmoji.load(Dataset.model_validate({"name": "openmoji", "domains": []}), 70)
 
 
 def test_a_style_in_which_nothing_is_drawn_is_unusable() -> None:

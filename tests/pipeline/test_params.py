@@ -11,6 +11,7 @@ from stochca.errors import UserError
 from stochca.methods import LpFt, StochasticCrossAttention, Swad
 
 DEFAULT = yaml.safe_load(PARAMS_FILE.read_text())
+INF = float("inf")
 Edit = Callable[[dict[str, Any]], Any]
 
 
@@ -108,13 +109,58 @@ def method(**choices: Any) -> Edit:
         (method(training={"lrr": 1}), "unknown key 'methods.stochca.training.lrr'; did you mean 'lr'"),
         (method(training={"augmentation": {"mixupp": 1}}), "'methods.stochca.training.augmentation.mixupp'"),
         (method(training={"steps": -1}), "methods.stochca.training.steps must be 1 or more"),
+        (method(training=5), "methods.stochca.training: .*found 5"),
+        (method(training={"augmentation": None}), "methods.stochca.training.augmentation: .*found None"),
+        (method(training={"augmentation": 5}), "methods.stochca.training.augmentation: .*found 5"),
+        (method(training={"lr": INF}), "methods.stochca.training.lr must be a finite number, found inf"),
+        (method(training={"steps": True}), "methods.stochca.training.steps: .*integer.*found 'true'"),
+        (method(attention={"name": ["a"]}), r"methods.stochca.attention must be one of .*found \['a'\]"),
+        (method(attention={"name": None}), "methods.stochca.attention must be one of .*found None"),
+        (
+            method(average={"name": "swad", "tolerance_ratio": INF}),
+            "methods.stochca.average.tolerance_ratio must be a finite number, found inf",
+        ),
+        (
+            method(average={"name": "swad", "n_converge": True}),
+            "methods.stochca.average.n_converge: .*'true'",
+        ),
         (lambda raw: raw["methods"].update({"a.b": {}}), "the name 'a.b' may only hold letters"),
         (lambda raw: raw["methods"].update({"a/b": {}}), "the name 'a/b' may only hold letters"),
+        (lambda raw: raw["methods"].update({"-x": {}}), "methods: the name '-x' .* must not start with"),
+        (lambda raw: raw["methods"].update({"+x": {}}), "methods: the name '\\+x' .* must not start with"),
+        (
+            lambda raw: raw["protocol"].update(baseline=["-x"]),
+            "protocol.baseline.0: the name '-x' .* not start",
+        ),
         (lambda raw: raw.update(methods=[1]), "methods"),
         (lambda raw: raw["protocol"].update(baseline=["fintune"]), "names the method 'fintune'"),
         (lambda raw: raw["protocol"].update(combined=["finetune"]), "lists finetune twice"),
         (lambda raw: raw["protocol"].update(seeds=[]), "protocol.seeds"),
         (lambda raw: raw["protocol"].update(seeds=[1, 1]), "seeds lists 1 twice"),
+        (
+            lambda raw: raw["protocol"].update(seeds=[2**63]),
+            "protocol.seeds.0: .*less than 9223372036854775808",
+        ),
+        (lambda raw: raw["protocol"].update(seeds=[True]), "protocol.seeds.0: .*integer.*found 'true'"),
+        (lambda raw: raw["protocol"].update(targets=["all", "all"]), "targets lists all twice"),
+        (lambda raw: raw["dataset"].update(domains=[]), "dataset.domains: must name one .*null means all"),
+        (lambda raw: raw["training"].update(steps=True), "training.steps: .*integer.*found 'true'"),
+        (
+            lambda raw: raw["training"].update(layer_decay=True),
+            "training.layer_decay: .*number.*found 'true'",
+        ),
+        (lambda raw: raw["training"].update(workers=True), "training.workers: .*integer.*found 'true'"),
+        (lambda raw: raw["training"].update(min_lr=1.0), "training.min_lr 1.0 must not be above lr"),
+        (lambda raw: raw["training"].update(lr=INF), "training.lr must be a finite number, found inf"),
+        (lambda raw: raw["training"].update(lr="inf"), "training.lr must be a finite number, found inf"),
+        (lambda raw: raw["training"].update(clip_grad=INF), "training.clip_grad must be a finite number"),
+        (
+            lambda raw: raw["training"]["augmentation"].update(ratio=[0.5, INF]),
+            "training.augmentation.ratio.1 must be a finite number, found inf",
+        ),
+        (lambda raw: raw["dataset"].update(max_megapixels=INF), "dataset.max_megapixels must be a finite"),
+        (lambda raw: raw["dataset"].update(test=float("nan")), "dataset.test: .*found nan"),
+        (lambda raw: raw["tracking"].update(experiment=""), "tracking.experiment"),
         (lambda raw: raw["compare"].update(reference="ema"), "compare.reference 'ema' is not trained"),
         (lambda raw: raw["dataset"].update(test=0.9), "leave nothing to train on"),
         (lambda raw: raw["dataset"].update(train_fraction=0), "dataset.train_fraction"),
@@ -127,6 +173,24 @@ def test_mistakes_are_one_sentence_with_the_keys_path(edit: Edit, sentence: str,
         load_edited(edit, tmp_path)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(str(tmp_path / "params.yaml"))
+
+
+def test_booleans_are_read_where_they_belong(tmp_path: Path) -> None:
+    def edit(raw: dict[str, Any]) -> None:
+        raw["training"]["gradient_checkpointing"] = True
+        raw["methods"]["finetune"] = {"training": {"gradient_checkpointing": False}}
+        raw["tracking"]["log_model"] = False
+
+    params = load_edited(edit, tmp_path)
+    assert params.training.gradient_checkpointing is True
+    assert params.training_of("finetune").gradient_checkpointing is False
+    assert params.tracking.log_model is False
+
+
+def test_words_that_yaml_takes_for_booleans_stay_words(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS_FILE.read_text().replace("domains: [color]", "domains: [no, on]"))
+    assert load_params(path).dataset.domains == ["no", "on"]
 
 
 @pytest.mark.parametrize(

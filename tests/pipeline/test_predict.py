@@ -111,6 +111,17 @@ def test_unusable_images_are_named_and_left_out(
         predict_images(folder, [empty, odd], 1)
 
 
+def test_a_too_large_image_is_left_out_in_words_of_this_command(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(60, 60).save(tmp_path / "a.png")
+    picture(20, 20).save(tmp_path / "b.png")
+    monkeypatch.setattr(predict, "MAX_MEGAPIXELS", 0.001)
+    predict_images(folder, [tmp_path], 1)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("a.png: 60 x 60 pixels are more than the limit of 0.001 megapixels")
+
+
 @pytest.mark.parametrize("top", [1, 2, 99])
 def test_top_classes(folder: Path, tmp_path: Path, top: int) -> None:
     picture(50, 50).save(tmp_path / "a.png")

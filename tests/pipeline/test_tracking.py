@@ -1,21 +1,39 @@
 """Against a real MLflow database; nothing is mocked."""
 
 import os
+import shutil
 import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from pipeline.tracking import MlflowCallback, connect, flatten, tracked_run
+from pipeline.tracking import MlflowCallback, connect, flatten, log_new_params, tracked_run
 from stochca.callbacks import EvalEvent, StepEvent
+from stochca.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database without the experiment of these tests; MLflow takes seconds to make one."""
+    folder = tmp_path_factory.mktemp("new")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        connect("another")
+    return folder / "mlflow.db"
 
 
 @pytest.fixture(autouse=True)
-def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def in_folder(new_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(new_database, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
 
 
 def status(run_id: str) -> str:
@@ -56,6 +74,84 @@ def test_a_signal_ends_the_run_as_killed(number: int, tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.fixture
+def outer_sigterms() -> Iterator[list[int]]:
+    """Signals that reach the handler outside of the run; without one they would end the tests."""
+    arrived: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: arrived.append(number))
+    yield arrived
+    signal.signal(signal.SIGTERM, before)
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_while_the_run_starts_waits_until_its_id_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outer_sigterms: list[int]
+) -> None:
+    start_run: Callable[..., Any] = mlflow.start_run
+
+    def interrupted(**options: Any) -> Any:
+        run = start_run(**options)
+        terminate()
+        return run
+
+    monkeypatch.setattr(mlflow, "start_run", interrupted)
+    entered = False
+    with pytest.raises(SystemExit) as exit, tracked_run("trial", "a", {}, tmp_path / "work" / "id"):
+        entered = True
+    assert (exit.value.code, entered, outer_sigterms) == (143, False, [])
+    assert status((tmp_path / "work" / "id").read_text()) == "KILLED"
+    assert mlflow.active_run() is None
+
+
+@pytest.mark.parametrize(("error", "expected"), [(None, "FINISHED"), (RuntimeError, "FAILED")])
+def test_a_signal_while_the_run_ends_waits_until_it_has_ended(
+    error: type[Exception] | None,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    outer_sigterms: list[int],
+) -> None:
+    end_run: Callable[..., Any] = mlflow.end_run
+
+    def interrupted(*arguments: Any) -> None:
+        terminate()
+        end_run(*arguments)
+
+    monkeypatch.setattr(mlflow, "end_run", interrupted)
+
+    def train() -> None:
+        with tracked_run("trial", "a", {}, tmp_path / "id"):
+            if error:
+                raise error
+
+    with pytest.raises(error or SystemExit):
+        train()
+    assert (status((tmp_path / "id").read_text()), outer_sigterms) == (expected, [])
+    terminate()
+    assert outer_sigterms == [signal.SIGTERM]  # the handler from before is back
+
+
+def test_a_second_signal_does_not_disturb_the_unwinding(tmp_path: Path, outer_sigterms: list[int]) -> None:
+    unwound = False
+
+    def train() -> None:
+        nonlocal unwound
+        with tracked_run("trial", "a", {}, tmp_path / "id"):
+            try:
+                terminate()
+            finally:
+                terminate()
+                unwound = True
+
+    with pytest.raises(SystemExit):
+        train()
+    assert unwound
+    assert status((tmp_path / "id").read_text()) == "KILLED"
+
+
 def test_a_run_that_was_deleted_is_not_continued(tmp_path: Path) -> None:
     with tracked_run("trial", "a", {}, tmp_path / "id") as first:
         pass
@@ -66,7 +162,63 @@ def test_a_run_that_was_deleted_is_not_continued(tmp_path: Path) -> None:
 
 
 def test_the_experiment_is_made_once() -> None:
-    assert connect("trial") == connect("trial")
+    experiment_id = connect("trial")
+    assert connect("trial") == experiment_id
+    tags = MlflowClient().get_experiment(experiment_id).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+@pytest.mark.parametrize(
+    ("uri", "sentence"),
+    [
+        (
+            "./mlruns",
+            "MLFLOW_TRACKING_URI ./mlruns can't be used: MLflow no longer tracks to a folder; set it",
+        ),
+        ("file:///runs", "MLFLOW_TRACKING_URI file:///runs can't be used: MLflow no longer tracks to a fol"),
+        ("foo://bar", "MLFLOW_TRACKING_URI foo://bar can't be used: MLflow knows no such kind of address;"),
+        (
+            "sqlite:///notes.txt",
+            "MLFLOW_TRACKING_URI sqlite:///notes.txt can't be used: .*not a database; set",
+        ),
+        (
+            "http://me:secret@127.0.0.1:9",
+            r"MLFLOW_TRACKING_URI http://\*\*\*@127.0.0.1:9 .*no server answers",
+        ),
+    ],
+)
+def test_an_address_that_is_none_is_one_sentence(
+    uri: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.txt").write_text("no database\n" * 100)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    environment = set(os.environ)
+    started = time.monotonic()
+    with pytest.raises(UserError, match=sentence) as error:
+        connect("trial")
+    assert time.monotonic() - started < 30
+    assert "\n" not in str(error.value)
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in set(os.environ) - environment  # uploads stay patient
+
+
+def test_a_damaged_database_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("no database\n" * 100)
+    with pytest.raises(UserError, match=r"mlflow.db can't be used .*not a database; move it away"):
+        connect("trial")
+
+
+def test_an_experiment_that_was_deleted() -> None:
+    experiment_id = connect("trial")
+    MlflowClient().delete_experiment(experiment_id)
+    with pytest.raises(UserError, match=f"tracking.experiment 'trial' was deleted.*-id {experiment_id}"):
+        connect("trial")
+
+
+def test_a_continued_run_keeps_its_params(tmp_path: Path) -> None:
+    for values in ({"a": 1, "b": "x"}, {"a": 2, "c": None}, {}):
+        with tracked_run("trial", "a", {}, tmp_path / "id") as run_id:
+            log_new_params(run_id, values)
+    assert MlflowClient().get_run(run_id).data.params == {"a": "1", "b": "x", "c": "None"}
 
 
 def step(number: int) -> StepEvent:
@@ -87,6 +239,21 @@ def test_steps_that_are_repeated_after_a_kill_are_logged_once(tmp_path: Path) ->
     assert sorted(point.step for point in losses) == [1, 2, 3, 4, 5, 6, 7]
     assert all(point.value == pytest.approx(1 / point.step) for point in losses)
     assert sorted(p.step for p in client.get_metric_history(run_id, "validation_accuracy")) == [3, 5, 6]
+
+
+def test_the_end_is_safe_before_the_start_and_without_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(*arguments: Any, **options: Any) -> None:
+        raise MlflowException("the server has gone")
+
+    with tracked_run("trial", "a", {}, tmp_path / "id") as run_id:
+        callback = MlflowCallback(run_id)
+        callback.on_end()
+        callback.on_step(step(1))
+        monkeypatch.setattr(callback.client, "log_batch", gone)
+        callback.on_end()
+    assert "the server has gone" in caplog.text
 
 
 def test_nested_settings_have_dotted_names() -> None:

@@ -356,3 +356,10 @@ def test_one_probability_per_block_must_fit_the_model() -> None:
 def test_images_per_batch_must_pair_up_for_mixup() -> None:
     with pytest.raises(ValueError, match="must be even, because mixup and cutmix pair images up; found 9"):
         settings(batch_size=9, augmentation=Augmentation(mixup=0.5))
+
+
+@pytest.mark.parametrize(("optimizer", "fused"), [("adamw", True), ("sgd", True), ("lamb", None)])
+def test_fused_kernels_are_used_where_there_are_any(optimizer: str, fused: bool | None) -> None:
+    from stochca.optimisation import create_optimizer
+
+    assert create_optimizer(tiny_vit(), settings(optimizer=optimizer)).defaults.get("fused") is fused

@@ -1,0 +1,46 @@
+"""The targets of the Makefile that decide something; what they would start is replaced."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.imports import ROOT
+
+
+def make_ui(folder: Path, **environment: str) -> list[str]:
+    """What `make ui` prints, with an `mlflow` that prints its arguments."""
+    program = folder / ".venv" / "bin" / "mlflow"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho mlflow "$@"\n')
+    program.chmod(0o755)
+    for name in ("constraints.txt", "pyproject.toml", ".venv/.ready"):
+        (folder / name).touch()
+    kept = {key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "PORT")}
+    done = subprocess.run(
+        ["make", "--no-print-directory", "--file", ROOT / "Makefile", "ui"],
+        cwd=folder,
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_ui_says_where_the_runs_are(tmp_path: Path) -> None:
+    first, second = make_ui(tmp_path, PORT="5555")
+    assert first == "Runs: http://127.0.0.1:5555/#/experiments/1/runs"
+    database = f"sqlite:///{tmp_path}/mlflow.db"
+    assert second == f"mlflow ui --backend-store-uri {database} --host 127.0.0.1 --port 5555"
+
+
+def test_ui_of_another_database(tmp_path: Path) -> None:
+    _, second = make_ui(tmp_path, MLFLOW_TRACKING_URI="sqlite:///other.db")
+    assert second == "mlflow ui --backend-store-uri sqlite:///other.db --host 127.0.0.1 --port 5000"
+
+
+@pytest.mark.parametrize("uri", ["http://example.invalid:5000", "https://example.invalid"])
+def test_ui_of_a_server_is_its_address(uri: str, tmp_path: Path) -> None:
+    assert make_ui(tmp_path, MLFLOW_TRACKING_URI=uri) == [f"Runs: {uri}"]

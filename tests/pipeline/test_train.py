@@ -1,0 +1,123 @@
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+from safetensors.torch import save_file
+
+from pipeline.backbone import make_backbone
+from pipeline.outcome import Outcome
+from pipeline.params import Backbone, load_params
+from pipeline.train import plan, settings_to_compare, train, work_folder
+from stochca.backbones import BackboneCard
+from stochca.errors import UserError
+from tests.pipeline.synthetic_runs import write_prepared
+
+PARAMS = load_params()
+JOB = plan(PARAMS, "finetune", "all", 0)
+CARD = BackboneCard(
+    architecture="test_vit",
+    source="file:none",
+    source_sha256=None,
+    weights_sha256="0" * 64,
+    license="MIT",
+    parameters=1,
+    blocks=2,
+    image_size=32,
+    patch_size=16,
+    global_pool="token",
+    mean=(0.5, 0.5, 0.5),
+    std=(0.2, 0.2, 0.2),
+    interpolation="bicubic",
+    source_classes=0,
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("fintune", "all", 0), "params.yaml defines no method 'fintune'; defined are linear_probe"),
+        (("finetune", "color", 0), "protocol.targets in params.yaml has no target 'color'; it has all"),
+        (("finetune", "all", -1), "the seed must be at least 0 and below .*, found -1"),
+        (("finetune", "all", 2**63), "the seed must be at least 0 and below .*, found 9223372036854775808"),
+    ],
+)
+def test_what_is_asked_for_must_make_sense(arguments: tuple[str, str, int], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        plan(PARAMS, *arguments)
+
+
+def test_checkpoints_are_found_again_by_all_that_decides_the_weights() -> None:
+    def folder(
+        job: Any = JOB, fingerprint: str = "f", precision: str = "fp32", device: str = "cpu", **card: Any
+    ) -> Path:
+        backbone = dataclasses.replace(CARD, **card).to_dict()
+        return work_folder(job, backbone, fingerprint, precision, device)
+
+    assert folder() == folder()
+    others = [
+        folder(dataclasses.replace(JOB, training=dataclasses.replace(JOB.training, lr=0.5))),
+        folder(fingerprint="g"),
+        folder(precision="bf16"),
+        folder(device="cuda"),
+        folder(architecture="test_vit2"),
+        folder(weights_sha256="1" * 64),
+        folder(global_pool="avg"),
+        folder(mean=(0.0, 0.0, 0.0)),
+        folder(std=(1.0, 1.0, 1.0)),
+        folder(interpolation="bilinear"),
+    ]
+    assert len({folder(), *others}) == 1 + len(others)
+
+
+def test_the_images_are_logged_as_they_were_prepared() -> None:
+    manifest = {"dataset": "image_folder", "domains": ["line", "photo"], "train_fraction": 0.5}
+    settings = settings_to_compare(JOB, CARD, manifest)
+    assert (settings["dataset"], settings["domains"], settings["train_fraction"]) == (
+        "image_folder",
+        "line,photo",
+        0.5,
+    )
+    assert (settings["method"], settings["seed"], settings["attention"]) == ("finetune", 0, "self")
+    assert settings["training.augmentation.mixup"] == JOB.training.augmentation.mixup
+
+
+def test_a_run_describes_its_whole_backbone() -> None:
+    manifest = {"dataset": "shapes", "domains": ["all"]}
+    prepared = SimpleNamespace(manifest=manifest, classes=["a"], fingerprint="f")
+    fitted = SimpleNamespace(selected_step=1, notes=[], device="cpu", precision="fp32")
+    tags = {"git_commit": "none", "stage": "none"}
+    anything: Any = None
+    outcome = Outcome(
+        job=JOB,
+        backbone=CARD,
+        prepared=prepared,  # type: ignore[arg-type]
+        preprocessing=anything,
+        student=anything,
+        fitted=fitted,  # type: ignore[arg-type]
+        mlflow_run_id="none",
+        tags=tags,
+    )
+    assert outcome.description["backbone"] == CARD.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [({"optimizer": "adamm"}, "adamm"), ({"precision": "fp16"}, "fp16")],
+)
+def test_mistakes_that_need_the_model_are_found_before_the_run_is_tracked(
+    settings: dict[str, Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), "weights.safetensors")
+    make_backbone(Backbone(name="test_vit", weights="file:weights.safetensors"), 32, Path("data/backbone"))
+    write_prepared(Path("data/prepared"), ["a", "b"], ["1", "2"], np.array([0, 1]))
+    job = dataclasses.replace(JOB, training=dataclasses.replace(JOB.training, **settings))
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(UserError, match=sentence):
+        train(job, PARAMS)
+    assert sorted(Path().rglob("*")) == before
