@@ -262,6 +262,8 @@ def test_models_that_cannot_be_used(folder: Path, tmp_path: Path, monkeypatch: p
 
     card, weights = folder / "model.json", folder / "model.safetensors"
     content, tensors, values = weights.read_bytes(), load_file(weights), json.loads(card.read_text())
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     refused(tmp_path / "gone", "holds no trained model", "model.json", "dvc repro")
     refused(weights, "holds no trained model")
     monkeypatch.chdir(tmp_path)
