@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
-from stochca.precision import autocast, choose_attention_kernel, default_device
+from stochca.devices import default_device
+from stochca.precision import autocast, choose_attention_kernel
 
 
 class NaiveStochCA(nn.Module):

@@ -20,9 +20,9 @@ from pipeline.statistics import calibration_error, macro_f1
 from pipeline.trained import save_trained
 from stochca._typing import TimmModule
 from stochca.backbones import BackboneCard
+from stochca.devices import default_device
 from stochca.evaluation import predict
 from stochca.loaders import Preprocessing
-from stochca.precision import default_device
 from stochca.training import Fitted
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from pipeline.images import EXTENSIONS, UnusableImage, decode
 from pipeline.progress import track
 from pipeline.trained import TrainedModel, load_trained
 from stochca._typing import TimmModule
+from stochca.devices import default_device
 from stochca.errors import UserError
-from stochca.precision import default_device
 
 BATCH_SIZE = 64
 THREADS = min(8, os.cpu_count() or 1)  # each may hold a whole decoded image

@@ -92,8 +92,9 @@ def train(job: Job, params: Params) -> None:
     from pipeline.training_progress import TrainingProgress
     from stochca.backbones import BackboneCard, load_backbone
     from stochca.callbacks import JsonLines, read_events
+    from stochca.devices import default_device
     from stochca.loaders import Preprocessing
-    from stochca.precision import default_device, resolve_precision
+    from stochca.precision import resolve_precision
     from stochca.training import check_settings, fit
 
     prepared = load_prepared()

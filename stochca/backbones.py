@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from stochca.cross_attention import check_supported
 from stochca.errors import UserError
+from stochca.support import check_supported
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"

@@ -5,32 +5,24 @@ own queries but with the keys and values of the same block of the frozen pretrai
 teacher). In evaluation every block attends to itself, and the model is exactly the student.
 """
 
-import copy
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.errors import UserError
 from stochca.projections import (
-    DeepestReached,
-    FinalProjection,
     KeyValue,
-    RecordingProjection,
     attention_layers,
     cross_attending,
     swapped,
 )
 from stochca.randomness import Stream, derived_seed
-
-SUPPORTED = (
-    "plain vision transformers of timm (class VisionTransformer) whose attention has a fused `attn.qkv`: "
-    "vit_*, deit_*, *_clip_*, *_siglip_*, *_dinov2, *_reg4_*"
-)
+from stochca.support import check_same_architecture, check_supported
+from stochca.teacher import headless_copy, teacher_keys_values
 
 
 class StochCA(nn.Module):
@@ -74,7 +66,7 @@ class StochCA(nn.Module):
         seed = derived_seed(torch.initial_seed() % 2**64, Stream.DRAWS)
         self.generator = generator or torch.Generator().manual_seed(seed)
         if teacher is None:
-            teacher = _headless_copy(model)
+            teacher = headless_copy(model)
         else:
             check_same_architecture(model, teacher)
         if teacher is model:
@@ -154,80 +146,6 @@ class _CrossBlock(nn.Module):
             return self.block(*args, **kwargs)
 
 
-@torch.no_grad()
-def teacher_keys_values(
-    teacher: TimmModule, images: Tensor, drawn: dict[int, Tensor | None]
-) -> dict[int, list[KeyValue]]:
-    """Keys and values of the drawn blocks, one per attention layer of the block.
-
-    The teacher runs as far as the deepest drawn block, and there only to its keys and values.
-    """
-    recorded: dict[int, list[KeyValue]] = {i: [] for i in drawn}
-    deepest = max(drawn)
-    with ExitStack() as stack:
-        for i, chosen in drawn.items():
-            layers = attention_layers(teacher.blocks[i])
-            chosen = None if chosen is None else chosen.to(images.device)
-
-            def record(key: Tensor, value: Tensor, i: int = i, chosen: Tensor | None = chosen) -> None:
-                recorded[i].append(KeyValue(key, value, chosen))
-
-            for layer in layers:
-                is_last = i == deepest and layer is layers[-1]
-                projection = (FinalProjection if is_last else RecordingProjection)(layer, record)
-                stack.enter_context(swapped(layer, qkv=projection))
-        with suppress(DeepestReached):
-            teacher.forward_features(images)
-    return recorded
-
-
-def check_supported(model: TimmModule) -> None:
-    """Raise `UserError` unless every block of `model` has keys and values that can be exchanged."""
-    name = type(model).__name__
-    if not isinstance(model, VisionTransformer):
-        raise UserError(f"StochCA does not support {name}; supported are {SUPPORTED}")
-    for i, block in enumerate(model.blocks):
-        if not attention_layers(block):
-            raise UserError(
-                f"StochCA does not support {name} with {type(block).__name__}: block {i} has no attention "
-                f"with a fused `attn.qkv`; supported are {SUPPORTED}"
-            )
-    if not isinstance(model.patch_drop, nn.Identity):
-        raise UserError(
-            "StochCA does not support patch_drop_rate above 0: student and teacher would see different "
-            "patches; create the model with patch_drop_rate=0"
-        )
-
-
-def check_same_architecture(student: TimmModule, teacher: TimmModule) -> None:
-    """Raise `UserError` naming the first difference, the heads excepted."""
-    check_supported(teacher)
-    for i, (block, other) in enumerate(zip(student.blocks, teacher.blocks, strict=False)):
-        kinds = [type(part).__name__ for part in (block, other)]
-        heads = [[layer.num_heads for layer in attention_layers(part)] for part in (block, other)]
-        if kinds[0] != kinds[1] or heads[0] != heads[1]:
-            raise UserError(
-                f"the teacher differs from the student: block {i} is {kinds[1]} with {heads[1]} heads, "
-                f"in the student {kinds[0]} with {heads[0]}; use the same architecture"
-            )
-    teachers = {name: tuple(value.shape) for name, value in teacher.blocks.state_dict().items()}
-    for name, value in student.blocks.state_dict().items():
-        found = teachers.pop(name, None)
-        if found != tuple(value.shape):
-            raise UserError(
-                f"the teacher differs from the student: blocks.{name} has the shape {tuple(value.shape)} in "
-                f"the student and {found or 'does not exist'} in the teacher; use the same architecture"
-            )
-    if teachers:
-        raise UserError(f"the teacher differs from the student: only it has blocks.{next(iter(teachers))}")
-    tokens = [model.patch_embed.num_patches + model.num_prefix_tokens for model in (student, teacher)]
-    if tokens[0] != tokens[1]:
-        raise UserError(
-            f"the teacher differs from the student: it sees {tokens[1]} tokens, the student {tokens[0]}; "
-            "create both with the same img_size and prefix tokens"
-        )
-
-
 def _one_per_block(prob: float | Sequence[float], num_blocks: int) -> Tensor:
     try:
         values = [float(prob)] * num_blocks if isinstance(prob, int | float) else [float(p) for p in prob]
@@ -241,18 +159,3 @@ def _one_per_block(prob: float | Sequence[float], num_blocks: int) -> Tensor:
     if not all(0 <= value <= 1 for value in values):
         raise UserError(f"prob must be between 0 and 1, found {prob}")
     return torch.tensor(values, dtype=torch.float64)
-
-
-def _headless_copy(model: TimmModule) -> TimmModule:
-    """A copy of what a teacher needs: nothing behind the keys and values of the last block."""
-    last = model.blocks[-1]
-    behind = {
-        model: ("norm", "fc_norm", "attn_pool", "head", "head_dist"),
-        last: ("ls1", "norm2", "mlp", "ls2"),
-        attention_layers(last)[-1]: ("proj",),
-    }
-    with ExitStack() as stack:
-        for module, names in behind.items():
-            unused = {name: nn.Identity() for name in names if module._modules.get(name) is not None}
-            stack.enter_context(swapped(module, **unused))
-        return copy.deepcopy(model)

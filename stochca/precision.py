@@ -46,9 +46,3 @@ def choose_attention_kernel(model: nn.Module, precision: str, device: torch.devi
         for module in model.modules():
             if hasattr(module, "fused_attn"):
                 setattr(module, "fused_attn", False)  # noqa: B010 (typed as Final by timm)
-
-
-def default_device() -> torch.device:
-    """The accelerator that torch sees, or the CPU."""
-    # Without the check, a CUDA build of torch names cuda even where there is no GPU.
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

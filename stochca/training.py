@@ -1,12 +1,10 @@
 """The training loop."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from timm.data import Mixup
@@ -16,39 +14,25 @@ from torch import Tensor, nn
 from stochca._typing import TimmModule
 from stochca.averaging import start_averaging
 from stochca.callbacks import Callback, Callbacks, EvalEvent, StepEvent
-from stochca.checkpoint import cloned, load_checkpoint, save_checkpoint, to_device
+from stochca.checkpoint import cloned
 from stochca.composition import attend, check_composition, first_phase, freeze, set_training_mode
-from stochca.cross_attention import StochCA
+from stochca.devices import default_device, device_name, peak_memory_mb
 from stochca.errors import UserError
 from stochca.evaluation import Scores, predict, score
 from stochca.loaders import Images, Preprocessing, keep_in_memory, training_batches
 from stochca.methods import Method
 from stochca.optimisation import create_optimizer, create_schedule
-from stochca.precision import autocast, choose_attention_kernel, default_device, resolve_precision
+from stochca.precision import autocast, choose_attention_kernel, resolve_precision
 from stochca.randomness import (
     Stream,
     derived_seed,
     isolated,
-    random_state,
-    restore_random_state,
     seed_everything,
 )
+from stochca.run_state import RunState
 from stochca.settings import Training
 
 EVENTS_EVERY = 10  # steps between reading losses back from the device
-
-
-@dataclass
-class Progress:
-    """Where a run stands; goes into every checkpoint."""
-
-    step: int = 0
-    best_step: int | None = None
-    best_scores: tuple[float, float] = (-math.inf, -math.inf)  # accuracy, minus loss
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    seconds: float = 0.0  # of the whole run, interruptions left out
-    step_seconds: float = 0.0  # of the optimiser steps alone
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -231,51 +215,6 @@ def check_settings(
     check_composition(method, student)
 
 
-@dataclass(frozen=True)
-class RunState:
-    """The objects whose states a checkpoint holds."""
-
-    student: TimmModule
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    averaging: Any
-    device: torch.device
-
-    @property
-    def draws(self) -> torch.Generator | None:
-        return self.model.generator if isinstance(self.model, StochCA) else None
-
-    def save(self, folder: Path, progress: Progress) -> Path:
-        return save_checkpoint(
-            folder,
-            {
-                "progress": vars(progress),
-                "student": self.student.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "averaging": self.averaging.state_dict(),
-                "random": random_state(self.device),
-                "draws": None if self.draws is None else self.draws.get_state(),
-            },
-        )
-
-    def restore(self, folder: Path | None) -> Progress:
-        """Put everything back as the newest checkpoint in `folder` has it; a fresh start without one."""
-        state = None if folder is None else load_checkpoint(folder)
-        if state is None:
-            return Progress()
-        self.student.load_state_dict(state["student"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.averaging.load_state_dict(to_device(state["averaging"], self.device))
-        restore_random_state(state["random"], self.device)
-        if self.draws is not None:
-            self.draws.set_state(state["draws"])
-        progress = Progress(**to_device(state["progress"], self.device))
-        return progress
-
-
 def make_loss(
     student: TimmModule, settings: Training, seed: int
 ) -> Callable[[nn.Module, Tensor, Tensor, int], Tensor]:
@@ -327,17 +266,3 @@ def backbone_lr(optimizer: torch.optim.Optimizer) -> float:
     """The schedule's learning rate, before each group's own factor."""
     group = next(group for group in optimizer.param_groups if group["lr_scale"] > 0)
     return float(group["lr"] / group["lr_scale"])
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Of the device's allocator on a GPU; of the whole process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource  # not there on Windows
-
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from stochca.backbones import BackboneCard, adapt_weights, create_backbone, load_backbone
-from stochca.cross_attention import check_supported
 from stochca.errors import UserError
+from stochca.support import check_supported
 
 IMAGES = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
 

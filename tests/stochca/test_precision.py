@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from stochca.devices import default_device
 from stochca.errors import UserError
-from stochca.precision import autocast, choose_attention_kernel, default_device, resolve_precision
+from stochca.precision import autocast, choose_attention_kernel, resolve_precision
 from tests.stochca.tiny import tiny_vit
 
 CPU = torch.device("cpu")

@@ -1,0 +1,72 @@
+"""Where a run stands: everything that a checkpoint holds."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from stochca._typing import TimmModule
+from stochca.averaging import Averaging
+from stochca.checkpoint import load_checkpoint, save_checkpoint, to_device
+from stochca.cross_attention import StochCA
+from stochca.randomness import random_state, restore_random_state
+
+
+@dataclass
+class Progress:
+    """Where a run stands; goes into every checkpoint."""
+
+    step: int = 0
+    best_step: int | None = None
+    best_scores: tuple[float, float] = (-math.inf, -math.inf)  # accuracy, minus loss
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0  # of the whole run, interruptions left out
+    step_seconds: float = 0.0  # of the optimiser steps alone
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """The objects whose states a checkpoint holds."""
+
+    student: TimmModule
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    averaging: Averaging
+    device: torch.device
+
+    @property
+    def draws(self) -> torch.Generator | None:
+        return self.model.generator if isinstance(self.model, StochCA) else None
+
+    def save(self, folder: Path, progress: Progress) -> Path:
+        return save_checkpoint(
+            folder,
+            {
+                "progress": vars(progress),
+                "student": self.student.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "averaging": self.averaging.state_dict(),
+                "random": random_state(self.device),
+                "draws": None if self.draws is None else self.draws.get_state(),
+            },
+        )
+
+    def restore(self, folder: Path | None) -> Progress:
+        """Put everything back as the newest checkpoint in `folder` has it; a fresh start without one."""
+        state = None if folder is None else load_checkpoint(folder)
+        if state is None:
+            return Progress()
+        self.student.load_state_dict(state["student"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.averaging.load_state_dict(to_device(state["averaging"], self.device))
+        restore_random_state(state["random"], self.device)
+        if self.draws is not None:
+            self.draws.set_state(state["draws"])
+        progress = Progress(**to_device(state["progress"], self.device))
+        return progress
