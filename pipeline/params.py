@@ -6,114 +6,31 @@ Everything a stage needs to know is read here, before any heavy import and befor
 import dataclasses
 import difflib
 import math
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
+from pipeline.sections import (
+    Backbone,
+    Compare,
+    Dataset,
+    MethodName,
+    Promotion,
+    Protocol,
+    Section,
+    Tracking,
+    Train,
+    Tune,
+)
+from pipeline.tuned import BEST, TunedCrossAttention, is_tuned
 from stochca.errors import UserError
-from stochca.methods import CHOICES, Method
+from stochca.methods import CHOICES, Method, StochasticCrossAttention
 from stochca.settings import Training
 
 PARAMS_FILE = Path("params.yaml")
-SEED_LIMIT = 2**63  # what torch takes
-# The name becomes an argument on a command line, so that it must not look like an option.
-MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+-]*$")]
-
-
-class Section(BaseModel):
-    """A part of params.yaml; forbids keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Backbone(Section):
-    name: str  # timm's name of a plain vision transformer
-    weights: str  # wheel:NAME==VERSION | hub | file:PATH
-    sha256: str | None = None  # of the wheel or the file
-    global_pool: Literal["token", "avg", "avgmax", "max"] | None = None  # None: the architecture's own
-
-    @field_validator("weights")
-    @classmethod
-    def _known_source(cls, value: str) -> str:
-        if value != "hub" and not re.match(r"^(wheel:[A-Za-z0-9._-]+==[A-Za-z0-9._]+|file:.+)$", value):
-            raise ValueError(f"must be wheel:NAME==VERSION, hub or file:PATH, found {value!r}")
-        return value
-
-
-class Dataset(Section):
-    name: Literal["openmoji", "image_folder"]
-    root: str = "data/raw"  # image_folder: where the images are
-    domains: list[str] | None = None  # None: all there are
-    validation: float = Field(0.15, gt=0, lt=1)  # shares of the images, where the folder has no splits
-    test: float = Field(0.25, gt=0, lt=1)
-    split_seed: int = Field(0, ge=0)
-    train_fraction: float = Field(1.0, gt=0, le=1)
-    duplicates: Literal["warn", "error"] = "warn"  # the same image in two splits
-    max_megapixels: float = Field(100.0, gt=0)  # larger images are left out and reported
-
-    @field_validator("domains")
-    @classmethod
-    def _some_domains(cls, value: list[str] | None) -> list[str] | None:
-        if value == []:
-            raise ValueError("must name one domain or more, found []; null means all there are")
-        return value
-
-    @model_validator(mode="after")
-    def _leaves_training_images(self) -> "Dataset":
-        if self.validation + self.test >= 1:
-            raise ValueError(
-                f"validation {self.validation} and test {self.test} leave nothing to train on; "
-                "their sum must be below 1"
-            )
-        return self
-
-
-class Protocol(Section):
-    seeds: list[Annotated[int, Field(ge=0, lt=SEED_LIMIT)]] = Field(min_length=1)
-    targets: list[Literal["all"]] = Field(min_length=1)
-    baseline: list[MethodName]
-    combined: list[MethodName]
-
-    @property
-    def methods(self) -> list[str]:
-        """Every method that is trained, in the order of the stages."""
-        return [*self.baseline, "stochca", *self.combined]
-
-    @model_validator(mode="after")
-    def _nothing_twice(self) -> "Protocol":
-        for name, values in (
-            ("seeds", self.seeds),
-            ("targets", self.targets),
-            ("baseline and combined", self.methods),
-        ):
-            texts = [str(value) for value in values]
-            twice = sorted({text for text in texts if texts.count(text) > 1})
-            if twice:
-                raise ValueError(f"{name} lists {', '.join(twice)} twice")
-        return self
-
-
-class Compare(Section):
-    reference: str = "finetune"  # the method that the others are measured against
-    bootstrap_samples: int = Field(10_000, ge=100)
-    confidence: float = Field(0.95, gt=0, lt=1)
-
-
-class Tracking(Section):
-    experiment: str = Field("stochca", min_length=1)
-    log_model: bool = True  # upload the model itself, not only its numbers
 
 
 class Params(Section):
@@ -124,6 +41,9 @@ class Params(Section):
     methods: dict[MethodName, Method]
     protocol: Protocol
     compare: Compare
+    train: Train
+    tune: Tune
+    promotion: Promotion
     tracking: Tracking
 
     @model_validator(mode="before")
@@ -131,8 +51,11 @@ class Params(Section):
     def _expand_shorthands(cls, raw: Any) -> Any:
         """``average: swad`` stands for ``average: {name: swad}``."""
         if isinstance(raw, Mapping) and isinstance(raw.get("methods"), Mapping):
-            methods = {name: _expand_method(name, method) for name, method in raw["methods"].items()}
-            return {**raw, "methods": methods}
+            methods = {name: _expand_method(f"methods.{name}", m) for name, m in raw["methods"].items()}
+            raw = {**raw, "methods": methods}
+        if isinstance(raw, Mapping) and isinstance(raw.get("tune"), Mapping) and "method" in raw["tune"]:
+            method = _expand_method("tune.method", raw["tune"]["method"])
+            raw = {**raw, "tune": {**raw["tune"], "method": method}}
         return raw
 
     @model_validator(mode="after")
@@ -142,6 +65,7 @@ class Params(Section):
             ("the stage stochca", ["stochca"]),
             ("protocol.combined", self.protocol.combined),
             ("compare.reference", [self.compare.reference]),
+            ("promotion.method", {self.promotion.method} - {"best"}),
         ):
             for name in names:
                 if name not in self.methods:
@@ -154,6 +78,27 @@ class Params(Section):
                 f"compare.reference {self.compare.reference!r} is not trained; add it to protocol.baseline "
                 f"or choose one of {', '.join(self.protocol.methods)}"
             )
+        if self.promotion.method not in ("best", *self.protocol.methods):
+            raise ValueError(
+                f"promotion.method {self.promotion.method!r} is not trained; choose best or one of "
+                f"{', '.join(self.protocol.methods)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tuned_methods_wait_for_the_search(self) -> "Params":
+        tuned = [name for name in self.protocol.methods if is_tuned(self.methods[name])]
+        for name in tuned:
+            if name in self.protocol.baseline:
+                raise ValueError(
+                    f"methods.{name}.attention.prob is tuned, but the stage baseline does not wait for the "
+                    "search; move the method from protocol.baseline to protocol.combined"
+                )
+            if self.protocol.stochca_after != str(BEST):
+                raise ValueError(
+                    f"methods.{name}.attention.prob is tuned, so its stage must wait for the search; set "
+                    f"protocol.stochca_after: {BEST}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -170,26 +115,44 @@ class Params(Section):
             except ValidationError as error:
                 raise ValueError(_sentence(error, Training, prefix)) from None
             _refuse_infinite(dataclasses.asdict(training), prefix)
+        try:
+            _refuse_infinite(dataclasses.asdict(self.training_with(self.tune.training)), "tune.training.")
+        except ValidationError as error:
+            raise ValueError(_sentence(error, Training, "tune.training.")) from None
+        return self
+
+    @model_validator(mode="after")
+    def _workers_share_batches(self) -> "Params":
+        for name in self.methods:
+            training = self.training_of(name)
+            if training.batch_size % (training.accumulate * self.train.num_workers):
+                raise ValueError(
+                    f"train.num_workers {self.train.num_workers} times accumulate {training.accumulate} must "
+                    f"divide the batch_size {training.batch_size} of the method {name}"
+                )
         return self
 
     def training_of(self, method: str) -> Training:
         """The training settings of a method: the common ones under its own overrides."""
+        return self.training_with(self.methods[method].training)
+
+    def training_with(self, overrides: Mapping[str, Any]) -> Training:
+        """The common training settings under some overrides."""
         common = dataclasses.asdict(self.training)
-        overrides = self.methods[method].training
         augmentation = overrides.get("augmentation", {})
         if isinstance(augmentation, Mapping):  # anything else is refused below
             augmentation = {**common["augmentation"], **augmentation}
         return TypeAdapter(Training).validate_python({**common, **overrides, "augmentation": augmentation})
 
 
-def _expand_method(method_name: str, method: Any) -> Any:
+def _expand_method(path: str, method: Any) -> Any:
     """Turn each choice, a name or a mapping with a name, into its dataclass."""
     if method is None:
         return {}
     if not isinstance(method, Mapping):
         return method
     return {
-        key: _choice(f"methods.{method_name}.{key}", CHOICES[key], value) if key in CHOICES else value
+        key: _choice(f"{path}.{key}", CHOICES[key], value) if key in CHOICES else value
         for key, value in method.items()
     }
 
@@ -202,6 +165,9 @@ def _choice(path: str, classes: Mapping[str, type], value: Any) -> Any:
     if not isinstance(options["name"], str) or options["name"] not in classes:
         raise ValueError(f"{path} must be one of {allowed}, found {options['name']!r}")
     chosen = classes[options["name"]]
+    if options.get("prob") == "tuned" and chosen is StochasticCrossAttention:
+        options = {key: value for key, value in options.items() if key != "prob"}
+        chosen = TunedCrossAttention
     try:
         return TypeAdapter(chosen).validate_python(options)
     except ValidationError as error:

