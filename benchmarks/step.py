@@ -31,8 +31,8 @@ from stochca.precision import autocast, choose_attention_kernel
 
 
 class NaiveStochCA(nn.Module):
-    """The method as one would write it first: the teacher runs whole at every step, every block computes
-    all queries, keys and values, and attention is two einsums and a softmax."""
+    """The method as one would write it first: the whole teacher runs at every step, head included, every block
+    computes and keeps all queries, keys and values, and attention is two einsums and a softmax."""
 
     def __init__(self, student: TimmModule, teacher: TimmModule) -> None:
         super().__init__()
@@ -41,18 +41,18 @@ class NaiveStochCA(nn.Module):
 
     def forward(self, images: Tensor, cross_blocks: list[int]) -> Tensor:
         student, teacher = self.student, self.teacher[0]
-        kept: list[tuple[Tensor, Tensor]] = []
+        kept: list[tuple[Tensor, Tensor, Tensor]] = []
 
-        def keep(i: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-            kept.append((key, value))
+        def keep(i: int, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+            kept.append((query, key, value))
             return key, value
+
+        def exchange(i: int, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+            return kept[i][1:] if i in cross_blocks else (key, value)
 
         with torch.no_grad():
             self.run(teacher, images, keep)
-        tokens = self.run(
-            student, images, lambda i, key, value: kept[i] if i in cross_blocks else (key, value)
-        )
-        return student.forward_head(student.norm(tokens))
+        return self.run(student, images, exchange)
 
     @staticmethod
     def run(model: TimmModule, images: Tensor, exchange: Callable[..., tuple[Tensor, Tensor]]) -> Tensor:
@@ -61,12 +61,12 @@ class NaiveStochCA(nn.Module):
             attention = block.attn
             qkv = attention.qkv(block.norm1(x)).unflatten(-1, (3, attention.num_heads, attention.head_dim))
             query, key, value = qkv.unbind(2)
-            key, value = exchange(i, key, value)
+            key, value = exchange(i, query, key, value)
             scores = torch.einsum("bqhd,bkhd->bhqk", query, key) * attention.scale
             mixed = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(dim=-1), value)
             x = x + block.ls1(attention.proj(mixed.flatten(2)))
             x = x + block.ls2(block.mlp(block.norm2(x)))
-        return x
+        return model.forward_head(model.norm(x))
 
 
 def draws(prob: float, blocks: int, steps: int) -> list[list[int]]:
