@@ -31,8 +31,8 @@ from stochca.precision import autocast, choose_attention_kernel
 
 
 class NaiveStochCA(nn.Module):
-    """The method as one would write it first: the whole teacher runs at every step, head included, every block
-    computes and keeps all queries, keys and values, and attention is two einsums and a softmax."""
+    """The method as one would write it first: the whole teacher runs at every step, head included; every
+    block computes and keeps all queries, keys and values; attention is two einsums and a softmax."""
 
     def __init__(self, student: TimmModule, teacher: TimmModule) -> None:
         super().__init__()
