@@ -13,7 +13,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo repro test test-all lint ui clean
+.PHONY: help demo repro tune serve test test-all lint ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -30,9 +30,16 @@ demo: repro  ## run the whole pipeline on the embedded default; ends with report
 	@echo
 	@echo "Open reports/index.html; compare the runs with: make ui"
 
-repro: $(READY)  ## run the stages that params.yaml, the code or the data have changed
+repro: $(READY)  ## run the stages up to the page that params.yaml, the code or the data have changed
 	@stochca check
-	@dvc repro
+	@dvc repro compare
+
+tune: $(READY)  ## search the probability of cross-attention with Ray Tune; ends with reports/tune/
+	@stochca check
+	@dvc repro tune
+
+serve: $(READY)  ## start Prefect and MLflow here, with the flows on their schedules
+	@python -m flows.serve
 
 test: $(READY)  ## run the tests
 	@python -m pytest -m "not slow"
