@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 # Together below the 30 seconds that Prefect's runner gives a flow run to end.
-SECONDS_AFTER_SIGINT = 15.0  # DVC waits for its command then, and releases its locks
-SECONDS_AFTER_SIGTERM = 5.0
+SECONDS_TO_END_GENTLY = 15.0  # on SIGINT DVC waits for its command, and releases its locks
+SECONDS_TO_END = 5.0
 
 
 class Ended(Exception):
@@ -70,13 +70,13 @@ class ProcessGroups:
         end_groups(live)
 
 
-def end_groups(processes: Sequence[subprocess.Popen[str]]) -> None:
-    """End whole groups at once: Ctrl-C first, then SIGTERM, then SIGKILL, each after its time."""
+def end_groups(processes: Sequence[subprocess.Popen[str]], gently: signal.Signals = signal.SIGINT) -> None:
+    """End whole groups at once: `gently` first, then with SIGTERM, then with SIGKILL, each after its time."""
     waiting = list(processes)
     for number, seconds in (
-        (signal.SIGINT, SECONDS_AFTER_SIGINT),
-        (signal.SIGTERM, SECONDS_AFTER_SIGTERM),
-        (signal.SIGKILL, SECONDS_AFTER_SIGTERM),
+        (gently, SECONDS_TO_END_GENTLY),
+        (signal.SIGTERM, SECONDS_TO_END),
+        (signal.SIGKILL, SECONDS_TO_END),
     ):
         waiting = [process for process in waiting if _signal(process, number)]
         deadline = time.monotonic() + seconds

@@ -3,8 +3,6 @@
 python -m flows.retrain [--slots N]
 """
 
-import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
@@ -14,18 +12,17 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows.alerts import HOOKS
+from flows.command import argument_parser, run
 from flows.conclusion import mistakes_in_a_sentence
 from flows.graph import DEFAULT_TARGETS, changed_stages, needed_stages
 from flows.slots import Slots
 from flows.train import run_stages
 from flows.workspace import held_workspace
-from pipeline import boundary
 from pipeline.params import Params
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
-
     from pipeline.promotion import Decision
+    from prefect.client.schemas.objects import State
 
 REASONS_SHOWN = 5
 
@@ -83,12 +80,8 @@ def has_champion(params: Params) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__)
-    parser.add_argument("--slots", type=int, help="how many stages run side by side; default: one per GPU")
-    state = retrain(parser.parse_args().slots, return_state=True)
-    if not state.is_completed():
-        sys.exit(f"error: {state.message}")
+    run(retrain, vars(argument_parser("flows.retrain", __doc__).parse_args()))
 
 
 if __name__ == "__main__":
-    boundary.run(main)
+    main()

@@ -3,19 +3,17 @@
 python -m flows.search [--slots N] [--force]
 """
 
-import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 
 from flows.alerts import HOOKS
+from flows.command import argument_parser, run
 from flows.conclusion import mistakes_in_a_sentence
 from flows.graph import DEFAULT_TARGETS, needed_stages
 from flows.slots import Slots
 from flows.train import run_stages
 from flows.workspace import held_workspace
-from pipeline import boundary
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -40,14 +38,10 @@ def search(slots: int | None = None, force: bool = False) -> "State[Any]":
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m flows.search", description=__doc__)
-    parser.add_argument("--slots", type=int, help="how many stages run side by side; default: one per GPU")
+    parser = argument_parser("flows.search", __doc__)
     parser.add_argument("--force", action="store_true", help="search again although nothing has changed")
-    arguments = parser.parse_args()
-    state = search(arguments.slots, arguments.force, return_state=True)
-    if not state.is_completed():
-        sys.exit(f"error: {state.message}")
+    run(search, vars(parser.parse_args()))
 
 
 if __name__ == "__main__":
-    boundary.run(main)
+    main()

@@ -3,8 +3,6 @@
 python -m flows.train [TARGET ...] [--slots N] [--force]
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +11,13 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 
 from flows.alerts import HOOKS
+from flows.command import argument_parser, run
 from flows.conclusion import mistakes_in_a_sentence, publish_comparison, publish_search
 from flows.graph import DEFAULT_TARGETS, Stage, needed_stages
 from flows.process_groups import ProcessGroups, listen_to_ctrl_c
 from flows.slots import Slots
 from flows.stages import run_stage
 from flows.workspace import held_workspace
-from pipeline import boundary
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -90,19 +88,11 @@ def _conclude(states: "dict[str, State[Any]]") -> "State[Any]":
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m flows.train", description=__doc__)
-    parser.add_argument(
-        "targets", nargs="*", default=list(DEFAULT_TARGETS), help="stages or groups of stages"
-    )
-    parser.add_argument(
-        "--slots", type=int, help="how many stages run side by side; one per GPU if not given"
-    )
+    parser = argument_parser("flows.train", __doc__)
+    parser.add_argument("targets", nargs="*", default=list(DEFAULT_TARGETS), help="stages, or groups of them")
     parser.add_argument("--force", action="store_true", help="also run stages that have not changed")
-    arguments = parser.parse_args()
-    state = pipeline(arguments.targets, arguments.slots, arguments.force, return_state=True)
-    if not state.is_completed():
-        sys.exit(f"error: {state.message}")
+    run(pipeline, vars(parser.parse_args()))
 
 
 if __name__ == "__main__":
-    boundary.run(main)
+    main()

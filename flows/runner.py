@@ -1,0 +1,41 @@
+"""Prefect's runner, which cancels the runs that are under way before it stops.
+
+By itself it would kill them on SIGTERM, and they would be shown as running for ever.
+"""
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Any
+
+from prefect.runner import Runner
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+
+
+class CancellingRunner(Runner):
+    """Runs what is started from its deployments, until Ctrl-C or SIGTERM; then their schedules rest too."""
+
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    async def serve(self) -> None:
+        interrupted = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
+        running = asyncio.create_task(self.start())
+        waiting = asyncio.create_task(interrupted.wait())
+        await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not running.done() and self.started:
+            print("Ending the runs that are under way", flush=True)
+            await self.cancel_all()
+            await self.astop()
+        await running
+
+
+def serve(deployments: "list[RunnerDeployment]") -> None:
+    """Register deployments and run what is started from them, until Ctrl-C or SIGTERM."""
+    runner = CancellingRunner(name="serve")
+    for deployment in deployments:
+        runner.add_deployment(deployment)
+    asyncio.run(runner.serve())
