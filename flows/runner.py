@@ -4,6 +4,7 @@ By itself it would kill them on SIGTERM, and they would be shown as running for 
 """
 
 import asyncio
+import logging
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -39,3 +40,5 @@ def serve(deployments: "list[RunnerDeployment]") -> None:
     for deployment in deployments:
         runner.add_deployment(deployment)
     asyncio.run(runner.serve())
+    for handler in logging.getLogger("prefect.flow_runs").handlers:
+        handler.flush()  # while there still is a server

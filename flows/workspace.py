@@ -42,8 +42,9 @@ def held_workspace() -> Iterator[Params]:
 
 def refuse_running_dvc() -> None:
     """Raise `UserError` when DVC runs here; drop what processes that are gone have left in its lock file."""
-    for pid in [*_repo_lock_holder(), *_path_lock_holders()]:
-        command = _dvc_command(pid)
+    planning = _repo_lock_holder()
+    for pid in [*planning, *_path_lock_holders()]:
+        command = _dvc_command(pid) or ("a program that uses it" if pid in planning else None)
         if command is not None:
             raise UserError(
                 f"DVC is running in this workspace: {command} (pid {pid}); wait until it ends, or stop it "

@@ -32,6 +32,24 @@ pathlib.Path("outs").mkdir(exist_ok=True)
 pathlib.Path("outs", name).write_text(f"{started} {time.time()}")
 """
 
+# Waits inside a real MLflow run, a minute or where a file `hurry` is not at all.
+TRACKED = """
+import time
+from pathlib import Path
+from pipeline.boundary import run
+from pipeline.tracking import tracked_run
+
+def main():
+    with tracked_run("flows", "tracked", {}, Path("work/tracked/mlflow_run_id")):
+        Path("times").mkdir(exist_ok=True)
+        Path("times/tracked.started").touch()
+        time.sleep(0 if Path("hurry").exists() else 60)
+    Path("outs").mkdir(exist_ok=True)
+    Path("outs/tracked").touch()
+
+run(main)
+"""
+
 
 class Project:
     """A folder with the project's code and stages of its own: name, seconds, and the stages they need."""
@@ -105,6 +123,23 @@ class Project:
             except (psutil.Error, OSError):
                 continue
         return found
+
+
+def tracked_project(folder: Path) -> Project:
+    """A stage `tracked` that waits inside an MLflow run, and `compare` after it."""
+    project = Project(folder, {})
+    (project.folder / "tracked.py").write_text(TRACKED)
+    project.write_stages(
+        {
+            "tracked": {"cmd": "PYTHONPATH=. python tracked.py", "outs": ["outs/tracked"]},
+            "compare": {
+                "cmd": "python stage.py compare 0.1 && mkdir -p reports && touch reports/comparison.md",
+                "deps": ["outs/tracked"],
+                "outs": ["outs/compare"],
+            },
+        }
+    )
+    return project
 
 
 def clean_environment() -> dict[str, str]:
