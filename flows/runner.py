@@ -6,12 +6,9 @@ By itself it would kill them on SIGTERM, and they would be shown as running for 
 import asyncio
 import logging
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefect.runner import Runner
-
-if TYPE_CHECKING:
-    from prefect.deployments.runner import RunnerDeployment
 
 
 class CancellingRunner(Runner):
@@ -34,11 +31,7 @@ class CancellingRunner(Runner):
         await running
 
 
-def serve(deployments: "list[RunnerDeployment]") -> None:
-    """Register deployments and run what is started from them, until Ctrl-C or SIGTERM."""
-    runner = CancellingRunner(name="serve")
-    for deployment in deployments:
-        runner.add_deployment(deployment)
+def run_until_interrupted(runner: CancellingRunner) -> None:
     asyncio.run(runner.serve())
     for handler in logging.getLogger("prefect.flow_runs").handlers:
         handler.flush()  # while there still is a server

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -81,12 +81,14 @@ class Project:
     def write_stages(self, stages: Mapping[str, Any]) -> None:
         (self.folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": dict(stages)}, sort_keys=False))
 
-    def start(self, *command: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    def start(
+        self, *command: str, environment: Mapping[str, str], output: IO[str] | int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, *command],
             cwd=self.folder,
             env={**clean_environment(), **environment},
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.client.schemas.schedules import CronSchedule
 
 from flows.deployments import read_deployments, to_serve
 from stochca.errors import UserError
@@ -30,8 +31,12 @@ def test_the_projects_own_deployments() -> None:
         "search/search",
         "retrain/retrain",
     }
-    crons = {name: [item.schedule.cron for item in served[name].schedules or []] for name in served}
-    assert crons == {"pipeline": [], "search": ["0 3 * * 0"], "retrain": ["0 1 * * *"]}
+    schedules = {name: [item.schedule for item in served[name].schedules or []] for name in served}
+    assert schedules == {
+        "pipeline": [],
+        "search": [CronSchedule(cron="0 3 * * 0", timezone="UTC")],
+        "retrain": [CronSchedule(cron="0 1 * * *", timezone="UTC")],
+    }
     for item in served.values():
         assert item.concurrency_limit == 1
         assert item.concurrency_options is not None

@@ -34,15 +34,15 @@ def test_slots_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         ("GPU-a, GPU-b", 2, ["GPU-a", "GPU-b"]),
         ("0,1,2,3", 2, ["0,2", "1,3"]),
         ("0", 2, ["0", "0"]),
-        ("-1", None, None),
+        ("-1", None, [None]),
     ],
 )
 def test_gpus_are_shared_out(
-    gpus: str, count: int | None, expected: list[str] | None, monkeypatch: pytest.MonkeyPatch
+    gpus: str, count: int | None, expected: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     found = [environment.get("CUDA_VISIBLE_DEVICES") for environment in Slots(count).environments]
-    assert found == (expected or [None])
+    assert found == expected
 
 
 def test_gpus_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
