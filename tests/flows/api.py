@@ -73,3 +73,8 @@ def scheduled_times(flow: str) -> list[datetime]:
             ),
         )
     return sorted(run.expected_start_time for run in runs if run.expected_start_time is not None)
+
+
+def automations(name: str) -> list[Any]:
+    with get_client(sync_client=True) as client:
+        return list(client.read_automations_by_name(name))
