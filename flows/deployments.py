@@ -1,0 +1,143 @@
+"""prefect.yaml, read and checked: the deployments that `make serve` serves and `prefect deploy` deploys."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stochca.errors import UserError
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.schedules import Schedule
+
+FILE = Path("prefect.yaml")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Cron(_Part):
+    """When a deployment runs by itself."""
+
+    cron: str
+    timezone: str = "UTC"
+    active: bool = True
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class Limit(_Part):
+    """How many runs of a deployment there are at once, and what becomes of more."""
+
+    limit: int = Field(ge=1)
+    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
+
+
+class Deployment(_Part):
+    name: str
+    entrypoint: str = Field(pattern=r"^[\w./-]+\.py:\w+$")  # flows/FILE.py:FLOW
+    description: str | None = None
+    tags: list[str] = Field(default_factory=list)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    schedules: list[Cron] = Field(default_factory=list)
+    concurrency_limit: Limit | None = None
+    work_pool: dict[str, Any] | None = None  # of `prefect deploy`; what is served runs here
+
+
+class _File(_Part):
+    name: str | None = None
+    definitions: Any = None
+    build: Any = None
+    push: Any = None
+    pull: Any = None
+    deployments: list[Deployment] = Field(min_length=1)
+
+
+def read_deployments(path: Path = FILE) -> list[Deployment]:
+    """The deployments that the file describes.
+
+    Raises:
+        UserError: the file is missing or is no YAML, a key is unknown, or a value is not allowed.
+    """
+    try:
+        return _File.model_validate(yaml.safe_load(path.read_text())).deployments
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run from the project's folder") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} can't be read as YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"{path}: unknown key {where!r}; remove it, or correct its spelling") from None
+        raise UserError(f"{path}: {where}: {first['msg']}, found {first['input']!r}") from None
+
+
+def to_serve(deployment: Deployment) -> "RunnerDeployment":
+    """The deployment as Prefect serves it on this machine, without a work pool.
+
+    Raises:
+        UserError: its entrypoint is no flow, or a schedule or a parameter is not valid.
+    """
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig
+    from prefect.deployments.runner import RunnerDeployment
+
+    limit = deployment.concurrency_limit
+    schedules = [_schedule(schedule, _where(deployment)) for schedule in deployment.schedules]
+    _check_flow(deployment)
+    return RunnerDeployment.from_entrypoint(
+        deployment.entrypoint,
+        name=deployment.name,
+        description=deployment.description,
+        tags=deployment.tags,
+        parameters=deployment.parameters,
+        schedules=schedules,
+        concurrency_limit=ConcurrencyLimitConfig.model_validate(limit.model_dump()) if limit else None,
+    )
+
+
+def _where(deployment: Deployment) -> str:
+    return f"{FILE}: deployment {deployment.name!r}"
+
+
+def _schedule(schedule: Cron, where: str) -> "Schedule":
+    from zoneinfo import ZoneInfo
+
+    from prefect.schedules import Schedule
+
+    try:
+        ZoneInfo(schedule.timezone)
+    except (KeyError, OSError, ValueError):  # unknown, a folder of names, or a path
+        raise UserError(
+            f"{where}: there is no time zone {schedule.timezone!r}; use a name such as UTC or Europe/Berlin"
+        ) from None
+    try:
+        return Schedule(**schedule.model_dump())
+    except ValueError:
+        raise UserError(
+            f"{where}: {schedule.cron!r} is no cron expression; it needs minute, hour, day of the month, "
+            "month and day of the week, such as 0 1 * * *"
+        ) from None
+
+
+def _check_flow(deployment: Deployment) -> None:
+    """Load the flow, and see whether it takes these parameters."""
+    from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
+    from prefect.flows import Flow, load_flow_from_entrypoint
+    from prefect.utilities.callables import get_call_parameters
+
+    path, _ = deployment.entrypoint.split(":")
+    if not Path(path).is_file():
+        raise UserError(f"{_where(deployment)}: entrypoint {deployment.entrypoint}: there is no file {path}")
+    try:
+        flow: Flow[Any, Any] = load_flow_from_entrypoint(deployment.entrypoint)
+    except Exception as error:  # whatever the file raises when it is imported
+        reason = " ".join(str(error).split())
+        raise UserError(f"{_where(deployment)}: entrypoint {deployment.entrypoint}: {reason}") from None
+    try:
+        flow.validate_parameters(get_call_parameters(flow.fn, (), deployment.parameters))
+    except (ParameterBindError, ParameterTypeError, SignatureMismatchError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{_where(deployment)}: parameters don't fit {flow.name}: {reason}") from None

@@ -1,0 +1,87 @@
+"""The flow `retrain`: when data or code have changed, train anew and promote what is better.
+
+python -m flows.retrain [--slots N]
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.states import Completed
+
+from flows.alerts import HOOKS
+from flows.command import argument_parser, run
+from flows.conclusion import mistakes_in_a_sentence
+from flows.graph import DEFAULT_TARGETS, changed_stages, needed_stages
+from flows.slots import Slots
+from flows.train import run_stages
+from flows.workspace import held_workspace
+from pipeline.params import Params
+
+if TYPE_CHECKING:
+    from pipeline.promotion import Decision
+    from prefect.client.schemas.objects import State
+
+REASONS_SHOWN = 5
+
+
+@flow(name="retrain", **HOOKS)
+@mistakes_in_a_sentence
+def retrain(slots: int | None = None) -> "State[Any]":
+    """Train and compare if anything has changed, then let the better model be the champion.
+
+    Args:
+        slots: How many stages run side by side; empty for one per GPU, or one without GPUs.
+    """
+    logger = get_run_logger()
+    with held_workspace() as params:
+        changed = changed_stages(DEFAULT_TARGETS)
+        for stage, reasons in changed.items():
+            more = [f"and {len(reasons) - REASONS_SHOWN} more"] if len(reasons) > REASONS_SHOWN else []
+            logger.info("%s has to run: %s", stage, ", ".join(reasons[:REASONS_SHOWN] + more))
+        if not changed and has_champion(params):
+            return Completed(message="nothing changed")
+        state = run_stages(needed_stages(DEFAULT_TARGETS), Slots(slots))
+        if not state.is_completed():
+            return state
+        decision = promote_challenger(params)
+    logger.info("%s", decision.reason)
+    create_markdown_artifact(
+        key="promotion", markdown=decision.markdown, description="Which model is the champion, and why"
+    )
+    return Completed(message=decision.reason)
+
+
+@task(name="promote", task_run_name="promote", cache_policy=NO_CACHE, persist_result=False)
+def promote_challenger(params: Params) -> "Decision":
+    """Compare the challenger with the champion on the same test images, and promote it if it is better."""
+    from pipeline.promotion import promote
+
+    return promote(params)
+
+
+def has_champion(params: Params) -> bool:
+    """Whether the model registry has a champion."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    from pipeline.tracking import connect
+
+    connect(params.tracking.experiment)
+    try:
+        MlflowClient().get_model_version_by_alias(params.promotion.model, "champion")
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model, no alias
+            return False
+        raise
+    return True
+
+
+def main() -> None:
+    run(retrain, vars(argument_parser("flows.retrain", __doc__).parse_args()))
+
+
+if __name__ == "__main__":
+    main()
