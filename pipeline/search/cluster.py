@@ -77,7 +77,7 @@ def beside_tune(function: Callable[..., Result], *arguments: Any) -> Result:
     from pipeline.search.messenger import here
 
     remote = ray.remote(num_cpus=0, scheduling_strategy=here())(function)
-    return ray.get(remote.remote(*arguments))  # type: ignore[no-any-return]
+    return ray.get(remote.remote(*arguments))
 
 
 def _code() -> dict[str, Any]:
@@ -111,8 +111,8 @@ def _resolved(address: str, key: str) -> str:
 
 def _unanswered(address: str, key: str, reason: str) -> str:
     return (
-        f"{key}.address {address}: no Ray cluster answers there ({reason}); start one with `ray start --head`, "
-        f"or set {key}.address: local"
+        f"{key}.address {address}: no Ray cluster answers there ({reason}); start one with "
+        f"`ray start --head`, or set {key}.address: local"
     )
 
 
@@ -123,8 +123,8 @@ def _check_resources(needs: Resources, key: str) -> None:
     if not any(m.get("CPU", 0) >= needs.cpu and m.get("GPU", 0) >= needs.gpu for m in machines):
         largest = max(machines, key=lambda m: (m.get("GPU", 0), m.get("CPU", 0)))
         raise UserError(
-            f"{key}.resources asks for cpu {needs.cpu:g} and gpu {needs.gpu:g} on one machine; the largest has "
-            f"cpu {largest.get('CPU', 0):g} and gpu {largest.get('GPU', 0):g}"
+            f"{key}.resources asks for cpu {needs.cpu:g} and gpu {needs.gpu:g} on one machine; the largest "
+            f"has cpu {largest.get('CPU', 0):g} and gpu {largest.get('GPU', 0):g}"
         )
 
 

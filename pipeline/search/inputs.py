@@ -67,7 +67,8 @@ class Inputs:
             return self.project
         if fetch is None:
             raise UserError(
-                f"{self.project} is not on this machine, or holds other data; mount the same folder on all machines"
+                f"{self.project} is not on this machine, or holds other data; mount the same folder on all "
+                "machines"
             )
         target = scratch() / f"inputs-{self.name}"
         return target if target.exists() else unpacked(fetch(), target)

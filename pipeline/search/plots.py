@@ -16,7 +16,7 @@ BLUE, RED, GREY = "tab:blue", "tab:red", "0.45"
 
 
 def accuracy_against_prob(records: Sequence[Record], best: Record, plain: Record | None) -> Figure:
-    """Every trial with its spread over the seeds; stopped ones hollow; a probability per block as its mean."""
+    """Every trial with its spread over the seeds; stopped ones hollow; one per block at its mean."""
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     shown = [record for record in records if record.mean is not None and not record.problem]
     if plain is not None and plain.mean is not None:

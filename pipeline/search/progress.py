@@ -28,10 +28,8 @@ class SearchProgress:
 
     def reported(self, record: Record) -> None:
         spread = "" if record.std is None else f" ± {record.std:.3f}"
-        self._say_of(
-            record,
-            f"step {record.step} of {self.steps}, validation accuracy {record.mean:.3f}{spread} ({self.over})",
-        )
+        accuracy = f"validation accuracy {record.mean:.3f}{spread} ({self.over})"
+        self._say_of(record, f"step {record.step} of {self.steps}, {accuracy}")
 
     def finished(self, record: Record) -> None:
         if record.problem:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from pipeline.search.plots import accuracy_against_prob, trials_over_time
-from pipeline.search.records import Record
+from pipeline.search.records import METRIC, Record
 from pipeline.search.space import is_plain, prob_of
 from pipeline.search.task import Task
 from pipeline.tuned import BEST
@@ -89,38 +89,26 @@ def write_results(folder: Path, task: Task, records: Sequence[Record]) -> dict[s
 
 
 def _write_trials(path: Path, task: Task, records: Sequence[Record]) -> None:
-    names = list(records[0].values)
-    seeds = [f"validation_accuracy_seed_{seed}" for seed in task.tune.seeds]
-    header = [
-        "trial",
-        *names,
-        "validation_accuracy",
-        "std",
-        *seeds,
-        "steps",
-        "stopped_early",
-        "seconds",
-        "finished_at",
+    rows = [
+        {
+            "trial": record.number,
+            **record.values,
+            METRIC: record.mean,
+            "std": record.std,
+            **{f"{METRIC}_seed_{s}": a for s, a in zip(task.tune.seeds, record.accuracies, strict=False)},
+            "steps": record.step,
+            "stopped_early": str(record.stopped_early).lower(),
+            "seconds": round(record.seconds, 1),
+            "finished_at": round(record.finished_at or 0.0, 1),
+            "node": record.node,
+            "problem": record.problem,
+        }
+        for record in records
     ]
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*header, "node", "problem"])
-        for record in records:
-            writer.writerow(
-                [
-                    record.number,
-                    *(record.values[name] for name in names),
-                    record.mean,
-                    record.std,
-                    *(record.accuracies or [None] * len(seeds)),
-                    record.step,
-                    str(record.stopped_early).lower(),
-                    round(record.seconds, 1),
-                    round(record.finished_at or 0.0, 1),
-                    record.node,
-                    record.problem,
-                ]
-            )
+        writer = csv.DictWriter(file, max(rows, key=len))  # a trial that never reported has no accuracies
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _mean(record: Record) -> float:

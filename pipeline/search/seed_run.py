@@ -48,7 +48,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class SeedRun:
-    """A training run of one seed. What it reached at each rung is kept in its folder, and never trained again."""
+    """A training run of one seed. What it reached at a rung is kept in its folder and not trained again."""
 
     folder: Path
     backbone: Path

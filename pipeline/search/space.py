@@ -36,8 +36,8 @@ def first_points(tune: Tune, blocks: int, lr: float) -> list[dict[str, float]]:
             dict(zip(spaces, values, strict=True))
             for values in itertools.product(*map(_listed, spaces.values()))
         ]
-        order = {PLAIN: 0, PAPERS: 1}
-        return sorted(grid, key=lambda values: order.get(_single_prob(values), 2))
+        first = (PLAIN, PAPERS)
+        return sorted(grid, key=lambda values: [_single_prob(values) != prob for prob in first])
     rate = {} if tune.lr is None else {"lr": _nearest(tune.lr, lr)}
     names = [name for name in spaces if name != "lr"]
     known = [prob for prob in (PLAIN, PAPERS) if _holds(tune.prob, prob)]
@@ -53,7 +53,7 @@ def number_of_trials(tune: Tune, blocks: int) -> int:
 
 
 def random_draws(trials: int) -> int:
-    """How many trials Optuna draws at random before it learns; its own 10 would leave nothing of a short search."""
+    """How many trials Optuna draws at random before it learns; its own 10 is all that a short search has."""
     return max(1, min(FEW_DRAWS, trials // 2))
 
 

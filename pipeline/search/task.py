@@ -45,18 +45,17 @@ class Task:
         return [*rungs, self.training.steps]
 
     def method(self, values: Values) -> Method:
-        return dataclasses.replace(self.tune.method, attention=StochasticCrossAttention(prob_of(values)))
+        return dataclasses.replace(self.tune.method, attention=StochasticCrossAttention(prob=prob_of(values)))
 
     def settings(self, values: Values) -> Training:
         """Training settings of a trial: checkpoints and looks at validation fall on the rungs."""
         grace, looks = self.tune.grace_steps, self.training.eval_every
-        rate = {"lr": values["lr"]} if "lr" in values else {}
         return dataclasses.replace(
             self.training,
             checkpoint_every=grace,
             eval_every=looks if grace % looks == 0 else grace,
             workers=_workers(self.training, self.tune.resources.cpu),
-            **rate,
+            lr=values.get("lr", self.training.lr),
         )
 
 

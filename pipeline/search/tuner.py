@@ -73,7 +73,7 @@ def run_trials(task: Task, trials: int, mailbox: str, progress: SearchProgress) 
                 verbose=0,
             ),
         )
-    return tuner.fit()  # type: ignore[no-any-return]
+    return tuner.fit()
 
 
 def state_folder(task: Task) -> Path:
@@ -106,7 +106,7 @@ def _sent(task: Task) -> list[ray.ObjectRef]:
         if node["Alive"] and not ray.get(looks.remote(task.inputs.project)):
             raise UserError(
                 f"the images and the backbone take {size / 2**30:.1f} GiB, too much to be sent to "
-                f"{node['NodeManagerHostname']}, which does not have {task.inputs.project}; mount that folder "
-                "on all machines of the cluster"
+                f"{node['NodeManagerHostname']}, which does not have {task.inputs.project}; mount that "
+                "folder on all machines of the cluster"
             )
     return []
