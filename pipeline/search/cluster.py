@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import warnings
 from collections.abc import Callable, Iterator
@@ -49,7 +50,8 @@ def connected(address: str, needs: Resources, key: str) -> Iterator[None]:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address == LOCAL:
-            ray.init(address=LOCAL, include_dashboard=False, **quiet)
+            with _ignored_by_children(signal.SIGTERM):
+                ray.init(address=LOCAL, include_dashboard=False, **quiet)
         else:
             ray.init(address=found, runtime_env=_code(), **quiet)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -59,6 +61,20 @@ def connected(address: str, needs: Resources, key: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _ignored_by_children(number: int) -> Iterator[None]:
+    """Keep a signal from the processes that are started in the block, which inherit that it is held back.
+
+    A signal to the whole process group then ends Ray through this process, in order; Ray itself does so
+    with Ctrl-C. Without it Ray's processes go first, and take this one with them before it has cleaned up.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def is_client() -> bool:

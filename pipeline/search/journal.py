@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from time import monotonic
 from typing import Any
 
 from mlflow.entities import RunStatus
+from ray.exceptions import RayError
 from ray.util.queue import Queue
 
 from pipeline.files import write_json
@@ -55,9 +56,12 @@ class Journal:
         reader.start()
         try:
             with self.progress.bar:
-                yield
-                mailbox.put(END)
-                reader.join(SECONDS_TO_CATCH_UP)
+                try:
+                    yield
+                finally:
+                    with suppress(RayError, ConnectionError):  # a lost cluster is told by what it broke
+                        mailbox.put(END)
+                        reader.join(SECONDS_TO_CATCH_UP)
             if problems:
                 raise problems[0]
         except BaseException as error:

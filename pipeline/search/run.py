@@ -3,6 +3,9 @@
 import dataclasses
 import os
 import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from pipeline.search.space import dimensions, number_of_trials
 from pipeline.search.task import Task
 from pipeline.search.tuner import run_trials, state_folder
 from pipeline.sections import Range
-from pipeline.tracking import flatten, git_commit, log_new_params, tracked_run
+from pipeline.tracking import Terminated, flatten, git_commit, log_new_params, tracked_run
 from pipeline.tuned import BEST
 
 
@@ -44,6 +47,7 @@ def search(task: Task, params: Params) -> None:
         # Ray first: it takes SIGTERM for itself, and the run takes it back.
         connected(settings.address, settings.resources, "tune"),
         tracked_run(params.tracking.experiment, "search", tags, task.folder / "mlflow_run_id") as run_id,
+        _sigterm_through_ray(),
     ):
         log_new_params(run_id, settings_to_compare(task))
         journal = Journal(task.folder, task.training.steps, progress, Children(run_id, settings.seeds))
@@ -60,6 +64,15 @@ def search(task: Task, params: Params) -> None:
     spread = "" if accuracy["std"] is None else f" ± {accuracy['std']:.3f}"
     progress.say(f"the best is prob {found['prob']}: {accuracy['mean']:.3f}{spread} on validation")
     progress.say(found["against_plain"])
+
+
+@contextmanager
+def _sigterm_through_ray() -> Iterator[None]:
+    """Ray's calls turn what the handler of SIGTERM raises into a plain SystemExit; turn it back."""
+    try:
+        yield
+    except SystemExit:
+        raise Terminated(128 + signal.SIGTERM) from None
 
 
 def check(task: Task) -> None:

@@ -26,7 +26,7 @@ STEPS = 8
 
 
 def write_project(folder: Path, tune: dict[str, Any]) -> Params:
-    """Fill `folder` with params.yaml, a backbone and prepared images; nothing in the test split can be read."""
+    """Fill `folder` with params.yaml, a backbone and images; what is in the test split is no image."""
     folder.mkdir(parents=True)
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["image_size"] = 32
@@ -74,7 +74,9 @@ def coloured(label: int, number: int) -> bytes:
 
 def environment(**more: str) -> dict[str, str]:
     """As a user would have it, with the code of this checkout."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))
+    }
     return {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
 
 

@@ -2,7 +2,6 @@
 
 import socket
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,11 +13,11 @@ ONE_CPU = Resources(cpu=1, gpu=0)
 
 
 @pytest.fixture
-def free_port() -> Iterator[int]:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    yield port
+    return int(port)
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
@@ -33,24 +32,24 @@ def test_an_address_that_nothing_answers(scheme: str, free_port: int) -> None:
 
 def test_a_machine_that_is_not_there() -> None:
     before = time.monotonic()
-    with pytest.raises(UserError, match="no Ray cluster answers there"):
-        with connected("203.0.113.1:6379", ONE_CPU, "tune"):  # an address that belongs to nobody
-            pass
+    nobodys = "203.0.113.1:6379"
+    with pytest.raises(UserError, match="no Ray"), connected(nobodys, ONE_CPU, "tune"):
+        pass
     assert time.monotonic() - before < 30
 
 
 def test_auto_where_the_cluster_has_gone(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port}")
-    with pytest.raises(UserError, match="^train.address auto: no Ray cluster answers there"):
-        with connected("auto", ONE_CPU, "train"):
-            pass
+    sentence = "train.address auto: no Ray cluster answers there"
+    with pytest.raises(UserError, match=sentence), connected("auto", ONE_CPU, "train"):
+        pass
 
 
 def test_resources_that_no_machine_has() -> None:
     sentence = "^tune.resources asks for cpu 1000 and gpu 0 on one machine; the largest has cpu "
-    with pytest.raises(UserError, match=sentence):
-        with connected("local", Resources(cpu=1000, gpu=0), "tune"):
-            pass
+    needs = Resources(cpu=1000, gpu=0)
+    with pytest.raises(UserError, match=sentence), connected("local", needs, "tune"):
+        pass
     import ray
 
     assert not ray.is_initialized()

@@ -121,7 +121,8 @@ def test_mlflow_has_every_trial_under_the_search(finished: Search) -> None:
         tags = dict(finished.query(f"select key, value from tags where run_uuid = '{run}'"))
         assert tags["stopped_early"] == trial["stopped_early"]
         points = finished.query(
-            f"select step, value from metrics where run_uuid = '{run}' and key = 'validation_accuracy' order by step"
+            "select step, value from metrics "
+            f"where run_uuid = '{run}' and key = 'validation_accuracy' order by step"
         )
         assert [step for step, _ in points] == [step for step in (2, 4, 8) if step <= int(trial["steps"])]
         assert points[-1][1] == pytest.approx(float(trial["validation_accuracy"]))

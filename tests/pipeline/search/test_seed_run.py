@@ -111,5 +111,7 @@ def test_a_pause_costs_no_steps(task: Task, tmp_path: Path) -> None:
     run = seed_run(task, tmp_path, 0)
     for rung in RUNGS:
         assert isinstance(run.advance(rung), Reached)
-    events: list[dict[str, Any]] = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    events: list[dict[str, Any]] = [
+        json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()
+    ]
     assert [event["step"] for event in events if event["event"] == "step"] == list(range(1, STEPS + 1))

@@ -45,7 +45,11 @@ def test_plain_fine_tuning_and_the_papers_come_first(prob: Any, expected: list[d
 
 
 def test_they_come_with_the_nearest_rate_that_is_searched() -> None:
-    for space, rate in ((Range(low=1e-5, high=1e-3), 1e-4), (Range(low=1e-3, high=1e-2), 1e-3), ((1e-5, 3e-4), 3e-4)):
+    for space, rate in (
+        (Range(low=1e-5, high=1e-3), 1e-4),
+        (Range(low=1e-3, high=1e-2), 1e-3),
+        ((1e-5, 3e-4), 3e-4),
+    ):
         assert [point["lr"] for point in first_points(tune(lr=space, trials=3), 3, lr=1e-4)] == [rate, rate]
 
 
