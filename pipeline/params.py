@@ -116,9 +116,17 @@ class Params(Section):
                 raise ValueError(_sentence(error, Training, prefix)) from None
             _refuse_infinite(dataclasses.asdict(training), prefix)
         try:
-            _refuse_infinite(dataclasses.asdict(self.training_with(self.tune.training)), "tune.training.")
+            training = self.training_with(self.tune.training)
+            _refuse_infinite(dataclasses.asdict(training), "tune.training.")
         except ValidationError as error:
             raise ValueError(_sentence(error, Training, "tune.training.")) from None
+        if self.tune.grace_steps > training.steps:
+            raise ValueError(
+                f"tune.grace_steps {self.tune.grace_steps} must not be above the {training.steps} steps that "
+                "a trial trains (tune.training.steps, or training.steps)"
+            )
+        if (lowest := self.tune.lowest_lr) is not None and lowest < training.min_lr:
+            raise ValueError(f"tune.lr goes down to {lowest}, below training.min_lr {training.min_lr}")
         return self
 
     @model_validator(mode="after")

@@ -152,7 +152,9 @@ class Tune(Section):
     grace_steps: int = Field(20, ge=1)  # steps that every trial gets before it may be stopped
     reduction: int = Field(3, ge=2)  # one in so many trials goes on at each of the stopper's rungs
     sampler_seed: int = Field(0, ge=0, lt=2**32)
-    concurrent: int | Literal["auto"] = "auto"  # trials at once; auto: as many as the resources allow
+    concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = (
+        "auto"  # trials at once; auto: as many as the resources allow
+    )
     resources: Resources = Resources(cpu=1, gpu=0)  # of one trial
     address: str = "local"
     max_failures: int = Field(3, ge=0)  # how often a trial is started anew after its machine was lost
@@ -191,6 +193,10 @@ class Tune(Section):
             if not 0 < rate < math.inf:
                 raise ValueError(f"is a space of learning rates, all above 0, found {rate}")
         return value
+
+    @property
+    def lowest_lr(self) -> float | None:
+        return None if self.lr is None else min(_ends(self.lr))
 
     @field_validator("method")
     @classmethod

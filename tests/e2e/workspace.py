@@ -99,6 +99,9 @@ def make_tiny(raw: dict[str, Any]) -> None:
     raw["training"].update(
         steps=12, batch_size=8, warmup_steps=2, eval_every=2, checkpoint_every=3, precision="fp32"
     )
+    raw["tune"].update(
+        trials=3, seeds=[0, 1], grace_steps=3, reduction=2, training={"eval_every": 3, "precision": "fp32"}
+    )
     raw["protocol"].update(baseline=["finetune"], combined=["stochca+swad"], seeds=[0])
     raw["compare"].update(bootstrap_samples=500)
     raw["tracking"].update(log_model=False)

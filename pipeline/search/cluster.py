@@ -1,0 +1,148 @@
+"""Ray, on this machine or on a cluster: connected to, checked, and left again."""
+
+import logging
+import os
+import signal
+import socket
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.sections import Resources
+from stochca.errors import UserError
+
+Result = TypeVar("Result")
+LOCAL = "local"
+SECONDS_TO_ANSWER = 10.0
+PACKAGES = Path(__file__).parents[2]  # where stochca/ and pipeline/ are
+# Ray reads these when it is imported or started; workers inherit them.
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # Ray Tune's tables: our own lines say more in less
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its files per trial: MLflow has that
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the stage, as everywhere
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+@contextmanager
+def connected(address: str, needs: Resources, key: str) -> Iterator[None]:
+    """Ray at `address`, for the length of the block.
+
+    Args:
+        address: local (started here, and ended), auto, HOST:PORT or ray://HOST:PORT.
+        needs: what has to fit on one machine.
+        key: the section of params.yaml that the address and the resources come from.
+
+    Raises:
+        UserError: nothing answers at the address, or no machine has the resources.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    found = _resolved(address, key)
+    import ray
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address == LOCAL:
+            with _ignored_by_children(signal.SIGTERM):
+                ray.init(address=LOCAL, include_dashboard=False, **quiet)
+        else:
+            ray.init(address=found, runtime_env=_code(), **quiet)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise UserError(_unanswered(address, key, _first_line(error))) from None
+    try:
+        _check_resources(needs, key)
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _ignored_by_children(number: int) -> Iterator[None]:
+    """Keep a signal from the processes that are started in the block, which inherit that it is held back.
+
+    A signal to the whole process group then ends Ray through this process, in order; Ray itself does so
+    with Ctrl-C. Without it Ray's processes go first, and take this one with them before it has cleaned up.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def is_client() -> bool:
+    """Whether Ray was connected to through ``ray://``: then Ray Tune itself runs on the other side."""
+    import ray
+
+    return bool(ray.util.client.ray.is_connected())
+
+
+def beside_tune(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function on the machine that Ray Tune itself runs on: this one, but for ``ray://``."""
+    if not is_client():
+        return function(*arguments)
+    import ray
+
+    from pipeline.search.messenger import here
+
+    remote = ray.remote(num_cpus=0, scheduling_strategy=here())(function)
+    return ray.get(remote.remote(*arguments))
+
+
+def _code() -> dict[str, Any]:
+    """The project's packages, for machines that don't have them."""
+    return {
+        "py_modules": [str(PACKAGES / "stochca"), str(PACKAGES / "pipeline")],
+        "env_vars": {name: os.environ[name] for name in QUIET},
+    }
+
+
+def _resolved(address: str, key: str) -> str:
+    """The address itself, or where `auto` leads; something listens there."""
+    if address == LOCAL:
+        return address
+    found = address
+    if address == "auto":
+        from ray._private.services import canonicalize_bootstrap_address_or_die
+
+        try:
+            found = canonicalize_bootstrap_address_or_die("auto")
+        except (ConnectionError, ValueError):
+            raise UserError(_unanswered(address, key, "this machine belongs to no running cluster")) from None
+    host, _, port = found.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        reason = "it did not answer in time" if isinstance(error, TimeoutError) else str(error)
+        raise UserError(_unanswered(address, key, reason)) from None
+    return found
+
+
+def _unanswered(address: str, key: str, reason: str) -> str:
+    return (
+        f"{key}.address {address}: no Ray cluster answers there ({reason}); start one with "
+        f"`ray start --head`, or set {key}.address: local"
+    )
+
+
+def _check_resources(needs: Resources, key: str) -> None:
+    import ray
+
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(m.get("CPU", 0) >= needs.cpu and m.get("GPU", 0) >= needs.gpu for m in machines):
+        largest = max(machines, key=lambda m: (m.get("GPU", 0), m.get("CPU", 0)))
+        raise UserError(
+            f"{key}.resources asks for cpu {needs.cpu:g} and gpu {needs.gpu:g} on one machine; the largest "
+            f"has cpu {largest.get('CPU', 0):g} and gpu {largest.get('GPU', 0):g}"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,99 @@
+"""The backbone and the images on whichever machine a trial runs.
+
+A machine that has the project's folder, with the same contents, reads it in place. Any other gets the
+files through Ray's object store and unpacks them once into a temporary folder.
+"""
+
+import getpass
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import prepared
+from stochca.backbones import CARD_FILE, BackboneCard
+from stochca.errors import UserError
+
+BACKBONE = Path("data/backbone")
+LARGEST_SHIPPED = 2 << 30  # bytes
+Files = Mapping[str, bytes]  # by their path inside the project
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What trials read, and how to tell whether a folder holds it."""
+
+    project: Path  # absolute
+    weights_sha256: str
+    fingerprint: str  # of the prepared images
+
+    @property
+    def name(self) -> str:
+        return f"{self.weights_sha256[:12]}-{self.fingerprint[:12]}"
+
+    def are_in(self, root: Path) -> bool:
+        """Whether `root` has the same backbone and the same images."""
+        try:
+            card = BackboneCard.from_file(root / BACKBONE / CARD_FILE)
+            manifest = json.loads((root / prepared.FOLDER / prepared.MANIFEST).read_text(encoding="utf-8"))
+        except (UserError, OSError, ValueError):
+            return False
+        return card.weights_sha256 == self.weights_sha256 and manifest.get("fingerprint") == self.fingerprint
+
+    def packed(self) -> Files:
+        """Every file's content."""
+        return {str(path.relative_to(self.project)): path.read_bytes() for path in self._paths()}
+
+    def size(self) -> int:
+        """In bytes."""
+        return sum(path.stat().st_size for path in self._paths())
+
+    def _paths(self) -> list[Path]:
+        folders = (self.project / BACKBONE, self.project / prepared.FOLDER)
+        return [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+
+    def root(self, fetch: Callable[[], Files] | None) -> Path:
+        """The folder on this machine that holds data/backbone and data/prepared.
+
+        Args:
+            fetch: gets the files, where the project's folder is not there; None: nothing was sent.
+
+        Raises:
+            UserError: the project's folder is not there, or has other contents, and nothing was sent.
+        """
+        if self.are_in(self.project):
+            return self.project
+        if fetch is None:
+            raise UserError(
+                f"{self.project} is not on this machine, or holds other data; mount the same folder on all "
+                "machines"
+            )
+        target = scratch() / f"inputs-{self.name}"
+        return target if target.exists() else unpacked(fetch(), target)
+
+
+def scratch() -> Path:
+    """A folder of this machine and this user, for what other machines don't need."""
+    folder = Path(tempfile.gettempdir()) / f"stochca-{getpass.getuser()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def unpacked(files: Files, target: Path) -> Path:
+    """Write the files under `target`, all or nothing; several processes may do so at once."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        for name, content in files.items():
+            path = temporary / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not target.exists():  # otherwise another process was faster
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target

@@ -1,0 +1,115 @@
+"""The two pictures of a search."""
+
+from collections.abc import Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.search.records import Record
+from pipeline.search.space import prob_of
+
+BLUE, RED, GREY = "tab:blue", "tab:red", "0.45"
+
+
+def accuracy_against_prob(records: Sequence[Record], best: Record, plain: Record | None) -> Figure:
+    """Every trial with its spread over the seeds; stopped ones hollow; one per block at its mean."""
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    shown = [record for record in records if record.mean is not None and not record.problem]
+    if plain is not None and plain.mean is not None:
+        axes.axhline(plain.mean, color=GREY, linewidth=1, linestyle="--", label="plain fine-tuning (prob 0)")
+        if plain.std is not None:
+            axes.axhspan(plain.mean - plain.std, plain.mean + plain.std, color=GREY, alpha=0.12, linewidth=0)
+    for stopped, label in ((False, "ran to the end"), (True, "stopped early")):
+        group = [record for record in shown if record.stopped_early == stopped and record is not best]
+        _points(axes, group, BLUE, hollow=stopped, label=label)
+    _points(axes, [best], RED, label=f"best: {best.name}", size=9)
+    per_block = isinstance(prob_of(best.values), tuple)
+    axes.set(
+        xlabel="probability of cross-attention" + (", mean over blocks" if per_block else ""),
+        ylabel="validation accuracy",
+    )
+    if best.std is not None:
+        axes.set_title(f"mean ± standard deviation over {len(best.accuracies)} seeds", fontsize=10)
+    _finish(axes)
+    plt.close(figure)
+    return figure
+
+
+def trials_over_time(records: Sequence[Record], best: Record) -> Figure:
+    """Each trial when it came to its end, and the best up to then."""
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    done = sorted(
+        (r for r in records if r.finished_at is not None and r.mean is not None and not r.problem),
+        key=lambda record: record.finished_at or 0.0,
+    )
+    complete = [record for record in done if not record.stopped_early]
+    unit, name = (
+        (60.0, "minutes") if done[-1].finished_at and done[-1].finished_at > 180 else (1.0, "seconds")
+    )
+
+    def time(record: Record) -> float:
+        return (record.finished_at or 0.0) / unit
+
+    leaders: list[Record] = []
+    for record in complete:
+        if not leaders or (record.mean or 0.0) > (leaders[-1].mean or 0.0):
+            leaders.append(record)
+    times = [*map(time, leaders), time(done[-1])]
+    heights = [record.mean or 0.0 for record in leaders]
+    axes.step(times, [*heights, heights[-1]], where="post", color=RED, linewidth=1.2, label="best so far")
+    for stopped, label in ((False, "ran to the end"), (True, "stopped early")):
+        group = [record for record in done if record.stopped_early == stopped]
+        face = "white" if stopped else BLUE
+        xs, ys = [time(r) for r in group], [r.mean or 0.0 for r in group]
+        axes.plot(xs, ys, "o", color=BLUE, markerfacecolor=face, markersize=7, label=label)
+    for record in done:
+        axes.annotate(
+            record.name.split(",")[0].removeprefix("prob="),
+            (time(record), record.mean or 0.0),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=RED if record is best else GREY,
+        )
+    axes.set(xlabel=f"{name} of searching", ylabel="validation accuracy", xlim=(0, None))
+    axes.margins(y=0.12)
+    axes.set_title("trials as they came to their end, with their probability", fontsize=10)
+    _finish(axes)
+    plt.close(figure)
+    return figure
+
+
+def _points(
+    axes: Axes, group: Sequence[Record], colour: str, *, label: str, hollow: bool = False, size: float = 7
+) -> None:
+    if not group:
+        return
+    axes.errorbar(
+        [_across(record) for record in group],
+        [record.mean or 0.0 for record in group],
+        yerr=[record.std or 0.0 for record in group],
+        fmt="o",
+        color=colour,
+        markerfacecolor="white" if hollow else colour,
+        markersize=size,
+        elinewidth=1,
+        capsize=3,
+        alpha=0.75 if hollow else 1,
+        label=label,
+    )
+
+
+def _across(record: Record) -> float:
+    prob = prob_of(record.values)
+    return sum(prob) / len(prob) if isinstance(prob, tuple) else prob
+
+
+def _finish(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    axes.legend(fontsize=8, frameon=False)

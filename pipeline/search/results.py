@@ -1,0 +1,121 @@
+"""What a search found, in `reports/tune/`: best.yaml, trials.csv and two pictures."""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.search.plots import accuracy_against_prob, trials_over_time
+from pipeline.search.records import METRIC, Record
+from pipeline.search.space import is_plain, prob_of
+from pipeline.search.task import Task
+from pipeline.tuned import BEST
+from stochca.errors import UserError
+
+TRIALS = "trials.csv"
+BY_PROB = "accuracy_by_prob.png"
+OVER_TIME = "trials_over_time.png"
+
+
+def best_of(records: Sequence[Record]) -> Record:
+    """The best mean over the seeds, among trials that ran to the end; of equals the smaller probability.
+
+    Raises:
+        UserError: no trial ran to the end.
+    """
+    complete = [r for r in records if r.finished_at is not None and not r.stopped_early and not r.problem]
+    if not complete:
+        problem = next((record.problem for record in records if record.problem), "nothing was reported")
+        raise UserError(f"tune: no trial came to an end; the first problem was: {problem}")
+    return min(complete, key=lambda record: (-_mean(record), _average_prob(record)))
+
+
+def plain_of(records: Sequence[Record]) -> Record | None:
+    """The trial of plain fine-tuning that came to its end; the best, where the rate varied."""
+    plain = [
+        r
+        for r in records
+        if is_plain(r.values) and not r.stopped_early and not r.problem and r.mean is not None
+    ]
+    return max(plain, key=_mean) if plain else None
+
+
+def against_plain(best: Record, plain: Record | None, trials: int) -> str:
+    """In words, whether the best is beyond the noise of plain fine-tuning."""
+    if plain is None:
+        return "plain fine-tuning (prob 0) was not among the trials, so nothing is known of the gain over it"
+    if is_plain(best.values):
+        return "no probability did better than plain fine-tuning (prob 0)"
+    gain = _mean(best) - _mean(plain)
+    told = f"{gain:+.4f} over plain fine-tuning (prob 0: {_mean(plain):.4f})"
+    if best.std is None or plain.std is None:
+        return f"{told}; with a single seed nothing is known of the noise, so set tune.seeds to two or more"
+    noise = math.hypot(best.std, plain.std)
+    verdict = "beyond" if gain > noise else "within"
+    return (
+        f"{told}, {verdict} the noise: the spread of such a difference over the seeds is {noise:.4f}; "
+        f"being the best of {trials} favours it"
+    )
+
+
+def write_results(folder: Path, task: Task, records: Sequence[Record]) -> dict[str, Any]:
+    """Fill the empty `folder`; gives the contents of best.yaml.
+
+    Raises:
+        UserError: no trial ran to the end.
+    """
+    best, plain = best_of(records), plain_of(records)
+    prob = prob_of(best.values)
+    found = {
+        "prob": list(prob) if isinstance(prob, tuple) else prob,
+        **{name: value for name, value in best.values.items() if name == "lr"},
+        "validation_accuracy": {"mean": best.mean, "std": best.std, "seeds": len(best.accuracies)},
+        "against_plain": against_plain(best, plain, len(records)),
+        "trial": best.number,
+        "trials": len(records),
+        "stopped_early": sum(record.stopped_early for record in records),
+        "failed": sum(record.problem is not None for record in records),
+        "steps": task.training.steps,
+    }
+    text = yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100)
+    (folder / BEST.name).write_text(text, encoding="utf-8")
+    _write_trials(folder / TRIALS, task, records)
+    accuracy_against_prob(records, best, plain).savefig(folder / BY_PROB, dpi=150)
+    trials_over_time(records, best).savefig(folder / OVER_TIME, dpi=150)
+    return found
+
+
+def _write_trials(path: Path, task: Task, records: Sequence[Record]) -> None:
+    rows = [
+        {
+            "trial": record.number,
+            **record.values,
+            METRIC: record.mean,
+            "std": record.std,
+            **{f"{METRIC}_seed_{s}": a for s, a in zip(task.tune.seeds, record.accuracies, strict=False)},
+            "steps": record.step,
+            "stopped_early": str(record.stopped_early).lower(),
+            "seconds": round(record.seconds, 1),
+            "finished_at": round(record.finished_at or 0.0, 1),
+            "node": record.node,
+            "problem": record.problem,
+        }
+        for record in records
+    ]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, max(rows, key=len))  # a trial that never reported has no accuracies
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _mean(record: Record) -> float:
+    assert record.mean is not None
+    return record.mean
+
+
+def _average_prob(record: Record) -> float:
+    prob = prob_of(record.values)
+    return sum(prob) / len(prob) if isinstance(prob, tuple) else prob

@@ -1,0 +1,118 @@
+"""Runs a search from beginning to end, or from where it was interrupted."""
+
+import dataclasses
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import replace_folder
+from pipeline.params import Params
+from pipeline.search.children import Children
+from pipeline.search.cluster import LOCAL, beside_tune, connected
+from pipeline.search.inputs import BACKBONE
+from pipeline.search.journal import Journal
+from pipeline.search.messenger import open_mailbox
+from pipeline.search.progress import SearchProgress
+from pipeline.search.results import write_results
+from pipeline.search.space import dimensions, number_of_trials
+from pipeline.search.task import Task
+from pipeline.search.tuner import run_trials, state_folder
+from pipeline.sections import Range
+from pipeline.tracking import Terminated, flatten, git_commit, log_new_params, tracked_run
+from pipeline.tuned import BEST
+
+
+def search(task: Task, params: Params) -> None:
+    """Search, track, put the results in place, and clean up.
+
+    Raises:
+        UserError: the cluster can't be reached or can't do it; the settings don't suit the model; or no
+            trial came to an end.
+    """
+    check(task)
+    settings = task.tune
+    trials = number_of_trials(settings, task.card.blocks)
+    progress = SearchProgress(trials, task.training.steps, len(settings.seeds))
+    tags = {
+        "stage": os.environ.get("DVC_STAGE", "none"),
+        "git_commit": git_commit() or "none",
+        "backbone_sha256": task.inputs.weights_sha256,
+        "dataset_fingerprint": task.inputs.fingerprint,
+    }
+    with (
+        # Ray first: it takes SIGTERM for itself, and the run takes it back.
+        connected(settings.address, settings.resources, "tune"),
+        tracked_run(params.tracking.experiment, "search", tags, task.folder / "mlflow_run_id") as run_id,
+        _sigterm_through_ray(),
+    ):
+        log_new_params(run_id, settings_to_compare(task))
+        journal = Journal(task.folder, task.training.steps, progress, Children(run_id, settings.seeds))
+        name = f"mailbox-{task.name}"
+        with journal.reads(open_mailbox(name)):
+            results = run_trials(task, trials, name, progress)
+        records = journal.complete(results)
+        with replace_folder(BEST.parent) as folder:
+            found = write_results(folder, task, records)
+        _log_results(run_id, found, BEST.parent)
+        beside_tune(shutil.rmtree, beside_tune(state_folder, task))
+    shutil.rmtree(task.folder)
+    accuracy = found["validation_accuracy"]
+    spread = "" if accuracy["std"] is None else f" ± {accuracy['std']:.3f}"
+    progress.say(f"the best is prob {found['prob']}: {accuracy['mean']:.3f}{spread} on validation")
+    progress.say(found["against_plain"])
+
+
+@contextmanager
+def _sigterm_through_ray() -> Iterator[None]:
+    """Ray's calls turn what the handler of SIGTERM raises into a plain SystemExit; turn it back."""
+    try:
+        yield
+    except SystemExit:
+        raise Terminated(128 + signal.SIGTERM) from None
+
+
+def check(task: Task) -> None:
+    """Find what would stop every trial, before any work.
+
+    Raises:
+        UserError: as `stochca.training.check_settings`.
+    """
+    import torch
+
+    from stochca.backbones import load_backbone
+    from stochca.devices import default_device
+    from stochca.loaders import Preprocessing
+    from stochca.training import check_settings
+
+    card, training = task.card, task.training
+    device = default_device() if task.tune.resources.gpu else torch.device("cpu")
+    if task.tune.address != LOCAL:  # what this machine computes in says nothing about the others
+        training = dataclasses.replace(training, precision="auto")
+    spaces = dimensions(task.tune, card.blocks)
+    values = {name: space.low if isinstance(space, Range) else space[0] for name, space in spaces.items()}
+    student = load_backbone(BACKBONE, num_classes=2, drop_path=training.drop_path)
+    preprocessing = Preprocessing(card.image_size, card.mean, card.std, card.interpolation)
+    check_settings(student, task.method(values), training, preprocessing, device)
+
+
+def settings_to_compare(task: Task) -> dict[str, Any]:
+    """What searches are compared by in MLflow's UI."""
+    return {
+        "backbone": task.card.architecture,
+        "image_size": task.card.image_size,
+        **flatten(task.tune.model_dump(mode="json", exclude={"training"}), "tune."),
+        **flatten(dataclasses.asdict(task.training), "training."),
+    }
+
+
+def _log_results(run_id: str, found: dict[str, Any], folder: Path) -> None:
+    import mlflow
+
+    accuracy = found["validation_accuracy"]
+    metrics = {"best_validation_accuracy": accuracy["mean"], "best_validation_accuracy_std": accuracy["std"]}
+    mlflow.log_metrics({key: value for key, value in metrics.items() if value is not None}, run_id=run_id)
+    mlflow.log_artifacts(str(folder), run_id=run_id)

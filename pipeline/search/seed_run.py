@@ -1,0 +1,106 @@
+"""One training run that is driven from rung to rung, with a pause at each."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import torch
+
+from pipeline.files import write_json
+from stochca.backbones import load_backbone
+from stochca.callbacks import Callback, JsonLines, read_events
+from stochca.checkpoint import CHECKPOINT, PREVIOUS
+from stochca.loaders import Images, Preprocessing
+from stochca.methods import Method
+from stochca.settings import Training
+from stochca.training import fit
+
+LOG = "log.jsonl"
+
+
+class Paused(Exception):
+    """The rung is reached; the checkpoint is on disk."""
+
+
+class PauseAt(Callback):
+    """Ends `fit` at a step, once its checkpoint is written; the next `fit` in that folder continues."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_start(self, first_step: int, steps: int) -> None:
+        if first_step >= self.step:  # killed between its checkpoint and its record
+            raise Paused
+
+    def on_checkpoint(self, path: Path, step: int) -> None:
+        if step >= self.step:
+            raise Paused
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where a run stands at a rung."""
+
+    accuracy: float  # on validation: the best so far; at the end, of the selected weights
+    seconds: float  # of training since the rung before
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """A training run of one seed. What it reached at a rung is kept in its folder and not trained again."""
+
+    folder: Path
+    backbone: Path
+    classes: int
+    train: Images
+    validation: Images
+    preprocessing: Preprocessing
+    method: Method
+    settings: Training
+    seed: int
+    device: torch.device
+
+    def advance(self, step: int) -> Reached:
+        """Train until `step`; from the last checkpoint, where there is one.
+
+        Raises:
+            UserError: training diverged, or the device does not suit the settings.
+        """
+        record = self.folder / f"step-{step}.json"
+        if not record.exists():
+            write_json(record, vars(self._train(step)))
+        return Reached(**json.loads(record.read_text()))
+
+    def _train(self, step: int) -> Reached:
+        started = monotonic()
+        student = load_backbone(
+            self.backbone, num_classes=self.classes, drop_path=self.settings.drop_path, seed=self.seed
+        )
+        log = self.folder / LOG
+        last = step == self.settings.steps
+        try:
+            fitted = fit(
+                student,
+                self.train,
+                self.validation,
+                method=self.method,
+                settings=self.settings,
+                preprocessing=self.preprocessing,
+                seed=self.seed,
+                work_folder=self.folder,
+                callbacks=[JsonLines(log), *([] if last else [PauseAt(step)])],
+                device=self.device,
+            )
+            accuracy = fitted.validation.accuracy
+        except Paused:
+            looks = [
+                event for event in read_events(log) if event["event"] == "eval" and event["step"] <= step
+            ]
+            accuracy = max(look["accuracy"] for look in looks)
+        return Reached(accuracy, monotonic() - started)
+
+    def discard_checkpoints(self) -> None:
+        """Free the disk; what was reached stays on record."""
+        for name in (CHECKPOINT, PREVIOUS):
+            (self.folder / name).unlink(missing_ok=True)

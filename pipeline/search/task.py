@@ -1,0 +1,100 @@
+"""What every trial of a search is asked to do, and the name that the search is found again by."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.params import Params
+from pipeline.search.inputs import BACKBONE, Inputs
+from pipeline.search.space import Values, prob_of
+from pipeline.sections import Tune
+from stochca.methods import Method, StochasticCrossAttention
+from stochca.settings import Training
+
+if TYPE_CHECKING:
+    from stochca.backbones import BackboneCard
+
+WORK = Path("work/tune")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all trials of a search share."""
+
+    tune: Tune
+    training: Training
+    inputs: Inputs
+    card: "BackboneCard"
+    name: str  # of the search: a hash of all that decides it
+
+    @property
+    def folder(self) -> Path:
+        """Where the search keeps its state until it is done; absolute, as Ray wants it."""
+        return self.inputs.project / WORK / self.name
+
+    @property
+    def rungs(self) -> list[int]:
+        """The steps after which trials are compared; the last is the end of training."""
+        rungs, step = [], self.tune.grace_steps
+        while step < self.training.steps:
+            rungs.append(step)
+            step *= self.tune.reduction
+        return [*rungs, self.training.steps]
+
+    def method(self, values: Values) -> Method:
+        return dataclasses.replace(self.tune.method, attention=StochasticCrossAttention(prob=prob_of(values)))
+
+    def settings(self, values: Values) -> Training:
+        """Training settings of a trial: checkpoints and looks at validation fall on the rungs."""
+        grace, looks = self.tune.grace_steps, self.training.eval_every
+        return dataclasses.replace(
+            self.training,
+            checkpoint_every=grace,
+            eval_every=looks if grace % looks == 0 else grace,
+            workers=_workers(self.training, self.tune.resources.cpu),
+            lr=values.get("lr", self.training.lr),
+        )
+
+
+def _workers(training: Training, cpus: float) -> int:
+    """Loader processes within the trial's share of the machine."""
+    if training.workers != "auto":
+        return int(training.workers)
+    return 0 if cpus <= 2 else min(8, int(cpus) - 1)
+
+
+def plan(params: Params) -> Task:
+    """The search that params.yaml asks for, on the data that is there.
+
+    Raises:
+        UserError: the backbone or the prepared images are missing or damaged.
+    """
+    from pipeline.prepared import load_prepared
+    from stochca.backbones import CARD_FILE, BackboneCard
+
+    card = BackboneCard.from_file(BACKBONE / CARD_FILE)
+    fingerprint = load_prepared().fingerprint
+    training = params.training_with(params.tune.training)
+    decides = {
+        "tune": params.tune.model_dump(exclude={"address"}),
+        "training": dataclasses.asdict(training),
+        "backbone": card.to_dict(),
+        "dataset": fingerprint,
+        "code": _code(),
+    }
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    inputs = Inputs(Path.cwd(), card.weights_sha256, fingerprint)
+    return Task(params.tune, training, inputs, card, digest[:16])
+
+
+def _code() -> str:
+    """A hash of the library and of the search itself."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for folder in (here.parent.parent / "stochca", here):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,24 @@
+"""Stage `tune`: searches the probability of cross-attention, on the validation split alone.
+
+python -m pipeline.tune
+
+The search keeps its state in work/tune/ until it is done, because DVC deletes a stage's outputs before
+it runs; interrupted and started again, it goes on.
+"""
+
+from pipeline.boundary import run
+from pipeline.params import load_params
+from pipeline.search.task import plan
+
+
+def main() -> None:
+    params = load_params()
+    task = plan(params)
+    # Heavy, and not needed to find a mistake in params.yaml.
+    from pipeline.search.run import search
+
+    search(task, params)
+
+
+if __name__ == "__main__":
+    run(main)

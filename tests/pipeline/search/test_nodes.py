@@ -1,0 +1,145 @@
+"""Real clusters of two Ray nodes on this machine, which is as close to two machines as one gets."""
+
+import csv
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.pipeline.search.small_project import environment, run_search, start_search, write_project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Two nodes of one CPU each."""
+    cluster = Cluster()
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, object_store_memory=200 << 20)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def trials(folder: Path) -> list[dict[str, str]]:
+    with (folder / "reports" / "tune" / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    """The trials that have come to their end, as the search's clock has them."""
+    for clock in folder.glob("work/tune/*/clock.json"):
+        return json.loads(clock.read_text())["finished"]
+    return {}
+
+
+def test_both_nodes_of_a_cluster_are_used(cluster: Cluster, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    write_project(folder, {"seeds": [0], "address": cluster.address})
+    output = run_search(folder)
+    assert len({trial["node"] for trial in trials(folder)}) == 2, output
+    assert [trial["trial"] for trial in trials(folder)] == ["1", "2", "3", "4"]
+
+
+def test_a_lost_node_costs_no_finished_trial(cluster: Cluster, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    write_project(folder, {"seeds": [0], "trials": 5, "address": cluster.address})
+    process = start_search(folder)
+    while len(before := finished(folder)) < 2:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    worker = next(node for node in cluster.list_all_nodes() if not node.is_head())
+    cluster.remove_node(worker, allow_graceful=False)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    found = trials(folder)
+    assert [trial["trial"] for trial in found] == ["1", "2", "3", "4", "5"]
+    assert {trial["problem"] for trial in found} == {""}
+    times = {round(at, 1) for at in before.values()}
+    assert times <= {float(trial["finished_at"]) for trial in found}  # they finished once, before the loss
+
+
+def free_ports(number: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(number)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture
+def there() -> Iterator[Path]:
+    """A temporary folder whose path is short, as Ray's sockets need it."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, there: Path) -> Iterator[str]:
+    """The ``ray://`` address of a cluster that sees neither this project's code nor its data."""
+    port, client_port = free_ports(2)
+    hidden = tmp_path / "project"
+    hidden.mkdir()
+    start = (
+        f"{Path(sys.executable).parent / 'ray'} start --head --block --num-cpus=1 --port={port} "
+        f"--ray-client-server-port={client_port} --include-dashboard=false --disable-usage-stats "
+        f"--temp-dir={there}"
+    )
+    command = ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none {hidden} && exec {start}"]
+    if subprocess.run([*command[:-1], f"mount -t tmpfs none {hidden}"], capture_output=True).returncode:
+        pytest.skip("only root may hide a folder from a process")
+    without_code = {
+        name: value for name, value in environment(TMPDIR=str(there)).items() if name != "PYTHONPATH"
+    }
+    with (there / "head.log").open("w") as log:
+        head = subprocess.Popen(
+            command, cwd=there, env=without_code, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        wait_for(client_port)
+        yield f"ray://127.0.0.1:{client_port}"
+    finally:
+        started = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
+        for one in started:
+            one.kill()
+        psutil.wait_procs(started, timeout=30)
+
+
+def test_a_cluster_elsewhere_gets_the_code_and_the_data(elsewhere: str, there: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    folder.rmdir()
+    write_project(folder, {"seeds": [0], "trials": 3, "address": elsewhere})
+    output = run_search(folder, timeout=400)
+    assert [trial["trial"] for trial in trials(folder)] == ["1", "2", "3"], output
+    assert "tune: trial 1 of 3, prob 0: step 2 of 8" in output
+    assert {trial["problem"] for trial in trials(folder)} == {""}
+    (unpacked,) = there.glob("stochca-*/inputs-*")
+    sent = {path.relative_to(unpacked) for path in unpacked.rglob("*") if path.is_file()}
+    assert sent == {path.relative_to(folder) for path in (folder / "data").rglob("*") if path.is_file()}
+    left = [path.name for path in unpacked.parent.iterdir()]
+    assert left == [unpacked.name]  # the data stays for the next search, nothing of this one
+
+
+def wait_for(port: int) -> None:
+    for _ in range(600):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"nothing listens on port {port}")

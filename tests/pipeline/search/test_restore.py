@@ -1,0 +1,91 @@
+"""A search that is interrupted three times, in three ways, and comes to its end all the same."""
+
+import csv
+import os
+import signal
+import sqlite3
+import time
+from pathlib import Path
+from subprocess import Popen
+
+import psutil
+import pytest
+
+from tests.pipeline.search.small_project import STEPS, run_search, start_search, write_project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+Records = dict[Path, int]  # when what a seed reached at a rung was written
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
+
+
+def records(folder: Path) -> Records:
+    found = folder.glob("work/tune/*/trials/*/seed-*/step-*.json")
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+def statuses(folder: Path) -> dict[str, list[str]]:
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        rows = database.execute("select name, status from runs order by name").fetchall()
+    return {name: [status for other, status in rows if other == name] for name, _ in rows}
+
+
+def interrupt_after(new: int, process: Popen[str], folder: Path, before: Records, number: int) -> str:
+    """Send a signal once there are `new` more records; nothing on record may have been trained again."""
+    while len(now := records(folder)) < len(before) + new:
+        assert process.poll() is None, f"ended before it could be interrupted:\n{process.communicate()[0]}"
+        assert {path: now.get(path) for path in before} == before
+        time.sleep(0.02)
+    started = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=120)
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert alive == [], "processes of Ray outlive the search"
+    return output
+
+
+def test_interrupted_searches_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    write_project(folder, {"trials": 4, "seeds": [0, 1], "concurrent": 1})
+    kept: Records = {}
+    # A trial that runs to its end has six records: three rungs of two seeds. One that is stopped has two.
+    for number, new in ((signal.SIGINT, 7), (signal.SIGTERM, 2), (signal.SIGKILL, 2)):
+        process = start_search(folder)
+        output = interrupt_after(new, process, folder, kept, number)
+        assert process.returncode == CODES[number], output
+        assert "Traceback" not in output
+        assert not (folder / "reports").exists()
+        if number != signal.SIGKILL:
+            found = statuses(folder)
+            assert found.pop("search") == ["KILLED"]
+            assert {status for each in found.values() for status in each} <= {"KILLED", "FINISHED"}
+            assert ["FINISHED"] in found.values()
+        kept = records(folder)
+        assert ("continues the search" in output) == (number != signal.SIGINT)
+
+    output = run_search(folder)
+    assert "continues the search" in output
+    with (folder / "reports" / "tune" / "trials.csv").open() as file:
+        trials = list(csv.DictReader(file))
+    assert [trial["trial"] for trial in trials] == ["1", "2", "3", "4"]
+    assert [trial["prob"] for trial in trials[:2]] == ["0.0", "0.1"]
+    assert len({trial["prob"] for trial in trials}) == 4  # Optuna remembers what it has drawn
+    assert trials[0]["steps"] == str(STEPS)
+    found = statuses(folder)
+    assert len(found) == 1 + 4
+    assert {tuple(status) for status in found.values()} == {("FINISHED",)}  # each run once
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        query = "select run_uuid, step from metrics where key = 'validation_accuracy'"
+        points = database.execute(query).fetchall()
+    assert len(points) == len(set(points))
+    assert list((folder / "work" / "tune").iterdir()) == []
+
+
+def test_another_search_starts_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    write_project(folder, {"trials": 2, "seeds": [0], "concurrent": 1})
+    interrupt_after(1, start_search(folder), folder, {}, signal.SIGKILL)
+    (interrupted,) = (folder / "work" / "tune").iterdir()
+    path = folder / "params.yaml"
+    path.write_text(path.read_text().replace("sampler_seed: 0", "sampler_seed: 1"))
+    assert "continues the search" not in run_search(folder)
+    assert list((folder / "work" / "tune").iterdir()) == [interrupted]
