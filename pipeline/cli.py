@@ -90,6 +90,19 @@ def export(
     typer.echo(export_model(model, to.value, output))
 
 
+@app.command()
+def sync() -> None:
+    """Send MLflow what it lacks of runs that lost it.
+
+    Such runs wait in work/unsynced. MLFLOW_TRACKING_URI says where the server is now;
+    without it, it is where the run was. Interrupt and repeat it as you like.
+    """
+    from pipeline.unsynced import sync as send_all
+
+    for line in send_all():
+        typer.echo(line)
+
+
 def main() -> None:
     boundary.run(app)
 

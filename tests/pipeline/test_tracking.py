@@ -10,10 +10,12 @@ from typing import Any
 
 import mlflow
 import pytest
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from pipeline.tracking import MlflowCallback, connect, flatten, log_new_params, tracked_run
+from pipeline.outbox import Outbox
+from pipeline.tracked_run import tracked_run
+from pipeline.tracking import connect, flatten
+from pipeline.tracking_callback import MlflowCallback
 from stochca.callbacks import EvalEvent, StepEvent
 from stochca.errors import UserError
 
@@ -41,22 +43,22 @@ def status(run_id: str) -> str:
 
 
 def test_runs_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with tracked_run("trial", "a", {"stage": "x"}, tmp_path / "id") as run_id:
-        uri = MlflowClient().get_run(run_id).info.artifact_uri
+    with tracked_run("trial", "a", {"stage": "x"}, tmp_path / "id") as run:
+        uri = MlflowClient().get_run(run.run_id).info.artifact_uri
     assert uri.startswith(tmp_path.as_uri())
     monkeypatch.chdir("/")
-    run = MlflowClient().get_run(run_id)
-    assert (run.info.run_name, run.info.status, run.data.tags["stage"]) == ("a", "FINISHED", "x")
+    found = MlflowClient().get_run(run.run_id)
+    assert (found.info.run_name, found.info.status, found.data.tags["stage"]) == ("a", "FINISHED", "x")
 
 
 def test_a_failed_run_says_so_and_is_continued_by_the_next(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), tracked_run("trial", "a", {}, tmp_path / "id") as first:
         raise RuntimeError
-    assert status(first) == "FAILED"
+    assert status(first.run_id) == "FAILED"
     with tracked_run("trial", "a", {}, tmp_path / "id") as second:
-        assert status(second) == "RUNNING"
-    assert second == first
-    assert status(first) == "FINISHED"
+        assert status(second.run_id) == "RUNNING"
+    assert second.run_id == first.run_id
+    assert status(first.run_id) == "FINISHED"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -155,10 +157,10 @@ def test_a_second_signal_does_not_disturb_the_unwinding(tmp_path: Path, outer_si
 def test_a_run_that_was_deleted_is_not_continued(tmp_path: Path) -> None:
     with tracked_run("trial", "a", {}, tmp_path / "id") as first:
         pass
-    MlflowClient().delete_run(first)
+    MlflowClient().delete_run(first.run_id)
     with tracked_run("trial", "a", {}, tmp_path / "id") as second:
         pass
-    assert second != first
+    assert second.run_id != first.run_id
 
 
 def test_the_experiment_is_made_once() -> None:
@@ -216,9 +218,9 @@ def test_an_experiment_that_was_deleted() -> None:
 
 def test_a_continued_run_keeps_its_params(tmp_path: Path) -> None:
     for values in ({"a": 1, "b": "x"}, {"a": 2, "c": None}, {}):
-        with tracked_run("trial", "a", {}, tmp_path / "id") as run_id:
-            log_new_params(run_id, values)
-    assert MlflowClient().get_run(run_id).data.params == {"a": "1", "b": "x", "c": "None"}
+        with tracked_run("trial", "a", {}, tmp_path / "id") as run:
+            run.add_params(values)
+    assert MlflowClient().get_run(run.run_id).data.params == {"a": "1", "b": "x", "c": "None"}
 
 
 def step(number: int) -> StepEvent:
@@ -226,34 +228,19 @@ def step(number: int) -> StepEvent:
 
 
 def test_steps_that_are_repeated_after_a_kill_are_logged_once(tmp_path: Path) -> None:
-    with tracked_run("trial", "a", {}, tmp_path / "id") as run_id:
+    with tracked_run("trial", "a", {}, tmp_path / "id") as run:
         for steps in (range(1, 6), range(4, 8)):  # killed after 5, continued from the checkpoint at 3
-            callback = MlflowCallback(run_id)
+            callback = MlflowCallback(Outbox.of_run(run.run_id, "a"))
             for number in steps:
                 callback.on_step(step(number))
                 if number % 3 == 0 or number == 5:
                     callback.on_eval(EvalEvent(number, 9, loss=2.0, accuracy=0.5, is_best=True))
             callback.on_end()
     client = MlflowClient()
-    losses = client.get_metric_history(run_id, "train_loss")
+    losses = client.get_metric_history(run.run_id, "train_loss")
     assert sorted(point.step for point in losses) == [1, 2, 3, 4, 5, 6, 7]
     assert all(point.value == pytest.approx(1 / point.step) for point in losses)
-    assert sorted(p.step for p in client.get_metric_history(run_id, "validation_accuracy")) == [3, 5, 6]
-
-
-def test_the_end_is_safe_before_the_start_and_without_a_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def gone(*arguments: Any, **options: Any) -> None:
-        raise MlflowException("the server has gone")
-
-    with tracked_run("trial", "a", {}, tmp_path / "id") as run_id:
-        callback = MlflowCallback(run_id)
-        callback.on_end()
-        callback.on_step(step(1))
-        monkeypatch.setattr(callback.client, "log_batch", gone)
-        callback.on_end()
-    assert "the server has gone" in caplog.text
+    assert sorted(p.step for p in client.get_metric_history(run.run_id, "validation_accuracy")) == [3, 5, 6]
 
 
 def test_nested_settings_have_dotted_names() -> None:
