@@ -31,6 +31,7 @@ def log_model(folder: Path, example: np.ndarray, run_id: str) -> None:
         if logged.status == LoggedModelStatus.READY:
             return
         client.delete_logged_model(logged.model_id)  # its upload was interrupted
+    mlflow.set_experiment(experiment_id=run.info.experiment_id)  # else a run that has ended gets it in another
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),

@@ -129,7 +129,7 @@ def test_a_run_outlives_its_server_and_is_synchronised_later(
 def test_synchronising_can_be_killed_at_any_time(server: Server, tmp_path: Path) -> None:
     run_id = finish_without_server(server, tmp_path)
     server.start()
-    for after in (0.5, 1.0, 1.5, 2.0, 2.5, 3.0):
+    for after in (0.5, 1.5, 2.5, 3.5):
         process = subprocess.Popen(
             [sys.executable, "-c", "import pipeline.unsynced as u; print(1, flush=True); print(*u.sync())"],
             env={**os.environ, "PYTHONPATH": str(Path(outbox_module.__file__).parents[1])},
