@@ -17,6 +17,8 @@ from pipeline import pictures
 from pipeline.files import replace_folder, write_json
 from pipeline.outbox import Outbox
 from pipeline.prepared import Prepared
+from pipeline.seen_images import FILE as SEEN_IMAGES
+from pipeline.seen_images import write_seen
 from pipeline.statistics import calibration_error, macro_f1
 from pipeline.trained import save_trained
 from stochca._typing import TimmModule
@@ -118,6 +120,7 @@ class Outcome:
             write_json(folder / "run.json", self.description)
             write_curves(folder / "curves.csv", events)
             self.predictions().to_parquet(folder / "predictions.parquet")
+            write_seen(folder / SEEN_IMAGES, self.prepared)
         write_json(METRICS / f"{self.job.name}.json", self.metrics)
 
     def predictions(self) -> pd.DataFrame:

@@ -31,16 +31,20 @@ def log_model(folder: Path, example: np.ndarray, run_id: str) -> None:
         if logged.status == LoggedModelStatus.READY:
             return
         client.delete_logged_model(logged.model_id)  # its upload was interrupted
-    mlflow.set_experiment(experiment_id=run.info.experiment_id)  # else a run that has ended gets it in another
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
+    )
+    # Made here, because MLflow would put the model of a run that is not active into another experiment.
+    logged = client.create_logged_model(
+        run.info.experiment_id, NAME, source_run_id=run_id, params=run.data.params
     )
     Model.log(
         artifact_path=None,
         name=NAME,
         flavor=mlflow.pyfunc,
         run_id=run_id,
+        model_id=logged.model_id,
         python_model=str(Path(__file__).with_name("served_model.py")),
         artifacts={"model": str(folder)},
         signature=signature,

@@ -23,16 +23,18 @@ def sync() -> Iterator[str]:
         UserError: a server does not answer or has no such run, or a folder is damaged.
     """
     waiting = sorted(file.parent for file in UNSYNCED.glob(f"*/{RUN}"))
-    yield from map(_sync, waiting)
+    moved = os.environ.get("MLFLOW_TRACKING_URI")  # MLflow sets it to whichever it is pointed at
+    for folder in waiting:
+        yield _sync(folder, moved)
     if not waiting:
         yield f"Nothing waits in {UNSYNCED}: MLflow has everything"
 
 
-def _sync(folder: Path) -> str:
+def _sync(folder: Path, moved: str | None) -> str:
     quiet()
     try:
         run = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        run_id, uri = run["run_id"], os.environ.get("MLFLOW_TRACKING_URI") or run["tracking_uri"]
+        run_id, uri = run["run_id"], moved or run["tracking_uri"]
         mlflow.set_tracking_uri(uri)
         outbox = Outbox(folder, run_id)
     except (OSError, ValueError, KeyError, TypeError) as error:

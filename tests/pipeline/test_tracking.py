@@ -76,34 +76,72 @@ def test_a_signal_ends_the_run_as_killed(number: int, tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_ctrl_c_reaches_a_run_that_started_with_it_ignored(tmp_path: Path) -> None:
+    """As shells start jobs in the background."""
+
+    def train() -> None:
+        with tracked_run("trial", "a", {}, tmp_path / "id"):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(20)
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert status((tmp_path / "id").read_text()) == "KILLED"
+
+
+def test_an_error_that_a_signal_caused_ends_as_the_signal(tmp_path: Path) -> None:
+    """Ctrl-C ends the worker processes too, and their end may be noticed before the signal is."""
+
+    def train() -> None:
+        with tracked_run("trial", "a", {}, tmp_path / "id"):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                raise RuntimeError("a worker exited unexpectedly")
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert status((tmp_path / "id").read_text()) == "KILLED"
+
+
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGINT])
+def number(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
 @pytest.fixture
-def outer_sigterms() -> Iterator[list[int]]:
+def outer_signals(number: int) -> Iterator[list[int]]:
     """Signals that reach the handler outside of the run; without one they would end the tests."""
     arrived: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: arrived.append(number))
+    before = signal.signal(number, lambda number, frame: arrived.append(number))
     yield arrived
-    signal.signal(signal.SIGTERM, before)
+    signal.signal(number, before)
 
 
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
+ENDS: Any = (SystemExit, KeyboardInterrupt)
 
 
 def test_a_signal_while_the_run_starts_waits_until_its_id_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outer_sigterms: list[int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outer_signals: list[int], number: int
 ) -> None:
     start_run: Callable[..., Any] = mlflow.start_run
 
     def interrupted(**options: Any) -> Any:
         run = start_run(**options)
-        terminate()
+        os.kill(os.getpid(), number)
         return run
 
     monkeypatch.setattr(mlflow, "start_run", interrupted)
     entered = False
-    with pytest.raises(SystemExit) as exit, tracked_run("trial", "a", {}, tmp_path / "work" / "id"):
+    with pytest.raises(ENDS) as end, tracked_run("trial", "a", {}, tmp_path / "work" / "id"):
         entered = True
-    assert (exit.value.code, entered, outer_sigterms) == (143, False, [])
+    assert end.type is KeyboardInterrupt or end.value.code == 143
+    assert (entered, outer_signals) == (False, [])
     assert status((tmp_path / "work" / "id").read_text()) == "KILLED"
     assert mlflow.active_run() is None
 
@@ -114,12 +152,13 @@ def test_a_signal_while_the_run_ends_waits_until_it_has_ended(
     expected: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    outer_sigterms: list[int],
+    outer_signals: list[int],
+    number: int,
 ) -> None:
     end_run: Callable[..., Any] = mlflow.end_run
 
     def interrupted(*arguments: Any) -> None:
-        terminate()
+        os.kill(os.getpid(), number)
         end_run(*arguments)
 
     monkeypatch.setattr(mlflow, "end_run", interrupted)
@@ -129,26 +168,28 @@ def test_a_signal_while_the_run_ends_waits_until_it_has_ended(
             if error:
                 raise error
 
-    with pytest.raises(error or SystemExit):
+    with pytest.raises(error or ENDS):
         train()
-    assert (status((tmp_path / "id").read_text()), outer_sigterms) == (expected, [])
-    terminate()
-    assert outer_sigterms == [signal.SIGTERM]  # the handler from before is back
+    assert (status((tmp_path / "id").read_text()), outer_signals) == (expected, [])
+    os.kill(os.getpid(), number)
+    assert outer_signals == [number]  # the handler from before is back
 
 
-def test_a_second_signal_does_not_disturb_the_unwinding(tmp_path: Path, outer_sigterms: list[int]) -> None:
+def test_a_second_signal_does_not_disturb_the_unwinding(
+    tmp_path: Path, outer_signals: list[int], number: int
+) -> None:
     unwound = False
 
     def train() -> None:
         nonlocal unwound
         with tracked_run("trial", "a", {}, tmp_path / "id"):
             try:
-                terminate()
+                os.kill(os.getpid(), number)
             finally:
-                terminate()
+                os.kill(os.getpid(), number)
                 unwound = True
 
-    with pytest.raises(SystemExit):
+    with pytest.raises(ENDS):
         train()
     assert unwound
     assert status((tmp_path / "id").read_text()) == "KILLED"
