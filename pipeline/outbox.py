@@ -48,7 +48,7 @@ class Outbox:
     @classmethod
     def of_run(cls, run_id: str, name: str) -> "Outbox":
         """The outbox of a run that starts or goes on, with what an interrupted process has left in it."""
-        outbox = cls(UNSYNCED / f"{name}-{run_id[:8]}", run_id)
+        outbox = cls(folder_of(run_id, name), run_id)
         if outbox.folder.exists():
             outbox._keep(status=None, end_time=None)
         return outbox
@@ -113,8 +113,9 @@ class Outbox:
         with patience(WHILE_TRAINING):
             self._deliver_params_and_tags()
             self._deliver_metrics()
-        if not self.folder.exists():
-            return
+            if not self.folder.exists():
+                return
+            self.client.get_run(self.run_id)  # found out here, a server that hangs costs no long time-outs
         with patience(UPLOADS):
             if (files := self.folder / "artifacts").exists():
                 self.client.log_artifacts(self.run_id, str(files))
@@ -201,6 +202,11 @@ class Outbox:
     def _made(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+
+def folder_of(run_id: str, name: str) -> Path:
+    """Where an outbox is: by the name, to be recognised, and by the run, for a name may be trained again."""
+    return UNSYNCED / f"{name}-{run_id[:8]}"
 
 
 def _read_metrics(path: Path) -> list[Metric]:

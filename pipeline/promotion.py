@@ -26,7 +26,6 @@ from stochca.devices import default_device
 from stochca.errors import UserError
 from stochca.evaluation import predict
 
-__all__ = ["Contender", "Decision", "decide", "promote"]
 BACKBONE = Path("data/backbone/card.json")
 
 
@@ -99,9 +98,9 @@ def decide(
         )
     test = prepared.images("test")
     fair = ~(was_seen(test, champion.seen) | was_seen(test, challenger.seen))
-    left_out = f"; {(~fair).sum()} that a model had been trained or selected on were left out" * (
-        not fair.all()
-    )
+    left_out = f"; {(~fair).sum()} that a model had seen in training or validation were left out"
+    if fair.all():
+        left_out = ""
     if not fair.any():
         return Decision(
             False,

@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipeline.model_address import contents, registry, registry_errors
-from pipeline.outbox import UNSYNCED
+from pipeline.outbox import folder_of
 from pipeline.results import RESULTS, Run
 from pipeline.served import logged_models
 from stochca.errors import UserError
@@ -24,7 +24,7 @@ def register(client: MlflowClient, name: str, run: Run) -> ModelVersion:
         UserError: MLflow has no such run, or no model of it.
     """
     run_id = run.description["mlflow_run_id"]
-    if (waiting := UNSYNCED / f"{run.name}-{run_id[:8]}").exists():
+    if (waiting := folder_of(run_id, run.name)).exists():
         raise UserError(
             f"MLflow lacks a part of {RESULTS / run.name}, which is in {waiting}; run: stochca sync"
         )

@@ -273,7 +273,7 @@ def test_test_images_that_the_champion_was_trained_on_are_left_out(
     assert (decision.test_images, decision.left_out) == (60, 3)
     assert decision.difference is not None
     assert decision.difference.mean == pytest.approx(17 / 60)
-    assert "on 60 images; 3 that a model had seen in training were left out;" in decision.reason
+    assert "on 60 images; 3 that a model had seen in training or validation were left out;" in decision.reason
 
     everything = hashes_of(test).ravel()
     decision = decide(contender([], 2, NOTHING), contender(["blue"], 1, everything), prepared, COMPARE)
