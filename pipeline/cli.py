@@ -1,4 +1,4 @@
-"""The command line: `stochca check`, `stochca predict`, `stochca export`.
+"""The command line: `stochca --help` lists its commands.
 
 Nothing heavy is imported before a command needs it, so that help comes at once.
 """
@@ -26,7 +26,12 @@ class Format(StrEnum):
 
 
 ModelFolder = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A trained model: a folder such as models/stochca-all-0.")
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="A trained model: a folder such as models/stochca-all-0, or in MLflow's registry "
+        "models:/NAME@ALIAS or models:/NAME/VERSION.",
+    ),
 ]
 
 
@@ -60,6 +65,7 @@ def predict(
     Examples:
       stochca predict models/stochca-all-0 photo.jpg
       stochca predict models/stochca-all-0 photos/ --top 1 --json > classes.json
+      stochca predict models:/stochca@champion photo.jpg
     """
     from pipeline.predict import predict_images, show
 
@@ -84,10 +90,52 @@ def export(
     Examples:
       stochca export models/stochca-all-0 --to timm  # models/stochca-all-0-timm/
       stochca export models/stochca-all-0 --to onnx --output classifier.onnx
+      stochca export models:/stochca/3 --to timm  # stochca-3-timm/
     """
     from pipeline.export import export_model
 
     typer.echo(export_model(model, to.value, output))
+
+
+@app.command()
+def promote() -> None:
+    """Compare the best model with the champion; promote it if it is better.
+
+    The best on validation becomes a version of the registered model promotion.model and challenges
+    the champion on today's test images. The alias champion moves to it only if it is better beyond
+    noise.
+    """
+    from pipeline.promote import main
+
+    main()
+
+
+@app.command()
+def rollback(
+    to: Annotated[
+        int | None, typer.Option(metavar="VERSION", help="The version; the default is the one before.")
+    ] = None,
+) -> None:
+    """Make the previous champion of the registry the champion again."""
+    from pipeline.params import load_params
+
+    params = load_params()
+    from pipeline.registry import rollback as roll_back
+
+    typer.echo(f"{roll_back(params.promotion.model, None if to is None else str(to))}.")
+
+
+@app.command()
+def sync() -> None:
+    """Send MLflow what it lacks of runs that lost it.
+
+    Such runs wait in work/unsynced. MLFLOW_TRACKING_URI says where the server is now;
+    without it, it is where the run was. Interrupt and repeat it as you like.
+    """
+    from pipeline.unsynced import sync as send_all
+
+    for line in send_all():
+        typer.echo(line)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 python -m pipeline.compare
 """
 
+import logging
 from pathlib import Path
 
 from pipeline import boundary
@@ -13,18 +14,26 @@ from pipeline.prepared import load_prepared
 from pipeline.report import build_page
 from pipeline.results import check_same_inputs, read_runs
 from pipeline.tables import write_comparison, write_plots, write_summary
-from pipeline.tracking import log_groups
+from pipeline.tracking_errors import reason_of
+from pipeline.tracking_groups import log_groups
 from pipeline.wording import headline
 from stochca.backbones import BackboneCard
 
 REPORTS = Path("reports")
 BACKBONE = Path("data/backbone/card.json")
+logger = logging.getLogger(__name__)
 
 
 def main() -> None:
     params = load_params()
     rows, files = compare(params)
-    log_groups(params, rows, files)
+    try:
+        log_groups(params, rows, files)
+    except Exception as error:  # MLflow's own, a database's, that of a store of files: the page is there
+        logger.warning(
+            "MLflow was not told of the comparison: %s; for that run again: python -m pipeline.compare",
+            reason_of(error),
+        )
 
 
 def compare(params: Params) -> tuple[list[Row], list[Path]]:

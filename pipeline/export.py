@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.files import replace_file, replace_folder
+from pipeline.model_address import open_model
 from pipeline.prepared import load_prepared
-from pipeline.trained import TrainedModel, load_trained
+from pipeline.trained import TrainedModel
 from stochca.errors import UserError
 
 IMAGES = 16  # that the exported model is checked on
@@ -29,10 +30,12 @@ def export_model(model: Path, to: str, output: Path | None) -> str:
     """Write a trained model as ``timm`` (a folder) or ``onnx`` (a file), whole or not at all.
 
     Args:
-        model: a folder that `pipeline.trained.load_trained` reads; nothing is written into it.
+        model: a folder, in which nothing is written, or an address of the registry; see
+            `pipeline.model_address`.
         to: timm or onnx.
-        output: where to write; None: beside the model, as NAME-timm or NAME.onnx. What an earlier
-            export left there is replaced.
+        output: where to write; None: beside the model, as NAME-timm or NAME.onnx, and here as
+            NAME-VERSION-timm or NAME-VERSION.onnx for an address. What an earlier export left there is
+            replaced.
 
     Returns:
         A sentence: what was written, and how close its logits are to the original's on which images.
@@ -44,9 +47,9 @@ def export_model(model: Path, to: str, output: Path | None) -> str:
     if to not in EXPORTERS:
         raise UserError(f"there is no export to {to!r}; choose {' or '.join(EXPORTERS)}")
     export, suffix = EXPORTERS[to]
-    trained = load_trained(model)
+    trained, named = open_model(model)
     if output is None:
-        named = model if model.name not in ("", "..") else model.resolve()
+        named = named if named.name not in ("", "..") else named.resolve()
         output = named.with_name(named.name + suffix)
     elif model.resolve() in (output.resolve(), *output.resolve().parents):
         raise UserError(f"{output} lies in the model's own folder, which DVC watches; choose another place")

@@ -2,20 +2,23 @@
 
 import csv
 import dataclasses
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 import torch
 
-from pipeline import pictures, served
+from pipeline import pictures
 from pipeline.files import replace_folder, write_json
+from pipeline.outbox import Outbox
 from pipeline.prepared import Prepared
+from pipeline.seen_images import FILE as SEEN_IMAGES
+from pipeline.seen_images import write_seen
 from pipeline.statistics import calibration_error, macro_f1
 from pipeline.trained import save_trained
 from stochca._typing import TimmModule
@@ -117,6 +120,7 @@ class Outcome:
             write_json(folder / "run.json", self.description)
             write_curves(folder / "curves.csv", events)
             self.predictions().to_parquet(folder / "predictions.parquet")
+            write_seen(folder / SEEN_IMAGES, self.prepared)
         write_json(METRICS / f"{self.job.name}.json", self.metrics)
 
     def predictions(self) -> pd.DataFrame:
@@ -134,22 +138,30 @@ class Outcome:
             }
         )
 
-    def log_to_mlflow(self, events: Events, *, upload_model: bool) -> None:
-        """Final numbers, pictures and files, into the active run."""
-        mlflow.log_metrics(
+    def log_to_mlflow(self, outbox: Outbox, events: Events, *, upload_model: bool) -> None:
+        """Final numbers, pictures and files."""
+        outbox.add_metrics(
             {key: value for key, value in self.metrics.items() if not key.startswith("validation_")}
         )
-        mlflow.log_artifacts(str(RESULTS / self.job.name), "results")
+        shutil.copytree(RESULTS / self.job.name, outbox.artifacts / "results", dirs_exist_ok=True)
         probabilities, labels = self.test
-        mlflow.log_figure(pictures.learning_curves(events), "pictures/curves.png")
-        mlflow.log_figure(
-            pictures.confusion_matrix(labels, probabilities.argmax(axis=1), self.prepared.classes),
-            "pictures/confusion_matrix.png",
-        )
+        confusion = pictures.confusion_matrix(labels, probabilities.argmax(axis=1), self.prepared.classes)
+        folder = outbox.artifacts / "pictures"
+        folder.mkdir(exist_ok=True)
+        pictures.learning_curves(events).savefig(folder / "curves.png")
+        confusion.savefig(folder / "confusion_matrix.png")
         if self.fitted.notes:
-            mlflow.set_tag("mlflow.note.content", "\n\n".join(self.fitted.notes))
+            outbox.add_tags({"mlflow.note.content": "\n\n".join(self.fitted.notes)})
         if upload_model:
-            served.log_model(MODELS / self.job.name, self.prepared.images("test"))
+            outbox.add_model(MODELS / self.job.name, self.example)
+        outbox.send(now=True)
+
+    @property
+    def example(self) -> np.ndarray:
+        """Two test images, uint8 (2, height, width, 3)."""
+        images = self.prepared.images("test")
+        size = images[0][0].size
+        return np.stack([np.asarray(images[i][0].resize(size)) for i in range(min(2, len(images)))])
 
 
 def write_curves(path: Path, events: Events) -> None:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from pipeline.datasets.image_folder import CROP_MARGIN
 from pipeline.images import EXTENSIONS, UnusableImage, decode
+from pipeline.model_address import open_model
 from pipeline.progress import track
-from pipeline.trained import TrainedModel, load_trained
+from pipeline.trained import TrainedModel
 from stochca._typing import TimmModule
 from stochca.devices import default_device
 from stochca.errors import UserError
@@ -43,11 +44,12 @@ def predict_images(model: Path, images: list[Path], top: int) -> list[Prediction
     Images that can't be used are left out and named on stderr, one line each.
 
     Raises:
-        UserError: a path does not exist or can't be read, `model` is no trained model, or no image is
+        UserError: a path does not exist or can't be read, `model` is no trained model (a folder or an
+            address of the registry, as `pipeline.model_address` reads them), or no image is
             left that can be used.
     """
     files = find_images(images)
-    trained = load_trained(model)
+    trained, _ = open_model(model)
     predictions: list[Prediction] = []
     skipped: list[str] = []
     for file, outcome in track(_classify(trained, files), len(files), "classifying images"):

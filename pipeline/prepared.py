@@ -1,7 +1,7 @@
 """Reads what the stage `prepare` wrote."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,12 @@ class PreparedImages:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """The image (RGB) and its label."""
         return self._table[self._rows[index]]["image"].convert("RGB"), self.labels[index]
+
+    def encoded(self) -> Iterator[bytes]:
+        """The images' files as they are stored, in order."""
+        column = self._table.data.column("image")
+        for row in self._rows:
+            yield column[row]["bytes"].as_py()
 
 
 @dataclass(frozen=True)

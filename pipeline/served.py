@@ -5,11 +5,12 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-from mlflow.models import ModelSignature
+from mlflow.entities import LoggedModel, LoggedModelStatus, Run
+from mlflow.models import Model, ModelSignature
+from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
-from pipeline.prepared import PreparedImages
-
+NAME = "model"
 REQUIREMENTS = ("torch", "torchvision", "timm", "safetensors", "numpy", "pillow")
 
 
@@ -18,19 +19,44 @@ def requirements() -> list[str]:
     return [f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS]
 
 
-def log_model(folder: Path, images: PreparedImages) -> None:
-    """Log the model of `folder` to the active run as code and safetensors; two images are the example."""
-    size = images[0][0].size
-    example = np.stack([np.asarray(images[i][0].resize(size)) for i in range(min(2, len(images)))])
+def log_model(folder: Path, example: np.ndarray, run_id: str) -> None:
+    """Log the model of `folder` to a run as code and safetensors, unless the run has it already.
+
+    Args:
+        example: uint8 images (B, height, width, 3) that show what the model takes.
+    """
+    client = MlflowClient()
+    run = client.get_run(run_id)
+    for logged in logged_models(client, run):
+        if logged.status == LoggedModelStatus.READY:
+            return
+        client.delete_logged_model(logged.model_id)  # its upload was interrupted
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
     )
-    mlflow.pyfunc.log_model(
-        name="model",
+    # Made here, because MLflow would put the model of a run that is not active into another experiment.
+    logged = client.create_logged_model(
+        run.info.experiment_id, NAME, source_run_id=run_id, params=run.data.params
+    )
+    Model.log(
+        artifact_path=None,
+        name=NAME,
+        flavor=mlflow.pyfunc,
+        run_id=run_id,
+        model_id=logged.model_id,
         python_model=str(Path(__file__).with_name("served_model.py")),
         artifacts={"model": str(folder)},
         signature=signature,
         input_example=example,
         pip_requirements=requirements(),
+    )
+
+
+def logged_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
+    """The models that were logged to a run, the newest first."""
+    return list(
+        client.search_logged_models(
+            [run.info.experiment_id], f"source_run_id = '{run.info.run_id}' AND name = '{NAME}'"
+        )
     )

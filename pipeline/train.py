@@ -93,7 +93,9 @@ def train(job: Job, params: Params) -> None:
     # Heavy, and not needed to find a mistake in params.yaml.
     from pipeline.outcome import Outcome
     from pipeline.prepared import load_prepared
-    from pipeline.tracking import MlflowCallback, git_commit, log_new_params, tracked_run
+    from pipeline.tracked_run import tracked_run
+    from pipeline.tracking import git_commit
+    from pipeline.tracking_callback import MlflowCallback
     from pipeline.training_progress import TrainingProgress
     from stochca.backbones import BackboneCard, load_backbone
     from stochca.callbacks import JsonLines, read_events
@@ -118,8 +120,9 @@ def train(job: Job, params: Params) -> None:
         "backbone_sha256": card.weights_sha256,
         "dataset_fingerprint": prepared.fingerprint,
     }
-    with tracked_run(params.tracking.experiment, job.name, tags, folder / "mlflow_run_id") as run_id:
-        log_new_params(run_id, settings_to_compare(job, card, prepared.manifest))
+    with tracked_run(params.tracking.experiment, job.name, tags, folder / "mlflow_run_id") as outbox:
+        outbox.add_params(settings_to_compare(job, card, prepared.manifest))
+        outbox.send()
         fitted = fit(
             student,
             prepared.images("train"),
@@ -130,12 +133,12 @@ def train(job: Job, params: Params) -> None:
             seed=job.seed,
             work_folder=folder,
             # The terminal comes before the network, which may fail or make one wait.
-            callbacks=[JsonLines(folder / LOG), TrainingProgress(job.name), MlflowCallback(run_id)],
+            callbacks=[JsonLines(folder / LOG), TrainingProgress(job.name), MlflowCallback(outbox)],
             device=device,
         )
-        outcome = Outcome(job, card, prepared, preprocessing, student, fitted, run_id, tags)
+        outcome = Outcome(job, card, prepared, preprocessing, student, fitted, outbox.run_id, tags)
         outcome.write(read_events(folder / LOG))
-        outcome.log_to_mlflow(read_events(folder / LOG), upload_model=params.tracking.log_model)
+        outcome.log_to_mlflow(outbox, read_events(folder / LOG), upload_model=params.tracking.log_model)
     shutil.rmtree(folder)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,17 @@ def write_inputs(
     return params
 
 
-def write_params(root: Path, seeds: Sequence[int] = (0,), **compare: Any) -> Params:
-    """The project's own params.yaml with these seeds and with `compare` settings, as root/params.yaml."""
+def write_params(
+    root: Path, seeds: Sequence[int] = (0,), protocol: Mapping[str, Any] | None = None, **compare: Any
+) -> Params:
+    """The project's own params.yaml with these seeds, `protocol` and `compare`, as root/params.yaml."""
     values = yaml.safe_load(Path(__file__).parents[2].joinpath("params.yaml").read_text())
     values["protocol"] = {
         "seeds": list(seeds),
         "targets": ["all"],
         "baseline": ["linear_probe", "finetune", "lp_ft"],
         "combined": ["stochca+lp_ft", "stochca+swad"],
+        **(protocol or {}),
     }
     values["compare"] = {**values["compare"], **compare}
     root.mkdir(parents=True, exist_ok=True)

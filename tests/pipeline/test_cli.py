@@ -48,7 +48,7 @@ def test_help_names_commands_and_shows_examples(
 ) -> None:
     assert stochca(monkeypatch, "--help") == 0
     printed = capsys.readouterr().out
-    for name in ("check", "predict", "export"):
+    for name in ("check", "predict", "export", "promote", "rollback", "sync"):
         assert f"\n  {name} " in printed
     assert stochca(monkeypatch, "predict", "--help") == 0
     printed = capsys.readouterr().out
@@ -106,6 +106,17 @@ def test_export_prints_its_sentence(
         (["export", "MODEL", "--to", "coreml"], "not one of 'timm', 'onnx'"),
         (["export", "MODEL"], "Missing option '--to'"),
         (["exprot", "MODEL"], "No such command 'exprot'"),
+        (
+            ["predict", "models:/stochca@champion", "broken.png"],
+            "error: there is no mlflow.db here; set MLFLOW",
+        ),
+        (
+            ["export", "models:/stochca", "--to", "timm"],
+            "error: models:/stochca is no address; write models:/NAME",
+        ),
+        (["promote"], "error: params.yaml is missing"),
+        (["rollback", "--to", "two"], "Invalid value for '--to'"),
+        (["rollback"], "error: params.yaml is missing"),
     ],
 )
 def test_mistakes_end_with_code_2_and_leave_nothing(
@@ -117,6 +128,7 @@ def test_mistakes_end_with_code_2_and_leave_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Path("broken.png").write_bytes(b"no image")
     before = sorted(folder.parent.rglob("*"))
     assert stochca(monkeypatch, *(str(folder) if each == "MODEL" else each for each in arguments)) == 2
@@ -126,3 +138,11 @@ def test_mistakes_end_with_code_2_and_leave_nothing(
     assert "Traceback" not in printed.err
     assert sorted(folder.parent.rglob("*")) == before
     assert sorted(Path().iterdir()) == [Path("broken.png")]
+
+
+def test_nothing_to_synchronise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert stochca(monkeypatch, "sync") == 0
+    assert capsys.readouterr().out == "Nothing waits in work/unsynced: MLflow has everything\n"

@@ -373,3 +373,15 @@ def test_numbers_in_words() -> None:
     assert [plain(memory(value)) for value in (870.4, 12_345)] == ["870 MB", "12.3 GB"]
     assert listing(["a"]) == "a"
     assert listing(["a", "b", "c"]) == "a, b and c"
+
+
+def test_the_page_is_written_where_no_tracking_server_answers(
+    inputs: Params, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    stage.main()
+    assert Path("reports/index.html").exists()
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "MLflow was not told of the comparison: MLFLOW_TRACKING_URI http://127.0.0.1:9 can't be used: no"
+    )

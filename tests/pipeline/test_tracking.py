@@ -10,10 +10,12 @@ from typing import Any
 
 import mlflow
 import pytest
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from pipeline.tracking import MlflowCallback, connect, flatten, log_new_params, tracked_run
+from pipeline.outbox import Outbox
+from pipeline.tracked_run import tracked_run
+from pipeline.tracking import connect, flatten
+from pipeline.tracking_callback import MlflowCallback
 from stochca.callbacks import EvalEvent, StepEvent
 from stochca.errors import UserError
 
@@ -41,22 +43,22 @@ def status(run_id: str) -> str:
 
 
 def test_runs_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with tracked_run("trial", "a", {"stage": "x"}, tmp_path / "id") as run_id:
-        uri = MlflowClient().get_run(run_id).info.artifact_uri
+    with tracked_run("trial", "a", {"stage": "x"}, tmp_path / "id") as run:
+        uri = MlflowClient().get_run(run.run_id).info.artifact_uri
     assert uri.startswith(tmp_path.as_uri())
     monkeypatch.chdir("/")
-    run = MlflowClient().get_run(run_id)
-    assert (run.info.run_name, run.info.status, run.data.tags["stage"]) == ("a", "FINISHED", "x")
+    found = MlflowClient().get_run(run.run_id)
+    assert (found.info.run_name, found.info.status, found.data.tags["stage"]) == ("a", "FINISHED", "x")
 
 
 def test_a_failed_run_says_so_and_is_continued_by_the_next(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), tracked_run("trial", "a", {}, tmp_path / "id") as first:
         raise RuntimeError
-    assert status(first) == "FAILED"
+    assert status(first.run_id) == "FAILED"
     with tracked_run("trial", "a", {}, tmp_path / "id") as second:
-        assert status(second) == "RUNNING"
-    assert second == first
-    assert status(first) == "FINISHED"
+        assert status(second.run_id) == "RUNNING"
+    assert second.run_id == first.run_id
+    assert status(first.run_id) == "FINISHED"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -74,34 +76,72 @@ def test_a_signal_ends_the_run_as_killed(number: int, tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_ctrl_c_reaches_a_run_that_started_with_it_ignored(tmp_path: Path) -> None:
+    """As shells start jobs in the background."""
+
+    def train() -> None:
+        with tracked_run("trial", "a", {}, tmp_path / "id"):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(20)
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert status((tmp_path / "id").read_text()) == "KILLED"
+
+
+def test_an_error_that_a_signal_caused_ends_as_the_signal(tmp_path: Path) -> None:
+    """Ctrl-C ends the worker processes too, and their end may be noticed before the signal is."""
+
+    def train() -> None:
+        with tracked_run("trial", "a", {}, tmp_path / "id"):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                raise RuntimeError("a worker exited unexpectedly")
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert status((tmp_path / "id").read_text()) == "KILLED"
+
+
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGINT])
+def number(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
 @pytest.fixture
-def outer_sigterms() -> Iterator[list[int]]:
+def outer_signals(number: int) -> Iterator[list[int]]:
     """Signals that reach the handler outside of the run; without one they would end the tests."""
     arrived: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: arrived.append(number))
+    before = signal.signal(number, lambda number, frame: arrived.append(number))
     yield arrived
-    signal.signal(signal.SIGTERM, before)
+    signal.signal(number, before)
 
 
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
+ENDS: Any = (SystemExit, KeyboardInterrupt)
 
 
 def test_a_signal_while_the_run_starts_waits_until_its_id_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outer_sigterms: list[int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outer_signals: list[int], number: int
 ) -> None:
     start_run: Callable[..., Any] = mlflow.start_run
 
     def interrupted(**options: Any) -> Any:
         run = start_run(**options)
-        terminate()
+        os.kill(os.getpid(), number)
         return run
 
     monkeypatch.setattr(mlflow, "start_run", interrupted)
     entered = False
-    with pytest.raises(SystemExit) as exit, tracked_run("trial", "a", {}, tmp_path / "work" / "id"):
+    with pytest.raises(ENDS) as end, tracked_run("trial", "a", {}, tmp_path / "work" / "id"):
         entered = True
-    assert (exit.value.code, entered, outer_sigterms) == (143, False, [])
+    assert end.type is KeyboardInterrupt or end.value.code == 143
+    assert (entered, outer_signals) == (False, [])
     assert status((tmp_path / "work" / "id").read_text()) == "KILLED"
     assert mlflow.active_run() is None
 
@@ -112,12 +152,13 @@ def test_a_signal_while_the_run_ends_waits_until_it_has_ended(
     expected: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    outer_sigterms: list[int],
+    outer_signals: list[int],
+    number: int,
 ) -> None:
     end_run: Callable[..., Any] = mlflow.end_run
 
     def interrupted(*arguments: Any) -> None:
-        terminate()
+        os.kill(os.getpid(), number)
         end_run(*arguments)
 
     monkeypatch.setattr(mlflow, "end_run", interrupted)
@@ -127,26 +168,28 @@ def test_a_signal_while_the_run_ends_waits_until_it_has_ended(
             if error:
                 raise error
 
-    with pytest.raises(error or SystemExit):
+    with pytest.raises(error or ENDS):
         train()
-    assert (status((tmp_path / "id").read_text()), outer_sigterms) == (expected, [])
-    terminate()
-    assert outer_sigterms == [signal.SIGTERM]  # the handler from before is back
+    assert (status((tmp_path / "id").read_text()), outer_signals) == (expected, [])
+    os.kill(os.getpid(), number)
+    assert outer_signals == [number]  # the handler from before is back
 
 
-def test_a_second_signal_does_not_disturb_the_unwinding(tmp_path: Path, outer_sigterms: list[int]) -> None:
+def test_a_second_signal_does_not_disturb_the_unwinding(
+    tmp_path: Path, outer_signals: list[int], number: int
+) -> None:
     unwound = False
 
     def train() -> None:
         nonlocal unwound
         with tracked_run("trial", "a", {}, tmp_path / "id"):
             try:
-                terminate()
+                os.kill(os.getpid(), number)
             finally:
-                terminate()
+                os.kill(os.getpid(), number)
                 unwound = True
 
-    with pytest.raises(SystemExit):
+    with pytest.raises(ENDS):
         train()
     assert unwound
     assert status((tmp_path / "id").read_text()) == "KILLED"
@@ -155,10 +198,10 @@ def test_a_second_signal_does_not_disturb_the_unwinding(tmp_path: Path, outer_si
 def test_a_run_that_was_deleted_is_not_continued(tmp_path: Path) -> None:
     with tracked_run("trial", "a", {}, tmp_path / "id") as first:
         pass
-    MlflowClient().delete_run(first)
+    MlflowClient().delete_run(first.run_id)
     with tracked_run("trial", "a", {}, tmp_path / "id") as second:
         pass
-    assert second != first
+    assert second.run_id != first.run_id
 
 
 def test_the_experiment_is_made_once() -> None:
@@ -216,9 +259,9 @@ def test_an_experiment_that_was_deleted() -> None:
 
 def test_a_continued_run_keeps_its_params(tmp_path: Path) -> None:
     for values in ({"a": 1, "b": "x"}, {"a": 2, "c": None}, {}):
-        with tracked_run("trial", "a", {}, tmp_path / "id") as run_id:
-            log_new_params(run_id, values)
-    assert MlflowClient().get_run(run_id).data.params == {"a": "1", "b": "x", "c": "None"}
+        with tracked_run("trial", "a", {}, tmp_path / "id") as run:
+            run.add_params(values)
+    assert MlflowClient().get_run(run.run_id).data.params == {"a": "1", "b": "x", "c": "None"}
 
 
 def step(number: int) -> StepEvent:
@@ -226,34 +269,19 @@ def step(number: int) -> StepEvent:
 
 
 def test_steps_that_are_repeated_after_a_kill_are_logged_once(tmp_path: Path) -> None:
-    with tracked_run("trial", "a", {}, tmp_path / "id") as run_id:
+    with tracked_run("trial", "a", {}, tmp_path / "id") as run:
         for steps in (range(1, 6), range(4, 8)):  # killed after 5, continued from the checkpoint at 3
-            callback = MlflowCallback(run_id)
+            callback = MlflowCallback(Outbox.of_run(run.run_id, "a"))
             for number in steps:
                 callback.on_step(step(number))
                 if number % 3 == 0 or number == 5:
                     callback.on_eval(EvalEvent(number, 9, loss=2.0, accuracy=0.5, is_best=True))
             callback.on_end()
     client = MlflowClient()
-    losses = client.get_metric_history(run_id, "train_loss")
+    losses = client.get_metric_history(run.run_id, "train_loss")
     assert sorted(point.step for point in losses) == [1, 2, 3, 4, 5, 6, 7]
     assert all(point.value == pytest.approx(1 / point.step) for point in losses)
-    assert sorted(p.step for p in client.get_metric_history(run_id, "validation_accuracy")) == [3, 5, 6]
-
-
-def test_the_end_is_safe_before_the_start_and_without_a_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def gone(*arguments: Any, **options: Any) -> None:
-        raise MlflowException("the server has gone")
-
-    with tracked_run("trial", "a", {}, tmp_path / "id") as run_id:
-        callback = MlflowCallback(run_id)
-        callback.on_end()
-        callback.on_step(step(1))
-        monkeypatch.setattr(callback.client, "log_batch", gone)
-        callback.on_end()
-    assert "the server has gone" in caplog.text
+    assert sorted(p.step for p in client.get_metric_history(run.run_id, "validation_accuracy")) == [3, 5, 6]
 
 
 def test_nested_settings_have_dotted_names() -> None:

@@ -1,0 +1,64 @@
+"""What `compare` tells MLflow: one parent per method with mean and spread over its seeds, and the page."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from pipeline.comparison import Row
+from pipeline.params import Params
+from pipeline.patience import WHILE_TRAINING, patience
+from pipeline.tracking import connect
+
+
+def log_groups(params: Params, rows: Sequence[Row], report_files: Sequence[Path]) -> None:
+    """One parent run per method and target, over the runs of its seeds, and one run that holds the page.
+
+    They are found again by their tag, so that comparing anew updates them. Runs that the tracking
+    server no longer has are passed over.
+
+    Raises:
+        UserError: the tracking server can't be used.
+        Exception: it was lost meanwhile; whatever MLflow or its store of files raises.
+    """
+    experiment_id = connect(params.tracking.experiment)
+    with patience(WHILE_TRAINING):
+        _log_groups(MlflowClient(), experiment_id, params.compare.reference, rows, report_files)
+
+
+def _log_groups(
+    client: MlflowClient,
+    experiment_id: str,
+    reference: str,
+    rows: Sequence[Row],
+    report_files: Sequence[Path],
+) -> None:
+    for row in rows:
+        tags = {"seeds": ",".join(str(run.seed) for run in row.runs), "verdict": row.verdict}
+        parent = _group_run(client, experiment_id, f"{row.method}-{row.target}", tags)
+        for name in ("method", "target"):
+            client.log_param(parent, name, getattr(row, name))
+        for name, spread in row.metrics.items():
+            client.log_metric(parent, name, spread.mean)
+            if spread.std is not None:
+                client.log_metric(parent, f"{name}_std", spread.std)
+        client.log_metric(parent, f"difference_to_{row.reference}", row.difference.mean)
+        client.set_terminated(parent)
+        for run_id in row.mlflow_run_ids:
+            with suppress(MlflowException):
+                client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, parent)
+    page = _group_run(client, experiment_id, "comparison", {"reference": reference})
+    for path in report_files:
+        client.log_artifact(page, str(path))
+    client.set_terminated(page)
+
+
+def _group_run(client: MlflowClient, experiment_id: str, group: str, tags: Mapping[str, str]) -> str:
+    found = client.search_runs([experiment_id], f"tags.group = '{group}'", max_results=1)
+    run = found[0] if found else client.create_run(experiment_id, run_name=group, tags={"group": group})
+    for key, value in tags.items():
+        client.set_tag(run.info.run_id, key, value)
+    return str(run.info.run_id)

@@ -1,0 +1,72 @@
+"""A tracking server that is killed while a model trains: real commands, a real server."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tests.e2e.workspace import Workspace
+from tests.pipeline.mlflow_server import Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+PORT = 7620
+COMMAND = ("python", "-m", "pipeline.cli")
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    server = Server(tmp_path, PORT)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_training_goes_on_without_the_server_and_its_model_is_promoted_later(
+    server: Server, tmp_path: Path
+) -> None:
+    workspace = Workspace(tmp_path / "project")
+    workspace.edit_params(lambda raw: raw["tracking"].update(log_model=True))
+    workspace.edit_params(lambda raw: raw["protocol"].update(baseline=["finetune"], combined=[]))
+    workspace.edit_params(lambda raw: raw["promotion"].update(method="stochca"))
+    for stage in ("backbone", "prepare", "train finetune all 0"):
+        workspace.run("python", "-m", *f"pipeline.{stage}".split())
+
+    training = workspace.start("python", "-m", "pipeline.train", "stochca", "all", "0")
+    checkpoint = "stochca-all-0-*/checkpoint.safetensors"
+    while not any((workspace.folder / "work").glob(checkpoint)):
+        assert training.poll() is None, training.communicate()[0]
+    server.kill()
+    output = training.communicate(timeout=300)[0]
+    assert training.returncode == 0, output
+    assert output.count("does not take what run") == 1
+    assert "send it with: stochca sync" in output
+    assert "Traceback" not in output
+    assert (workspace.folder / "models" / "stochca-all-0" / "model.safetensors").exists()
+    run_id = json.loads((workspace.folder / "results/stochca-all-0/run.json").read_text())["mlflow_run_id"]
+
+    assert "no server answers there" in workspace.run(*COMMAND, "promote", expect=2)
+    server.start()
+    assert "run: stochca sync" in workspace.run(*COMMAND, "promote", expect=2)
+    assert "the run is FINISHED" in workspace.run(*COMMAND, "sync")
+    assert list((workspace.folder / "work" / "unsynced").iterdir()) == []
+    client = MlflowClient(server.uri)
+    for key, expected in (("train_loss", range(1, 13)), ("validation_accuracy", range(2, 13, 2))):
+        history = client.get_metric_history(run_id, key)
+        assert sorted(point.step for point in history) == list(expected)
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert "test_accuracy" in run.data.metrics
+    assert {file.path for file in client.list_artifacts(run_id, "pictures")} == {
+        "pictures/confusion_matrix.png",
+        "pictures/curves.png",
+    }
+
+    assert "is the first model: it is the champion" in workspace.run(*COMMAND, "promote")
+    assert "is the champion already" in workspace.run(*COMMAND, "promote")
+    photo = "photos/red/00.png"
+    by_alias = workspace.run(*COMMAND, "predict", "models:/stochca@champion", photo, "--json")
+    assert by_alias == workspace.run(*COMMAND, "predict", "models/stochca-all-0", photo, "--json")
+    assert "choose with --to: its versions are 1" in workspace.run(*COMMAND, "rollback", expect=2)

@@ -1,0 +1,141 @@
+"""Images whose class is their colour, and real models that are right about all colours but some."""
+
+import io
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+
+from pipeline.outcome import Outcome
+from pipeline.params import Params
+from pipeline.prepared import Prepared, load_prepared
+from pipeline.table import add_splits, open_table
+from pipeline.tracked_run import tracked_run
+from pipeline.train import plan
+from stochca._typing import TimmModule
+from stochca.backbones import BackboneCard
+from stochca.evaluation import Scores
+from stochca.loaders import Preprocessing
+from stochca.training import Fitted
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220), "white": (240, 240, 240)}
+CLASSES = tuple(COLOURS)
+TEST_IMAGES = {"red": 20, "green": 20, "blue": 17, "white": 3}  # white is rare
+CARD = BackboneCard(
+    architecture="test_vit",
+    source="file:none",
+    source_sha256=None,
+    weights_sha256="0" * 64,
+    license="MIT",
+    parameters=1,
+    blocks=2,
+    image_size=32,
+    patch_size=16,
+    global_pool="token",
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    interpolation="bicubic",
+    source_classes=0,
+)
+PREPROCESSING = Preprocessing(CARD.image_size, CARD.mean, CARD.std, CARD.interpolation)
+Item = tuple[str, int, str]  # id, label, split
+
+
+def items(classes: Sequence[str] = CLASSES) -> list[Item]:
+    """Training, validation and test images of every class."""
+    return [
+        (f"{name}/{split}-{number:02}", label, split)
+        for label, name in enumerate(classes)
+        for split, count in (("train", 12), ("val", 4), ("test", TEST_IMAGES[name]))
+        for number in range(count)
+    ]
+
+
+def write_prepared(folder: Path, items: Sequence[Item], classes: Sequence[str] = CLASSES) -> Prepared:
+    """A prepared dataset; an image's content depends on its class and its id, not on its split."""
+    folder.mkdir(parents=True)
+    with open_table(folder / "unsplit.arrow", classes) as writer:
+        for id, label, _ in items:
+            writer.add(picture(classes[label], id), label, "all", id)
+    splits = [split for _, _, split in items]
+    add_splits(folder / "unsplit.arrow", folder / "images.arrow", classes, splits)
+    (folder / "unsplit.arrow").unlink()
+    manifest = {
+        "dataset": "colours",
+        "classes": list(classes),
+        "domains": ["all"],
+        "totals": {split: splits.count(split) for split in ("train", "val", "test", "unused")},
+        "fingerprint": "5e" * 32,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return load_prepared(folder)
+
+
+def picture(name: str, id: str) -> bytes:
+    noise = np.random.default_rng([*id.encode()]).normal(0, 12, (40, 40, 3))
+    pixels = (np.array(COLOURS[name]) + noise).clip(0, 255).astype(np.uint8)
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def colour_model(forgets: Sequence[str] = (), classes: Sequence[str] = CLASSES) -> TimmModule:
+    """Right about every colour but those that it `forgets`, about which it is always wrong."""
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", img_size=CARD.image_size, num_classes=len(classes)).eval()
+    transform = PREPROCESSING.evaluation()
+    pictures = [
+        (transform(Image.open(io.BytesIO(picture(name, f"{name}-{i}")))), label)
+        for label, name in enumerate(classes)
+        for i in range(8)
+    ]
+    with torch.no_grad():
+        features = model.forward_head(
+            model.forward_features(torch.stack([pixels for pixels, _ in pictures])), pre_logits=True
+        )
+        labels = torch.tensor([label for _, label in pictures])
+        means = torch.stack([features[labels == label].mean(dim=0) for label in range(len(classes))])
+        model.head.weight.copy_(means)  # the nearest mean
+        model.head.bias.copy_(-means.square().sum(dim=1) / 2)
+        model.head.bias[[classes.index(name) for name in forgets]] = -1e4
+    return model
+
+
+def publish(
+    params: Params, method: str, seed: int, model: TimmModule, validation: float, *, upload: bool = True
+) -> str:
+    """Write and track a run of this model in the current folder, as a training stage does; gives its id."""
+    job = plan(params, method, "all", seed)
+    prepared = load_prepared()
+    tags = {"git_commit": "0123abcd", "stage": "made up"}
+    fitted = Fitted(Scores(0.5, validation), 1, 1.0, 1.0, 1.0, 1, "fp32", "cpu", ["A note of the run."])
+    folder = Path("work") / job.name
+    with tracked_run("trial", job.name, tags, folder / "id") as outbox:
+        outcome = Outcome(job, CARD, prepared, PREPROCESSING, model, fitted, outbox.run_id, tags)
+        events: list[Mapping[str, object]] = [
+            {"event": "step", "step": 1, "loss": 1.0, "lr": 0.1},
+            {"event": "eval", "step": 1, "loss": 0.5, "accuracy": validation},
+        ]
+        outcome.write(events)
+        outcome.log_to_mlflow(outbox, events, upload_model=upload)
+    shutil.rmtree(folder)
+    return outbox.run_id
+
+
+def write_backbone(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "card.json").write_text(json.dumps(CARD.to_dict()))
+
+
+def with_promotion(params: Params, method: str) -> Params:
+    return params.model_copy(update={"promotion": params.promotion.model_copy(update={"method": method})})
+
+
+def replaced(run_metrics: Path, **values: float) -> None:
+    """Change numbers of a run's metrics."""
+    run_metrics.write_text(json.dumps({**json.loads(run_metrics.read_text()), **values}))
