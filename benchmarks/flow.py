@@ -20,9 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from flows.process_groups import end_groups  # noqa: E402
-from flows.servers import answers  # noqa: E402
-from tests.flows.project import Project, clean_environment  # noqa: E402
+from flows.process_groups import end_groups
+from flows.servers import answers
+from tests.flows.project import Project, clean_environment
 
 
 def start_server(home: Path) -> tuple[subprocess.Popen[str], str]:
