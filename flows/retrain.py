@@ -21,8 +21,9 @@ from flows.workspace import held_workspace
 from pipeline.params import Params
 
 if TYPE_CHECKING:
-    from pipeline.promotion import Decision
     from prefect.client.schemas.objects import State
+
+    from pipeline.promotion import Decision
 
 REASONS_SHOWN = 5
 

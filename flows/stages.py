@@ -1,6 +1,7 @@
 """Runs one stage: `dvc repro --single-item` in a process group of its own, its output in the run's log."""
 
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 LINES_KEPT = 50  # of output, to find in it why a stage failed
+ERROR = re.compile(r"[\w.]+(Error|Exception): ")
 
 
 @task(name="stage", task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)
@@ -56,10 +58,11 @@ def run_stage(stage: str, slots: Slots, groups: ProcessGroups, force: bool) -> "
 
 
 def reason(lines: Iterable[str]) -> str:
-    """The line that says best why a command failed: the stage's own sentence, or else the last one."""
+    """Why a command failed: the stage's own sentence, or the error under a traceback, or the last line."""
     candidates = list(lines) or ["it printed nothing"]
-    own = [line.removeprefix("error: ") for line in candidates if line.startswith("error: ")]
-    return own[-1] if own else candidates[-1]
+    sentences = [line.removeprefix("error: ") for line in candidates if line.startswith("error: ")]
+    errors = [line for line in candidates if ERROR.match(line)]
+    return (sentences or errors or candidates)[-1]
 
 
 def _completed(stage: str, lines: Iterable[str]) -> "State[Any]":

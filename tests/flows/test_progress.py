@@ -24,4 +24,6 @@ def test_a_stages_own_sentence_is_the_reason() -> None:
     lines = ["> python stage.py", "error: a is missing", "ERROR: failed to reproduce 'x': exited with 2"]
     assert reason(lines) == "a is missing"
     assert reason(["Killed", "ERROR: exited with -9"]) == "ERROR: exited with -9"
+    lines = ["Traceback (most recent call last):", "ImportError: no b", "ERROR: failed to reproduce 'x'"]
+    assert reason(lines) == "ImportError: no b"
     assert reason([]) == "it printed nothing"

@@ -1,0 +1,92 @@
+"""What the flow costs: against `dvc repro` of the same stages, and two slots against one.
+
+    python benchmarks/flow.py            # needs about a minute
+    python benchmarks/flow.py --stages 12
+
+A Prefect server is started first and not counted: where flows are used, it runs all the time. The stages only
+wait, so that nothing but the flow differs: a first stage, some that can run side by side, and a last one.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from flows.process_groups import end_groups
+from flows.servers import answers
+from tests.flows.project import Project, clean_environment
+
+
+def start_server(home: Path) -> tuple[subprocess.Popen[str], str]:
+    """A Prefect server on a free port, and its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        env={**clean_environment(), "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}/api"
+    while not answers(f"{url}/health", timeout=2):
+        if server.poll() is not None:
+            sys.exit("error: the Prefect server ended; is prefect installed?")
+        time.sleep(0.2)
+    return server, url
+
+
+def seconds(project: Project, *command: str, environment: Mapping[str, str]) -> float:
+    started = time.perf_counter()
+    project.run(*command, environment=environment)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--stages", type=int, default=4, help="how many stages can run side by side")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long each of them waits")
+    arguments = parser.parse_args()
+    middle = {f"train{i}": (arguments.seconds, ["prepare"]) for i in range(arguments.stages)}
+    stages = {"prepare": (0.0, []), **middle, "last": (0.0, list(middle))}
+    with tempfile.TemporaryDirectory() as folder:
+        project = Project(Path(folder) / "project", stages)
+        server, url = start_server(Path(folder) / "prefect")
+        try:
+            flow = {"PREFECT_API_URL": url, "PREFECT_HOME": str(Path(folder) / "prefect")}
+            command = ("-m", "flows.train", "last", "--force", "--slots")
+            dvc = ("-m", "dvc", "repro", "--force", "last")
+            seconds(project, *dvc, environment={})  # warm: compiled files, DVC's caches
+            plain = seconds(project, *dvc, environment={})
+            one = seconds(project, *command, "1", environment=flow)
+            two = seconds(project, *command, "2", environment=flow)
+            current = seconds(project, "-m", "dvc", "repro", "last", environment={})
+            current_flow = seconds(project, "-m", "flows.train", "last", environment=flow)
+        finally:
+            end_groups([server], gently=signal.SIGTERM)
+    count = len(stages)
+    print(f"{count} stages, {arguments.stages} of them side by side, waiting {arguments.seconds:g} s each")
+    print(f"  dvc repro               {plain:7.1f} s")
+    print(
+        f"  flow, one slot          {one:7.1f} s   {one - plain:+.1f} s, {(one - plain) / count:.2f} s each"
+    )
+    print(f"  flow, two slots         {two:7.1f} s   {one / two:.2f} times as fast as one")
+    print(f"  nothing changed: dvc    {current:7.1f} s")
+    print(f"  nothing changed: flow   {current_flow:7.1f} s   {current_flow - current:+.1f} s")
+    print(f"load of this machine meanwhile: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main()
