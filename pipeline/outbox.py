@@ -93,7 +93,7 @@ class Outbox:
             self._keep()
             if not self._pause:
                 logger.warning(
-                    "MLflow at %s does not take what run %s logs (%s); training goes on, and it waits in %s",
+                    "MLflow at %s does not take what run %s logs (%s); training goes on, its log waits in %s",
                     without_password(self.uri), self.run_id, reason_of(error), UNSYNCED / self.folder.name,
                 )  # fmt: skip
             self._pause = min(2 * self._pause or FIRST_PAUSE, LONGEST_PAUSE)
