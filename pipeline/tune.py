@@ -8,12 +8,14 @@ it runs; interrupted and started again, it goes on.
 
 from pipeline.boundary import run
 from pipeline.params import load_params
+from pipeline.search.cluster import set_environment
 from pipeline.search.task import plan
 
 
 def main() -> None:
     params = load_params()
     task = plan(params)
+    set_environment(params.tune.address)
     # Heavy, and not needed to find a mistake in params.yaml.
     from pipeline.search.run import search
 

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 LOCAL = "local"
 SECONDS_TO_ANSWER = 10.0
 PACKAGES = Path(__file__).parents[2]  # where stochca/ and pipeline/ are
-# Ray reads these when it is imported or started; workers inherit them.
+# Workers inherit these.
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Ray Tune's tables: our own lines say more in less
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its files per trial: MLflow has that
@@ -27,6 +27,14 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+
+
+def set_environment(address: str) -> None:
+    """What Ray reads when it is imported: to be called before."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if address.startswith("ray://") and _has_token():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does; Ray's client does not
 
 
 @contextmanager
@@ -41,19 +49,24 @@ def connected(address: str, needs: Resources, key: str) -> Iterator[None]:
     Raises:
         UserError: nothing answers at the address, or no machine has the resources.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    found = _resolved(address, key)
+    set_environment(address)
+    _check_answers(address, key)
     import ray
+    from ray.exceptions import AuthenticationError
 
-    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    warnings.filterwarnings("ignore", module="ray")  # the sentences below say it in words
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address == LOCAL:
             with _ignored_by_children(signal.SIGTERM):
                 ray.init(address=LOCAL, include_dashboard=False, **quiet)
         else:
-            ray.init(address=found, runtime_env=_code(), **quiet)
+            ray.init(address=address, runtime_env=_code(), **quiet)
+    except AuthenticationError:
+        raise UserError(
+            f"{key}.address {address}: the cluster asks for a token; set RAY_AUTH_MODE=token, and see "
+            "`ray get-auth-token`"
+        ) from None
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise UserError(_unanswered(address, key, _first_line(error))) from None
     try:
@@ -96,6 +109,12 @@ def beside_tune(function: Callable[..., Result], *arguments: Any) -> Result:
     return ray.get(remote.remote(*arguments))
 
 
+def _has_token() -> bool:
+    """Whether this user has a token that Ray's clusters may ask for."""
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(given) or (Path.home() / ".ray" / "auth_token").exists()
+
+
 def _code() -> dict[str, Any]:
     """The project's packages, for machines that don't have them."""
     return {
@@ -104,10 +123,10 @@ def _code() -> dict[str, Any]:
     }
 
 
-def _resolved(address: str, key: str) -> str:
-    """The address itself, or where `auto` leads; something listens there."""
+def _check_answers(address: str, key: str) -> None:
+    """Raise `UserError` unless something listens at the address, or where `auto` leads."""
     if address == LOCAL:
-        return address
+        return
     found = address
     if address == "auto":
         from ray._private.services import canonicalize_bootstrap_address_or_die
@@ -122,7 +141,6 @@ def _resolved(address: str, key: str) -> str:
     except OSError as error:
         reason = "it did not answer in time" if isinstance(error, TimeoutError) else str(error)
         raise UserError(_unanswered(address, key, reason)) from None
-    return found
 
 
 def _unanswered(address: str, key: str, reason: str) -> str:

@@ -27,7 +27,7 @@ STEPS = 8
 
 def write_project(folder: Path, tune: dict[str, Any]) -> Params:
     """Fill `folder` with params.yaml, a backbone and images; what is in the test split is no image."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["image_size"] = 32
     values["backbone"] = {"name": "test_vit", "weights": "file:weights.safetensors"}

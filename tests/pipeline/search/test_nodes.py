@@ -122,7 +122,6 @@ def elsewhere(tmp_path: Path, there: Path) -> Iterator[str]:
 
 def test_a_cluster_elsewhere_gets_the_code_and_the_data(elsewhere: str, there: Path, tmp_path: Path) -> None:
     folder = tmp_path / "project"
-    folder.rmdir()
     write_project(folder, {"seeds": [0], "trials": 3, "address": elsewhere})
     output = run_search(folder, timeout=400)
     assert [trial["trial"] for trial in trials(folder)] == ["1", "2", "3"], output
