@@ -20,6 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
 from pipeline.files import replace_file
+from pipeline.system_metrics import log_system_metrics
 from stochca.callbacks import Callback, EvalEvent, StepEvent
 from stochca.errors import UserError
 
@@ -169,11 +170,13 @@ def tracked_run(experiment: str, name: str, tags: Mapping[str, str], id_file: Pa
 def _start_run(experiment_id: str, name: str, tags: Mapping[str, str], id_file: Path) -> str:
     """Continue the run of `id_file`, or start one and write its id there at once."""
     if (run_id := _resumable(id_file)) is not None:
-        mlflow.start_run(run_id=run_id, log_system_metrics=True)
+        mlflow.start_run(run_id=run_id, log_system_metrics=False)
+        log_system_metrics(run_id, resumed=True)
         return run_id
     run = mlflow.start_run(
-        experiment_id=experiment_id, run_name=name, tags=dict(tags), log_system_metrics=True
+        experiment_id=experiment_id, run_name=name, tags=dict(tags), log_system_metrics=False
     )
+    log_system_metrics(run.info.run_id, resumed=False)
     with replace_file(id_file) as temporary:
         temporary.write_text(run.info.run_id)
     return str(run.info.run_id)
