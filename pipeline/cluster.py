@@ -39,6 +39,8 @@ def connected(address: str, *, key: str, cpus: float, gpus: float) -> Iterator[N
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if address != "local":
+        _check_answers(address, key)
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -53,7 +55,6 @@ def connected(address: str, *, key: str, cpus: float, gpus: float) -> Iterator[N
                 cores = max(cores_of_process(), math.ceil(cpus))
                 ray.init("local", num_cpus=cores, include_dashboard=False, _temp_dir=str(session), **quiet)
             else:
-                _check_answers(address, key)
                 try:
                     ray.init(address, **quiet)
                 except (ConnectionError, RuntimeError, ValueError, OSError) as error:
