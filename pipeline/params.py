@@ -133,8 +133,8 @@ class Params(Section):
             share = training.batch_size // (training.accumulate * self.train.num_workers)
             if share % 2 and (training.augmentation.mixup or training.augmentation.cutmix):
                 raise ValueError(
-                    f"train.num_workers {self.train.num_workers} leaves micro-batches of {share} images to the "
-                    f"method {name}; they must be even, because mixup and cutmix pair images up"
+                    f"train.num_workers {self.train.num_workers} leaves micro-batches of {share} images to "
+                    f"the method {name}; they must be even, because mixup and cutmix pair images up"
                 )
         return self
 
