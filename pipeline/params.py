@@ -138,6 +138,12 @@ class Params(Section):
                     f"train.num_workers {self.train.num_workers} times accumulate {training.accumulate} must "
                     f"divide the batch_size {training.batch_size} of the method {name}"
                 )
+            share = training.batch_size // (training.accumulate * self.train.num_workers)
+            if share % 2 and (training.augmentation.mixup or training.augmentation.cutmix):
+                raise ValueError(
+                    f"train.num_workers {self.train.num_workers} leaves micro-batches of {share} images to "
+                    f"the method {name}; they must be even, because mixup and cutmix pair images up"
+                )
         return self
 
     def training_of(self, method: str) -> Training:

@@ -91,6 +91,7 @@ def work_folder(
 def train(job: Job, params: Params) -> None:
     """Train, look at the test split once, track, and put the results in place."""
     # Heavy, and not needed to find a mistake in params.yaml.
+    from pipeline.data_parallel import Assignment, fit_on_workers
     from pipeline.outcome import Outcome
     from pipeline.prepared import load_prepared
     from pipeline.tracked_run import tracked_run
@@ -99,7 +100,7 @@ def train(job: Job, params: Params) -> None:
     from pipeline.training_progress import TrainingProgress
     from stochca.backbones import BackboneCard, load_backbone
     from stochca.callbacks import JsonLines, read_events
-    from stochca.devices import default_device
+    from stochca.devices import default_device, device_name
     from stochca.loaders import Preprocessing
     from stochca.precision import resolve_precision
     from stochca.training import check_settings, fit
@@ -119,23 +120,35 @@ def train(job: Job, params: Params) -> None:
         "git_commit": git_commit() or "none",
         "backbone_sha256": card.weights_sha256,
         "dataset_fingerprint": prepared.fingerprint,
+        "num_workers": str(params.train.num_workers),
+        "device": device_name(device),
+        "precision": precision,
     }
     with tracked_run(params.tracking.experiment, job.name, tags, folder / "mlflow_run_id") as outbox:
         outbox.add_params(settings_to_compare(job, card, prepared.manifest))
         outbox.send()
-        fitted = fit(
-            student,
-            prepared.images("train"),
-            prepared.images("val"),
-            method=job.method,
-            settings=job.training,
-            preprocessing=preprocessing,
-            seed=job.seed,
-            work_folder=folder,
-            # The terminal comes before the network, which may fail or make one wait.
-            callbacks=[JsonLines(folder / LOG), TrainingProgress(job.name), MlflowCallback(outbox)],
-            device=device,
-        )
+        if params.train.num_workers > 1:
+            fitted = fit_on_workers(
+                Assignment(Path.cwd(), BACKBONE, folder.resolve(), LOG, job.method, job.training, job.seed),
+                params.train,
+                student,
+                lambda: [TrainingProgress(job.name), MlflowCallback(outbox)],
+            )
+        else:
+            fitted = fit(
+                student,
+                prepared.images("train"),
+                prepared.images("val"),
+                method=job.method,
+                settings=job.training,
+                preprocessing=preprocessing,
+                seed=job.seed,
+                work_folder=folder,
+                # The terminal comes before the network, which may fail or make one wait.
+                callbacks=[JsonLines(folder / LOG), TrainingProgress(job.name), MlflowCallback(outbox)],
+                device=device,
+            )
+        outbox.add_tags({"device": fitted.device, "precision": fitted.precision})  # of the workers
         outcome = Outcome(job, card, prepared, preprocessing, student, fitted, outbox.run_id, tags)
         outcome.write(read_events(folder / LOG))
         outcome.log_to_mlflow(outbox, read_events(folder / LOG), upload_model=params.tracking.log_model)

@@ -6,6 +6,7 @@ loading never unpickles anything.
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
     """Write `state`, a nest of dicts, lists, tensors and plain values; the one before is kept beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
-    structure = json.dumps(_encode(state, tensors))
+    structure = json.dumps(take_apart(state, tensors))
     path = folder / CHECKPOINT
     temporary = folder / f".{CHECKPOINT}.tmp"
     save_file(tensors, temporary, metadata={"structure": structure})
@@ -40,7 +41,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         try:
             with safe_open(path, framework="pt") as file:
                 structure = json.loads(file.metadata()["structure"])
-                state = _decode(structure, file)
+                state = put_together(structure, file.get_tensor)
                 assert isinstance(state, dict)
                 return state
         except FileNotFoundError:
@@ -50,34 +51,36 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
+def take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The structure of a nest, as JSON knows it; copies of its tensors go into `tensors`, by name."""
     if isinstance(value, Tensor):
         name = str(len(tensors))
         # A copy, because safetensors refuses tensors that share memory.
         tensors[name] = value.detach().cpu().contiguous().clone()
         return {"tensor": name}
     if isinstance(value, dict):
-        return {"dict": [[key, _encode(item, tensors)] for key, item in value.items()]}
+        return {"dict": [[key, take_apart(item, tensors)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
         kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_encode(item, tensors) for item in value]}
+        return {kind: [take_apart(item, tensors) for item in value]}
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     return value
 
 
-def _decode(value: Any, file: Any) -> Any:
+def put_together(value: Any, tensor: Callable[[str], Tensor]) -> Any:
+    """The nest again, from its structure and the tensor of each name."""
     if not isinstance(value, dict):
         return value
     if "tensor" in value:
-        return file.get_tensor(value["tensor"])
+        return tensor(value["tensor"])
     if "dict" in value:
-        return {key: _decode(item, file) for key, item in value["dict"]}
+        return {key: put_together(item, tensor) for key, item in value["dict"]}
     if "dtype" in value:
         return getattr(torch, value["dtype"])
     if "tuple" in value:
-        return tuple(_decode(item, file) for item in value["tuple"])
-    return [_decode(item, file) for item in value["list"]]
+        return tuple(put_together(item, tensor) for item in value["tuple"])
+    return [put_together(item, tensor) for item in value["list"]]
 
 
 def cloned(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,9 @@
 """The device that a run computes on."""
 
+import os
+import platform
 import sys
+from pathlib import Path
 
 import torch
 
@@ -12,7 +15,7 @@ def default_device() -> torch.device:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Of the device's allocator on a GPU; of the whole process on a CPU."""
+    """Of the device's allocator on a GPU; of the whole process on a CPU. Of this rank alone."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     import resource  # not there on Windows
@@ -22,4 +25,21 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    """The model of the GPU or the processor; the kind of device where the system doesn't tell."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return (_processor_name() if device.type == "cpu" else "") or device.type
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+def cores_of_process() -> int:
+    """Processor cores that this process may use, after an equal share for the other ranks on its machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # set by torchrun and Ray Train

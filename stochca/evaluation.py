@@ -1,11 +1,13 @@
 """Looking at a split: logits, accuracy and loss, always without augmentation."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stochca.distributed import ImageShare, joined
 from stochca.loaders import Images, Preprocessing, evaluation_batches
 from stochca.precision import autocast
 
@@ -41,6 +43,14 @@ def predict(
         labels.append(batch_labels)
     model.train(was_training)
     return torch.cat(logits), torch.cat(labels)
+
+
+def predict_together(
+    model: nn.Module, images: Images, preprocessing: Preprocessing, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """As `predict`; each rank of a data-parallel run looks at a share, and every rank gets everything."""
+    logits, labels = predict(model, ImageShare(images), preprocessing, **options)
+    return joined(logits), joined(labels)
 
 
 def score(logits: Tensor, labels: Tensor) -> Scores:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stochca._typing import TimmModule
+from stochca.distributed import ImageShare, joined
 from stochca.errors import UserError
 from stochca.evaluation import score
 from stochca.loaders import Images, Preprocessing, evaluation_batches
@@ -24,17 +25,22 @@ def features(
     precision: str,
     workers: int | str = 0,
 ) -> tuple[Tensor, Tensor]:
-    """What the head sees: (N, D) in fp32, and labels (N,); on the CPU."""
+    """What the head sees: (N, D) in fp32, and labels (N,); on the CPU.
+
+    Each rank of a data-parallel run looks at a share of the images, and every rank gets everything.
+    """
     was_training = model.training
     model.eval()
     rows, labels = [], []
-    for batch, batch_labels in evaluation_batches(images, preprocessing, batch_size=64, workers=workers):
+    for batch, batch_labels in evaluation_batches(
+        ImageShare(images), preprocessing, batch_size=64, workers=workers
+    ):
         with autocast(precision, device):
             hidden = model.forward_features(batch.to(device))
             rows.append(model.forward_head(hidden, pre_logits=True).float().cpu())
         labels.append(batch_labels)
     model.train(was_training)
-    return torch.cat(rows), torch.cat(labels)
+    return joined(torch.cat(rows)), joined(torch.cat(labels))
 
 
 def fit_logistic_regression(inputs: Tensor, labels: Tensor, classes: int, C: float) -> tuple[Tensor, Tensor]:

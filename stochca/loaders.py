@@ -1,9 +1,8 @@
 """Images to batches. Training batches are a pure function of seed and step, so a run can resume exactly."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -11,10 +10,12 @@ from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from stochca.devices import cores_of_process
 from stochca.errors import UserError
 from stochca.randomness import Stream, derived_seed, isolated
 from stochca.settings import Augmentation, Training
 
+Item = TypeVar("Item")
 CACHE_BYTES = 1 << 30  # decoded images are kept in memory up to this size
 
 
@@ -109,16 +110,33 @@ class _Augmented(Dataset[tuple[Tensor, int]]):
             return self.transform(image), label
 
 
-class _Order(Sampler[list[tuple[int, int]]]):
-    """The images of every step: one shuffled epoch after the other, cut into full batches."""
+def batch_share(batch: Sequence[Item], rank: int, ranks: int) -> list[Item]:
+    """A rank's equal part of a micro-batch: as much from its front as from its back.
 
-    def __init__(self, images: int, batch_size: int, seed: int, start: int, steps: int) -> None:
-        self.images, self.batch_size, self.seed, self.start, self.steps = (
-            images,
-            batch_size,
-            seed,
-            start,
-            steps,
+    Mixup and cutmix mix the first image of a batch with its last, the second with the last but one, and
+    so on; this way the pairs of the whole are the pairs of the parts.
+    """
+    size = len(batch) // ranks
+    front, back = size - size // 2, size // 2
+    return [
+        *batch[rank * front : (rank + 1) * front],
+        *batch[len(batch) - (rank + 1) * back : len(batch) - rank * back],
+    ]
+
+
+class _Order(Sampler[list[tuple[int, int]]]):
+    """A rank's images of every step: one shuffled epoch after the other, cut into full batches.
+
+    Where an image stands among those of all ranks decides its augmentation.
+    """
+
+    def __init__(self, images: int, settings: Training, seed: int, start: int, rank: int, ranks: int) -> None:
+        self.images, self.seed, self.start = images, seed, start
+        self.rank, self.ranks = rank, ranks
+        self.batch_size, self.accumulate, self.steps = (
+            settings.batch_size,
+            settings.accumulate,
+            settings.steps,
         )
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -131,18 +149,35 @@ class _Order(Sampler[list[tuple[int, int]]]):
                     generator = torch.Generator().manual_seed(derived_seed(self.seed, Stream.ORDER, epoch))
                     shuffled_epoch, order = epoch, torch.randperm(self.images, generator=generator)
                 batch.append((int(order[place]), derived_seed(self.seed, Stream.IMAGE, position)))
-            yield batch
+            yield self._share(batch)
+
+    def _share(self, batch: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """This rank's part of each micro-batch, one after the other."""
+        size = self.batch_size // self.accumulate
+        parts = [batch[first : first + size] for first in range(0, self.batch_size, size)]
+        return [key for part in parts for key in batch_share(part, self.rank, self.ranks)]
 
     def __len__(self) -> int:
         return self.steps - self.start
 
 
 def training_batches(
-    images: Images, preprocessing: Preprocessing, settings: Training, *, seed: int, start: int = 0
+    images: Images,
+    preprocessing: Preprocessing,
+    settings: Training,
+    *,
+    seed: int,
+    start: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of images (B, 3, size, size) and labels (B,) for the steps from `start` on."""
+    """Images (B, 3, size, size) and labels (B,) for the steps from `start` on; B = batch_size / ranks.
+
+    Together the ranks get the images that one alone would, augmented alike; `accumulate` times `ranks`
+    must divide `batch_size`.
+    """
     augmented = _Augmented(images, preprocessing.training(settings.augmentation))
-    order = _Order(len(images), settings.batch_size, seed, start, settings.steps)
+    order = _Order(len(images), settings, seed, start, rank, ranks)
     return iter(DataLoader(augmented, batch_sampler=order, **_loading(settings.workers)))
 
 
@@ -168,7 +203,7 @@ def evaluation_batches(
 
 
 def _loading(workers: int | str) -> dict[str, Any]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = cores_of_process()
     # On two cores a loader process only takes time from the training step.
     number = (0 if cores <= 2 else min(8, cores - 1)) if workers == "auto" else int(workers)
     return {

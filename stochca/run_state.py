@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.averaging import Averaging
-from stochca.checkpoint import load_checkpoint, save_checkpoint, to_device
+from stochca.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, to_device
 from stochca.cross_attention import StochCA
+from stochca.distributed import from_main, gathered, is_main, rank
 from stochca.randomness import random_state, restore_random_state
 
 
@@ -43,6 +44,10 @@ class RunState:
         return self.model.generator if isinstance(self.model, StochCA) else None
 
     def save(self, folder: Path, progress: Progress) -> Path:
+        """Rank 0 writes; every rank's random state goes in."""
+        random = gathered(random_state(self.device))
+        if not is_main():
+            return folder / CHECKPOINT
         return save_checkpoint(
             folder,
             {
@@ -51,21 +56,26 @@ class RunState:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "averaging": self.averaging.state_dict(),
-                "random": random_state(self.device),
+                "random": random,
                 "draws": None if self.draws is None else self.draws.get_state(),
             },
         )
 
     def restore(self, folder: Path | None) -> Progress:
-        """Put everything back as the newest checkpoint in `folder` has it; a fresh start without one."""
-        state = None if folder is None else load_checkpoint(folder)
+        """Put everything back as the newest checkpoint in `folder` has it; a fresh start without one.
+
+        Rank 0 reads. Ranks that the checkpoint does not know keep the random state that they have.
+        """
+        state = load_checkpoint(folder) if folder is not None and is_main() else None
+        state = from_main(state, self.device)
         if state is None:
             return Progress()
         self.student.load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.averaging.load_state_dict(to_device(state["averaging"], self.device))
-        restore_random_state(state["random"], self.device)
+        if rank() < len(state["random"]):
+            restore_random_state(state["random"][rank()], self.device)
         if self.draws is not None:
             self.draws.set_state(state["draws"])
         progress = Progress(**to_device(state["progress"], self.device))

@@ -17,8 +17,17 @@ from stochca.callbacks import Callback, Callbacks, EvalEvent, StepEvent
 from stochca.checkpoint import cloned
 from stochca.composition import attend, check_composition, first_phase, freeze, set_training_mode
 from stochca.devices import default_device, device_name, peak_memory_mb
+from stochca.distributed import (
+    averaging_gradients,
+    data_parallel,
+    from_main,
+    is_main,
+    mean_over_ranks,
+    rank,
+    world_size,
+)
 from stochca.errors import UserError
-from stochca.evaluation import Scores, predict, score
+from stochca.evaluation import Scores, predict_together, score
 from stochca.loaders import Images, Preprocessing, keep_in_memory, training_batches
 from stochca.methods import Method
 from stochca.optimisation import create_optimizer, create_schedule
@@ -42,8 +51,8 @@ class Fitted:
     validation: Scores  # of the selected weights
     selected_step: int | None  # None: an average of several steps
     train_seconds: float
-    images_per_second: float
-    peak_memory_mb: float
+    images_per_second: float  # of all ranks together
+    peak_memory_mb: float  # of rank 0
     trainable_parameters: int
     precision: str
     device: str
@@ -68,26 +77,34 @@ def fit(
     Selection looks at `validation` and nothing else. With a `work_folder`, checkpoints go there, and a
     run that finds one continues from it, to the same weights as if it had never stopped.
 
+    In a data-parallel run (see `stochca.distributed`) every rank calls this with the same arguments and
+    ends with the same weights, which are those of a single process within rounding: `batch_size` counts
+    the images of all ranks. Callbacks are called on rank 0 alone, which also writes the checkpoints.
+
     Raises:
         UserError: the method or the settings don't fit the model or the device.
     """
     device = device or default_device()
     precision = resolve_precision(settings.precision, device)
-    listeners = Callbacks(callbacks)
+    listeners = Callbacks(callbacks if is_main() else ())
     check_settings(student, method, settings, preprocessing, device)
     for name, split in (("training", train), ("validation", validation)):
-        if len(split) == 0:
-            raise UserError(f"there are no {name} images")
+        if len(split) < world_size():
+            number = f"only {len(split)}" if len(split) else "no"
+            raise UserError(f"there are {number} {name} images")
     seed_everything(derived_seed(seed, Stream.GLOBAL))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
     train, validation = keep_in_memory(train), keep_in_memory(validation)
     student.to(device)
+    student.load_state_dict(from_main(student.state_dict(), device))
     student.set_grad_checkpointing(settings.gradient_checkpointing)
     choose_attention_kernel(student, precision, device)
     freeze(student, method.train)
     model = attend(method.attention, student)
+    if not is_main():  # dropout differs between ranks; the draws of StochCA, seeded by now, don't
+        seed_everything(derived_seed(seed, Stream.GLOBAL, rank()))
     optimizer = create_optimizer(student, settings)
     schedule = create_schedule(optimizer, settings)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -114,30 +131,33 @@ def fit(
         listeners.on_note(note)
 
     def look(model: nn.Module) -> Scores:
-        logits, labels = predict(
+        logits, labels = predict_together(
             model, validation, preprocessing, device=device, precision=precision, workers=settings.workers
         )
-        return score(logits, labels)
+        return from_main(score(logits, labels), device)
 
+    model = data_parallel(model)
     set_training_mode(model, student, method.train)
     trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
     unread: list[tuple[int, Tensor, float]] = []  # steps whose losses are still on the device
     window_started = time.perf_counter()
     try:
         for images, labels in training_batches(
-            train, preprocessing, settings, seed=seed, start=progress.step
+            train, preprocessing, settings, seed=seed, start=progress.step, rank=rank(), ranks=world_size()
         ):
             step = progress.step + 1
             schedule.step_update(step)
-            losses = []
+            losses: list[Tensor] = []
             for part, part_labels in zip(
                 images.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True
             ):
                 part = part.to(device, non_blocking=True)
                 part_labels = part_labels.to(device, non_blocking=True)
-                with autocast(precision, device):
-                    loss = loss_of(model, part, part_labels, step) / settings.accumulate
-                scaler.scale(loss).backward()
+                is_last = len(losses) == settings.accumulate - 1
+                with averaging_gradients(model, now=is_last):
+                    with autocast(precision, device):
+                        loss = loss_of(model, part, part_labels, step) / settings.accumulate
+                    scaler.scale(loss).backward()
                 losses.append(loss.detach())
             if settings.clip_grad is not None:
                 scaler.unscale_(optimizer)
@@ -206,10 +226,18 @@ def check_settings(
     """Find what would stop `fit` later, before any work.
 
     Raises:
-        UserError: the device lacks the precision, timm knows no such optimiser or augmentation, or a
-            choice of the method does not suit the model.
+        UserError: the device lacks the precision, timm knows no such optimiser or augmentation, a choice
+            of the method does not suit the model, or the ranks can't share a batch.
     """
     resolve_precision(settings.precision, device)
+    share = settings.batch_size / (settings.accumulate * world_size())
+    pairs = settings.augmentation.mixup or settings.augmentation.cutmix
+    if share % (2 if pairs else 1):
+        raise UserError(
+            f"training.batch_size {settings.batch_size}, split by {world_size()} workers and "
+            f"training.accumulate {settings.accumulate}, leaves {share:g} images; choose a batch size that "
+            f"leaves {'an even number, because mixup and cutmix pair images up' if pairs else 'whole images'}"
+        )
     create_optimizer(student, settings)
     preprocessing.training(settings.augmentation)
     check_composition(method, student)
@@ -242,14 +270,14 @@ def make_loss(
 def report_steps(
     listeners: Callback, unread: list[tuple[int, Tensor, float]], settings: Training, started: float
 ) -> float:
-    """Read the losses back from the device, all at once, so that steps don't wait for it one by one.
+    """Read the losses back, all at once, so that steps don't wait for the device or other ranks one by one.
 
     Returns the seconds since `started`, the waiting for data and for the device included.
 
     Raises:
         UserError: training has diverged. Nothing of it has been evaluated or saved by then.
     """
-    losses = [loss.item() for _, loss, _ in unread]
+    losses = mean_over_ranks(torch.stack([loss for _, loss, _ in unread])).tolist()
     seconds = time.perf_counter() - started
     for (step, _, lr), loss in zip(unread, losses, strict=True):
         if not math.isfinite(loss):

@@ -1,11 +1,11 @@
 """The trials in MLflow: runs nested under the run of the search. Written by one process alone."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
-from mlflow.entities import Metric, RunStatus
+from mlflow.entities import Metric, Param, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -13,7 +13,6 @@ from mlflow.utils.time import get_current_time_millis
 
 from pipeline.search.records import METRIC, Record
 from pipeline.search.space import prob_of
-from pipeline.tracking import log_new_params
 
 TRIAL = "trial"  # the tag that a trial's run is found again by, after an interruption
 logger = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class Children:
         self.start(record)
         run, step = self.runs[record.id], record.step
         prob = prob_of(record.values)
-        log_new_params(
+        self._log_new_params(
             run,
             {
                 "prob": prob if isinstance(prob, float | int) else list(prob),
@@ -108,3 +107,9 @@ class Children:
         for trial in sorted(self.open):
             self.client.set_terminated(self.runs[trial], status)
         self.open.clear()
+
+    def _log_new_params(self, run: str, values: Mapping[str, Any]) -> None:
+        """Params from before an interruption stay, for MLflow refuses changes."""
+        logged = self.client.get_run(run).data.params
+        params = [Param(key, str(value)) for key, value in values.items() if key not in logged]
+        self.client.log_batch(run, params=params)

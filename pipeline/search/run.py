@@ -6,10 +6,10 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from pipeline.files import replace_folder
+from pipeline.outbox import Outbox
 from pipeline.params import Params
 from pipeline.search.children import Children
 from pipeline.search.cluster import LOCAL, beside_tune, connected
@@ -22,7 +22,9 @@ from pipeline.search.space import dimensions, number_of_trials
 from pipeline.search.task import Task
 from pipeline.search.tuner import run_trials, state_folder
 from pipeline.sections import Range
-from pipeline.tracking import Terminated, flatten, git_commit, log_new_params, tracked_run
+from pipeline.signals import Terminated
+from pipeline.tracked_run import tracked_run
+from pipeline.tracking import flatten, git_commit
 from pipeline.tuned import BEST
 
 
@@ -46,18 +48,20 @@ def search(task: Task, params: Params) -> None:
     with (
         # Ray first: it takes SIGTERM for itself, and the run takes it back.
         connected(settings.address, settings.resources, "tune"),
-        tracked_run(params.tracking.experiment, "search", tags, task.folder / "mlflow_run_id") as run_id,
+        tracked_run(params.tracking.experiment, "search", tags, task.folder / "mlflow_run_id") as outbox,
         _sigterm_through_ray(),
     ):
-        log_new_params(run_id, settings_to_compare(task))
-        journal = Journal(task.folder, task.training.steps, progress, Children(run_id, settings.seeds))
+        outbox.add_params(settings_to_compare(task))
+        outbox.send()
+        children = Children(outbox.run_id, settings.seeds)
+        journal = Journal(task.folder, task.training.steps, progress, children)
         name = f"mailbox-{task.name}"
         with journal.reads(open_mailbox(name)):
             results = run_trials(task, trials, name, progress)
         records = journal.complete(results)
         with replace_folder(BEST.parent) as folder:
             found = write_results(folder, task, records)
-        _log_results(run_id, found, BEST.parent)
+        _log_results(outbox, found)
         beside_tune(shutil.rmtree, beside_tune(state_folder, task))
     shutil.rmtree(task.folder)
     accuracy = found["validation_accuracy"]
@@ -109,10 +113,9 @@ def settings_to_compare(task: Task) -> dict[str, Any]:
     }
 
 
-def _log_results(run_id: str, found: dict[str, Any], folder: Path) -> None:
-    import mlflow
-
+def _log_results(outbox: Outbox, found: dict[str, Any]) -> None:
     accuracy = found["validation_accuracy"]
     metrics = {"best_validation_accuracy": accuracy["mean"], "best_validation_accuracy_std": accuracy["std"]}
-    mlflow.log_metrics({key: value for key, value in metrics.items() if value is not None}, run_id=run_id)
-    mlflow.log_artifacts(str(folder), run_id=run_id)
+    outbox.add_metrics({key: value for key, value in metrics.items() if value is not None})
+    shutil.copytree(BEST.parent, outbox.artifacts, dirs_exist_ok=True)
+    outbox.send()

@@ -37,7 +37,7 @@ TRACKED = """
 import time
 from pathlib import Path
 from pipeline.boundary import run
-from pipeline.tracking import tracked_run
+from pipeline.tracked_run import tracked_run
 
 def main():
     with tracked_run("flows", "tracked", {}, Path("work/tracked/mlflow_run_id")):

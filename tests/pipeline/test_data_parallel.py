@@ -1,0 +1,160 @@
+"""Two workers through real Ray Train, started as DVC starts the stage, on a tiny task."""
+
+import csv
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.e2e.workspace import Workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+COMMAND = ("python", "-m", "pipeline.train", "stochca", "all", "0")
+STEPS = 40
+
+
+def copy_of(original: Workspace, folder: Path) -> Workspace:
+    workspace = Workspace.__new__(Workspace)
+    workspace.folder = folder
+    shutil.copytree(original.folder, folder, symlinks=True)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Everything that training needs, with two workers in params.yaml."""
+
+    def edit(raw: dict[str, Any]) -> None:
+        raw["training"].update(steps=STEPS, eval_every=10, checkpoint_every=5)
+        raw["train"].update(num_workers=2)
+
+    workspace = Workspace(tmp_path_factory.mktemp("data_parallel") / "project")
+    workspace.edit_params(edit)
+    for stage in ("backbone", "prepare"):
+        workspace.run("python", "-m", f"pipeline.{stage}")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = copy_of(prepared, tmp_path_factory.mktemp("undisturbed") / "project")
+    output = workspace.run(*COMMAND)
+    assert output.count("\n") == STEPS // 10  # rank 0's lines, and none of Ray's
+    assert f"step {STEPS} of {STEPS}" in output
+    return workspace
+
+
+@pytest.fixture
+def workspace(prepared: Workspace, tmp_path: Path) -> Workspace:
+    return copy_of(prepared, tmp_path / "project")
+
+
+def weights(workspace: Workspace) -> dict[str, Tensor]:
+    return load_file(workspace.folder / "models" / "stochca-all-0" / "model.safetensors")
+
+
+def assert_same_weights(found: Workspace, expected: Workspace) -> None:
+    assert all(weights(found)[name].equal(value) for name, value in weights(expected).items())
+
+
+def curve(workspace: Workspace) -> list[list[float]]:
+    with (workspace.folder / "results" / "stochca-all-0" / "curves.csv").open() as file:
+        return [[float(value or "nan") for value in row] for row in list(csv.reader(file))[1:]]
+
+
+def database(workspace: Workspace, question: str) -> list[Any]:
+    with sqlite3.connect(workspace.folder / "mlflow.db") as connection:
+        return connection.execute(question).fetchall()
+
+
+def has_checkpoint(workspace: Workspace) -> bool:
+    return any((workspace.folder / "work").glob("stochca-all-0-*/checkpoint.safetensors"))
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+
+
+def test_two_workers_train_as_one(workspace: Workspace, undisturbed: Workspace) -> None:
+    workspace.edit_params(lambda raw: raw["train"].update(num_workers=1))
+    workspace.run(*COMMAND)
+    alone, together = curve(workspace), curve(undisturbed)
+    assert len(alone) == len(together) == STEPS
+    for found, expected in zip(together, alone, strict=True):
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-4, nan_ok=True)
+
+
+def test_mlflow_has_what_a_single_process_sends(undisturbed: Workspace) -> None:
+    assert database(undisturbed, "select name, status from runs") == [("stochca-all-0", "FINISHED")]
+    counts = "select count(*), count(distinct step) from metrics where key = '{}'"
+    assert database(undisturbed, counts.format("train_loss")) == [(STEPS, STEPS)]
+    assert database(undisturbed, counts.format("validation_accuracy"))[0][1] >= STEPS // 10
+    tags = dict(database(undisturbed, "select key, value from tags"))
+    assert (tags["num_workers"], tags["precision"]) == ("2", "fp32")
+    assert tags["device"]
+
+
+def test_nothing_but_the_results_is_left(undisturbed: Workspace) -> None:
+    assert list((undisturbed.folder / "work").iterdir()) == []
+
+
+def test_a_lost_worker_is_replaced_and_the_weights_are_the_same(
+    workspace: Workspace, undisturbed: Workspace
+) -> None:
+    process = workspace.start(*COMMAND)
+    wait_for(lambda: has_checkpoint(workspace), process)
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "RayTrainWorker" in "".join(child.cmdline())
+    ]
+    assert len(workers) == 2
+    workers[1].kill()
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    assert "a worker was lost; training starts again from the last checkpoint" in output
+    assert "continues after step" in output
+    assert_same_weights(workspace, undisturbed)
+    assert [row[:2] for row in curve(workspace)] == [row[:2] for row in curve(undisturbed)]
+    counts = "select count(*), count(distinct step) from metrics where key = 'train_loss'"
+    assert database(workspace, counts) == [(STEPS, STEPS)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_workers_and_the_run_which_then_continues(
+    number: int, workspace: Workspace, undisturbed: Workspace
+) -> None:
+    process = workspace.start(*COMMAND)
+    wait_for(lambda: has_checkpoint(workspace), process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert any("RayTrainWorker" in "".join(child.cmdline()) for child in children)
+    process.send_signal(number)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[signal.Signals(number)], output
+    assert "Traceback" not in output
+    psutil.wait_procs(children, timeout=30)
+    assert not [child for child in children if child.is_running()]
+    assert database(workspace, "select status from runs") == [("KILLED",)]
+    if number == signal.SIGTERM:
+        assert "continues after step" in workspace.run(*COMMAND)
+        assert database(workspace, "select status from runs") == [("FINISHED",)]
+        assert_same_weights(workspace, undisturbed)
+
+
+def test_a_mistake_that_workers_find_is_one_sentence(workspace: Workspace) -> None:
+    workspace.edit_params(lambda raw: raw["training"].update(lr=1e30, warmup_steps=0, clip_grad=None))
+    output = workspace.run(*COMMAND, expect=2)
+    assert output.count("\n") == 1
+    assert output.startswith("error: training diverged: the loss of step ")
+    assert database(workspace, "select status from runs") == [("FAILED",)]
