@@ -20,7 +20,7 @@ from pipeline.search.progress import SearchProgress
 from pipeline.search.results import write_results
 from pipeline.search.space import dimensions, number_of_trials
 from pipeline.search.task import Task
-from pipeline.search.tuner import run_trials, state_folder
+from pipeline.search.tuner import run_trials, search_folder
 from pipeline.sections import Range
 from pipeline.tracking import Terminated, flatten, git_commit, log_new_params, tracked_run
 from pipeline.tuned import BEST
@@ -58,8 +58,8 @@ def search(task: Task, params: Params) -> None:
         with replace_folder(BEST.parent) as folder:
             found = write_results(folder, task, records)
         _log_results(run_id, found, BEST.parent)
-        beside_tune(shutil.rmtree, beside_tune(state_folder, task))
-    shutil.rmtree(task.folder)
+        beside_tune(shutil.rmtree, beside_tune(search_folder, task))
+    shutil.rmtree(task.folder, ignore_errors=True)
     accuracy = found["validation_accuracy"]
     spread = "" if accuracy["std"] is None else f" ± {accuracy['std']:.3f}"
     progress.say(f"the best is prob {found['prob']}: {accuracy['mean']:.3f}{spread} on validation")
