@@ -1,6 +1,5 @@
-"""A connection to Ray: a private one on this machine, or a cluster that runs already."""
+"""Ray, on this machine or on a cluster: connected to, checked, and left again."""
 
-import contextlib
 import logging
 import math
 import os
@@ -8,63 +7,78 @@ import shutil
 import signal
 import socket
 import tempfile
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.sections import Resources
 from stochca.devices import cores_of_process
 from stochca.errors import UserError
 
-CONNECT_SECONDS = 10.0
+LOCAL = "local"
+SECONDS_TO_ANSWER = 10.0
+SECONDS_TO_CONNECT = 25  # from an open port to a cluster
+PACKAGES = Path(__file__).parents[1]  # where stochca/ and pipeline/ are
+# Workers inherit these.
 QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry
+    "RAY_AIR_NEW_OUTPUT": "0",  # Ray Tune's tables: our own lines say more in less
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its files per trial: MLflow has that
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the stage, as everywhere
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # tasks without a GPU still see those of the machine
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry
+    "RAY_DEDUP_LOGS": "0",
 }
 
 
-@contextlib.contextmanager
-def connected(address: str, *, key: str, cpus: float, gpus: float) -> Iterator[None]:
-    """Ray for the duration of the block; a private one ends with it, with all that runs on it.
-
-    Args:
-        address: local, auto, HOST:PORT or ray://HOST:PORT.
-        key: where `address` was set, for the sentence of an error.
-        cpus: what the block needs altogether. A private Ray offers at least so many, however few cores
-            there are; the processes then share them.
-        gpus: likewise, but they must be there.
-
-    Raises:
-        UserError: nothing answers at the address, or this machine has too few GPUs.
-    """
+def set_environment(address: str) -> None:
+    """What Ray reads when it is imported: to be called before."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    if address != "local":
-        _check_answers(address, key)
-    import ray
+    if address.startswith("ray://") and _has_token():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does; Ray's client does not
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    # Workers import the project from its folder, which they share, whatever is installed on their machine.
-    paths = [str(Path.cwd()), os.environ.get("PYTHONPATH", "")]
-    quiet["runtime_env"] = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, paths))}}
+
+@contextmanager
+def connected(address: str, *, key: str, cpus: float = 0) -> Iterator[None]:
+    """Ray for the length of the block; a private one ends with it, with all that runs on it.
+
+    Args:
+        address: local (started here), auto, HOST:PORT or ray://HOST:PORT.
+        key: where the address comes from in params.yaml, such as ``tune.address``.
+        cpus: a private Ray offers at least so many, however few cores there are; processes then share them.
+
+    Raises:
+        UserError: nothing answers at the address.
+    """
+    set_environment(address)
+    _check_answers(address, key)
+    import ray
+    from ray.exceptions import AuthenticationError
+
+    warnings.filterwarnings("ignore", module="ray")  # our own sentences say it
     # A short path, because sockets lie in it.
-    session = Path(tempfile.mkdtemp(prefix="stochca-ray-")) if address == "local" else None
+    session = Path(tempfile.mkdtemp(prefix="stochca-ray-")) if address == LOCAL else None
     try:
-        with _sigterm_stays_ours():
-            if address == "local":
-                cores = max(cores_of_process(), math.ceil(cpus))
-                ray.init("local", num_cpus=cores, include_dashboard=False, _temp_dir=str(session), **quiet)
-            else:
-                try:
-                    ray.init(address, **quiet)
-                except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-                    raise UserError(_unusable(address, key, error)) from None
-        found = ray.cluster_resources().get("GPU", 0)
-        if address == "local" and gpus > found:
+        try:
+            with _sigterm_stays_ours():
+                if session is not None:
+                    cores = max(cores_of_process(), math.ceil(cpus))
+                    options = {"num_cpus": cores, "include_dashboard": False, "_temp_dir": str(session)}
+                    ray.init(LOCAL, **options, **_quiet(ship_code=False))
+                else:
+                    with _time_limit(address, key):
+                        ray.init(address, **_quiet(ship_code=True))
+        except AuthenticationError:
             raise UserError(
-                f"{gpus:g} GPUs are needed, but this machine has {found:g}; ask for fewer, or set {key} to "
-                "the address of a cluster with them"
-            )
+                f"{key} {address}: the cluster asks for a token; set RAY_AUTH_MODE=token, and see "
+                "`ray get-auth-token`"
+            ) from None
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise UserError(_unanswered(address, key, _first_line(error))) from None
         yield
     finally:
         ray.shutdown()
@@ -72,7 +86,31 @@ def connected(address: str, *, key: str, cpus: float, gpus: float) -> Iterator[N
             shutil.rmtree(session, ignore_errors=True)
 
 
-@contextlib.contextmanager
+def check_one_machine_has(needs: Resources, section: str) -> None:
+    """Raise `UserError` unless some machine of the cluster has these resources."""
+    import ray
+
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(m.get("CPU", 0) >= needs.cpu and m.get("GPU", 0) >= needs.gpu for m in machines):
+        largest = max(machines, key=lambda m: (m.get("GPU", 0), m.get("CPU", 0)))
+        raise UserError(
+            f"{section} asks for cpu {needs.cpu:g} and gpu {needs.gpu:g} on one machine; the largest "
+            f"has cpu {largest.get('CPU', 0):g} and gpu {largest.get('GPU', 0):g}"
+        )
+
+
+def _quiet(*, ship_code: bool) -> dict[str, Any]:
+    """Options of ray.init: no chatter, and workers that find the project's code."""
+    paths = [str(PACKAGES), os.environ.get("PYTHONPATH", "")]
+    variables = {name: os.environ[name] for name in QUIET}
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    environment: dict[str, Any] = {"env_vars": variables}
+    if ship_code:  # to machines that don't have it
+        environment["py_modules"] = [str(PACKAGES / "stochca"), str(PACKAGES / "pipeline")]
+    return {"logging_level": logging.ERROR, "log_to_driver": False, "runtime_env": environment}
+
+
+@contextmanager
 def _sigterm_stays_ours() -> Iterator[None]:
     """Keep Ray from taking over SIGTERM while it starts.
 
@@ -88,25 +126,54 @@ def _sigterm_stays_ours() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _check_answers(address: str, key: str) -> None:
-    """Ray itself would try for minutes."""
-    if address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+@contextmanager
+def _time_limit(address: str, key: str) -> Iterator[None]:
+    """Ray itself would try for minutes where something else listens at the address."""
+
+    def give_up(number: int, frame: Any) -> None:
+        raise UserError(_unanswered(address, key, "what listens there does not answer as Ray does"))
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(SECONDS_TO_CONNECT)
     try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(_unusable(address, key, error)) from None
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
-def _unusable(address: str, key: str, error: Exception) -> str:
+def _has_token() -> bool:
+    """Whether this user has a token that Ray's clusters may ask for."""
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(given) or (Path.home() / ".ray" / "auth_token").exists()
+
+
+def _check_answers(address: str, key: str) -> None:
+    """Raise `UserError` unless something listens at the address, or where `auto` leads."""
+    if address == LOCAL:
+        return
+    found = address
     if address == "auto":
-        return (
-            f"{key} is auto, but this machine belongs to no Ray cluster; start one with `ray start --head`, "
-            f"or set {key} to local"
-        )
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        from ray._private.services import canonicalize_bootstrap_address_or_die
+
+        try:
+            found = canonicalize_bootstrap_address_or_die("auto")
+        except (ConnectionError, ValueError):
+            raise UserError(_unanswered(address, key, "this machine belongs to no running cluster")) from None
+    host, _, port = found.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        reason = "it did not answer in time" if isinstance(error, TimeoutError) else str(error)
+        raise UserError(_unanswered(address, key, reason)) from None
+
+
+def _unanswered(address: str, key: str, reason: str) -> str:
     return (
-        f"no Ray answers at {key} {address} ({reason}); start it with `ray start --head`, give another, "
-        "or say local"
+        f"{key} {address}: no Ray cluster answers there ({reason}); start one with `ray start --head`, "
+        f"or set {key}: local"
     )
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

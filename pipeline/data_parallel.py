@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cluster import connected
+from pipeline.cluster import check_one_machine_has, connected
 from pipeline.files import write_json
 from pipeline.sections import Train
 from stochca.callbacks import Callback, Callbacks, EvalEvent, JsonLines, StepEvent
@@ -64,13 +64,26 @@ def fit_on_workers(
     from stochca.training import Fitted
 
     each = train.resources_per_worker
-    totals = {"cpus": train.num_workers * each.cpu, "gpus": train.num_workers * each.gpu}
-    with connected(train.address, key="train.address", **totals):
+    with connected(train.address, key="train.address", cpus=train.num_workers * each.cpu):
+        check_one_machine_has(each, "train.resources_per_worker")
+        _check_gpus(train)
         _run(assignment, train, _Relayed(make_callbacks))
     student.load_state_dict(load_file(assignment.run_folder / WEIGHTS))
     student.eval()
     values = json.loads((assignment.run_folder / FITTED).read_text())
     return Fitted(**{**values, "validation": Scores(**values["validation"])})
+
+
+def _check_gpus(train: Train) -> None:
+    import ray
+
+    needed = train.num_workers * train.resources_per_worker.gpu
+    found = ray.cluster_resources().get("GPU", 0)
+    if needed > found:
+        raise UserError(
+            f"train.num_workers {train.num_workers} need {needed:g} GPUs, but at train.address "
+            f"{train.address} there are {found:g}; ask for fewer, or give the address of a larger cluster"
+        )
 
 
 def _run(assignment: Assignment, train: Train, relayed: "_Relayed") -> None:

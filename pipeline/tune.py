@@ -7,8 +7,8 @@ it runs; interrupted and started again, it goes on.
 """
 
 from pipeline.boundary import run
+from pipeline.cluster import set_environment
 from pipeline.params import load_params
-from pipeline.search.cluster import set_environment
 from pipeline.search.task import plan
 
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pipeline.cluster import LOCAL, connected
 from pipeline.files import replace_folder
 from pipeline.outbox import Outbox
 from pipeline.params import Params
+from pipeline.search.beside_tune import beside_tune
 from pipeline.search.children import Children
-from pipeline.search.cluster import LOCAL, beside_tune, connected
 from pipeline.search.inputs import BACKBONE
 from pipeline.search.journal import Journal
 from pipeline.search.messenger import open_mailbox
@@ -20,7 +21,7 @@ from pipeline.search.progress import SearchProgress
 from pipeline.search.results import write_results
 from pipeline.search.space import dimensions, number_of_trials
 from pipeline.search.task import Task
-from pipeline.search.tuner import run_trials, state_folder
+from pipeline.search.tuner import run_trials, search_folder
 from pipeline.sections import Range
 from pipeline.signals import Terminated
 from pipeline.tracked_run import tracked_run
@@ -46,11 +47,11 @@ def search(task: Task, params: Params) -> None:
         "dataset_fingerprint": task.inputs.fingerprint,
     }
     with (
-        # Ray first: it takes SIGTERM for itself, and the run takes it back.
-        connected(settings.address, settings.resources, "tune"),
+        connected(settings.address, key="tune.address"),
         tracked_run(params.tracking.experiment, "search", tags, task.folder / "mlflow_run_id") as outbox,
         _sigterm_through_ray(),
     ):
+        check_one_machine_has(settings.resources, "tune.resources")
         outbox.add_params(settings_to_compare(task))
         outbox.send()
         children = Children(outbox.run_id, settings.seeds)
@@ -62,8 +63,8 @@ def search(task: Task, params: Params) -> None:
         with replace_folder(BEST.parent) as folder:
             found = write_results(folder, task, records)
         _log_results(outbox, found)
-        beside_tune(shutil.rmtree, beside_tune(state_folder, task))
-    shutil.rmtree(task.folder)
+        beside_tune(shutil.rmtree, beside_tune(search_folder, task))
+    shutil.rmtree(task.folder, ignore_errors=True)
     accuracy = found["validation_accuracy"]
     spread = "" if accuracy["std"] is None else f" ± {accuracy['std']:.3f}"
     progress.say(f"the best is prob {found['prob']}: {accuracy['mean']:.3f}{spread} on validation")

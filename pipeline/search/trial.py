@@ -5,6 +5,7 @@ What counts is the mean over the seeds, so that one lucky seed does not choose.
 
 import shutil
 import socket
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -87,6 +88,9 @@ class Trial(tune.Trainable):
             run.discard_checkpoints()
         if not self.is_shared:
             shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):  # other trials are there
+                self.folder.parent.rmdir()
+                self.folder.parent.parent.rmdir()
 
 
 def node() -> str:

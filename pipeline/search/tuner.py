@@ -13,7 +13,8 @@ from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.search.cluster import LOCAL, beside_tune
+from pipeline.cluster import LOCAL
+from pipeline.search.beside_tune import beside_tune
 from pipeline.search.inputs import LARGEST_SHIPPED, scratch
 from pipeline.search.messenger import Messenger
 from pipeline.search.progress import SearchProgress
@@ -39,7 +40,7 @@ def run_trials(task: Task, trials: int, mailbox: str, progress: SearchProgress) 
     space = ray_space(settings, task.card.blocks)
     resources = {"cpu": settings.resources.cpu, "gpu": settings.resources.gpu}
     trainable = tune.with_resources(tune.with_parameters(Trial, task=task, sent=_sent(task)), resources)
-    state = beside_tune(state_folder, task)
+    state = beside_tune(search_folder, task) / STATE
     if beside_tune(is_restorable, state):
         progress.say("continues the search that was interrupted")
         tuner = tune.Tuner.restore(
@@ -76,9 +77,9 @@ def run_trials(task: Task, trials: int, mailbox: str, progress: SearchProgress) 
     return tuner.fit()
 
 
-def state_folder(task: Task) -> Path:
-    """Where Ray Tune keeps its state: in the search's folder, or elsewhere on a machine that lacks it."""
-    return (task.folder if task.folder.exists() else scratch() / task.name) / STATE
+def search_folder(task: Task) -> Path:
+    """The search's folder, or what stands for it on a machine that does not have the project."""
+    return task.folder if task.folder.exists() else scratch() / task.name
 
 
 def is_restorable(state: Path) -> bool:

@@ -1,26 +1,64 @@
+"""Addresses and machines that can't do it, found out in time."""
+
 import socket
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from pipeline.cluster import connected
+from pipeline.cluster import check_one_machine_has, connected
+from pipeline.sections import Resources
 from stochca.errors import UserError
 
 
 @pytest.fixture
-def silent_port() -> Iterator[int]:
+def taken_port() -> Iterator[int]:
     """A port that is taken, so that no other process can, but where nothing answers."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
 
 
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_an_address_that_does_not_answer_is_one_sentence(scheme: str, silent_port: int) -> None:
-    address = f"{scheme}127.0.0.1:{silent_port}"
-    started = time.monotonic()
-    sentence = rf"no Ray answers at train.address {address} \(.*refused\); start it with `ray start --head`"
-    with pytest.raises(UserError, match=sentence), connected(address, key="train.address", cpus=1, gpus=0):
+def test_an_address_that_nothing_answers(scheme: str, taken_port: int) -> None:
+    address = f"{scheme}127.0.0.1:{taken_port}"
+    before = time.monotonic()
+    sentence = rf"^tune.address {address}: no Ray cluster answers there .*`ray start --head`.*address: local$"
+    with pytest.raises(UserError, match=sentence), connected(address, key="tune.address"):
         pytest.fail("connected to nothing")
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - before < 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_something_else_that_listens(scheme: str, silent_port: int) -> None:
+    address = f"{scheme}127.0.0.1:{silent_port}"
+    before = time.monotonic()
+    with pytest.raises(UserError, match=f"tune.address {address}"), connected(address, key="tune.address"):
+        pytest.fail("connected to nothing")
+    assert time.monotonic() - before < 40
+
+
+def test_auto_where_the_cluster_has_gone(taken_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken_port}")
+    sentence = "train.address auto: no Ray cluster answers there"
+    with pytest.raises(UserError, match=sentence), connected("auto", key="train.address"):
+        pass
+
+
+def test_resources_that_no_machine_has() -> None:
+    sentence = "^tune.resources asks for cpu 1000 and gpu 0 on one machine; the largest has cpu "
+    with pytest.raises(UserError, match=sentence), connected("local", key="tune.address"):
+        check_one_machine_has(Resources(cpu=1000, gpu=0), "tune.resources")
+    import ray
+
+    assert not ray.is_initialized()

@@ -1,0 +1,68 @@
+"""`prob: tuned`, as its users run it: DVC runs the search first, and training takes what it found."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from tests.e2e.workspace import Workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+STAGE = "stochca@all-0"
+
+
+def stages(output: str) -> list[str]:
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("tuned") / "project")
+
+    def edit(raw: dict[str, dict[str, object]]) -> None:
+        raw["methods"]["stochca"] = {"attention": {"name": "stochca", "prob": "tuned"}}
+        raw["protocol"]["stochca_after"] = "reports/tune/best.yaml"
+        raw["tune"].update(prob=[0.25, 0.75], seeds=[0])
+
+    workspace.edit_params(edit)
+    assert stages(workspace.run("dvc", "repro", STAGE)) == ["backbone", "prepare", "tune", STAGE]
+    return workspace
+
+
+def prob_used(workspace: Workspace) -> float:
+    run = json.loads((workspace.folder / "results" / "stochca-all-0" / "run.json").read_text())
+    return float(run["config"]["attention"]["prob"])
+
+
+def test_training_takes_what_the_search_found(tuned: Workspace) -> None:
+    best = yaml.safe_load((tuned.folder / "reports" / "tune" / "best.yaml").read_text())
+    assert best["prob"] in (0.25, 0.75)
+    assert prob_used(tuned) == best["prob"]
+    assert "up to date" in tuned.run("dvc", "repro", STAGE)
+
+
+def test_where_a_search_runs_does_not_matter(tuned: Workspace) -> None:
+    tuned.edit_params(lambda raw: raw["tune"].update(concurrent=1, max_failures=1))
+    assert "up to date" in tuned.run("dvc", "repro", STAGE)
+
+
+def test_another_best_trains_again_and_only_then(tuned: Workspace) -> None:
+    before = prob_used(tuned)
+    tuned.edit_params(lambda raw: raw["tune"].update(prob=[1.0 - before]))
+    assert stages(tuned.run("dvc", "repro", STAGE)) == ["tune", STAGE]
+    assert prob_used(tuned) == 1.0 - before
+
+
+def test_the_pictures_are_plots(tuned: Workspace) -> None:
+    tuned.run("dvc", "plots", "show", "--out", "page")
+    page = (tuned.folder / "page" / "index.html").read_text()
+    for name in ("accuracy_by_prob.png", "trials_over_time.png"):
+        assert name in page
+
+
+def test_a_restored_search_comes_from_the_cache(tuned: Workspace) -> None:
+    shutil.rmtree(tuned.folder / "reports")
+    tuned.run("dvc", "checkout", "tune")
+    assert (tuned.folder / "reports" / "tune" / "trials.csv").exists()
+    assert "up to date" in tuned.run("dvc", "repro", STAGE)
