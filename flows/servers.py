@@ -19,7 +19,7 @@ from stochca.errors import UserError
 HOST = "127.0.0.1"
 HOME = Path(".prefect")  # Prefect's database, and the servers' logs
 SECONDS_TO_START = 120.0
-SECONDS_TO_ANSWER = 12.0
+SECONDS_TO_ANSWER = 8.0
 SECONDS_BETWEEN_LINES = 5.0
 
 
