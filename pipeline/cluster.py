@@ -58,7 +58,7 @@ def connected(address: str, *, key: str, cpus: float, gpus: float) -> Iterator[N
                 try:
                     ray.init(address, **quiet)
                 except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-                    raise UserError(_unusable(address, key, error)) from None
+                    raise UserError(_refused(address, key, error)) from None
         found = ray.cluster_resources().get("GPU", 0)
         if address == "local" and gpus > found:
             raise UserError(
@@ -99,14 +99,26 @@ def _check_answers(address: str, key: str) -> None:
         raise UserError(_unusable(address, key, error)) from None
 
 
+def _refused(address: str, key: str, error: Exception) -> str:
+    if address == "auto":
+        return _unusable(address, key, error)
+    return (
+        f"{key} {address} answers, but not as Ray ({_first_line(error)}); check that it is the head of a "
+        "cluster of the same version; where that asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
+
 def _unusable(address: str, key: str, error: Exception) -> str:
     if address == "auto":
         return (
             f"{key} is auto, but this machine belongs to no Ray cluster; start one with `ray start --head`, "
             f"or set {key} to local"
         )
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
     return (
-        f"no Ray answers at {key} {address} ({reason}); start it with `ray start --head`, give another, "
-        "or say local"
+        f"no Ray answers at {key} {address} ({_first_line(error)}); start it with `ray start --head`, give "
+        "another, or say local"
     )
