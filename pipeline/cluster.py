@@ -78,7 +78,7 @@ def connected(address: str, *, key: str, cpus: float = 0) -> Iterator[None]:
                 "`ray get-auth-token`"
             ) from None
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise UserError(_unanswered(address, key, _first_line(error))) from None
+            raise UserError(_refused(address, key, _first_line(error))) from None
         yield
     finally:
         ray.shutdown()
@@ -131,7 +131,7 @@ def _time_limit(address: str, key: str) -> Iterator[None]:
     """Ray itself would try for minutes where something else listens at the address."""
 
     def give_up(number: int, frame: Any) -> None:
-        raise UserError(_unanswered(address, key, "what listens there does not answer as Ray does"))
+        raise UserError(_refused(address, key, f"nothing came for {SECONDS_TO_CONNECT} seconds"))
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.alarm(SECONDS_TO_CONNECT)
@@ -172,6 +172,13 @@ def _unanswered(address: str, key: str, reason: str) -> str:
     return (
         f"{key} {address}: no Ray cluster answers there ({reason}); start one with `ray start --head`, "
         f"or set {key}: local"
+    )
+
+
+def _refused(address: str, key: str, reason: str) -> str:
+    return (
+        f"{key} {address} answers, but not as Ray ({reason}); check that it is the head of a cluster of the "
+        "same version; where that asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
     )
 
 

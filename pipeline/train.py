@@ -121,9 +121,9 @@ def train(job: Job, params: Params) -> None:
         "backbone_sha256": card.weights_sha256,
         "dataset_fingerprint": prepared.fingerprint,
         "num_workers": str(params.train.num_workers),
-        "device": device_name(device),
-        "precision": precision,
     }
+    if params.train.num_workers == 1 or params.train.address == "local":  # else known when it is through
+        tags |= {"device": device_name(device), "precision": precision}
     with tracked_run(params.tracking.experiment, job.name, tags, folder / "mlflow_run_id") as outbox:
         outbox.add_params(settings_to_compare(job, card, prepared.manifest))
         outbox.send()
@@ -148,7 +148,7 @@ def train(job: Job, params: Params) -> None:
                 callbacks=[JsonLines(folder / LOG), TrainingProgress(job.name), MlflowCallback(outbox)],
                 device=device,
             )
-        outbox.add_tags({"device": fitted.device, "precision": fitted.precision})  # of the workers
+        outbox.add_tags({"device": fitted.device, "precision": fitted.precision})
         outcome = Outcome(job, card, prepared, preprocessing, student, fitted, outbox.run_id, tags)
         outcome.write(read_events(folder / LOG))
         outcome.log_to_mlflow(outbox, read_events(folder / LOG), upload_model=params.tracking.log_model)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.cluster import LOCAL, connected
+from pipeline.cluster import LOCAL, check_one_machine_has, connected
 from pipeline.files import replace_folder
 from pipeline.outbox import Outbox
 from pipeline.params import Params
@@ -22,7 +22,7 @@ from pipeline.search.results import write_results
 from pipeline.search.space import dimensions, number_of_trials
 from pipeline.search.task import Task
 from pipeline.search.tuner import run_trials, search_folder
-from pipeline.sections import Range
+from pipeline.sections import Range, Tune
 from pipeline.signals import Terminated
 from pipeline.tracked_run import tracked_run
 from pipeline.tracking import flatten, git_commit
@@ -47,11 +47,10 @@ def search(task: Task, params: Params) -> None:
         "dataset_fingerprint": task.inputs.fingerprint,
     }
     with (
-        connected(settings.address, key="tune.address"),
+        _ray(settings),
         tracked_run(params.tracking.experiment, "search", tags, task.folder / "mlflow_run_id") as outbox,
         _sigterm_through_ray(),
     ):
-        check_one_machine_has(settings.resources, "tune.resources")
         outbox.add_params(settings_to_compare(task))
         outbox.send()
         children = Children(outbox.run_id, settings.seeds)
@@ -69,6 +68,13 @@ def search(task: Task, params: Params) -> None:
     spread = "" if accuracy["std"] is None else f" ± {accuracy['std']:.3f}"
     progress.say(f"the best is prob {found['prob']}: {accuracy['mean']:.3f}{spread} on validation")
     progress.say(found["against_plain"])
+
+
+@contextmanager
+def _ray(settings: Tune) -> Iterator[None]:
+    with connected(settings.address, key="tune.address"):
+        check_one_machine_has(settings.resources, "tune.resources")
+        yield
 
 
 @contextmanager

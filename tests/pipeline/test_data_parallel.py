@@ -1,12 +1,16 @@
 """Two workers through real Ray Train, started as DVC starts the stage, on a tiny task."""
 
+import contextlib
 import csv
+import secrets
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.e2e.workspace import Workspace
+from tests.e2e.workspace import Workspace, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 COMMAND = ("python", "-m", "pipeline.train", "stochca", "all", "0")
@@ -150,6 +154,48 @@ def test_a_signal_ends_the_workers_and_the_run_which_then_continues(
         assert "continues after step" in workspace.run(*COMMAND)
         assert database(workspace, "select status from runs") == [("FINISHED",)]
         assert_same_weights(workspace, undisturbed)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Ray cluster of its own, to which the tests connect; its addresses, by how they do."""
+    with socket.socket() as one, socket.socket() as two:
+        ports = []
+        for free in (one, two):
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    folder = tempfile.mkdtemp(prefix="ray-")  # short, because sockets lie in it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        head = subprocess.Popen(
+            ["ray", "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false",
+             f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}", f"--temp-dir={folder}"],
+            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        children: list[psutil.Process] = []
+        try:
+            assert head.stdout is not None
+            assert any("Ray runtime started" in line for line in head.stdout)
+            children = psutil.Process(head.pid).children(recursive=True)
+            yield {"direct": f"127.0.0.1:{ports[0]}", "client": f"ray://127.0.0.1:{ports[1]}"}
+        finally:
+            for process in (head, *children):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            head.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("way", ["direct", "client"])
+def test_a_cluster_gives_the_same_weights(
+    way: str, cluster: dict[str, str], workspace: Workspace, undisturbed: Workspace
+) -> None:
+    workspace.edit_params(lambda raw: raw["train"].update(address=cluster[way]))
+    output = workspace.run(*COMMAND)
+    assert f"step {STEPS} of {STEPS}" in output
+    assert_same_weights(workspace, undisturbed)
 
 
 def test_a_mistake_that_workers_find_is_one_sentence(workspace: Workspace) -> None:
