@@ -21,6 +21,7 @@ from pipeline.search.progress import SearchProgress
 from pipeline.search.results import write_results
 from pipeline.search.space import dimensions, number_of_trials
 from pipeline.search.task import Task
+from pipeline.search.trial import Trial
 from pipeline.search.tuner import run_trials, search_folder
 from pipeline.sections import Range, Tune
 from pipeline.signals import Terminated
@@ -29,8 +30,11 @@ from pipeline.tracking import flatten, git_commit
 from pipeline.tuned import BEST
 
 
-def search(task: Task, params: Params) -> None:
+def search(task: Task, params: Params, trial: type[Trial] = Trial) -> None:
     """Search, track, put the results in place, and clean up.
+
+    Args:
+        trial: what Ray Tune runs.
 
     Raises:
         UserError: the cluster can't be reached or can't do it; the settings don't suit the model; or no
@@ -57,7 +61,7 @@ def search(task: Task, params: Params) -> None:
         journal = Journal(task.folder, task.training.steps, progress, children)
         name = f"mailbox-{task.name}"
         with journal.reads(open_mailbox(name)):
-            results = run_trials(task, trials, name, progress)
+            results = run_trials(task, trials, name, progress, trial)
         records = journal.complete(results)
         with replace_folder(BEST.parent) as folder:
             found = write_results(folder, task, records)

@@ -28,7 +28,9 @@ from stochca.errors import UserError
 STATE = "ray"  # Ray Tune's folder inside the search's
 
 
-def run_trials(task: Task, trials: int, mailbox: str, progress: SearchProgress) -> Iterable[Any]:
+def run_trials(
+    task: Task, trials: int, mailbox: str, progress: SearchProgress, trial: type[Trial]
+) -> Iterable[Any]:
     """Run the trials, or those that an interrupted search has not finished; gives Ray Tune's results of all.
 
     Raises:
@@ -39,7 +41,7 @@ def run_trials(task: Task, trials: int, mailbox: str, progress: SearchProgress) 
     settings = task.tune
     space = ray_space(settings, task.card.blocks)
     resources = {"cpu": settings.resources.cpu, "gpu": settings.resources.gpu}
-    trainable = tune.with_resources(tune.with_parameters(Trial, task=task, sent=_sent(task)), resources)
+    trainable = tune.with_resources(tune.with_parameters(trial, task=task, sent=_sent(task)), resources)
     state = beside_tune(search_folder, task) / STATE
     if beside_tune(is_restorable, state):
         progress.say("continues the search that was interrupted")

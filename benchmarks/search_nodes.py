@@ -1,0 +1,83 @@
+"""A search on two nodes against the same search on one of them: how much sooner it is done.
+
+python -m benchmarks.search_nodes [--trials 8] [--sleep SECONDS]
+
+The nodes are two Ray nodes of one CPU each on this machine. A machine with fewer free cores than that
+can't train faster on two; there, --sleep makes a trial wait instead of training, so that what remains is
+what the search itself costs: starting trials, passing on reports, tracking.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ray.cluster_utils import Cluster
+
+from pipeline.search.run import search
+from pipeline.search.task import Task, plan
+from pipeline.search.trial import Trial
+from tests.pipeline.search.small_project import STEPS, write_project
+
+GOAL = 0.6
+
+
+def sleeping(seconds: float) -> type[Trial]:
+    """A trial that waits so long instead of training."""
+
+    class Sleeper(Trial):
+        def setup(self, config: dict[str, Any], task: Task, sent: list[Any]) -> None:
+            self.task, self.runs, self.history, self.is_shared = task, [], [], True
+            self.seconds = 0.0
+
+        def step(self) -> dict[str, Any]:
+            time.sleep(seconds)
+            self.seconds = seconds
+            return {**self._report(STEPS, [0.5]), "problem": None, "done": True}
+
+    return Sleeper
+
+
+def measure(nodes: int, trials: int, sleep: float | None) -> float:
+    """Seconds that a search takes on so many nodes."""
+    trial = Trial if sleep is None else sleeping(sleep)
+    cluster = Cluster()
+    folder = Path(tempfile.mkdtemp(prefix="search-nodes-"))
+    before = Path.cwd()
+    try:
+        for _ in range(nodes):
+            cluster.add_node(num_cpus=1, object_store_memory=200 << 20)
+        # A single rung, so that nothing is stopped and both searches do the same work.
+        settings = {"trials": trials, "seeds": [0], "grace_steps": STEPS, "address": cluster.address}
+        params = write_project(folder / "project", settings)
+        os.chdir(folder / "project")
+        started = time.perf_counter()
+        search(plan(params), params, trial)
+        return time.perf_counter() - started
+    finally:
+        os.chdir(before)
+        cluster.shutdown()
+        shutil.rmtree(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--sleep", type=float, help="seconds that a trial sleeps instead of training")
+    arguments = parser.parse_args()
+    # A process for each, because MLflow and Ray keep to the first database and cluster that they see.
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
+        one, two = (fresh.apply(measure, (nodes, arguments.trials, arguments.sleep)) for nodes in (1, 2))
+    what = "training" if arguments.sleep is None else f"sleeping {arguments.sleep:g} s each"
+    print(f"{arguments.trials} trials, {what}: {one:.1f} s on one node, {two:.1f} s on two")
+    print(f"ratio {two / one:.2f} (goal: at most {GOAL})")
+
+
+if __name__ == "__main__":
+    main()
