@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from stochca.errors import UserError
 
 LOCAL = "local"
 SECONDS_TO_ANSWER = 10.0
-SECONDS_TO_CONNECT = 25  # from an open port to a cluster
+SECONDS_TO_CONNECT = 18  # from an open port to a cluster
 PACKAGES = Path(__file__).parents[1]  # where stochca/ and pipeline/ are
 # Workers inherit these.
 QUIET = {
@@ -128,7 +130,7 @@ def _sigterm_stays_ours() -> Iterator[None]:
 
 @contextmanager
 def _time_limit(address: str, key: str) -> Iterator[None]:
-    """Ray itself would try for minutes where something else listens at the address."""
+    """Ray's client would try for minutes where something else listens at the address."""
 
     def give_up(number: int, frame: Any) -> None:
         raise UserError(_refused(address, key, f"nothing came for {SECONDS_TO_CONNECT} seconds"))
@@ -166,6 +168,20 @@ def _check_answers(address: str, key: str) -> None:
     except (OSError, OverflowError) as error:
         reason = "it did not answer in time" if isinstance(error, TimeoutError) else str(error)
         raise UserError(_unanswered(address, key, reason)) from None
+    if not found.startswith("ray://"):
+        _check_is_ray(found, address, key)
+
+
+def _check_is_ray(found: str, address: str, key: str) -> None:
+    """Ask in a process of its own: where something else listens, Ray tries for minutes, deaf to signals."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", found]
+    try:
+        subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_TO_CONNECT, check=True)
+    except subprocess.TimeoutExpired:
+        raise UserError(_refused(address, key, f"nothing came for {SECONDS_TO_CONNECT} seconds")) from None
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or ["no reason given"]
+        raise UserError(_refused(address, key, lines[-1].rstrip("."))) from None
 
 
 def _unanswered(address: str, key: str, reason: str) -> str:
