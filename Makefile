@@ -39,7 +39,7 @@ tune: $(READY)  ## search the probability of cross-attention with Ray Tune; ends
 	@dvc repro tune
 
 serve: $(READY)  ## start Prefect and MLflow here, with the flows on their schedules
-	@python -m flows.serve
+	@exec python -m flows.serve
 
 test: $(READY)  ## run the tests
 	@python -m pytest -m "not slow"
