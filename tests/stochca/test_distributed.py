@@ -194,6 +194,7 @@ def test_resumed_equals_undisturbed(name: str, done: Path) -> None:
     assert not first.equal(second)
 
 
+@pytest.mark.slow
 def test_three_ranks_resume(tmp_path: Path) -> None:
     """Sums of three numbers, unlike those of two, depend on their order."""
     multiprocessing.spawn(three_ranks, (tmp_path,), nprocs=3)

@@ -193,7 +193,9 @@ def test_logged_learning_rate_is_the_schedules() -> None:
         assert max(rates.seen) == pytest.approx(1e-3, rel=0.1)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lamb", "adafactorbv", "kron"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", "sgd", "lamb", "adafactorbv", pytest.param("kron", marks=pytest.mark.slow)]
+)
 def test_optimisers_resume(optimizer: str, tmp_path: Path) -> None:
     options = settings(optimizer=optimizer, lr=1e-3)
     expected, _ = run(Method(), options)
