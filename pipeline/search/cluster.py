@@ -68,6 +68,8 @@ def connected(address: str, needs: Resources, key: str) -> Iterator[None]:
             "`ray get-auth-token`"
         ) from None
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        if address == LOCAL:
+            raise UserError(f"Ray can't be started on this machine: {_first_line(error)}") from None
         raise UserError(_unanswered(address, key, _first_line(error))) from None
     try:
         _check_resources(needs, key)
@@ -124,23 +126,25 @@ def _code() -> dict[str, Any]:
 
 
 def _check_answers(address: str, key: str) -> None:
-    """Raise `UserError` unless something listens at the address, or where `auto` leads."""
+    """Raise `UserError` unless Ray answers at the address; Ray itself would wait for minutes."""
     if address == LOCAL:
         return
-    found = address
-    if address == "auto":
-        from ray._private.services import canonicalize_bootstrap_address_or_die
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray._private.services import canonicalize_bootstrap_address_or_die
 
-        try:
-            found = canonicalize_bootstrap_address_or_die("auto")
-        except (ConnectionError, ValueError):
-            raise UserError(_unanswered(address, key, "this machine belongs to no running cluster")) from None
-    host, _, port = found.removeprefix("ray://").rpartition(":")
+    found = address.removeprefix("ray://")
     try:
+        if address == "auto":
+            found = canonicalize_bootstrap_address_or_die("auto")
+        host, _, port = found.rpartition(":")
         socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
-    except OSError as error:
-        reason = "it did not answer in time" if isinstance(error, TimeoutError) else str(error)
-        raise UserError(_unanswered(address, key, reason)) from None
+        with init_grpc_channel(found) as channel:
+            grpc.channel_ready_future(channel).result(timeout=SECONDS_TO_ANSWER)
+    except (TimeoutError, grpc.FutureTimeoutError):
+        raise UserError(_unanswered(address, key, "no answer in time")) from None
+    except (OSError, ValueError) as error:
+        raise UserError(_unanswered(address, key, _first_line(error))) from None
 
 
 def _unanswered(address: str, key: str, reason: str) -> str:
