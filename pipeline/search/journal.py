@@ -39,6 +39,7 @@ class Journal:
         clock = json.loads(self.clock_file.read_text()) if self.clock_file.exists() else {}
         self.started = monotonic() - clock.get("seconds", 0.0)
         self.finished: dict[str, float] = clock.get("finished", {})  # when each trial was, by its id
+        self.told = set(self.finished)  # by an interrupted search
 
     @contextmanager
     def reads(self, mailbox: Queue) -> Iterator[None]:
@@ -76,15 +77,18 @@ class Journal:
         )
         if message["kind"] == "started":
             self.children.start(record)
+        is_news = record.id not in self.told
         if record.update(message["result"]):
             self.children.report(record)
-            self.progress.reported(record)
+            if is_news:
+                self.progress.reported(record)
         if message["kind"] in ("finished", "failed") and record.finished_at is None:
             record.problem = record.problem or message.get("problem")
             record.stopped_early = not record.problem and record.step < self.steps
             record.finished_at = self.finished.setdefault(record.id, self._now())
             self.children.end(record)
-            self.progress.finished(record)
+            if is_news:
+                self.progress.finished(record)
         self.progress.update(self.records.values())
         write_json(self.clock_file, {"seconds": self._now(), "finished": self.finished})
 

@@ -26,7 +26,7 @@ def accuracy_against_prob(records: Sequence[Record], best: Record, plain: Record
     for stopped, label in ((False, "ran to the end"), (True, "stopped early")):
         group = [record for record in shown if record.stopped_early == stopped and record is not best]
         _points(axes, group, BLUE, hollow=stopped, label=label)
-    _points(axes, [best], RED, label=f"best: {best.name}", size=9)
+    _points(axes, [best], RED, label=f"best: {_across(best):.3g}", size=9)
     per_block = isinstance(prob_of(best.values), tuple)
     axes.set(
         xlabel="probability of cross-attention" + (", mean over blocks" if per_block else ""),
@@ -34,7 +34,7 @@ def accuracy_against_prob(records: Sequence[Record], best: Record, plain: Record
     )
     if best.std is not None:
         axes.set_title(f"mean ± standard deviation over {len(best.accuracies)} seeds", fontsize=10)
-    _finish(axes)
+    _finish(figure, axes)
     plt.close(figure)
     return figure
 
@@ -68,9 +68,9 @@ def trials_over_time(records: Sequence[Record], best: Record) -> Figure:
         axes.plot(xs, ys, "o", color=BLUE, markerfacecolor=face, markersize=7, label=label)
     for record in done:
         axes.annotate(
-            record.name.split(",")[0].removeprefix("prob="),
+            f"{_across(record):.3g}",
             (time(record), record.mean or 0.0),
-            xytext=(0, 7),
+            xytext=(0, -14),
             textcoords="offset points",
             ha="center",
             fontsize=8,
@@ -79,7 +79,7 @@ def trials_over_time(records: Sequence[Record], best: Record) -> Figure:
     axes.set(xlabel=f"{name} of searching", ylabel="validation accuracy", xlim=(0, None))
     axes.margins(y=0.12)
     axes.set_title("trials as they came to their end, with their probability", fontsize=10)
-    _finish(axes)
+    _finish(figure, axes)
     plt.close(figure)
     return figure
 
@@ -109,7 +109,7 @@ def _across(record: Record) -> float:
     return sum(prob) / len(prob) if isinstance(prob, tuple) else prob
 
 
-def _finish(axes: Axes) -> None:
+def _finish(figure: Figure, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
