@@ -6,8 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -21,7 +19,6 @@ from stochca.errors import UserError
 
 LOCAL = "local"
 SECONDS_TO_ANSWER = 10.0
-SECONDS_TO_CONNECT = 18  # from an open port to a cluster
 PACKAGES = Path(__file__).parents[1]  # where stochca/ and pipeline/ are
 # Workers inherit these.
 QUIET = {
@@ -72,14 +69,15 @@ def connected(address: str, *, key: str, cpus: float = 0) -> Iterator[None]:
                     options = {"num_cpus": cores, "include_dashboard": False, "_temp_dir": str(session)}
                     ray.init(LOCAL, **options, **_quiet(ship_code=False))
                 else:
-                    with _time_limit(address, key):
-                        ray.init(address, **_quiet(ship_code=True))
+                    ray.init(address, **_quiet(ship_code=True))
         except AuthenticationError:
             raise UserError(
                 f"{key} {address}: the cluster asks for a token; set RAY_AUTH_MODE=token, and see "
                 "`ray get-auth-token`"
             ) from None
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            if address == LOCAL:
+                raise UserError(f"Ray can't be started on this machine: {_first_line(error)}") from None
             raise UserError(_refused(address, key, _first_line(error))) from None
         yield
     finally:
@@ -128,22 +126,6 @@ def _sigterm_stays_ours() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-@contextmanager
-def _time_limit(address: str, key: str) -> Iterator[None]:
-    """Ray's client would try for minutes where something else listens at the address."""
-
-    def give_up(number: int, frame: Any) -> None:
-        raise UserError(_refused(address, key, f"nothing came for {SECONDS_TO_CONNECT} seconds"))
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(SECONDS_TO_CONNECT)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def _has_token() -> bool:
     """Whether this user has a token that Ray's clusters may ask for."""
     given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -151,37 +133,25 @@ def _has_token() -> bool:
 
 
 def _check_answers(address: str, key: str) -> None:
-    """Raise `UserError` unless something listens at the address, or where `auto` leads."""
+    """Raise `UserError` unless Ray answers; Ray itself would try for minutes, deaf to signals."""
     if address == LOCAL:
         return
-    found = address
-    if address == "auto":
-        from ray._private.services import canonicalize_bootstrap_address_or_die
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray._private.services import canonicalize_bootstrap_address_or_die
 
-        try:
+    found = address.removeprefix("ray://")
+    try:
+        if address == "auto":
             found = canonicalize_bootstrap_address_or_die("auto")
-        except (ConnectionError, ValueError):
-            raise UserError(_unanswered(address, key, "this machine belongs to no running cluster")) from None
-    host, _, port = found.removeprefix("ray://").rpartition(":")
-    try:
+        host, _, port = found.rpartition(":")
         socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
-    except (OSError, OverflowError) as error:
-        reason = "it did not answer in time" if isinstance(error, TimeoutError) else str(error)
-        raise UserError(_unanswered(address, key, reason)) from None
-    if not found.startswith("ray://"):
-        _check_is_ray(found, address, key)
-
-
-def _check_is_ray(found: str, address: str, key: str) -> None:
-    """Ask in a process of its own: where something else listens, Ray tries for minutes, deaf to signals."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", found]
-    try:
-        subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_TO_CONNECT, check=True)
-    except subprocess.TimeoutExpired:
-        raise UserError(_refused(address, key, f"nothing came for {SECONDS_TO_CONNECT} seconds")) from None
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.strip().splitlines() or ["no reason given"]
-        raise UserError(_refused(address, key, lines[-1].rstrip("."))) from None
+        with init_grpc_channel(found) as channel:
+            grpc.channel_ready_future(channel).result(timeout=SECONDS_TO_ANSWER)
+    except (TimeoutError, grpc.FutureTimeoutError):
+        raise UserError(_unanswered(address, key, "no answer in time")) from None
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(_unanswered(address, key, _first_line(error))) from None
 
 
 def _unanswered(address: str, key: str, reason: str) -> str:
