@@ -13,14 +13,16 @@ from safetensors.torch import load_file
 from tests.e2e.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+# All but the search, which nothing here waits for; tests/e2e/test_tuned.py runs it.
+REPRO = ("dvc", "repro", "compare")
 RUNS = ("finetune-all-0", "stochca-all-0", "stochca+swad-all-0")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace after its first `dvc repro`; tests that change it work on a copy."""
+    """A workspace after its first `dvc repro compare`; tests that change it work on a copy."""
     workspace = Workspace(tmp_path_factory.mktemp("pipeline") / "project")
-    workspace.run("dvc", "repro")
+    workspace.run(*REPRO)
     workspace.commit()
     return workspace
 
@@ -38,8 +40,8 @@ def stages_that_would_run(workspace: Workspace) -> set[str]:
     return set(status)
 
 
-def stages_that_run(workspace: Workspace, *arguments: str) -> set[str]:
-    output = workspace.run("dvc", "repro", *arguments)
+def stages_that_run(workspace: Workspace) -> set[str]:
+    output = workspace.run(*REPRO)
     return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
 
 
@@ -86,7 +88,7 @@ def test_mlflow_has_every_run_and_a_parent_per_method(finished: Workspace) -> No
 
 
 def test_nothing_changed_runs_nothing(finished: Workspace) -> None:
-    assert "up to date" in finished.run("dvc", "repro")
+    assert "up to date" in finished.run(*REPRO)
 
 
 def test_one_methods_parameter_runs_that_method_and_compare(copied: Workspace) -> None:
@@ -144,7 +146,7 @@ def test_a_second_clone_pulls_the_same_results(copied: Workspace, tmp_path: Path
     clone.folder = tmp_path / "clone"
     copied.run("git", "clone", "--quiet", ".", str(clone.folder))
     clone.run("dvc", "pull")
-    assert "up to date" in clone.run("dvc", "repro")
+    assert "up to date" in clone.run(*REPRO)
     for name in (
         "reports/index.html",
         "models/stochca-all-0/model.safetensors",
