@@ -1,7 +1,7 @@
 """`prob: tuned`, as its users run it: DVC runs the search first, and training takes what it found."""
 
 import json
-import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -61,8 +61,13 @@ def test_the_pictures_are_plots(tuned: Workspace) -> None:
         assert name in page
 
 
-def test_a_restored_search_comes_from_the_cache(tuned: Workspace) -> None:
-    shutil.rmtree(tuned.folder / "reports")
-    tuned.run("dvc", "checkout", "tune")
-    assert (tuned.folder / "reports" / "tune" / "trials.csv").exists()
-    assert "up to date" in tuned.run("dvc", "repro", STAGE)
+def test_a_clone_has_what_was_found(tuned: Workspace, tmp_path: Path) -> None:
+    tuned.run("dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    tuned.run("dvc", "push")
+    tuned.commit()
+    clone = Workspace.__new__(Workspace)
+    clone.folder = tmp_path / "clone"
+    tuned.run("git", "clone", "--quiet", ".", str(clone.folder))
+    clone.run("dvc", "pull", STAGE, "backbone", "prepare")
+    assert (clone.folder / "reports" / "tune" / "trials.csv").exists()
+    assert "up to date" in clone.run("dvc", "repro", STAGE)
