@@ -16,7 +16,16 @@ from PIL import Image
 
 from tests.imports import ROOT
 
-COPIED = ("stochca", "pipeline", "dvc.yaml", "params.yaml", "pyproject.toml", ".dvcignore", ".gitignore")
+COPIED = (
+    "stochca",
+    "pipeline",
+    "flows",
+    "dvc.yaml",
+    "params.yaml",
+    "pyproject.toml",
+    ".dvcignore",
+    ".gitignore",
+)
 CLASSES = ("red", "green", "blue")
 
 

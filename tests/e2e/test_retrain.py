@@ -1,0 +1,56 @@
+"""The nightly flow as it runs: real DVC, real training, MLflow's real registry, a real Prefect server."""
+
+import re
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tests.e2e.workspace import Workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def champion(workspace: Workspace) -> str:
+    client = MlflowClient(f"sqlite:///{workspace.folder}/mlflow.db")
+    return str(client.get_model_version_by_alias("stochca", "champion").version)
+
+
+def versions(workspace: Workspace) -> set[str]:
+    client = MlflowClient(f"sqlite:///{workspace.folder}/mlflow.db")
+    return {str(version.version) for version in client.search_model_versions("name = 'stochca'")}
+
+
+def test_the_first_is_champion_and_only_a_better_one_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    workspace = Workspace(tmp_path / "project")
+
+    def worse_first(raw: dict[str, dict[str, object]]) -> None:
+        raw["tracking"].update(log_model=True)
+        raw["protocol"].update(baseline=["finetune"], combined=[])
+        raw["promotion"].update(method="finetune")
+        raw["training"].update(lr=1e-12)  # learns nothing
+
+    workspace.edit_params(worse_first)
+    retrain = ("python", "-m", "flows.retrain")
+    assert "is the first model: it is the champion" in workspace.run(*retrain)
+    assert champion(workspace) == "1"
+
+    assert "nothing changed" in workspace.run(*retrain)
+    assert versions(workspace) == {"1"}
+
+    workspace.edit_params(lambda raw: raw["training"].update(lr=2e-12))  # neither does this
+    output = workspace.run(*retrain)
+    assert re.search("baseline@finetune-all-0 has to run: .*training", output), output
+    assert champion(workspace) == "1", output
+    assert versions(workspace) == {"1", "2"}, output
+
+    workspace.edit_params(lambda raw: raw["training"].update(lr=1e-3, steps=60, head_lr_scale=10))
+    output = workspace.run(*retrain)
+    assert "is better than the champion, version 1" in output
+    assert champion(workspace) == "3"
