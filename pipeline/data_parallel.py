@@ -212,7 +212,7 @@ def _work(config: dict[str, Any]) -> None:
             prepared.images("val"),
             method=assignment.method,
             settings=assignment.training,
-            preprocessing=Preprocessing(card.image_size, card.mean, card.std, card.interpolation),
+            preprocessing=Preprocessing.of(card),
             seed=assignment.seed,
             work_folder=assignment.run_folder,
             # The log lies beside the checkpoints, and is ahead of them whatever happens to the driver.

@@ -110,7 +110,7 @@ def train(job: Job, params: Params) -> None:
     student = load_backbone(
         BACKBONE, num_classes=len(prepared.classes), drop_path=job.training.drop_path, seed=job.seed
     )
-    preprocessing = Preprocessing(card.image_size, card.mean, card.std, card.interpolation)
+    preprocessing = Preprocessing.of(card)
     device = default_device()
     check_settings(student, job.method, job.training, preprocessing, device)
     precision = resolve_precision(job.training.precision, device)

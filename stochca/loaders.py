@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -14,6 +14,9 @@ from stochca.devices import cores_of_process
 from stochca.errors import UserError
 from stochca.randomness import Stream, derived_seed, isolated
 from stochca.settings import Augmentation, Training
+
+if TYPE_CHECKING:
+    from stochca.backbones import BackboneCard
 
 Item = TypeVar("Item")
 CACHE_BYTES = 1 << 30  # decoded images are kept in memory up to this size
@@ -35,6 +38,10 @@ class Preprocessing:
     mean: tuple[float, ...]  # per channel
     std: tuple[float, ...]
     interpolation: str = "bicubic"
+
+    @classmethod
+    def of(cls, backbone: "BackboneCard") -> "Preprocessing":
+        return cls(backbone.image_size, backbone.mean, backbone.std, backbone.interpolation)
 
     def evaluation(self) -> Callable[[Image.Image], Tensor]:
         """Resize the short side, crop the centre, normalise; picture -> (3, size, size)."""

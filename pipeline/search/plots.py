@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.search.records import Record
-from pipeline.search.space import prob_of
+from pipeline.search.space import mean_prob, prob_of
 
 BLUE, RED, GREY = "tab:blue", "tab:red", "0.45"
 
@@ -26,7 +26,7 @@ def accuracy_against_prob(records: Sequence[Record], best: Record, plain: Record
     for stopped, label in ((False, "ran to the end"), (True, "stopped early")):
         group = [record for record in shown if record.stopped_early == stopped and record is not best]
         _points(axes, group, BLUE, hollow=stopped, label=label)
-    _points(axes, [best], RED, label=f"best: {_across(best):.3g}", size=9)
+    _points(axes, [best], RED, label=f"best: {mean_prob(best.values):.3g}", size=9)
     per_block = isinstance(prob_of(best.values), tuple)
     axes.set(
         xlabel="probability of cross-attention" + (", mean over blocks" if per_block else ""),
@@ -68,7 +68,7 @@ def trials_over_time(records: Sequence[Record], best: Record) -> Figure:
         axes.plot(xs, ys, "o", color=BLUE, markerfacecolor=face, markersize=7, label=label)
     for record in done:
         axes.annotate(
-            f"{_across(record):.3g}",
+            f"{mean_prob(record.values):.3g}",
             (time(record), record.mean or 0.0),
             xytext=(0, -14),
             textcoords="offset points",
@@ -90,7 +90,7 @@ def _points(
     if not group:
         return
     axes.errorbar(
-        [_across(record) for record in group],
+        [mean_prob(record.values) for record in group],
         [record.mean or 0.0 for record in group],
         yerr=[record.std or 0.0 for record in group],
         fmt="o",
@@ -102,11 +102,6 @@ def _points(
         alpha=0.75 if hollow else 1,
         label=label,
     )
-
-
-def _across(record: Record) -> float:
-    prob = prob_of(record.values)
-    return sum(prob) / len(prob) if isinstance(prob, tuple) else prob
 
 
 def _finish(figure: Figure, axes: Axes) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.search.plots import accuracy_against_prob, trials_over_time
 from pipeline.search.records import METRIC, Record
-from pipeline.search.space import is_plain, prob_of
+from pipeline.search.space import is_plain, mean_prob, prob_of
 from pipeline.search.task import Task
 from pipeline.tuned import BEST
 from stochca.errors import UserError
@@ -30,7 +30,7 @@ def best_of(records: Sequence[Record]) -> Record:
     if not complete:
         problem = next((record.problem for record in records if record.problem), "nothing was reported")
         raise UserError(f"tune: no trial came to an end; the first problem was: {problem}")
-    return min(complete, key=lambda record: (-_mean(record), _average_prob(record)))
+    return min(complete, key=lambda record: (-_mean(record), mean_prob(record.values)))
 
 
 def plain_of(records: Sequence[Record]) -> Record | None:
@@ -114,8 +114,3 @@ def _write_trials(path: Path, task: Task, records: Sequence[Record]) -> None:
 def _mean(record: Record) -> float:
     assert record.mean is not None
     return record.mean
-
-
-def _average_prob(record: Record) -> float:
-    prob = prob_of(record.values)
-    return sum(prob) / len(prob) if isinstance(prob, tuple) else prob

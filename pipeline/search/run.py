@@ -110,7 +110,7 @@ def check(task: Task) -> None:
     spaces = dimensions(task.tune, card.blocks)
     values = {name: space.low if isinstance(space, Range) else space[0] for name, space in spaces.items()}
     student = load_backbone(BACKBONE, num_classes=2, drop_path=training.drop_path)
-    preprocessing = Preprocessing(card.image_size, card.mean, card.std, card.interpolation)
+    preprocessing = Preprocessing.of(card)
     check_settings(student, task.method(values), training, preprocessing, device)
 
 

@@ -10,9 +10,7 @@ from pipeline.sections import Range, Space, Tune
 Values = Mapping[str, float]  # what one trial tries: prob, or prob_0, prob_1, ...; and lr
 PLAIN = 0.0  # plain fine-tuning
 PAPERS = 0.1  # arXiv 2402.16092
-FEW_DRAWS = (
-    10  # random draws before Optuna's sampler learns from what it has seen, where trials allow as many
-)
+FEW_DRAWS = 10  # at random, before Optuna's sampler learns from what it has seen, where trials allow as many
 
 
 def dimensions(tune: Tune, blocks: int) -> dict[str, Space]:
@@ -62,6 +60,12 @@ def prob_of(values: Values) -> float | tuple[float, ...]:
     if "prob" in values:
         return values["prob"]
     return tuple(values[f"prob_{block}"] for block in range(sum(name.startswith("prob_") for name in values)))
+
+
+def mean_prob(values: Values) -> float:
+    """The probability, or its mean over the blocks."""
+    prob = prob_of(values)
+    return sum(prob) / len(prob) if isinstance(prob, tuple) else prob
 
 
 def is_plain(values: Values) -> bool:

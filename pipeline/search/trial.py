@@ -49,7 +49,7 @@ class Trial(tune.Trainable):
                 classes=len(prepared.classes),
                 train=train,
                 validation=validation,
-                preprocessing=Preprocessing(card.image_size, card.mean, card.std, card.interpolation),
+                preprocessing=Preprocessing.of(card),
                 method=task.method(config),
                 settings=task.settings(config),
                 seed=seed,

@@ -42,7 +42,7 @@ CARD = BackboneCard(
     interpolation="bicubic",
     source_classes=0,
 )
-PREPROCESSING = Preprocessing(CARD.image_size, CARD.mean, CARD.std, CARD.interpolation)
+PREPROCESSING = Preprocessing.of(CARD)
 Item = tuple[str, int, str]  # id, label, split
 
 
