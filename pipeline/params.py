@@ -35,6 +35,7 @@ PARAMS_FILE = Path("params.yaml")
 
 class Params(Section):
     image_size: int = Field(ge=8)  # pixels, side of the square the backbone sees
+    resize: int | None = None  # pixels; images are resized to this square first, then cropped to image_size
     backbone: Backbone
     dataset: Dataset
     training: Training

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline import boundary
 from pipeline.datasets import LOADERS
-from pipeline.datasets.source import LEFT_OUT, Problem, Source
+from pipeline.datasets.source import LEFT_OUT, Problem, Sides, Source
 from pipeline.duplicates import merge_groups, refuse_across_splits, report
 from pipeline.files import replace_folder, write_json
 from pipeline.ingest import Row, ingest
@@ -28,16 +28,16 @@ SHOWN_PROBLEMS = 10
 
 def main() -> None:
     params = load_params()
-    prepare(params.dataset, params.image_size, FOLDER)
+    prepare(params.dataset, Sides.of(params.image_size, params.resize), FOLDER)
 
 
-def prepare(dataset: Dataset, image_size: int, folder: Path) -> dict[str, Any]:
+def prepare(dataset: Dataset, sides: Sides, folder: Path) -> dict[str, Any]:
     """Fill `folder`, all or nothing, and return its manifest.
 
     Raises:
         UserError: the dataset can't be used as it is; the sentence says what to change.
     """
-    source = LOADERS[dataset.name](dataset, image_size)
+    source = LOADERS[dataset.name](dataset, sides)
     print(source.summary, flush=True)
     with replace_folder(folder) as temporary:
         unsplit = temporary / "unsplit.arrow"

@@ -12,6 +12,26 @@ from stochca.methods import Method, SelfAttention
 SEED_LIMIT = 2**63  # what torch takes
 # The name becomes an argument on a command line, so that it must not look like an option.
 MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+-]*$")]
+DatasetName = Literal[
+    "openmoji",
+    "image_folder",
+    "cub_200_2011",
+    "stanford_cars",
+    "fgvc_aircraft",
+    "stanford_dogs",
+    "flowers_102",
+    "nabirds",
+    "pacs",
+    "vlcs",
+    "office_home",
+    "terra_incognita",
+    "domain_net",
+    "torchvision",
+    "huggingface",
+    "arrays",
+]
+# A target becomes part of file names and of arguments on a command line.
+Target = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=SEED_LIMIT)]], Field(min_length=1)]
 
 
@@ -36,8 +56,9 @@ class Backbone(Section):
 
 
 class Dataset(Section):
-    name: Literal["openmoji", "image_folder"]
-    root: str = "data/raw"  # image_folder: where the images are
+    name: DatasetName
+    root: str = "data/raw"  # where the images, or the official archives, are; not used by openmoji
+    source: str | None = None  # torchvision: the class; huggingface: OWNER/NAME; fgvc_aircraft: the level
     domains: list[str] | None = None  # None: all there are
     validation: float = Field(0.15, gt=0, lt=1)  # shares of the images, where the folder has no splits
     test: float = Field(0.25, gt=0, lt=1)
@@ -64,8 +85,11 @@ class Dataset(Section):
 
 
 class Protocol(Section):
-    seeds: Seeds
-    targets: list[Literal["all"]] = Field(min_length=1)
+    name: Literal["transfer", "sampling_ratios", "leave_one_domain_out"] = "transfer"
+    seeds: Seeds  # for leave_one_domain_out the trials, each with splits of its own
+    targets: list[Target] = Field(min_length=1)  # all | percentages of the training images | domains
+    oracle: bool = True  # leave_one_domain_out: report the best look at the target too
+    refit: bool = False  # train on the validation images too, and keep the weights of the last step
     baseline: list[MethodName]
     combined: list[MethodName]
     stochca_after: Literal["data/prepared/manifest.json", "reports/tune/best.yaml"] = (

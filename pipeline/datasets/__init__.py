@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from pipeline.datasets import image_folder, openmoji
-from pipeline.datasets.source import Source
+from pipeline.datasets.source import Sides, Source
 from pipeline.params import Dataset
 
-# dataset.name -> loader(dataset params, image size in pixels)
-LOADERS: dict[str, Callable[[Dataset, int], Source]] = {
+# dataset.name -> loader(dataset params, sides in pixels)
+LOADERS: dict[str, Callable[[Dataset, Sides], Source]] = {
     "openmoji": openmoji.load,
     "image_folder": image_folder.load,
 }

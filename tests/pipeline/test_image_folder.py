@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from pipeline.datasets import LOADERS, image_folder
-from pipeline.datasets.source import Source
+from pipeline.datasets.source import Sides, Source
 from pipeline.params import Dataset
+from pipeline.sections import DatasetName
 from stochca.errors import UserError
 
 
@@ -22,7 +23,7 @@ def make(root: Path, *names: str) -> Path:
 
 def load(root: Path, domains: list[str] | None = None) -> Source:
     dataset = Dataset.model_validate({"name": "image_folder", "root": str(root), "domains": domains})
-    return image_folder.load(dataset, 70)
+    return image_folder.load(dataset, Sides.of(70, None))
 
 
 def found(source: Source) -> dict[str, tuple[str, str, str | None]]:
@@ -194,4 +195,4 @@ def test_ambiguous_layouts_are_refused(tmp_path: Path) -> None:
 
 
 def test_every_dataset_that_params_allow_has_a_loader() -> None:
-    assert set(LOADERS) == set(get_args(Dataset.model_fields["name"].annotation))
+    assert set(LOADERS) == set(get_args(DatasetName))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipeline import boundary
 from pipeline.params import Dataset
+from pipeline.datasets.source import Sides
 from pipeline.prepare import main, prepare
 from pipeline.prepared import load_prepared
 from stochca.errors import UserError
@@ -31,7 +32,7 @@ def make(root: Path, counts: dict[str, int], seed: int = 0, size: tuple[int, int
 
 
 def run(root: Path, target: Path, image_size: int = 14, **options: Any) -> dict[str, Any]:
-    return prepare(Dataset(name="image_folder", root=str(root), **options), image_size, target)
+    return prepare(Dataset(name="image_folder", root=str(root), **options), Sides.of(image_size, None), target)
 
 
 def splits_of(target: Path) -> dict[str, str]:
@@ -257,7 +258,7 @@ def test_missing_or_damaged_data_say_what_to_run(tmp_path: Path) -> None:
 
 def test_openmoji_end_to_end_keeps_every_drawing_in_one_split(tmp_path: Path) -> None:
     manifest = prepare(
-        Dataset.model_validate({"name": "openmoji", "domains": ["color"]}), 70, tmp_path / "out"
+        Dataset.model_validate({"name": "openmoji", "domains": ["color"]}), Sides(70, 70), tmp_path / "out"
     )
     assert sum(manifest["totals"].values()) == 1898
     assert manifest["license"] == "CC BY-SA 4.0"
