@@ -15,7 +15,9 @@ from stochca.backbones import CARD_FILE, HEADS, WEIGHTS_FILE, BackboneCard, adap
 TARGET = Path("data/backbone")
 
 
-def make_backbone(backbone: Backbone, image_size: int, target: Path) -> BackboneCard:
+def make_backbone(
+    backbone: Backbone, image_size: int, target: Path, resize: int | None = None
+) -> BackboneCard:
     """Write the backbone folder `target` from what `backbone` names; all or nothing.
 
     Raises:
@@ -59,6 +61,7 @@ def make_backbone(backbone: Backbone, image_size: int, target: Path) -> Backbone
             std=tuple(config["std"]),
             interpolation=config["interpolation"],
             source_classes=model.num_classes,
+            resize=resize,
         )
         write_json(folder / CARD_FILE, card.to_dict())
     return card
@@ -70,7 +73,7 @@ def _shape(size: torch.Size) -> str:
 
 def main() -> None:
     params = load_params()
-    card = make_backbone(params.backbone, params.image_size, TARGET)
+    card = make_backbone(params.backbone, params.image_size, TARGET, params.resize)
     grid = card.image_size // card.patch_size
     log(
         f"{card.architecture} in {TARGET}: {card.parameters:,} parameters in {card.blocks} blocks, "

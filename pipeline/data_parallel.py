@@ -19,10 +19,9 @@ from pipeline.files import write_json
 from pipeline.sections import Train
 from stochca.callbacks import Callback, Callbacks, EvalEvent, JsonLines, StepEvent
 from stochca.errors import UserError
-from stochca.methods import Method
-from stochca.settings import Training
 
 if TYPE_CHECKING:
+    from pipeline.train import Job
     from stochca._typing import TimmModule
     from stochca.training import Fitted
 
@@ -40,9 +39,7 @@ class Assignment:
     backbone: Path  # a folder in it
     run_folder: Path  # absolute
     log: str  # the name of a file in it
-    method: Method
-    training: Training
-    seed: int
+    job: "Job"
 
 
 def fit_on_workers(
@@ -71,7 +68,8 @@ def fit_on_workers(
     student.load_state_dict(load_file(assignment.run_folder / WEIGHTS))
     student.eval()
     values = json.loads((assignment.run_folder / FITTED).read_text())
-    return Fitted(**{**values, "validation": Scores(**values["validation"])})
+    validation = values.pop("validation")
+    return Fitted(**values, validation=None if validation is None else Scores(**validation))
 
 
 def _check_gpus(train: Train) -> None:
@@ -187,6 +185,7 @@ def _work(config: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     from pipeline.prepared import load_prepared
+    from pipeline.protocol import images_for
     from stochca.backbones import BackboneCard, load_backbone
     from stochca.checkpoint import save_weights
     from stochca.devices import cores_of_process
@@ -195,25 +194,30 @@ def _work(config: dict[str, Any]) -> None:
     from stochca.training import fit
 
     assignment, events = config["assignment"], config["events"]
+    job = assignment.job
     torch.set_num_threads(cores_of_process())
     os.chdir(assignment.project)
     prepared = load_prepared()
+    images = images_for(prepared, job.protocol.name, job.target, job.seed)
     card = BackboneCard.from_file(assignment.backbone / "card.json")
     student = load_backbone(
         assignment.backbone,
         num_classes=len(prepared.classes),
-        drop_path=assignment.training.drop_path,
-        seed=assignment.seed,
+        drop_path=job.training.drop_path,
+        seed=job.seed,
     )
     try:
         fitted = fit(
             student,
-            prepared.images("train"),
-            prepared.images("val"),
-            method=assignment.method,
-            settings=assignment.training,
+            images.train,
+            images.validation,
+            method=job.method,
+            settings=job.training,
             preprocessing=Preprocessing.of(card),
-            seed=assignment.seed,
+            domains=images.balanced_domains(job.protocol.refit),
+            refit=job.protocol.refit,
+            seed=job.seed,
+            keep_looks=job.protocol.keep_looks,
             work_folder=assignment.run_folder,
             # The log lies beside the checkpoints, and is ahead of them whatever happens to the driver.
             callbacks=[JsonLines(assignment.run_folder / assignment.log), _Reports(events)],

@@ -1,5 +1,6 @@
 """What a training run came to: the test split is looked at once, and everything is written down."""
 
+import copy
 import csv
 import dataclasses
 import shutil
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file
 
 from pipeline import pictures
 from pipeline.files import replace_folder, write_json
 from pipeline.outbox import Outbox
 from pipeline.prepared import Prepared
+from pipeline.protocol import RunImages
 from pipeline.seen_images import FILE as SEEN_IMAGES
 from pipeline.seen_images import write_seen
 from pipeline.statistics import calibration_error, macro_f1
@@ -24,7 +27,7 @@ from pipeline.trained import save_trained
 from stochca._typing import TimmModule
 from stochca.backbones import BackboneCard
 from stochca.devices import default_device
-from stochca.evaluation import predict
+from stochca.evaluation import predict, score
 from stochca.loaders import Preprocessing
 from stochca.training import Fitted
 
@@ -44,34 +47,62 @@ class Outcome:
     job: "Job"
     backbone: BackboneCard
     prepared: Prepared
+    images: RunImages
     preprocessing: Preprocessing
     student: TimmModule
     fitted: Fitted
+    looks: Mapping[int, Path]  # the weights at some looks at validation, by step, in order
     mlflow_run_id: str
     tags: Mapping[str, str]
 
     @cached_property
     def test(self) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (N, classes) and labels (N,) of the test images; computed once."""
-        logits, labels = predict(
-            self.student,
-            self.prepared.images("test"),
+        logits, labels = self._predict_test(self.student)
+        return torch.softmax(logits, dim=1).numpy(), labels.numpy()
+
+    @cached_property
+    def other_choices(self) -> dict[str, float]:
+        """Test accuracy of the last step's weights, and of those that the test images would choose.
+
+        Empty where no looks were kept. Computed once, after everything has been chosen.
+        """
+        if not self.looks:
+            return {}
+        device = default_device()
+        model = copy.deepcopy(self.student).to(device)
+        accuracies = []
+        for path in self.looks.values():
+            model.load_state_dict(load_file(path))
+            accuracies.append(score(*self._predict_test(model)).accuracy)
+        choices = {"test_accuracy_last": accuracies[-1]}
+        if self.job.protocol.oracle:
+            probabilities, labels = self.test
+            selected = float((probabilities.argmax(axis=1) == labels).mean())
+            choices["test_accuracy_oracle"] = max(selected, *accuracies)
+        return choices
+
+    def _predict_test(self, model: TimmModule) -> tuple[torch.Tensor, torch.Tensor]:
+        return predict(
+            model,
+            self.images.test,
             self.preprocessing,
             device=default_device(),
             precision=self.fitted.precision,
         )
-        return torch.softmax(logits, dim=1).numpy(), labels.numpy()
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float | None]:
         probabilities, labels = self.test
         predictions = probabilities.argmax(axis=1)
+        validation = self.fitted.validation
         return {
             "test_accuracy": float((predictions == labels).mean()),
             "test_macro_f1": macro_f1(labels, predictions, len(self.prepared.classes)),
             "test_calibration_error": calibration_error(probabilities, labels),
-            "validation_accuracy": self.fitted.validation.accuracy,
-            "validation_loss": self.fitted.validation.loss,
+            **self.other_choices,
+            "validation_accuracy": validation.accuracy if validation else None,
+            "validation_loss": validation.loss if validation else None,
             "train_seconds": round(self.fitted.train_seconds, 2),
             "images_per_second": round(self.fitted.images_per_second, 2),
             "peak_memory_mb": round(self.fitted.peak_memory_mb, 1),
@@ -97,7 +128,13 @@ class Outcome:
                 "name": manifest["dataset"],
                 "fingerprint": self.prepared.fingerprint,
                 "domains": manifest["domains"],
+                "images": {
+                    "train": len(self.images.train),
+                    "val": len(self.images.validation),
+                    "test": len(self.images.test),
+                },
             },
+            "protocol": self.job.protocol.name,
             "device": self.fitted.device,
             "precision": self.fitted.precision,
             "git_commit": self.tags["git_commit"],
@@ -120,13 +157,13 @@ class Outcome:
             write_json(folder / "run.json", self.description)
             write_curves(folder / "curves.csv", events)
             self.predictions().to_parquet(folder / "predictions.parquet")
-            write_seen(folder / SEEN_IMAGES, self.prepared)
+            write_seen(folder / SEEN_IMAGES, self.images.train, self.images.validation)
         write_json(METRICS / f"{self.job.name}.json", self.metrics)
 
     def predictions(self) -> pd.DataFrame:
         """One row per test image."""
         probabilities, labels = self.test
-        images = self.prepared.images("test")
+        images = self.images.test
         return pd.DataFrame(
             {
                 "id": images.ids,
@@ -141,7 +178,11 @@ class Outcome:
     def log_to_mlflow(self, outbox: Outbox, events: Events, *, upload_model: bool) -> None:
         """Final numbers, pictures and files."""
         outbox.add_metrics(
-            {key: value for key, value in self.metrics.items() if not key.startswith("validation_")}
+            {
+                key: value
+                for key, value in self.metrics.items()
+                if value is not None and not key.startswith("validation_")
+            }
         )
         shutil.copytree(RESULTS / self.job.name, outbox.artifacts / "results", dirs_exist_ok=True)
         probabilities, labels = self.test
@@ -159,7 +200,7 @@ class Outcome:
     @property
     def example(self) -> np.ndarray:
         """Two test images, uint8 (2, height, width, 3)."""
-        images = self.prepared.images("test")
+        images = self.images.test
         size = images[0][0].size
         return np.stack([np.asarray(images[i][0].resize(size)) for i in range(min(2, len(images)))])
 

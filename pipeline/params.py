@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
+from pipeline.protocol_rules import check_protocol
 from pipeline.sections import (
     Backbone,
     Compare,
@@ -85,6 +86,16 @@ class Params(Section):
                 f"{', '.join(self.protocol.methods)}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _protocol_suits_the_rest(self) -> "Params":
+        check_protocol(self)
+        return self
+
+    @property
+    def search_target(self) -> str:
+        """The target that the stage `tune` searches for."""
+        return self.tune.target or self.protocol.targets[0]
 
     @model_validator(mode="after")
     def _tuned_methods_wait_for_the_search(self) -> "Params":

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from pipeline.datasets.image_folder import CROP_MARGIN
+from pipeline.datasets.source import Sides
 from pipeline.images import EXTENSIONS, UnusableImage, decode
 from pipeline.model_address import open_model
 from pipeline.progress import track
@@ -148,7 +148,7 @@ def _classify(trained: TrainedModel, files: Sequence[Path]) -> Iterator[tuple[Pa
     model = trained.model.to(device)
     transform = trained.preprocessing.evaluation()
     # Shrunk first as `prepare` does it, so that an image looks to the model as it did in training.
-    short_side = round(trained.preprocessing.image_size * CROP_MARGIN)
+    short_side = Sides.of(trained.preprocessing.image_size, trained.preprocessing.resize).stored
 
     def read(file: Path) -> Tensor | str:
         try:

@@ -45,17 +45,24 @@ def prepare(dataset: Dataset, sides: Sides, folder: Path) -> dict[str, Any]:
             rows, problems = ingest(source, writer)
         problems = [*source.problems, *problems]
         _check_usable(rows, source, problems)
-        splits, split_problems = assign_splits(rows, source, dataset)
-        add_splits(unsplit, temporary / TABLE, source.classes, splits)
+        groups = merge_groups(rows)
+        splits, split_problems = assign_splits(rows, groups, source, dataset)
+        add_splits(unsplit, temporary / TABLE, source.classes, splits, groups)
         unsplit.unlink()
-        manifest = _manifest(source, dataset, rows, splits, [*problems, *split_problems])
+        problems = [*problems, *_gaps(rows, source), *split_problems]
+        manifest = _manifest(source, dataset, rows, groups, splits, problems)
         write_json(temporary / MANIFEST, manifest)
     _log(manifest)
     return manifest
 
 
-def assign_splits(rows: Sequence[Row], source: Source, dataset: Dataset) -> tuple[list[str], list[Problem]]:
+def assign_splits(
+    rows: Sequence[Row], groups: Sequence[str], source: Source, dataset: Dataset
+) -> tuple[list[str], list[Problem]]:
     """The split of each row, drawn where the dataset does not say, and what is odd about it.
+
+    Of the training images, and of the validation images where they are drawn from them, the share
+    `dataset.train_fraction` is used.
 
     Raises:
         UserError: a split or a class has no images, or an image is in two splits and that is an error.
@@ -65,23 +72,22 @@ def assign_splits(rows: Sequence[Row], source: Source, dataset: Dataset) -> tupl
     missing = {name: share for name, share in shares.items() if name not in given}
     splits = [row.split or "train" for row in rows]
     drawn_from = [index for index, split in enumerate(splits) if split == "train"]
-    groups = merge_groups([rows[index] for index in drawn_from])
-    items = [
-        Item(rows[index].label, rows[index].domain, group)
-        for index, group in zip(drawn_from, groups, strict=True)
-    ]
-    for index, split in zip(drawn_from, draw_splits(items, missing, dataset.split_seed), strict=True):
+    items = [Item(row.label, row.domain, group) for row, group in zip(rows, groups, strict=True)]
+    drawn = draw_splits([items[index] for index in drawn_from], missing, dataset.split_seed)
+    for index, split in zip(drawn_from, drawn, strict=True):
         splits[index] = split
 
     problems = [*report(rows, splits, source.classes), *_check_splits(rows, splits, source.classes)]
     if dataset.duplicates == "error":
         refuse_across_splits(rows, splits)
 
-    train = [place for place, index in enumerate(drawn_from) if splits[index] == "train"]
-    used = draw_fraction([items[place] for place in train], dataset.train_fraction, dataset.split_seed)
-    for place, keep in zip(train, used, strict=True):
-        if not keep:
-            splits[drawn_from[place]] = "unused"
+    for part in ("train", *({"val"} & missing.keys())):
+        members = [index for index, split in enumerate(splits) if split == part]
+        used = draw_fraction([items[index] for index in members], dataset.train_fraction, dataset.split_seed)
+        for index, keep in zip(members, used, strict=True):
+            if not keep:
+                splits[index] = "unused"
+    _refuse_unused_classes(rows, splits, source.classes, dataset)
     return splits, problems
 
 
@@ -96,6 +102,34 @@ def _check_usable(rows: Sequence[Row], source: Source, problems: Sequence[Proble
             raise UserError(
                 f"no image of the class {name} could be used{example}; repair them or remove the class"
             )
+
+
+def _refuse_unused_classes(
+    rows: Sequence[Row], splits: Sequence[str], classes: Sequence[str], dataset: Dataset
+) -> None:
+    used = {row.label for row, split in zip(rows, splits, strict=True) if split == "train"}
+    unused = Counter(row.label for row, split in zip(rows, splits, strict=True) if split == "unused")
+    for label, count in sorted(unused.items()):
+        if label not in used:
+            raise UserError(
+                f"dataset.train_fraction {dataset.train_fraction:g} leaves no image of the class "
+                f"{classes[label]}, which has {count} to train on; take a larger share or add images"
+            )
+
+
+def _gaps(rows: Sequence[Row], source: Source) -> list[Problem]:
+    """Classes that are missing in one of several domains; allowed, but good to know."""
+    there = {(row.domain, row.label) for row in rows}
+    return [
+        {
+            "file": name,
+            "problem": f"has no images in the domain {domain}",
+            "action": "kept where it has some",
+        }
+        for domain in source.domains
+        for label, name in enumerate(source.classes)
+        if (domain, label) not in there
+    ]
 
 
 def _check_splits(rows: Sequence[Row], splits: Sequence[str], classes: Sequence[str]) -> list[Problem]:
@@ -123,7 +157,12 @@ def _check_splits(rows: Sequence[Row], splits: Sequence[str], classes: Sequence[
 
 
 def _manifest(
-    source: Source, dataset: Dataset, rows: Sequence[Row], splits: Sequence[str], problems: list[Problem]
+    source: Source,
+    dataset: Dataset,
+    rows: Sequence[Row],
+    groups: Sequence[str],
+    splits: Sequence[str],
+    problems: list[Problem],
 ) -> dict[str, Any]:
     found = Counter(
         (split, row.domain, source.classes[row.label]) for row, split in zip(rows, splits, strict=True)
@@ -133,8 +172,8 @@ def _manifest(
         if number := found[split, domain, name]:
             counts.setdefault(split, {}).setdefault(domain, {})[name] = number
     fingerprint = hashlib.sha256()
-    for row, split in zip(rows, splits, strict=True):
-        line = [row.id, row.label, row.domain, split, row.stored_hash.hex()]
+    for row, group, split in zip(rows, groups, splits, strict=True):
+        line = [row.id, row.label, row.domain, group, split, row.stored_hash.hex()]
         fingerprint.update(json.dumps(line).encode() + b"\n")
     return {
         "dataset": dataset.name,
@@ -143,6 +182,8 @@ def _manifest(
         "classes": source.classes,
         "domains": source.domains,
         "image_size": source.stored_side,
+        "paired": source.paired,
+        "validation": dataset.validation,
         "split_seed": dataset.split_seed,
         "train_fraction": dataset.train_fraction,
         "totals": {split: splits.count(split) for split in SPLITS},

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from PIL import Image
 
+from pipeline.splits import Item
 from stochca.errors import UserError
 
 FOLDER = Path("data/prepared")
@@ -71,11 +73,37 @@ class Prepared:
             raise UserError(
                 f"the prepared images have no domain {unknown[0]!r}; they have {', '.join(available)}"
             )
-        rows = range(len(self.table))
-        places = zip(
-            rows, _column(self.table, "split", rows), _column(self.table, "domain", rows), strict=True
-        )
-        return PreparedImages(self.table, [row for row, s, d in places if s == split and d in wanted])
+        places = enumerate(zip(self.splits, self.domains, strict=True))
+        return self.select([row for row, (s, d) in places if s == split and d in wanted])
+
+    def select(self, rows: Sequence[int]) -> PreparedImages:
+        """The images of these rows of the table."""
+        return PreparedImages(self.table, rows)
+
+    def items(self, rows: Sequence[int]) -> list[Item]:
+        """What a draw of splits needs to know of these rows."""
+        return [Item(self.labels[row], self.domains[row], self.groups[row]) for row in rows]
+
+    @cached_property
+    def splits(self) -> list[str]:
+        """Of every row of the table, as are the next three."""
+        return self._whole_column("split")
+
+    @cached_property
+    def domains(self) -> list[str]:
+        return self._whole_column("domain")
+
+    @cached_property
+    def labels(self) -> list[int]:
+        return self._whole_column("label")
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """Images of one group are never in two splits."""
+        return self._whole_column("group")
+
+    def _whole_column(self, name: str) -> list[Any]:
+        return self.table.data.column(name).to_pylist()
 
 
 def load_prepared(folder: Path = FOLDER) -> Prepared:
@@ -92,6 +120,7 @@ def load_prepared(folder: Path = FOLDER) -> Prepared:
         table = Dataset.from_file(str(folder / TABLE))
         expected = sum(manifest["totals"].values())
         complete = len(table) == expected and table.features["label"].names == manifest["classes"]
+        complete = complete and "group" in table.column_names
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder} is damaged ({reason}); run: dvc repro prepare --force") from None

@@ -97,6 +97,41 @@ class Protocol(Section):
     )
 
     @property
+    def keep_looks(self) -> Literal["none", "last", "all"]:
+        """Which looks at validation are tested besides the weights that it chose."""
+        if self.name != "leave_one_domain_out":
+            return "none"
+        return "all" if self.oracle else "last"
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """Percentages may be written as numbers."""
+        if not isinstance(value, list):
+            return value
+        return [str(item) if _is_number(item) else item for item in value]
+
+    @model_validator(mode="after")
+    def _targets_suit_the_protocol(self) -> "Protocol":
+        if self.name == "transfer" and self.targets != ["all"]:
+            raise ValueError(
+                f"targets of the protocol transfer are [all], found [{', '.join(self.targets)}]; to hold "
+                "domains out choose leave_one_domain_out, for shares of the training images sampling_ratios"
+            )
+        if self.name == "sampling_ratios":
+            for target in self.targets:
+                if not re.fullmatch(r"\d+(\.\d+)?", target) or not 0 < float(target) <= 100:
+                    raise ValueError(
+                        "targets of the protocol sampling_ratios are percentages above 0 and up to 100, "
+                        f"found {target!r}"
+                    )
+        if self.name == "leave_one_domain_out" and self.refit:
+            raise ValueError(
+                "refit does not go with leave_one_domain_out, which selects on validation images"
+            )
+        return self
+
+    @property
     def methods(self) -> list[str]:
         """Every method that is trained, in the order of the stages."""
         return [*self.baseline, "stochca", *self.combined]
@@ -168,6 +203,7 @@ class Tune(Section):
 
     prob: Space
     per_block: bool = False  # a probability of its own for every block
+    target: Target | None = None  # the target that is searched for; None: the first of protocol.targets
     lr: Space | None = None  # searched on a log scale; None: training.lr
     method: Method = Field(default_factory=Method)  # the other choices of the method that is searched
     training: dict[str, Any] = Field(default_factory=dict)  # overrides of the common training settings

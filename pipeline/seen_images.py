@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.prepared import Prepared, PreparedImages
+from pipeline.prepared import PreparedImages
 
 FILE = "seen_images.npy"
 
 
-def write_seen(path: Path, prepared: Prepared) -> None:
-    """Write the hashes of the training and the validation images, uint64 (2N,) in order."""
-    hashes = [hashes_of(prepared.images(split)).ravel() for split in ("train", "val")]
+def write_seen(path: Path, *images: PreparedImages) -> None:
+    """Write the hashes of the images, uint64 (2N,) in order."""
+    hashes = [hashes_of(part).ravel() for part in images]
     np.save(path, np.unique(np.concatenate(hashes)), allow_pickle=False)
 
 

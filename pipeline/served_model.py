@@ -35,7 +35,8 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         self.model.eval()
         self.transform = create_transform(
             card["image_size"],
-            crop_pct=1.0,
+            crop_pct=card["crop_pct"],
+            crop_mode=card["crop_mode"],
             interpolation=card["interpolation"],
             mean=card["mean"],
             std=card["std"],

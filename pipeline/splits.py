@@ -45,16 +45,16 @@ def draw_splits(items: Sequence[Item], shares: Mapping[str, float], seed: int) -
 
 
 def draw_fraction(items: Sequence[Item], fraction: float, seed: int) -> list[bool]:
-    """Choose a share of the items: of every stratum `fraction` of its groups, at least one.
+    """Choose a share of the items: of every stratum `fraction` of its groups, rounded.
 
-    What a smaller fraction chooses, every larger one chooses too.
+    What a smaller fraction chooses, every larger one chooses too. It may leave a stratum without any.
 
     Returns:
         Whether each item is chosen.
     """
     chosen = [False] * len(items)
     for groups in _strata(items, seed):
-        count = max(1, int(fraction * len(groups) + 0.5))
+        count = int(fraction * len(groups) + 0.5)
         for group in groups[:count]:
             for index in group:
                 chosen[index] = True

@@ -41,9 +41,11 @@ def open_table(path: Path, classes: Sequence[str]) -> Iterator[TableWriter]:
         writer.flush()
 
 
-def add_splits(path: Path, target: Path, classes: Sequence[str], splits: Sequence[str]) -> None:
-    """Copy the table at `path` to `target` with the column ``split``, one value of `splits` per row."""
-    schema = _features(classes, split=Value("string")).arrow_schema
+def add_splits(
+    path: Path, target: Path, classes: Sequence[str], splits: Sequence[str], groups: Sequence[str]
+) -> None:
+    """Copy the table at `path` to `target` with the columns ``split`` and ``group``, a value per row."""
+    schema = _features(classes, split=Value("string"), group=Value("string")).arrow_schema
     start = 0
     with (
         pa.memory_map(str(path)) as source,
@@ -52,9 +54,10 @@ def add_splits(path: Path, target: Path, classes: Sequence[str], splits: Sequenc
         pa.ipc.new_stream(file, schema) as stream,
     ):
         for batch in batches:
-            column = pa.array(splits[start : start + len(batch)], pa.string())
-            stream.write_batch(pa.record_batch([*batch.columns, column], schema=schema))
-            start += len(batch)
+            end = start + len(batch)
+            columns = [pa.array(values[start:end], pa.string()) for values in (splits, groups)]
+            stream.write_batch(pa.record_batch([*batch.columns, *columns], schema=schema))
+            start = end
 
 
 def _features(classes: Sequence[str], **more: Value) -> Features:

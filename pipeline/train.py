@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.boundary import run
 from pipeline.params import Params, load_params
-from pipeline.sections import SEED_LIMIT
+from pipeline.sections import SEED_LIMIT, Protocol
 from pipeline.tuned import is_tuned, read_best, resolved
 from stochca.errors import UserError
 from stochca.methods import Method
@@ -40,6 +40,7 @@ class Job:
     seed: int
     method: Method
     training: Training
+    protocol: Protocol
 
     @property
     def name(self) -> str:
@@ -63,7 +64,8 @@ def plan(params: Params, method: str, target: str, seed: int) -> Job:
     chosen = params.methods[method]
     if is_tuned(chosen):
         chosen = resolved(chosen, read_best())
-    return Job(method, target, seed, chosen, params.training_with(chosen.training))
+    training = params.training_with(chosen.training)
+    return Job(method, target, seed, chosen, training, params.protocol)
 
 
 def work_folder(
@@ -76,6 +78,7 @@ def work_folder(
     decides = {
         "method": dataclasses.asdict(job.method),
         "training": dataclasses.asdict(job.training),
+        "protocol": [job.protocol.name, job.protocol.oracle, job.protocol.refit],
         "target": job.target,
         "seed": job.seed,
         "backbone": backbone,  # the whole card: pooling and normalisation decide as much as the weights
@@ -94,6 +97,7 @@ def train(job: Job, params: Params) -> None:
     from pipeline.data_parallel import Assignment, fit_on_workers
     from pipeline.outcome import Outcome
     from pipeline.prepared import load_prepared
+    from pipeline.protocol import images_for
     from pipeline.tracked_run import tracked_run
     from pipeline.tracking import git_commit
     from pipeline.tracking_callback import MlflowCallback
@@ -102,6 +106,7 @@ def train(job: Job, params: Params) -> None:
     from stochca.callbacks import JsonLines, read_events
     from stochca.devices import default_device, device_name
     from stochca.loaders import Preprocessing
+    from stochca.looks import find_looks
     from stochca.precision import resolve_precision
     from stochca.training import check_settings, fit
 
@@ -110,9 +115,19 @@ def train(job: Job, params: Params) -> None:
     student = load_backbone(
         BACKBONE, num_classes=len(prepared.classes), drop_path=job.training.drop_path, seed=job.seed
     )
+    images = images_for(prepared, job.protocol.name, job.target, job.seed)
+    domains = images.balanced_domains(job.protocol.refit)
     preprocessing = Preprocessing.of(card)
     device = default_device()
-    check_settings(student, job.method, job.training, preprocessing, device)
+    check_settings(
+        student,
+        job.method,
+        job.training,
+        preprocessing,
+        device,
+        domains=domains,
+        refit=job.protocol.refit,
+    )
     precision = resolve_precision(job.training.precision, device)
     folder = work_folder(job, card.to_dict(), prepared.fingerprint, precision, device.type)
     tags = {
@@ -129,7 +144,7 @@ def train(job: Job, params: Params) -> None:
         outbox.send()
         if params.train.num_workers > 1:
             fitted = fit_on_workers(
-                Assignment(Path.cwd(), BACKBONE, folder.resolve(), LOG, job.method, job.training, job.seed),
+                Assignment(Path.cwd(), BACKBONE, folder.resolve(), LOG, job),
                 params.train,
                 student,
                 lambda: [TrainingProgress(job.name), MlflowCallback(outbox)],
@@ -137,19 +152,26 @@ def train(job: Job, params: Params) -> None:
         else:
             fitted = fit(
                 student,
-                prepared.images("train"),
-                prepared.images("val"),
+                images.train,
+                images.validation,
                 method=job.method,
                 settings=job.training,
                 preprocessing=preprocessing,
+                domains=domains,
+                refit=job.protocol.refit,
                 seed=job.seed,
                 work_folder=folder,
+                keep_looks=job.protocol.keep_looks,
                 # The terminal comes before the network, which may fail or make one wait.
                 callbacks=[JsonLines(folder / LOG), TrainingProgress(job.name), MlflowCallback(outbox)],
                 device=device,
             )
         outbox.add_tags({"device": fitted.device, "precision": fitted.precision})
-        outcome = Outcome(job, card, prepared, preprocessing, student, fitted, outbox.run_id, tags)
+        fitted = dataclasses.replace(fitted, notes=[*images.notes, *fitted.notes])
+        looks = find_looks(folder)
+        outcome = Outcome(
+            job, card, prepared, images, preprocessing, student, fitted, looks, outbox.run_id, tags
+        )
         outcome.write(read_events(folder / LOG))
         outcome.log_to_mlflow(outbox, read_events(folder / LOG), upload_model=params.tracking.log_model)
     shutil.rmtree(folder)
@@ -163,6 +185,7 @@ def settings_to_compare(job: Job, card: "BackboneCard", manifest: dict[str, Any]
     return {
         "method": job.method_name,
         "seed": job.seed,
+        "protocol": job.protocol.name,
         "target": job.target,
         "backbone": card.architecture,
         "image_size": card.image_size,
@@ -177,8 +200,15 @@ def settings_to_compare(job: Job, card: "BackboneCard", manifest: dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.train", description=__doc__)
     parser.add_argument("method", help="a name under methods: in params.yaml")
-    parser.add_argument("target", help="all, for training and testing on the same domains")
-    parser.add_argument("seed", type=int, help="of the head, the draws and the order of the images")
+    parser.add_argument(
+        "target",
+        help="one of protocol.targets: all, a percentage of the training images, or the held-out domain",
+    )
+    parser.add_argument(
+        "seed",
+        type=int,
+        help="of the head, the draws, the order of the images and, with a held-out domain, the splits",
+    )
     arguments = parser.parse_args()
     params = load_params()
     train(plan(params, arguments.method, arguments.target, arguments.seed), params)

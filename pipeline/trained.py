@@ -40,6 +40,7 @@ class TrainedModel:
             tuple(self.card["mean"]),
             tuple(self.card["std"]),
             self.card["interpolation"],
+            self.card.get("resize"),
         )
 
 
@@ -55,6 +56,7 @@ def save_trained(
 ) -> None:
     """Write weights and card into an existing folder."""
     save_weights(folder / WEIGHTS, student.state_dict())
+    preprocessing = Preprocessing.of(backbone)
     card = {
         "name": name,
         "method": method,
@@ -68,6 +70,10 @@ def save_trained(
         "mean": list(backbone.mean),
         "std": list(backbone.std),
         "interpolation": backbone.interpolation,
+        "resize": backbone.resize,
+        # What timm.data.create_transform needs for the same.
+        "crop_pct": preprocessing.crop_pct,
+        "crop_mode": preprocessing.crop_mode,
         "classes": classes,
         "weights_sha256": sha256(folder / WEIGHTS),
         "backbone": backbone.to_dict(),

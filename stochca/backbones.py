@@ -46,6 +46,7 @@ class BackboneCard:
     std: tuple[float, ...]
     interpolation: str  # for resizing images
     source_classes: int  # outputs of the head that the file holds; 0: it holds none
+    resize: int | None = None  # pixels; images become this square before image_size is cropped from them
 
     @classmethod
     def from_file(cls, path: Path) -> "BackboneCard":

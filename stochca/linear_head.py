@@ -93,8 +93,11 @@ def fit_head(
     device: torch.device,
     precision: str,
     workers: int | str = 0,
+    refit: bool = False,
 ) -> str:
     """Replace the head by the best of one logistic regression per strength `C`, chosen on validation.
+
+    With `refit`, the best is fitted once more, to the training and validation images together.
 
     Returns a sentence that says which was chosen.
 
@@ -114,6 +117,9 @@ def fit_head(
         scores = score(rows @ weight.T + bias, labels)
         candidates.append((scores.accuracy, -scores.loss, C, weight, bias))
     accuracy, _, C, weight, bias = max(candidates, key=lambda candidate: candidate[:2])
+    if refit:
+        everything = torch.cat([train_rows, rows]), torch.cat([train_labels, labels])
+        weight, bias = fit_logistic_regression(*everything, heads[0].out_features, C)
     weight = weight / std
     with torch.no_grad():
         for head in heads:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 from PIL import Image
 from timm.data import create_transform
+from timm.data.transforms import RandomCropOrPad, str_to_pil_interp
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -38,17 +39,31 @@ class Preprocessing:
     mean: tuple[float, ...]  # per channel
     std: tuple[float, ...]
     interpolation: str = "bicubic"
+    resize: int | None = None  # images become this square before the crop; None: their shape is kept
 
     @classmethod
     def of(cls, backbone: "BackboneCard") -> "Preprocessing":
-        return cls(backbone.image_size, backbone.mean, backbone.std, backbone.interpolation)
+        return cls(backbone.image_size, backbone.mean, backbone.std, backbone.interpolation, backbone.resize)
+
+    @property
+    def crop_pct(self) -> float:
+        """The side of the centre crop, as a share of what images are resized to; timm's name for it."""
+        if self.resize is None:
+            return 1.0
+        return self.image_size / (self.resize + 0.5)  # timm divides by it and rounds down
+
+    @property
+    def crop_mode(self) -> str:
+        """timm's name for what is done to the shape of an image: `squash` makes it a square."""
+        return "center" if self.resize is None else "squash"
 
     def evaluation(self) -> Callable[[Image.Image], Tensor]:
-        """Resize the short side, crop the centre, normalise; picture -> (3, size, size)."""
+        """Resize, crop the centre, normalise; picture -> (3, size, size)."""
         return create_transform(
             self.image_size,
             is_training=False,
-            crop_pct=1.0,
+            crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
             interpolation=self.interpolation,
             mean=self.mean,
             std=self.std,
@@ -61,7 +76,7 @@ class Preprocessing:
             UserError: timm can't read the policy `auto_augment`.
         """
         try:
-            return create_transform(
+            augmented = create_transform(
                 self.image_size,
                 is_training=True,
                 scale=augmentation.scale,
@@ -69,6 +84,7 @@ class Preprocessing:
                 hflip=augmentation.horizontal_flip,
                 vflip=augmentation.vertical_flip,
                 color_jitter=augmentation.color_jitter or None,
+                grayscale_prob=augmentation.grayscale,
                 auto_augment=augmentation.auto_augment,
                 re_prob=augmentation.random_erasing,
                 interpolation=self.interpolation,
@@ -80,6 +96,27 @@ class Preprocessing:
                 f"training.augmentation.auto_augment {augmentation.auto_augment!r} is no policy of timm "
                 f"({error or type(error).__name__}); give one such as rand-m9-mstd0.5, augmix-m3 or null"
             ) from None
+        if self.resize is not None:
+            augmented.transforms.insert(0, Squash(self.resize, self.interpolation))
+        if augmentation.crop == "random":
+            if self.resize is None:
+                raise UserError(
+                    "training.augmentation.crop random cuts a part out of a larger image; set resize to that "
+                    f"image's side, above image_size {self.image_size}, or choose random_resized"
+                )
+            augmented.transforms[1] = RandomCropOrPad(self.image_size)  # in place of timm's
+        return augmented
+
+
+@dataclass(frozen=True)
+class Squash:
+    """Makes an image a square, whatever its shape."""
+
+    side: int
+    interpolation: str
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return image.resize((self.side, self.side), str_to_pil_interp(self.interpolation))
 
 
 class InMemory:
@@ -101,6 +138,23 @@ def keep_in_memory(images: Images) -> Images:
         return images
     width, height = images[0][0].size
     return InMemory(images) if 3 * width * height * len(images) <= CACHE_BYTES else images
+
+
+class Joined:
+    """The images of several collections, one after the other."""
+
+    def __init__(self, *parts: Images) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        for part in self.parts:
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError("there are no more images")
 
 
 class _Augmented(Dataset[tuple[Tensor, int]]):
@@ -134,11 +188,14 @@ def batch_share(batch: Sequence[Item], rank: int, ranks: int) -> list[Item]:
 class _Order(Sampler[list[tuple[int, int]]]):
     """A rank's images of every step: one shuffled epoch after the other, cut into full batches.
 
+    With several domains every batch holds equally many images of each, which has epochs of its own.
     Where an image stands among those of all ranks decides its augmentation.
     """
 
-    def __init__(self, images: int, settings: Training, seed: int, start: int, rank: int, ranks: int) -> None:
-        self.images, self.seed, self.start = images, seed, start
+    def __init__(
+        self, domains: list[list[int]], settings: Training, seed: int, start: int, rank: int, ranks: int
+    ) -> None:
+        self.domains, self.seed, self.start = domains, seed, start
         self.rank, self.ranks = rank, ranks
         self.batch_size, self.accumulate, self.steps = (
             settings.batch_size,
@@ -147,16 +204,21 @@ class _Order(Sampler[list[tuple[int, int]]]):
         )
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        shuffled_epoch, order = -1, torch.empty(0)
+        shuffled = [_Shuffled(images, self._epoch_seed(i)) for i, images in enumerate(self.domains)]
         for step in range(self.start, self.steps):
-            batch = []
-            for position in range(step * self.batch_size, (step + 1) * self.batch_size):
-                epoch, place = divmod(position, self.images)
-                if epoch != shuffled_epoch:
-                    generator = torch.Generator().manual_seed(derived_seed(self.seed, Stream.ORDER, epoch))
-                    shuffled_epoch, order = epoch, torch.randperm(self.images, generator=generator)
-                batch.append((int(order[place]), derived_seed(self.seed, Stream.IMAGE, position)))
-            yield self._share(batch)
+            first = step * self.batch_size
+            yield self._share(
+                [
+                    (
+                        shuffled[position % len(shuffled)][position // len(shuffled)],
+                        derived_seed(self.seed, Stream.IMAGE, position),
+                    )
+                    for position in range(first, first + self.batch_size)
+                ]
+            )
+
+    def _epoch_seed(self, domain: int) -> Callable[[int], int]:
+        return lambda epoch: derived_seed(self.seed, Stream.ORDER, epoch * len(self.domains) + domain)
 
     def _share(self, batch: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """This rank's part of each micro-batch, one after the other."""
@@ -168,11 +230,27 @@ class _Order(Sampler[list[tuple[int, int]]]):
         return self.steps - self.start
 
 
+class _Shuffled:
+    """Images in one shuffled epoch after the other, without end; asked for in order, mostly."""
+
+    def __init__(self, images: list[int], seed_of: Callable[[int], int]) -> None:
+        self.images, self.seed_of = images, seed_of
+        self.epoch, self.order = -1, torch.empty(0)
+
+    def __getitem__(self, position: int) -> int:
+        epoch, place = divmod(position, len(self.images))
+        if epoch != self.epoch:
+            generator = torch.Generator().manual_seed(self.seed_of(epoch))
+            self.epoch, self.order = epoch, torch.randperm(len(self.images), generator=generator)
+        return self.images[int(self.order[place])]
+
+
 def training_batches(
     images: Images,
     preprocessing: Preprocessing,
     settings: Training,
     *,
+    domains: Sequence[str] | None = None,
     seed: int,
     start: int = 0,
     rank: int = 0,
@@ -180,11 +258,15 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Images (B, 3, size, size) and labels (B,) for the steps from `start` on; B = batch_size / ranks.
 
-    Together the ranks get the images that one alone would, augmented alike; `accumulate` times `ranks`
-    must divide `batch_size`.
+    With `domains`, one per image, every batch holds equally many images of each; their number must divide
+    `batch_size`. Together the ranks get the images that one alone would, augmented alike; `accumulate`
+    times `ranks` must divide `batch_size`.
     """
     augmented = _Augmented(images, preprocessing.training(settings.augmentation))
-    order = _Order(len(images), settings, seed, start, rank, ranks)
+    members: dict[str, list[int]] = {}
+    for index, domain in enumerate(domains or [""] * len(images)):
+        members.setdefault(domain, []).append(index)
+    order = _Order([members[name] for name in sorted(members)], settings, seed, start, rank, ranks)
     return iter(DataLoader(augmented, batch_sampler=order, **_loading(settings.workers)))
 
 

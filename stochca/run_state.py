@@ -12,6 +12,7 @@ from stochca.averaging import Averaging
 from stochca.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, to_device
 from stochca.cross_attention import StochCA
 from stochca.distributed import from_main, gathered, is_main, rank
+from stochca.evaluation import Scores
 from stochca.randomness import random_state, restore_random_state
 
 
@@ -26,6 +27,14 @@ class Progress:
     seconds: float = 0.0  # of the whole run, interruptions left out
     step_seconds: float = 0.0  # of the optimiser steps alone
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def best(self) -> tuple[Scores | None, int | None]:
+        """What validation has shown best, and after which step; None where it was never looked at."""
+        if self.best_step is None:
+            return None, None
+        accuracy, minus_loss = self.best_scores
+        return Scores(loss=-minus_loss, accuracy=accuracy), self.best_step
 
 
 @dataclass(frozen=True)

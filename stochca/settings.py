@@ -20,11 +20,14 @@ class Augmentation:
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
+    crop: Literal["random_resized", "random"] = "random_resized"  # random: of the size that the model sees
     scale: tuple[float, float] = (0.5, 1.0)  # area of the random resized crop, as a share of the image
     ratio: tuple[float, float] = (0.75, 4 / 3)  # its width / height
     horizontal_flip: float = 0.5
     vertical_flip: float = 0.0
-    color_jitter: float = 0.0  # strength of brightness, contrast and saturation changes
+    # Strength of brightness, contrast and saturation changes, or one for each of them and the hue.
+    color_jitter: float | tuple[float, float, float] | tuple[float, float, float, float] = 0.0
+    grayscale: float = 0.0
     auto_augment: str | None = None  # timm's policy, for example rand-m9-mstd0.5
     random_erasing: float = 0.0
     mixup: float = 0.0  # alpha of the Beta distribution; 0 is off
@@ -35,12 +38,17 @@ class Augmentation:
         require(0 < low <= high <= 1, f"scale must satisfy 0 < low <= high <= 1, found {list(self.scale)}")
         low, high = self.ratio
         require(0 < low <= high, f"ratio must satisfy 0 < low <= high, found {list(self.ratio)}")
-        for name in ("horizontal_flip", "vertical_flip", "random_erasing"):
+        for name in ("horizontal_flip", "vertical_flip", "grayscale", "random_erasing"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"{name} is a probability between 0 and 1, found {value}")
         for name in ("color_jitter", "mixup", "cutmix"):
             value = getattr(self, name)
-            require(value >= 0, f"{name} must be 0 or more, found {value}")
+            strengths = value if isinstance(value, tuple) else (value,)
+            require(min(strengths) >= 0, f"{name} must be 0 or more, found {value}")
+        require(
+            not isinstance(self.color_jitter, tuple) or max(self.color_jitter[3:], default=0) <= 0.5,
+            f"color_jitter changes the hue by at most 0.5, found {self.color_jitter}",
+        )
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from timm.data import Mixup
-from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
@@ -28,16 +26,13 @@ from stochca.distributed import (
 )
 from stochca.errors import UserError
 from stochca.evaluation import Scores, predict_together, score
-from stochca.loaders import Images, Preprocessing, keep_in_memory, training_batches
-from stochca.methods import Method
+from stochca.loaders import Images, Joined, Preprocessing, keep_in_memory, training_batches
+from stochca.looks import Keep, save_look
+from stochca.loss import make_loss
+from stochca.methods import Method, Swad
 from stochca.optimisation import create_optimizer, create_schedule
 from stochca.precision import autocast, choose_attention_kernel, resolve_precision
-from stochca.randomness import (
-    Stream,
-    derived_seed,
-    isolated,
-    seed_everything,
-)
+from stochca.randomness import Stream, derived_seed, seed_everything
 from stochca.run_state import RunState
 from stochca.settings import Training
 
@@ -48,7 +43,7 @@ EVENTS_EVERY = 10  # steps between reading losses back from the device
 class Fitted:
     """What a run came to. The student holds the selected weights."""
 
-    validation: Scores  # of the selected weights
+    validation: Scores | None  # of the selected weights; None: they were trained on the validation images
     selected_step: int | None  # None: an average of several steps
     train_seconds: float
     images_per_second: float  # of all ranks together
@@ -67,15 +62,23 @@ def fit(
     method: Method,
     settings: Training,
     preprocessing: Preprocessing,
+    domains: Sequence[str] | None = None,
+    refit: bool = False,
     seed: int = 0,
     work_folder: Path | None = None,
+    keep_looks: Keep = "none",
     callbacks: Sequence[Callback] = (),
     device: torch.device | None = None,
 ) -> Fitted:
     """Fine-tune `student`, a timm model with a fresh head, in place.
 
     Selection looks at `validation` and nothing else. With a `work_folder`, checkpoints go there, and a
-    run that finds one continues from it, to the same weights as if it had never stopped.
+    run that finds one continues from it, to the same weights as if it had never stopped; the weights of
+    the last look at validation, or of all, are left in its folder `looks` if `keep_looks` says so.
+
+    `domains` names the domain of each training image; every batch then holds equally many of each. With
+    `refit` the validation images, on which everything has been chosen, are trained on too: nothing is
+    looked at any more, and the weights of the last step are kept.
 
     In a data-parallel run (see `stochca.distributed`) every rank calls this with the same arguments and
     ends with the same weights, which are those of a single process within rounding: `batch_size` counts
@@ -87,7 +90,7 @@ def fit(
     device = device or default_device()
     precision = resolve_precision(settings.precision, device)
     listeners = Callbacks(callbacks if is_main() else ())
-    check_settings(student, method, settings, preprocessing, device)
+    check_settings(student, method, settings, preprocessing, device, domains=domains, refit=refit)
     for name, split in (("training", train), ("validation", validation)):
         if len(split) < world_size():
             number = f"only {len(split)}" if len(split) else "no"
@@ -124,6 +127,7 @@ def fit(
             device=device,
             precision=precision,
             workers=settings.workers,
+            refit=refit,
         )
         progress.notes += [note] if note else []
     listeners.on_start(progress.step, settings.steps)
@@ -143,7 +147,14 @@ def fit(
     window_started = time.perf_counter()
     try:
         for images, labels in training_batches(
-            train, preprocessing, settings, seed=seed, start=progress.step, rank=rank(), ranks=world_size()
+            Joined(train, validation) if refit else train,
+            preprocessing,
+            settings,
+            domains=domains,
+            seed=seed,
+            start=progress.step,
+            rank=rank(),
+            ranks=world_size(),
         ):
             step = progress.step + 1
             schedule.step_update(step)
@@ -169,7 +180,7 @@ def fit(
             progress.step = step
             unread.append((step, torch.stack(losses).sum(), backbone_lr(optimizer)))
 
-            evaluates = step % settings.eval_every == 0 or step == settings.steps
+            evaluates = not refit and (step % settings.eval_every == 0 or step == settings.steps)
             saves = step % settings.checkpoint_every == 0 or step == settings.steps
             if evaluates or saves or step % EVENTS_EVERY == 0:
                 progress.step_seconds += report_steps(listeners, unread, settings, window_started)
@@ -183,6 +194,8 @@ def fit(
                 if is_best:
                     progress.best_step, progress.best_scores = step, (scores.accuracy, -scores.loss)
                     progress.best_weights = cloned(evaluated.state_dict())
+                if work_folder is not None and is_main():
+                    save_look(work_folder, step, evaluated.state_dict(), keep_looks)
                 listeners.on_eval(EvalEvent(step, settings.steps, scores.loss, scores.accuracy, is_best))
 
             if saves and work_folder is not None:
@@ -191,13 +204,16 @@ def fit(
             if not unread:
                 window_started = time.perf_counter()
 
-        averaged = averaging.finish()
-        if averaged is None:
-            student.load_state_dict(progress.best_weights)
-            selected = Scores(loss=-progress.best_scores[1], accuracy=progress.best_scores[0])
+        selected, selected_step = progress.best
+        kept = averaging.finish()
+        if kept is not None:
+            student.load_state_dict(kept)
+            selected, selected_step = (None if refit else look(student)), None
+        elif refit:
+            student.load_state_dict(averaging.evaluated(student).state_dict())
+            selected_step = settings.steps
         else:
-            student.load_state_dict(averaged)
-            selected = look(student)
+            student.load_state_dict(progress.best_weights)
         student.requires_grad_(True).eval()
         for note in averaging.notes:
             listeners.on_note(note)
@@ -205,7 +221,7 @@ def fit(
         listeners.on_end()
     return Fitted(
         validation=selected,
-        selected_step=progress.best_step if averaged is None else None,
+        selected_step=selected_step,
         train_seconds=time.perf_counter() - started,
         images_per_second=settings.steps * settings.batch_size / progress.step_seconds,
         peak_memory_mb=peak_memory_mb(device),
@@ -222,14 +238,25 @@ def check_settings(
     settings: Training,
     preprocessing: Preprocessing,
     device: torch.device,
+    *,
+    domains: Sequence[str] | None = None,
+    refit: bool = False,
 ) -> None:
     """Find what would stop `fit` later, before any work.
 
     Raises:
         UserError: the device lacks the precision, timm knows no such optimiser or augmentation, a choice
-            of the method does not suit the model, or the ranks can't share a batch.
+            of the method does not suit the model, or the ranks or domains can't share a batch.
     """
     resolve_precision(settings.precision, device)
+    names = sorted(set(domains or ()))
+    if names and settings.batch_size % len(names):
+        raise UserError(
+            f"training.batch_size {settings.batch_size} can't hold equally many images of the {len(names)} "
+            f"domains {', '.join(names)}; choose a multiple of {len(names)}"
+        )
+    if refit and isinstance(method.average, Swad):
+        raise UserError("average swad chooses its steps by the validation loss, of which refit leaves none")
     share = settings.batch_size / (settings.accumulate * world_size())
     pairs = settings.augmentation.mixup or settings.augmentation.cutmix
     if share % (2 if pairs else 1):
@@ -241,30 +268,6 @@ def check_settings(
     create_optimizer(student, settings)
     preprocessing.training(settings.augmentation)
     check_composition(method, student)
-
-
-def make_loss(
-    student: TimmModule, settings: Training, seed: int
-) -> Callable[[nn.Module, Tensor, Tensor, int], Tensor]:
-    """Cross-entropy of a model on a batch, with mixup, cutmix and label smoothing where they are set."""
-    augmentation = settings.augmentation
-    if not (augmentation.mixup or augmentation.cutmix):
-        plain = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
-        return lambda model, images, labels, step: plain(model(images).float(), labels)
-    mix = Mixup(
-        mixup_alpha=augmentation.mixup,
-        cutmix_alpha=augmentation.cutmix,
-        label_smoothing=settings.label_smoothing,
-        num_classes=student.num_classes,
-    )
-    soft = SoftTargetCrossEntropy()
-
-    def loss_of(model: nn.Module, images: Tensor, labels: Tensor, step: int) -> Tensor:
-        with isolated(derived_seed(seed, Stream.MIX, step)):
-            images, targets = mix(images, labels)
-        return soft(model(images).float(), targets)
-
-    return loss_of
 
 
 def report_steps(

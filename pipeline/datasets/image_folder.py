@@ -232,14 +232,14 @@ def _records(
 
 
 def _gaps(layout: str, folders: Sequence[ClassFolder], classes: Sequence[str]) -> list[Problem]:
-    """Classes that are missing in one of the splits or domains."""
-    if layout == "class":
+    """Classes that are missing in one of the splits."""
+    if layout != "split":
         return []
     found: dict[str, set[str]] = {}
     for folder in folders:
-        found.setdefault(folder.split or folder.domain, set()).add(folder.class_name)
+        found.setdefault(folder.split or "", set()).add(folder.class_name)
     return [
-        {"file": name, "problem": f"has no images in the {layout} {part}", "action": "kept where it has some"}
+        {"file": name, "problem": f"has no images in the split {part}", "action": "kept where it has some"}
         for part, names in found.items()
         for name in classes
         if name not in names

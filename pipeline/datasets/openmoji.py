@@ -13,9 +13,10 @@ from PIL import Image, ImageOps
 
 from pipeline.datasets.source import Record, Sides, Source, select_domains
 from pipeline.images import Decoded, UnusableImage, on_white
+from pipeline.known_domains import KNOWN_DOMAINS
 from pipeline.params import Dataset
 
-STYLES = ("color", "line", "flat", "silhouette")
+STYLES = KNOWN_DOMAINS["openmoji"]
 NATIVE_SIDE = 72  # pixels, OpenMoji's own grid
 
 ElementTree.register_namespace("", "http://www.w3.org/2000/svg")

@@ -1,6 +1,7 @@
 """One training run that is driven from rung to rung, with a pause at each."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -55,6 +56,7 @@ class SeedRun:
     classes: int
     train: Images
     validation: Images
+    domains: Sequence[str] | None  # of the training images, where all domains count the same
     preprocessing: Preprocessing
     method: Method
     settings: Training
@@ -87,11 +89,13 @@ class SeedRun:
                 method=self.method,
                 settings=self.settings,
                 preprocessing=self.preprocessing,
+                domains=self.domains,
                 seed=self.seed,
                 work_folder=self.folder,
                 callbacks=[JsonLines(log), *([] if last else [PauseAt(step)])],
                 device=self.device,
             )
+            assert fitted.validation is not None  # it is, unless one refits
             accuracy = fitted.validation.accuracy
         except Paused:
             looks = [

@@ -28,6 +28,8 @@ class Task:
     training: Training
     inputs: Inputs
     card: "BackboneCard"
+    protocol: str
+    target: str
     name: str  # of the search: a hash of all that decides it
 
     @property
@@ -73,21 +75,27 @@ def plan(params: Params) -> Task:
         UserError: the backbone or the prepared images are missing or damaged.
     """
     from pipeline.prepared import load_prepared
+    from pipeline.protocol import images_for
     from stochca.backbones import CARD_FILE, BackboneCard
 
     card = BackboneCard.from_file(BACKBONE / CARD_FILE)
-    fingerprint = load_prepared().fingerprint
+    prepared = load_prepared()
+    fingerprint = prepared.fingerprint
+    protocol, target = params.protocol.name, params.search_target
+    for trial in params.tune.seeds:
+        images_for(prepared, protocol, target, trial)  # finds what is wrong before Ray starts
     training = params.training_with(params.tune.training)
     decides = {
         "tune": params.tune.model_dump(exclude={"address"}),
         "training": dataclasses.asdict(training),
         "backbone": card.to_dict(),
         "dataset": fingerprint,
+        "images": [protocol, target],
         "code": _code(),
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     inputs = Inputs(Path.cwd(), card.weights_sha256, fingerprint)
-    return Task(params.tune, training, inputs, card, digest[:16])
+    return Task(params.tune, training, inputs, card, protocol, target, digest[:16])
 
 
 def _code() -> str:

@@ -26,6 +26,7 @@ class Trial(tune.Trainable):
         import torch
 
         from pipeline.prepared import FOLDER, load_prepared
+        from pipeline.protocol import images_for
         from stochca.devices import default_device
         from stochca.loaders import Preprocessing, keep_in_memory
 
@@ -34,7 +35,7 @@ class Trial(tune.Trainable):
         device = default_device() if task.tune.resources.gpu else torch.device("cpu")
         root = task.inputs.root((lambda: ray.get(sent[0])) if sent else None)
         prepared = load_prepared(root / FOLDER)
-        train, validation = (keep_in_memory(prepared.images(split)) for split in ("train", "val"))
+        images = {seed: images_for(prepared, task.protocol, task.target, seed) for seed in task.tune.seeds}
         card = task.card
         self.task = task
         self.history: list[dict[str, float]] = []  # one entry per rung
@@ -47,8 +48,9 @@ class Trial(tune.Trainable):
                 folder=self.folder / f"seed-{seed}",
                 backbone=root / BACKBONE,
                 classes=len(prepared.classes),
-                train=train,
-                validation=validation,
+                train=keep_in_memory(images[seed].train),
+                validation=keep_in_memory(images[seed].validation),
+                domains=images[seed].domains,
                 preprocessing=Preprocessing.of(card),
                 method=task.method(config),
                 settings=task.settings(config),

@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline.outcome import Outcome
 from pipeline.params import Params
 from pipeline.prepared import Prepared, load_prepared
+from pipeline.protocol import images_for
 from pipeline.table import add_splits, open_table
 from pipeline.tracked_run import tracked_run
 from pipeline.train import plan
@@ -63,7 +64,8 @@ def write_prepared(folder: Path, items: Sequence[Item], classes: Sequence[str] =
         for id, label, _ in items:
             writer.add(picture(classes[label], id), label, "all", id)
     splits = [split for _, _, split in items]
-    add_splits(folder / "unsplit.arrow", folder / "images.arrow", classes, splits)
+    ids = [id for id, _, _ in items]
+    add_splits(folder / "unsplit.arrow", folder / "images.arrow", classes, splits, ids)
     (folder / "unsplit.arrow").unlink()
     manifest = {
         "dataset": "colours",
@@ -116,7 +118,8 @@ def publish(
     fitted = Fitted(Scores(0.5, validation), 1, 1.0, 1.0, 1.0, 1, "fp32", "cpu", ["A note of the run."])
     folder = Path("work") / job.name
     with tracked_run("trial", job.name, tags, folder / "id") as outbox:
-        outcome = Outcome(job, CARD, prepared, PREPROCESSING, model, fitted, outbox.run_id, tags)
+        images = images_for(prepared, "transfer", "all", seed)
+        outcome = Outcome(job, CARD, prepared, images, PREPROCESSING, model, fitted, {}, outbox.run_id, tags)
         events: list[Mapping[str, object]] = [
             {"event": "step", "step": 1, "loss": 1.0, "lr": 0.1},
             {"event": "eval", "step": 1, "loss": 0.5, "accuracy": validation},

@@ -91,7 +91,7 @@ def write_prepared(folder: Path, classes: Sequence[str], ids: Sequence[str], lab
     with open_table(folder / "unsplit.arrow", classes) as writer:
         for id, label in zip(ids, labels, strict=True):
             writer.add(picture(int(label), id), int(label), "all", id)
-    add_splits(folder / "unsplit.arrow", folder / "images.arrow", classes, ["test"] * len(ids))
+    add_splits(folder / "unsplit.arrow", folder / "images.arrow", classes, ["test"] * len(ids), ids)
     (folder / "unsplit.arrow").unlink()
     manifest = {
         "dataset": "shapes",

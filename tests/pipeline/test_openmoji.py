@@ -12,7 +12,9 @@ from stochca.errors import UserError
 
 
 def records(*names: str, domains: list[str] | None = None, side: int = 70) -> dict[str, Record]:
-    source = openmoji.load(Dataset.model_validate({"name": "openmoji", "domains": domains}), Sides(side, side))
+    source = openmoji.load(
+        Dataset.model_validate({"name": "openmoji", "domains": domains}), Sides(side, side)
+    )
     return {record.id: record for record in source.records() if not names or record.group in names}
 
 
@@ -76,7 +78,9 @@ def test_equal_drawings_have_equal_sources_in_every_style() -> None:
 
 
 def test_only_the_domains_that_are_asked_for() -> None:
-    found = openmoji.load(Dataset.model_validate({"name": "openmoji", "domains": ["silhouette", "line"]}), Sides(32, 32))
+    found = openmoji.load(
+        Dataset.model_validate({"name": "openmoji", "domains": ["silhouette", "line"]}), Sides(32, 32)
+    )
     assert found.domains == ["line", "silhouette"]
     assert found.count == 2 * 1898
     assert {record.domain for record in islice(found.records(), 10)} == {"line", "silhouette"}
@@ -84,7 +88,9 @@ def test_only_the_domains_that_are_asked_for() -> None:
 
 def test_an_unknown_domain_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"names sketch; allowed here are color, line, flat, silhouette"):
-        openmoji.load(Dataset.model_validate({"name": "openmoji", "domains": ["color", "sketch"]}), Sides(70, 70))
+        openmoji.load(
+            Dataset.model_validate({"name": "openmoji", "domains": ["color", "sketch"]}), Sides(70, 70)
+        )
 
 
 def test_a_style_in_which_nothing_is_drawn_is_unusable() -> None:

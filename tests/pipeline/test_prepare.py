@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from pipeline import boundary
-from pipeline.params import Dataset
 from pipeline.datasets.source import Sides
+from pipeline.params import Dataset
 from pipeline.prepare import main, prepare
 from pipeline.prepared import load_prepared
 from stochca.errors import UserError
@@ -32,7 +32,9 @@ def make(root: Path, counts: dict[str, int], seed: int = 0, size: tuple[int, int
 
 
 def run(root: Path, target: Path, image_size: int = 14, **options: Any) -> dict[str, Any]:
-    return prepare(Dataset(name="image_folder", root=str(root), **options), Sides.of(image_size, None), target)
+    return prepare(
+        Dataset(name="image_folder", root=str(root), **options), Sides.of(image_size, None), target
+    )
 
 
 def splits_of(target: Path) -> dict[str, str]:

@@ -83,7 +83,7 @@ def test_smaller_fractions_are_subsets_of_larger_ones() -> None:
         for fraction in (0.001, 0.01, 0.1, 0.25, 0.5, 0.9, 1.0)
     ]
     assert all(small <= large for small, large in pairwise(chosen))
-    assert {item.label for item in chosen[0]} == {0, 1, 2, 3}  # never a class without images
+    assert chosen[0] == set()  # rounded, so that a class may be left without images
     assert len(chosen[4]) == 8 * 19  # half of 37, rounded
     assert chosen[-1] == set(images)
 

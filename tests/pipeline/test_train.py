@@ -95,9 +95,11 @@ def test_a_run_describes_its_whole_backbone() -> None:
         job=JOB,
         backbone=CARD,
         prepared=prepared,  # type: ignore[arg-type]
+        images=SimpleNamespace(train=[], validation=[], test=[]),  # type: ignore[arg-type]
         preprocessing=anything,
         student=anything,
         fitted=fitted,  # type: ignore[arg-type]
+        looks={},
         mlflow_run_id="none",
         tags=tags,
     )

@@ -1,6 +1,7 @@
 import itertools
 import pickle
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class Numbered:
         return Image.new("RGB", (16, 16), (index, index, index)), index
 
 
-def labels(images: int, **arguments: int) -> list[int]:
+def labels(images: int, **arguments: Any) -> list[int]:
     batches = training_batches(Numbered(images), PREPROCESSING, options(), seed=0, **arguments)
     return list(itertools.chain.from_iterable(batch.tolist() for _, batch in batches))
 

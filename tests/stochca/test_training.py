@@ -264,6 +264,7 @@ def test_selection_keeps_the_best_weights_on_validation() -> None:
     student = tiny_vit()
     student.load_state_dict(weights)
     logits, labels = predict(student, ColouredSquares(30, seed=1), PREPROCESSING, device=torch.device("cpu"))
+    assert fitted.validation is not None
     assert score(logits, labels).accuracy == fitted.validation.accuracy == best.accuracy
 
 
@@ -329,6 +330,7 @@ def test_accumulation_equals_the_whole_batch() -> None:
 
 def test_learns_the_squares() -> None:
     _, fitted = run(Method(), settings(steps=150, lr=1e-2, eval_every=50, drop_path=0.0))
+    assert fitted.validation is not None
     assert fitted.validation.accuracy > 0.8
 
 

@@ -52,7 +52,13 @@ def write_images(folder: Path) -> None:
         for number, split in enumerate(splits):
             label, name = number % len(CLASSES), f"image-{number}"
             writer.add(b"no image" if split == "test" else coloured(label, number), label, "all", name)
-    add_splits(folder / "unsplit.arrow", folder / "images.arrow", CLASSES, splits)
+    add_splits(
+        folder / "unsplit.arrow",
+        folder / "images.arrow",
+        CLASSES,
+        splits,
+        [str(number) for number in range(len(splits))],
+    )
     manifest = {
         "dataset": "shapes",
         "classes": list(CLASSES),

@@ -62,6 +62,7 @@ def accuracy(folder: Path, prob: float, seed: int, **training: Any) -> float:
         seed=seed,
         device=torch.device("cpu"),
     )
+    assert fitted.validation is not None
     return fitted.validation.accuracy
 
 

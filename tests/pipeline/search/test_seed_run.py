@@ -46,6 +46,7 @@ def seed_run(task: Task, folder: Path, seed: int) -> SeedRun:
         classes=len(prepared.classes),
         train=prepared.images("train"),
         validation=prepared.images("val"),
+        domains=None,
         preprocessing=Preprocessing(card.image_size, card.mean, card.std, card.interpolation),
         method=task.method(VALUES),
         settings=task.settings(VALUES),
@@ -69,6 +70,7 @@ def uninterrupted(task: Task, seed: int) -> tuple[float, dict[int, float]]:
         callbacks=[looks],
         device=torch.device("cpu"),
     )
+    assert fitted.validation is not None
     return fitted.validation.accuracy, looks.accuracies
 
 

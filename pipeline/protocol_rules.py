@@ -1,0 +1,62 @@
+"""What the protocol asks of the other sections of params.yaml."""
+
+from typing import TYPE_CHECKING
+
+from pipeline.known_domains import KNOWN_DOMAINS
+from stochca.methods import Swad
+
+if TYPE_CHECKING:
+    from pipeline.params import Params
+
+
+def check_protocol(params: "Params") -> None:
+    """Raise ValueError where the protocol and another section contradict each other."""
+    protocol = params.protocol
+    if protocol.name == "leave_one_domain_out":
+        _check_domains(params)
+    if protocol.name == "sampling_ratios" and params.dataset.train_fraction != 1:
+        raise ValueError(
+            "dataset.train_fraction must be 1 with protocol.name sampling_ratios, which draws the shares "
+            f"itself; found {params.dataset.train_fraction}"
+        )
+    if params.tune.target is not None and params.tune.target not in protocol.targets:
+        raise ValueError(
+            f"tune.target {params.tune.target!r} is none of protocol.targets, {', '.join(protocol.targets)}"
+        )
+    if protocol.refit:
+        _check_refit(params)
+
+
+def _check_domains(params: "Params") -> None:
+    """Of an own folder of images the domains are known only when it is read."""
+    dataset = params.dataset
+    domains = dataset.domains or KNOWN_DOMAINS.get(dataset.name)
+    if domains is None:
+        return
+    if len(domains) < 2:
+        raise ValueError(
+            "protocol.name leave_one_domain_out needs two domains or more, but dataset.domains has only "
+            f"{domains[0]}"
+        )
+    for target in params.protocol.targets:
+        if target not in domains:
+            raise ValueError(
+                f"protocol.targets names the domain {target!r}, which {dataset.name} does not have here; the "
+                f"domains are {', '.join(domains)}"
+            )
+
+
+def _check_refit(params: "Params") -> None:
+    """Refitting leaves no validation images to choose by."""
+    methods = params.protocol.methods
+    if params.promotion.method == "best":
+        raise ValueError(
+            "promotion.method best chooses on the validation images, which protocol.refit trains on; name "
+            f"one of {', '.join(methods)}"
+        )
+    for name in methods:
+        if isinstance(params.methods[name].average, Swad):
+            raise ValueError(
+                f"methods.{name}.average swad chooses its steps by the validation loss, of which "
+                "protocol.refit leaves none; leave the method out or set refit: false"
+            )
