@@ -83,7 +83,8 @@ def assign_splits(
 
     for part in ("train", *({"val"} & missing.keys())):
         members = [index for index, split in enumerate(splits) if split == part]
-        used = draw_fraction([items[index] for index in members], dataset.train_fraction, dataset.split_seed)
+        of_part = [items[index] for index in members]
+        used = draw_fraction(of_part, dataset.train_fraction, dataset.split_seed, dither=part == "val")
         for index, keep in zip(members, used, strict=True):
             if not keep:
                 splits[index] = "unused"
@@ -115,6 +116,11 @@ def _refuse_unused_classes(
                 f"dataset.train_fraction {dataset.train_fraction:g} leaves no image of the class "
                 f"{classes[label]}, which has {count} to train on; take a larger share or add images"
             )
+    if "val" not in splits:
+        raise UserError(
+            f"dataset.train_fraction {dataset.train_fraction:g} leaves no image to validate on; take a larger "
+            "share"
+        )
 
 
 def _gaps(rows: Sequence[Row], source: Source) -> list[Problem]:

@@ -51,10 +51,12 @@ def _sampling_ratios(prepared: Prepared, target: str, trial: int) -> RunImages:
     parts = []
     for part in ("train", "val"):
         rows = [row for row, split in zip(pool, drawn, strict=True) if split == part]
-        chosen = draw_fraction(prepared.items(rows), float(target) / 100, seed)
+        chosen = draw_fraction(prepared.items(rows), float(target) / 100, seed, dither=part == "val")
         parts.append([row for row, keep in zip(rows, chosen, strict=True) if keep])
     train, validation = parts
     _refuse_empty_classes(prepared, pool, train, f"{target} % of the training images")
+    if not validation:
+        raise UserError(f"{target} % of the training images leave none to validate on; take a larger share")
     return RunImages(prepared.select(train), prepared.select(validation), prepared.images("test"))
 
 

@@ -44,18 +44,22 @@ def draw_splits(items: Sequence[Item], shares: Mapping[str, float], seed: int) -
     return splits
 
 
-def draw_fraction(items: Sequence[Item], fraction: float, seed: int) -> list[bool]:
+def draw_fraction(items: Sequence[Item], fraction: float, seed: int, *, dither: bool = False) -> list[bool]:
     """Choose a share of the items: of every stratum `fraction` of its groups, rounded.
 
     What a smaller fraction chooses, every larger one chooses too. It may leave a stratum without any.
+
+    Args:
+        dither: round each stratum up or down by a draw instead of to the nearest number, so that the total
+            is right also where every stratum has only a few groups.
 
     Returns:
         Whether each item is chosen.
     """
     chosen = [False] * len(items)
     for groups in _strata(items, seed):
-        count = int(fraction * len(groups) + 0.5)
-        for group in groups[:count]:
+        offset = int(_rank(seed, f"offset of {items[groups[0][0]].group}")[:8], 16) / 16**8 if dither else 0.5
+        for group in groups[: int(fraction * len(groups) + offset)]:
             for index in group:
                 chosen[index] = True
     return chosen

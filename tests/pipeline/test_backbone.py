@@ -91,6 +91,7 @@ def test_local_checkpoints_arrive_unchanged(
         "std": [0.5, 0.5, 0.5],
         "interpolation": "bicubic",
         "source_classes": 1000,
+        "resize": None,
     }
     assert json.loads((tmp_path / "backbone/card.json").read_text()) == card.to_dict()
 

@@ -71,7 +71,7 @@ def method(**choices: Any) -> Edit:
         ),
         (
             lambda raw: raw["training"]["augmentation"].update(flip=1),
-            "unknown key 'training.augmentation.flip'; allowed here are scale, ratio",
+            "unknown key 'training.augmentation.flip'; allowed here are crop, scale, ratio",
         ),
         (lambda raw: raw["backbone"].update(wieghts="hub"), "'backbone.wieghts'; did you mean 'weights'"),
         (lambda raw: raw.pop("dataset"), "the key 'dataset' is missing"),
@@ -169,7 +169,10 @@ def method(**choices: Any) -> Edit:
             "protocol.seeds.0: .*less than 9223372036854775808",
         ),
         (lambda raw: raw["protocol"].update(seeds=[True]), "protocol.seeds.0: .*integer.*found 'true'"),
-        (lambda raw: raw["protocol"].update(targets=["all", "all"]), "targets lists all twice"),
+        (
+            lambda raw: raw["protocol"].update(name="sampling_ratios", targets=[50, 50]),
+            "targets lists 50 twice",
+        ),
         (lambda raw: raw["dataset"].update(domains=[]), "dataset.domains: must name one .*null means all"),
         (lambda raw: raw["training"].update(steps=True), "training.steps: .*integer.*found 'true'"),
         (

@@ -2,6 +2,7 @@ import json
 import pickle
 import shutil
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_the_table_holds_what_the_folder_holds(tmp_path: Path) -> None:
     table = datasets.Dataset.from_file(str(tmp_path / "out" / "images.arrow"))
     assert table.features["label"].names == ["cat", "dog"]
     assert isinstance(table.features["image"], datasets.Image)
-    assert table.column_names == ["image", "label", "domain", "id", "split"]
+    assert table.column_names == ["image", "label", "domain", "id", "split", "group"]
     for row in table:
         assert row["id"].split("/")[0] == ["cat", "dog"][row["label"]]
         with Image.open(root / row["id"]) as original:
@@ -162,19 +163,26 @@ def test_duplicates_across_given_splits_warn_or_fail(tmp_path: Path) -> None:
         assert word in str(error.value)
 
 
-def test_train_fraction_is_nested_and_leaves_val_and_test_alone(tmp_path: Path) -> None:
+def test_train_fraction_is_nested_and_leaves_test_alone(tmp_path: Path) -> None:
     root = make(tmp_path / "raw", {"cat": 40, "dog": 40})
     found = {}
-    for fraction in (1.0, 0.5, 0.25, 0.01):
+    for fraction in (1.0, 0.5, 0.25, 0.1):
         run(root, tmp_path / "out", train_fraction=fraction)
         found[fraction] = splits_of(tmp_path / "out")
-    parts = {f: {n for n, split in s.items() if split == "train"} for f, s in found.items()}
-    assert [len(parts[fraction]) for fraction in found] == [48, 24, 12, 2]
-    assert parts[0.01] < parts[0.25] < parts[0.5] < parts[1.0]
-    assert {name.split("/")[0] for name in parts[0.01]} == {"cat", "dog"}
-    for split in ("val", "test"):
-        assert len({frozenset(n for n, s in splits.items() if s == split) for splits in found.values()}) == 1
-    assert Counter(found[0.25].values())["unused"] == 36
+    for split in ("train", "val"):
+        parts = [{n for n, s in splits.items() if s == split} for splits in found.values()]
+        assert all(small <= large for large, small in pairwise(parts))
+    train, val = ([list(s.values()).count(split) for s in found.values()] for split in ("train", "val"))
+    assert train == [48, 24, 12, 4]
+    assert val[:2] == [12, 6]
+    assert 0 < val[3] <= val[2] <= 4
+    assert {name.split("/")[0] for name, s in found[0.1].items() if s == "train"} == {"cat", "dog"}
+    assert len({frozenset(n for n, s in splits.items() if s == "test") for splits in found.values()}) == 1
+    assert Counter(found[0.5].values())["unused"] == 30
+    with pytest.raises(
+        UserError, match=r"train_fraction 0.01 leaves no image of the class cat, which has 30"
+    ):
+        run(root, tmp_path / "out", train_fraction=0.01)
 
 
 def test_every_split_and_class_must_be_served(tmp_path: Path) -> None:

@@ -94,3 +94,13 @@ def test_fractions_keep_groups_whole_and_differ_by_seed() -> None:
     assert sum(chosen) == 50
     assert all(len(set(chosen[start : start + 5])) == 1 for start in range(0, 100, 5))
     assert draw_fraction(images, 0.5, 1) != chosen
+
+
+def test_dithered_fractions_are_right_in_total_nested_and_never_off_by_one() -> None:
+    images = items(labels=300, per_label=3)
+    chosen = [draw_fraction(images, fraction, 0, dither=True) for fraction in (0.15, 0.3, 0.5, 1.0)]
+    assert [sum(part) for part in chosen] == pytest.approx([135, 270, 450, 900], abs=30)
+    assert all(not small or large for pair in pairwise(chosen) for small, large in zip(*pair, strict=True))
+    counts = Counter(item.label for item, keep in zip(images, chosen[1], strict=True) if keep)
+    assert {counts[label] for label in range(300)} == {0, 1}  # 0.9 of 3
+    assert sum(draw_fraction(images, 0.15, 0)) == 0  # rounded, there would be none

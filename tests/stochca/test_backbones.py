@@ -48,6 +48,7 @@ def write_folder(folder: Path, model: VisionTransformer, **changes: object) -> P
         "std": [0.5, 0.5, 0.5],
         "interpolation": "bicubic",
         "source_classes": 1000,
+        "resize": None,
     }
     (folder / "card.json").write_text(json.dumps({**card, **changes}))
     return folder
