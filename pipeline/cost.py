@@ -1,9 +1,9 @@
 """What a params.yaml will cost: its runs, counted from the protocol, times the speed of this machine.
 
 A run trains on steps x batch_size images, looks at the validation images every eval_every steps and at the
-test images at the end; while one domain is held out it also tests every look, for the oracle. An image that is
-only looked at costs a forward pass. StochCA adds the teacher's pass up to the deepest drawn block; a linear
-probe trains on the forward pass alone.
+test images at the end; where one domain is held out it also tests every look, for the oracle. An image that
+is only looked at costs a forward pass. StochCA adds the teacher's pass up to the deepest drawn block; a
+linear probe trains on the forward pass alone.
 """
 
 import math
@@ -99,17 +99,17 @@ def training_seconds(method: Method, training: Training, speed: Speed) -> float:
 
 
 def teacher_share(method: Method, blocks: int) -> float:
-    """The part of the teacher's blocks that runs on average: those up to the deepest that is drawn."""
+    """The part of the teacher's blocks that runs on average: those before the deepest that is drawn."""
     attention = method.attention
     if isinstance(attention, TunedCrossAttention):
         attention = StochasticCrossAttention()
     if not isinstance(attention, StochasticCrossAttention):
         return 0.0
     probs = attention.prob if isinstance(attention.prob, tuple) else (attention.prob,) * blocks
-    none_deeper, total = 1.0, 0.0
+    no_deeper, total = 1.0, 0.0  # the probability that none deeper than a block is drawn
     for prob in reversed(probs):
-        none_deeper *= 1 - prob
-        total += 1 - none_deeper
+        total += 1 - no_deeper
+        no_deeper *= 1 - prob
     return total / len(probs)
 
 
