@@ -48,7 +48,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 
 
 def records(root: Path) -> list[dict[str, Any]]:
-    return json.loads((root / "reports" / "comparison.json").read_text())
+    return json.loads((root / "reports" / "comparison.json").read_text())["rows"]
 
 
 def test_one_row_per_method_ranked(three_seeds: Path) -> None:
@@ -160,7 +160,7 @@ def test_plots(three_seeds: Path) -> None:
 def test_comparing_twice_gives_the_same_files(three_seeds: Path) -> None:
     files = [path for path in sorted((three_seeds / "reports").rglob("*")) if path.is_file()]
     before = {path: path.read_bytes() for path in files}
-    assert len(before) == 8
+    assert len(before) == 11
     run_in(three_seeds)
     assert {path: path.read_bytes() for path in files} == before
 
@@ -312,7 +312,7 @@ def row(method: str, accuracy: float, low: float, high: float, rank: int = 1, **
     seconds = {"finetune": 25.0}.get(method, 30.0)
     metrics = {"test_accuracy": Spread(accuracy, None, 1), "train_seconds": Spread(seconds, None, 1)}
     behind = options.get("behind", Difference(-0.1, -0.2, -0.05, 0.001))
-    return Row(method, "all", rank, "finetune", metrics, difference, behind, 0.95, 1475, runs=[None])  # type: ignore[list-item]
+    return Row(method, rank, "finetune", difference, behind, 0.95, metrics, "all", 1475, runs=[None])  # type: ignore[list-item]
 
 
 FINETUNE = row("finetune", 0.7, 0, 0)
