@@ -61,7 +61,6 @@ def merge(paths: Sequence[Path]) -> PaperTable:
 def _table(named: Sequence[Named]) -> PaperTable:
     protocol = named[0].results.protocol
     columns = _columns(named)
-    several = len(columns) > 1
     paired = len({tuple(each.results.protocol.seeds) for each in named}) == 1
     methods = list(dict.fromkeys(method for each in named for method in each.results.protocol.methods))
     backbones = list(dict.fromkeys(each.backbone for each in named))
@@ -95,10 +94,10 @@ def _table(named: Sequence[Named]) -> PaperTable:
     found = {block.selection for block in blocks if block.lines}
     notes += [no_block(selection) for selection in protocol.terms.selections if selection.name not in found]
     blocks = [block for block in blocks if block.lines]
+    if len(columns) > 1:
+        columns.append(Column("all", "average", "Average"))
     blocks += published_blocks(protocol.name, columns, complete)
     notes += published_notes(protocol.name, complete, backbones)
-    if several:
-        columns = [*columns, Column("all", "average", "Average")]
     repeats = [len(each.results.protocol.seeds) for each in named]
     caption = f"Test accuracy in percent with {' and '.join(backbones)}. " + explanation(
         protocol.terms, protocol.name, repeats, len(columns)

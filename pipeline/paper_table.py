@@ -191,7 +191,7 @@ def published_blocks(protocol: str, columns: Sequence[Column], datasets: set[str
         number = numbers.get(column.dataset)
         if number is None or column.dataset not in datasets or column.target != place:
             return Cell(None, missing=NOT_PUBLISHED)
-        return Cell(number / 100)
+        return Cell(round(number / 100, 6))
 
     return [
         Block(

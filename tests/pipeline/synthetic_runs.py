@@ -116,6 +116,8 @@ def write_params(
         "combined": ["stochca+lp_ft", "stochca+swad"],
         **(protocol or {}),
     }
+    if values["protocol"].get("refit"):
+        values["promotion"]["method"] = "stochca"  # `best` would need validation images
     values["dataset"] = {**values["dataset"], **(dataset or {})}
     values["compare"] = {**values["compare"], **compare}
     root.mkdir(parents=True, exist_ok=True)
