@@ -7,7 +7,6 @@ Workers share its folder. Rank 0 sends what happens to the driver and leaves the
 import dataclasses
 import json
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,8 +88,6 @@ def _run(assignment: Assignment, train: Train, relayed: "_Relayed") -> None:
     import ray
     from ray.util.queue import Empty, Queue
 
-    from pipeline.signals import Terminated
-
     events = Queue(actor_options={"num_cpus": 0})
     # As a task, because trainer.fit() would take Ctrl-C for itself and keep this process from all else.
     running = ray.remote(num_cpus=0, max_retries=0)(_train).remote(assignment, train, events)
@@ -105,8 +102,6 @@ def _run(assignment: Assignment, train: Train, relayed: "_Relayed") -> None:
                 except Empty:
                     break
         ray.get(running)
-    except SystemExit as exit:  # Ray makes its own of one that a signal raises during its calls
-        raise Terminated(128 + signal.SIGTERM) from exit
     finally:
         relayed.listeners.on_end()
 

@@ -118,8 +118,8 @@ def _refuse_unused_classes(
             )
     if "val" not in splits:
         raise UserError(
-            f"dataset.train_fraction {dataset.train_fraction:g} leaves no image to validate on; take a larger "
-            "share"
+            f"dataset.train_fraction {dataset.train_fraction:g} leaves no image to validate on; take a "
+            "larger share"
         )
 
 

@@ -45,8 +45,9 @@ def tracked_run(experiment: str, name: str, tags: Mapping[str, str], id_file: Pa
         except (KeyboardInterrupt, Terminated):
             status = RunStatus.KILLED
             raise
-        except Exception:
-            if signals.arrived:  # it ended a worker too, which was noticed first
+        except (Exception, SystemExit):
+            # It ended a worker too, which was noticed first; or Ray made a plain SystemExit of it.
+            if signals.arrived:
                 status = RunStatus.KILLED
                 signals.raise_if_arrived()
             raise

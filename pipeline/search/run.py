@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +23,6 @@ from pipeline.search.task import Task
 from pipeline.search.trial import Trial
 from pipeline.search.tuner import run_trials, search_folder
 from pipeline.sections import Range, Tune
-from pipeline.signals import Terminated
 from pipeline.tracked_run import tracked_run
 from pipeline.tracking import flatten, git_commit
 from pipeline.tuned import BEST
@@ -53,7 +51,6 @@ def search(task: Task, params: Params, trial: type[Trial] = Trial) -> None:
     with (
         _ray(settings),
         tracked_run(params.tracking.experiment, "search", tags, task.folder / "mlflow_run_id") as outbox,
-        _sigterm_through_ray(),
     ):
         outbox.add_params(settings_to_compare(task))
         outbox.send()
@@ -79,15 +76,6 @@ def _ray(settings: Tune) -> Iterator[None]:
     with connected(settings.address, key="tune.address"):
         check_one_machine_has(settings.resources, "tune.resources")
         yield
-
-
-@contextmanager
-def _sigterm_through_ray() -> Iterator[None]:
-    """Ray's calls turn what the handler of SIGTERM raises into a plain SystemExit; turn it back."""
-    try:
-        yield
-    except SystemExit:
-        raise Terminated(128 + signal.SIGTERM) from None
 
 
 def check(task: Task) -> None:

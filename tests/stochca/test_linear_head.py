@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -46,6 +47,23 @@ def test_fitted_head_sees_raw_features_and_chooses_on_validation() -> None:
     assert f"{max(scores.values()):.3f}" in note
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"head.weight", "head.bias"}
+
+
+def test_refitting_uses_every_image_with_the_strength_that_was_chosen() -> None:
+    model, train, validation = tiny_vit(), ColouredSquares(60), ColouredSquares(40, seed=1)
+    fit_head(model, train, validation, PREPROCESSING, strengths=(0.1,), refit=True, **CPU)
+    (rows, labels), (held_out, held_labels) = (
+        [x.numpy() for x in features(model, images, PREPROCESSING, **CPU)] for images in (train, validation)
+    )
+    mean, std = rows.mean(0), rows.std(0, ddof=1)
+    everything = np.concatenate([rows, held_out])
+    reference = LogisticRegression(C=0.1, max_iter=5000, tol=1e-8).fit(
+        (everything - mean) / std, np.concatenate([labels, held_labels])
+    )
+    with torch.no_grad():
+        found = torch.softmax(model.head(torch.from_numpy(everything)), dim=1)
+    expected = torch.from_numpy(reference.predict_proba((everything - mean) / std)).float()
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
 
 
 def test_features_are_what_the_head_sees() -> None:

@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from stochca.callbacks import Callback, EvalEvent, JsonLines, StepEvent, read_events
 from stochca.checkpoint import CHECKPOINT, PREVIOUS, load_checkpoint
 from stochca.errors import UserError
 from stochca.evaluation import predict, score
+from stochca.loaders import Joined
+from stochca.looks import Keep, find_looks
 from stochca.methods import Ema, LpFt, Method, StochasticCrossAttention, Swa, Swad
 from stochca.settings import Augmentation, Training
 from stochca.training import Fitted, fit
@@ -371,3 +374,100 @@ def test_fused_kernels_are_used_where_there_are_any(optimizer: str, fused: bool 
     from stochca.optimisation import create_optimizer
 
     assert create_optimizer(tiny_vit(), settings(optimizer=optimizer)).defaults.get("fused") is fused
+
+
+@pytest.mark.parametrize("name", ["finetune", "stochca+ema", "stochca+swa", "lp_ft"])
+def test_refitting_trains_on_validation_images_too_and_keeps_the_last_step(name: str, tmp_path: Path) -> None:
+    """The same as training on both without ever looking at anything."""
+    train, validation = ColouredSquares(40), ColouredSquares(30, seed=1)
+    seen: list[int] = []
+
+    class Watched(ColouredSquares):
+        def __getitem__(self, index: int) -> Any:
+            seen.append(index)
+            return super().__getitem__(index)
+
+    looks = Looks()
+    student = tiny_vit()
+    fitted = fit(
+        student,
+        train,
+        Watched(30, seed=1),
+        method=METHODS[name],
+        settings=settings(drop_path=0.0),
+        preprocessing=PREPROCESSING,
+        refit=True,
+        work_folder=tmp_path,
+        callbacks=[looks],
+        device=torch.device("cpu"),
+    )
+    assert not looks.events
+    assert fitted.validation is None
+    assert seen
+    if name != "finetune":
+        return
+    plain = tiny_vit()
+    last = fit(
+        plain,
+        Joined(train, validation),
+        validation,
+        method=METHODS[name],
+        settings=settings(drop_path=0.0),
+        preprocessing=PREPROCESSING,
+        work_folder=tmp_path / "plain",
+        keep_looks="last",
+        device=torch.device("cpu"),
+    )
+    assert last.validation is not None
+    (weights,) = find_looks(tmp_path / "plain").values()
+    assert_equal(student.state_dict(), load_file(weights))
+    assert fitted.selected_step == 12
+
+
+def test_swad_can_not_refit() -> None:
+    with pytest.raises(UserError, match="swad chooses its steps by the validation loss"):
+        fit(
+            tiny_vit(),
+            ColouredSquares(8),
+            ColouredSquares(8),
+            method=METHODS["stochca+swad"],
+            settings=settings(),
+            preprocessing=PREPROCESSING,
+            refit=True,
+        )
+
+
+def test_looks_are_kept_as_asked_and_resuming_leaves_the_same(tmp_path: Path) -> None:
+    """One file per look, with the weights that the look saw; `last` keeps one."""
+    expected: dict[Keep, list[int]] = {"all": [3, 6, 9, 12], "last": [12], "none": []}
+    for keep, steps in expected.items():
+        fit(
+            tiny_vit(),
+            ColouredSquares(40),
+            ColouredSquares(30, seed=1),
+            method=Method(),
+            settings=settings(),
+            preprocessing=PREPROCESSING,
+            work_folder=tmp_path / keep,
+            keep_looks=keep,
+            device=torch.device("cpu"),
+        )
+        assert list(find_looks(tmp_path / keep)) == steps
+    whole = load_file(find_looks(tmp_path / "all")[12])
+    assert_equal(whole, load_file(find_looks(tmp_path / "last")[12]))
+    state = load_checkpoint(tmp_path / "all")
+    assert state is not None
+    assert_equal(whole, state["student"])
+
+
+def test_domains_that_can_not_share_a_batch() -> None:
+    with pytest.raises(UserError, match=r"batch_size 8 can't hold equally many .* 3 domains a, b, c"):
+        fit(
+            tiny_vit(),
+            ColouredSquares(9),
+            ColouredSquares(8),
+            method=Method(),
+            settings=settings(),
+            preprocessing=PREPROCESSING,
+            domains=["a", "b", "c"] * 3,
+        )

@@ -1,0 +1,212 @@
+"""Why StochCA wins or does not, on the data and the backbone of this workspace.
+
+    python benchmarks/why.py features      # a linear probe per block of the frozen backbone
+    python benchmarks/why.py variations    # probability, blocks, pooling, learning rate, steps
+    python benchmarks/why.py drift models/finetune-color-0 models/stochca-color-0   # CKA to the backbone
+
+Run it where `make repro` has prepared data/backbone and data/prepared. Everything is chosen on validation
+images; the last column is the test, which is looked at and decides nothing.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import stochca  # isort: skip  # noqa: F401  (before timm, which it lets import torchvision)
+import torch
+from torch import Tensor
+
+from pipeline.params import load_params
+from pipeline.prepared import load_prepared
+from pipeline.protocol import RunImages, images_for
+from pipeline.trained import load_trained
+from stochca._typing import TimmModule
+from stochca.analysis import block_features, linear_cka
+from stochca.backbones import BackboneCard, load_backbone
+from stochca.devices import default_device
+from stochca.evaluation import predict, score
+from stochca.linear_head import fit_logistic_regression
+from stochca.loaders import Images, Preprocessing, evaluation_batches
+from stochca.methods import Method, StochasticCrossAttention
+from stochca.settings import Training
+from stochca.training import fit
+
+BACKBONE = Path("data/backbone")
+STRENGTHS = (0.001, 0.01, 0.1)  # of the probes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["features", "variations", "drift"])
+    parser.add_argument("models", nargs="*", type=Path, help="drift: folders of trained models")
+    parser.add_argument("--target", help="one of protocol.targets (default: the first)")
+    parser.add_argument("--trials", type=int, default=2, help="variations: seeds (default: %(default)s)")
+    parser.add_argument("--only", help="variations: those whose name contains this")
+    arguments = parser.parse_args()
+    params = load_params()
+    target = arguments.target or params.protocol.targets[0]
+    prepared = load_prepared()
+
+    def images(trial: int) -> RunImages:
+        return images_for(prepared, params.protocol.name, target, trial)
+
+    print(f"target {target}\n")
+    if arguments.what == "features":
+        show_features(images(0), len(prepared.classes))
+    elif arguments.what == "drift":
+        show_drift(images(0), arguments.models)
+    else:
+        show_variations(
+            {trial: images(trial) for trial in range(arguments.trials)},
+            len(prepared.classes),
+            params.training,
+            arguments.only or "",
+        )
+
+
+def show_features(images: RunImages, classes: int) -> None:
+    """How well each block of the frozen backbone tells the classes apart, by logistic regression."""
+    model = load_backbone(BACKBONE, num_classes=classes)
+    train, validation, test = (
+        features(model, part) for part in (images.train, images.validation, images.test)
+    )
+    print(
+        "| block | validation, class token | validation, mean of patches | test, class token | test, mean |"
+    )
+    print("| --: | --: | --: | --: | --: |")
+    for block in range(len(model.blocks)):
+        found = [probe(train, validation, test, block, pooling, classes) for pooling in (0, 1)]
+        print(
+            f"| {block} | "
+            + " | ".join(f"{100 * found[p][part]:.1f}" for part in (0, 1) for p in (0, 1))
+            + " |",
+            flush=True,
+        )
+
+
+Features = tuple[list[tuple[Tensor, Tensor]], Tensor]
+
+
+def features(model: TimmModule, images: Images) -> Features:
+    """Per block the class tokens and means (N, D), and the labels (N,)."""
+    preprocessing = Preprocessing.of(BackboneCard.from_file(BACKBONE / "card.json"))
+    batches, labels = [], []
+    for batch, batch_labels in evaluation_batches(images, preprocessing, batch_size=64):
+        batches.append(block_features(model, batch))
+        labels.append(batch_labels)
+    joined = [
+        (torch.cat([batch[block][0] for batch in batches]), torch.cat([batch[block][1] for batch in batches]))
+        for block in range(len(batches[0]))
+    ]
+    return joined, torch.cat(labels)
+
+
+def probe(
+    train: Features, validation: Features, test: Features, block: int, pooling: int, classes: int
+) -> tuple[float, float]:
+    """Validation and test accuracy of the regression whose strength is best on validation."""
+    rows = train[0][block][pooling]
+    mean, std = rows.mean(dim=0), rows.std(dim=0).clamp_min(1e-6)
+    best = (-1.0, -1.0)
+    for C in STRENGTHS:
+        weight, bias = fit_logistic_regression((rows - mean) / std, train[1], classes, C)
+        accuracies = [
+            score((part[0][block][pooling] - mean) / std @ weight.T + bias, part[1]).accuracy
+            for part in (validation, test)
+        ]
+        best = max(best, (accuracies[0], accuracies[1]))
+    return best
+
+
+def show_drift(images: RunImages, models: list[Path]) -> None:
+    """Linear CKA between the backbone's class tokens and those of trained models, on the test images."""
+    backbone = load_backbone(BACKBONE, num_classes=2)
+    before, _ = features(backbone, images.test)
+    after = {folder.name: features(load_trained(folder).model, images.test)[0] for folder in models}
+    print(f"| block | {' | '.join(after)} |\n| --: |{' --: |' * len(after)}")
+    for block in range(len(before)):
+        values = [linear_cka(before[block][0], found[block][0]) for found in after.values()]
+        print(f"| {block} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+
+
+def variations(training: Training, depth: int) -> Iterator[tuple[str, Method, Mapping[str, Any], str | None]]:
+    """Name, method, training overrides, pooling."""
+    plain = Method()
+    early = round(0.75 * depth)
+
+    def crossing(prob: float, blocks: range = range(depth)) -> Method:
+        return Method(
+            attention=StochasticCrossAttention(prob=tuple(prob if i in blocks else 0.0 for i in range(depth)))
+        )
+
+    yield "finetune", plain, {}, None
+    for prob in (0.05, 0.1, 0.3, 0.5):
+        yield f"stochca p={prob}", crossing(prob), {}, None
+    yield f"stochca p=0.1, first {early} blocks", crossing(0.1, range(early)), {}, None
+    yield f"stochca p=0.1, last {depth - early} blocks", crossing(0.1, range(early, depth)), {}, None
+    yield "finetune, mean of patches", plain, {}, "avg"
+    yield "stochca p=0.1, mean of patches", crossing(0.1), {}, "avg"
+    for factor in (0.3, 3.0):
+        yield f"finetune, lr x {factor}", plain, {"lr": training.lr * factor}, None
+        yield f"stochca p=0.1, lr x {factor}", crossing(0.1), {"lr": training.lr * factor}, None
+    for factor in (4, 12):
+        longer = {"steps": training.steps * factor, "eval_every": training.eval_every * factor}
+        yield f"finetune, steps x {factor}", plain, longer, None
+        yield f"stochca p=0.1, steps x {factor}", crossing(0.1), longer, None
+
+
+def show_variations(images: Mapping[int, RunImages], classes: int, training: Training, only: str) -> None:
+    card = BackboneCard.from_file(BACKBONE / "card.json")
+    print("| variation | validation | test | per trial |\n| --- | --: | --: | --- |")
+    for name, method, overrides, pooling in variations(training, card.blocks):
+        if only not in name:
+            continue
+        settings = dataclasses.replace(training, **overrides)
+        found = [run(images[trial], classes, method, settings, pooling, trial) for trial in images]
+        validation, test = ([pair[i] for pair in found] for i in (0, 1))
+        each = ", ".join(f"{100 * accuracy:.1f}" for accuracy in test)
+        print(f"| {name} | {summary(validation)} | {summary(test)} | {each} |", flush=True)
+
+
+def run(
+    images: RunImages, classes: int, method: Method, settings: Training, pooling: str | None, seed: int
+) -> tuple[float, float]:
+    """Validation and test accuracy of the selected weights."""
+    card = BackboneCard.from_file(BACKBONE / "card.json")
+    student = load_backbone(BACKBONE, num_classes=classes, drop_path=settings.drop_path, seed=seed)
+    if pooling is not None:
+        student.global_pool = pooling
+    preprocessing = Preprocessing.of(card)
+    fitted = fit(
+        student,
+        images.train,
+        images.validation,
+        method=method,
+        settings=settings,
+        preprocessing=preprocessing,
+        domains=images.domains,
+        seed=seed,
+    )
+    logits, labels = predict(
+        student, images.test, preprocessing, device=default_device(), precision=fitted.precision
+    )
+    assert fitted.validation is not None
+    return fitted.validation.accuracy, score(logits, labels).accuracy
+
+
+def summary(values: list[float]) -> str:
+    """Mean ± sample standard deviation, in percent."""
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f}{spread}"
+
+
+if __name__ == "__main__":
+    main()
