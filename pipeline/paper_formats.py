@@ -46,7 +46,7 @@ def as_markdown(table: PaperTable) -> str:
     for block in table.blocks:
         rows = [header, ["---", *("--:" for _ in columns)]]
         rows += [[line.method, *(text(block, line, column) for column in columns)] for line in block.lines]
-        parts.append(f"**{block.title[0].upper()}{block.title[1:]}**")
+        parts.append(f"**{block.title}**")
         parts.append(
             "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
         )

@@ -224,6 +224,10 @@ SWAD = "dvc repro combined@stochca+swad-all-0"
             f"metrics/stochca+swad-all-0.json is damaged (Expecting value: line 1 column 19 (char 18)); "
             f"run: {SWAD}",
         ),
+        (
+            lambda: replace_json(Path("metrics/stochca+swad-all-0.json"), validation_accuracy="high"),
+            "is damaged (validation_accuracy is 'high', no number)",
+        ),
         (lambda: Path("metrics/stochca+swad-all-0.json").write_text("[]"), "holds a list, not an object"),
         (
             lambda: replace_json(Path("metrics/stochca+swad-all-0.json"), train_seconds="long"),
@@ -278,6 +282,38 @@ def test_what_is_missing_or_damaged_is_named(
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert not Path("reports").exists()
+
+
+def test_a_refit_has_no_validation_and_is_compared_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stage.compare(write_inputs(tmp_path, seeds=(0, 1), protocol={"refit": True, "combined": []}))
+    assert {row["validation_accuracy"] for row in records(tmp_path)} == {None}
+    assert {row["validation_loss"] for row in records(tmp_path)} == {None}
+    assert all(row["test_macro_f1"] > 0 for row in records(tmp_path))
+    assert len(pd.read_csv("reports/plots/curves.csv")) == 0
+    assert "last step (after training on the validation images too)" in Path("reports/table.md").read_text()
+
+
+def test_several_targets_are_averaged_in_words_and_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    protocol = {"name": "sampling_ratios", "targets": ["15", "100"]}
+    stage.compare(write_inputs(tmp_path, protocol=protocol))
+    averages = json.loads(Path("reports/comparison.json").read_text())["averages"]
+    printed = plain(capsys.readouterr().out).splitlines()
+    assert printed[0].startswith(f"{averages[0]['method']} is best:")
+    assert [line.split(":")[0] for line in printed[1:3]] == ["15 %", "100 %"]
+    text = plain(Path("reports/comparison.md").read_text())
+    assert text.startswith(f"**{printed[0].removesuffix('.')}.**")
+    assert text.index("\n## 15 %\n") < text.index("\n## 100 %\n")
+    summary = json.loads(Path("reports/summary.json").read_text())
+    for average in averages:
+        both = [summary[f"{average['method']}/{target}"]["test_accuracy"] for target in ("15", "100")]
+        assert summary[f"{average['method']}/average"]["test_accuracy"] == pytest.approx(np.mean(both))
+        assert average["test_accuracy_mean"] == pytest.approx(np.mean(both))
 
 
 def test_runs_on_other_test_images_are_refused(inputs: Params) -> None:
