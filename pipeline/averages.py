@@ -6,6 +6,8 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from pipeline.comparison import Row, Standing
 from pipeline.params import Params
 from pipeline.results import OTHER_CHOICES
@@ -19,7 +21,8 @@ class Average(Standing):
     """One method over all targets, every target counting the same.
 
     `metrics` holds accuracies: of each trial the mean over the targets, and their spread over the trials.
-    The interval of `difference` is over the test images of each target, not over trials.
+    The interval of `difference` is over test images, not over trials: those of each target are drawn anew,
+    or once for all targets where these share them.
     """
 
     rows: list[Row]  # one per target
@@ -71,15 +74,18 @@ def average_over_targets(params: Params, rows: Sequence[Row]) -> list[Average]:
     of_method = {name: [row for row in rows if row.method == name] for name in params.protocol.methods}
     trials = {name: _by_trial(of_method[name], "test_accuracy") for name in of_method}
 
+    tested = [row.runs[0].predictions["id"].to_list() for row in of_method[reference]]
+    shared = all(ids == tested[0] for ids in tested)
+
     def difference(method: str, other: str) -> Difference:
-        pairs = zip(of_method[method], of_method[other], strict=True)
+        pairs = [
+            (_correct(own), _correct(its))
+            for own, its in zip(of_method[method], of_method[other], strict=True)
+        ]
+        if shared:  # an image that is hard on one target is hard on the others
+            pairs = [(np.concatenate([own for own, _ in pairs]), np.concatenate([its for _, its in pairs]))]
         return paired_bootstrap_over_targets(
-            [
-                ([run.correct for run in own.runs], [run.correct for run in their.runs])
-                for own, their in pairs
-            ],
-            samples=params.compare.bootstrap_samples,
-            confidence=params.compare.confidence,
+            pairs, samples=params.compare.bootstrap_samples, confidence=params.compare.confidence
         )
 
     ranked = sorted(of_method, key=lambda name: (-fmean(trials[name]), name != reference))
@@ -107,3 +113,8 @@ def _by_trial(rows: Sequence[Row], metric: str) -> list[float]:
     """The mean over the targets of each trial."""
     trials = zip(*([run.metrics[metric] for run in row.runs] for row in rows), strict=True)
     return [fmean(trial) for trial in trials]
+
+
+def _correct(row: Row) -> np.ndarray:
+    """Which test images each run got right: bool (runs, N)."""
+    return np.stack([run.correct for run in row.runs])

@@ -62,5 +62,13 @@ def terms_of(protocol: str, *, refit: bool = False) -> Terms:
     if protocol == "leave_one_domain_out":
         return Terms("domain", "domains", "trial", "trials", "standard error", DOMAIN_SELECTIONS)
     if protocol == "sampling_ratios":
-        return Terms("share", "shares", "seed", "seeds", "standard deviation", (chosen,), unit=" %")
+        return Terms(
+            "share",
+            "shares of the training images",
+            "seed",
+            "seeds",
+            "standard deviation",
+            (chosen,),
+            unit=" %",
+        )
     return Terms("target", "targets", "seed", "seeds", "standard deviation", (chosen,))

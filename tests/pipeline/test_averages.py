@@ -87,6 +87,30 @@ def test_the_oracle_and_the_last_step_never_decide(
     assert [(each.method, each.verdict) for each in changed] == [(e.method, e.verdict) for e in averages]
 
 
+def test_test_images_that_targets_share_are_drawn_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice the same runs are no more evidence than once; with images of their own they would be."""
+    monkeypatch.chdir(tmp_path)
+    protocol = {"name": "sampling_ratios", "targets": ["50", "100"]}
+    params = write_inputs(tmp_path, protocol=protocol)
+    rows = compare_runs(params, read_runs(params.protocol))
+    half = {row.method: row for row in rows if row.target == "50"}
+    twice = [dataclasses.replace(half[row.method], target=row.target) for row in rows]
+    for each in average_over_targets(params, twice):
+        once = half[each.method].difference
+        assert (each.difference.low, each.difference.high) == (once.low, once.high)
+    apart = []
+    for row in twice:
+        (run,) = row.runs
+        table = run.predictions.assign(id=row.target + run.predictions["id"])
+        apart.append(dataclasses.replace(row, runs=[dataclasses.replace(run, predictions=table)]))
+    for each in average_over_targets(params, apart):
+        once = half[each.method].difference
+        if not each.is_reference:
+            assert each.difference.high - each.difference.low < 0.9 * (once.high - once.low)
+
+
 def test_one_target_has_no_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     params = write_inputs(tmp_path, test_images=20)
