@@ -52,8 +52,11 @@ def find(
             if (unpacked := _within(unpack(archive), folder, marker)) is not None:
                 return unpacked
             raise UserError(f"{archive} does not hold the folder {folder}; download {described} again")
-    if root.resolve().name == PurePosixPath(folder).name:
-        return root
+    parts = PurePosixPath(folder).parts
+    for depth, part in enumerate(parts, start=1):
+        inside = root.joinpath(*parts[depth:])
+        if root.resolve().name == part and (inside / (marker or "")).exists():
+            return inside
     nor = f" nor the archive {' or '.join(archives)}" if archives else ""
     neither = "neither the" if archives else "no"
     raise UserError(
