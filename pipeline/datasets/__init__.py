@@ -5,15 +5,20 @@ from collections.abc import Callable
 from pipeline.datasets import (
     arrays,
     cub_200_2011,
+    domain_net,
     fgvc_aircraft,
     flowers_102,
     huggingface,
     image_folder,
     nabirds,
+    office_home,
     openmoji,
+    pacs,
     stanford_cars,
     stanford_dogs,
+    terra_incognita,
     torchvision_dataset,
+    vlcs,
 )
 from pipeline.datasets.source import Sides, Source
 from pipeline.params import Dataset
@@ -28,6 +33,11 @@ LOADERS: dict[str, Callable[[Dataset, Sides], Source]] = {
     "stanford_dogs": stanford_dogs.load,
     "flowers_102": flowers_102.load,
     "nabirds": nabirds.load,
+    "pacs": pacs.load,
+    "vlcs": vlcs.load,
+    "office_home": office_home.load,
+    "terra_incognita": terra_incognita.load,
+    "domain_net": domain_net.load,
     "torchvision": torchvision_dataset.load,
     "huggingface": huggingface.load,
     "arrays": arrays.load,
