@@ -25,8 +25,8 @@ BENCHMARKS = {
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_what_params_may_name_is_what_there_is(name: str) -> None:
     module = BENCHMARKS[name]
-    assert LOADERS[name] is module.load  # type: ignore[attr-defined]
-    domains = list(module.FACTS.images)  # type: ignore[attr-defined]
+    assert LOADERS[name] is module.load
+    domains = list(module.FACTS.images)
     assert list(KNOWN_DOMAINS[name]) == domains
     for domain in domains:
         TypeAdapter(Target).validate_python(domain)
