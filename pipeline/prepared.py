@@ -27,7 +27,7 @@ class PreparedImages:
     list of Python's numbers would copy them into each.
     """
 
-    def __init__(self, table: Dataset, rows: Sequence[int]) -> None:
+    def __init__(self, table: Dataset, rows: Sequence[int] | np.ndarray) -> None:
         self._table = table
         self._rows = np.asarray(rows, dtype=np.int64)
         self.labels: np.ndarray = table.data.column("label").to_numpy()[self._rows]
