@@ -3,6 +3,7 @@ import pickle
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -66,8 +67,8 @@ def test_any_name_without_splits_and_labels_without_names(tmp_path: Path) -> Non
     refused(error, "test.npz is named like a split, part1.npz is not", "root/train.npz")
 
 
-GOOD = {"images": np.zeros((3, 4, 5, 3), np.uint8), "labels": np.array([0, 1, 1])}
-BAD = {
+GOOD: dict[str, Any] = {"images": np.zeros((3, 4, 5, 3), np.uint8), "labels": np.array([0, 1, 1])}
+BAD: dict[str, tuple[dict[str, Any], str]] = {
     "grey": ({"images": np.zeros((3, 4, 5), np.uint8)}, "found 3 x 4 x 5 of uint8"),
     "channels first": ({"images": np.zeros((3, 3, 4, 5), np.uint8)}, "found 3 x 3 x 4 x 5"),
     "float": ({"images": np.zeros((3, 4, 5, 3), np.float32)}, "of float32"),

@@ -37,7 +37,7 @@ def write(
 ) -> dict[str, int]:
     """A Parquet file per split, as on the hub, with an image per label; and the numbers of their colours."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    numbers = {}
+    numbers: dict[str, int] = {}
     for split, labels in splits.items():
         columns: dict[str, list[Any]] = {
             name: [
@@ -117,13 +117,16 @@ def test_folders_of_images_keep_their_bytes(tmp_path: Path) -> None:
 
 
 def test_columns_that_are_missing_or_several_are_named(tmp_path: Path) -> None:
-    two = Features(
-        {"image": Image(), "fine": ClassLabel(names=CLASSES), "coarse": ClassLabel(names=CLASSES)}
-    )
+    two = Features({"image": Image(), "fine": ClassLabel(names=CLASSES), "coarse": ClassLabel(names=CLASSES)})
     write(tmp_path / "two", {"train": [0, 1, 2]}, two)
     with pytest.raises(UserError) as error:
         load(tmp_path, "two")
-    refused(error, "2 columns of classes", "fine (ClassLabel), coarse (ClassLabel)", "dataset.label_column")
+    refused(
+        error,
+        "one column of classes, found 2",
+        "fine (ClassLabel), coarse (ClassLabel)",
+        "dataset.label_column",
+    )
     assert "column coarse" in load(tmp_path, "two", label_column="coarse").summary
     with pytest.raises(UserError) as error:
         load(tmp_path, "two", label_column="image")
@@ -131,11 +134,11 @@ def test_columns_that_are_missing_or_several_are_named(tmp_path: Path) -> None:
     write(tmp_path / "none", {"train": [0]}, Features({"image": Image(), "text": Value("string")}))
     with pytest.raises(UserError) as error:
         load(tmp_path, "none")
-    refused(error, "has no column of classes among image (Image), text (")
+    refused(error, "one column of classes, found 0 among image (Image), text (")
     write(tmp_path / "blind", {"train": [0]}, Features({"label": ClassLabel(names=CLASSES)}))
     with pytest.raises(UserError) as error:
         load(tmp_path, "blind")
-    refused(error, "has no column of images")
+    refused(error, "one column of images, found 0 among label (ClassLabel)")
 
 
 def test_without_a_split_to_train_on_it_is_refused(tmp_path: Path) -> None:
@@ -145,12 +148,23 @@ def test_without_a_split_to_train_on_it_is_refused(tmp_path: Path) -> None:
     refused(error, "has the splits test, none of which is called train")
 
 
+def test_folders_elsewhere_are_not_read(tmp_path: Path) -> None:
+    """DVC would not see that they changed."""
+    write(tmp_path / "elsewhere", {"train": [0, 1]})
+    write(Path("some/folder"), {"train": [0, 1]})
+    (tmp_path / "raw").mkdir()
+    for source in ("../elsewhere", str(tmp_path / "elsewhere"), "some/folder"):
+        with pytest.raises(UserError) as error:
+            load(tmp_path / "raw", source)
+        refused(error, source, "no folder in dataset.root")
+
+
 @pytest.mark.parametrize("source", ["nobody/nothing", "nobody/nothing:small@main", "not a name"])
 def test_without_a_network_it_says_so(tmp_path: Path, source: str) -> None:
     with pytest.raises(UserError) as error:
         load(tmp_path, source)
     words = ["no name on the hub"] if source == "not a name" else ["can't be had from the Hugging Face hub"]
-    refused(error, source, f"no folder below dataset.root {tmp_path}", *words)
+    refused(error, source, f"no folder in dataset.root {tmp_path}", *words)
 
 
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
@@ -158,7 +172,7 @@ def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "raw" / "train.parquet").write_bytes(b"nothing")
     with pytest.raises(UserError) as error:
         load(tmp_path / "raw", ".")
-    refused(error, "can be read")
+    refused(error, f"the folder . in dataset.root {tmp_path / 'raw'} can't be read")
 
 
 def test_images_stay_encoded_until_they_are_read(tmp_path: Path) -> None:
