@@ -4,6 +4,7 @@ An .npz holds `images` (N x H x W x 3, uint8), `labels` (N, whole numbers) and, 
 """
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -134,21 +135,33 @@ def _class_names(root: Path, files: Sequence[ArrayFile]) -> dict[int, str]:
 
 def _records(files: Sequence[ArrayFile], names: dict[int, str], short_side: int) -> Iterator[Record]:
     for file in files:
+        _, height, width, _ = file.shape
+        for index, (label, pixels) in enumerate(zip(file.labels, _pixels(file), strict=True)):
+            identity = f"{file.path.stem}/{index:06}"
+            yield Record(
+                id=identity,
+                class_name=names[int(label)],
+                domain=DOMAIN,
+                group=identity,
+                read=partial(bytes, pixels),
+                decode=partial(_decode, height=height, width=width, short_side=short_side),
+                split=file.split,
+            )
+
+
+def _pixels(file: ArrayFile) -> Iterator[bytes]:
+    """Of one image after the other, as many as there are."""
+    number, height, width, channels = file.shape
+    try:
         with zipfile.ZipFile(file.path) as archive, archive.open("images.npy") as member:
             _header(member)
-            _, height, width, _ = file.shape
-            for index, label in enumerate(file.labels):
-                pixels = member.read(height * width * 3)
-                identity = f"{file.path.stem}/{index:06}"
-                yield Record(
-                    id=identity,
-                    class_name=names[int(label)],
-                    domain=DOMAIN,
-                    group=identity,
-                    read=partial(bytes, pixels),
-                    decode=partial(_decode, height=height, width=width, short_side=short_side),
-                    split=file.split,
-                )
+            for _ in range(number):
+                pixels = member.read(height * width * channels)
+                if len(pixels) < height * width * channels:
+                    raise EOFError("it ends early")
+                yield pixels
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{file.path} is damaged: {' '.join(str(error).split())}; make it again") from None
 
 
 def _decode(pixels: bytes, height: int, width: int, short_side: int) -> Decoded:

@@ -24,7 +24,7 @@ ON_THE_HUB = re.compile(
 
 
 def load(dataset: Dataset, sides: Sides) -> Source:
-    """The dataset `dataset.source`: a folder below `dataset.root`, or else one of the hub.
+    """The dataset `dataset.source`: a folder in `dataset.root`, or else one of the hub.
 
     Images stay in memory-mapped tables, and are decoded one by one.
 
@@ -36,8 +36,8 @@ def load(dataset: Dataset, sides: Sides) -> Source:
 
     tables = _open(dataset)
     features = next(iter(tables.values())).features
-    image = _column(dataset, features, datasets.Image, "images", None)
-    label = _column(dataset, features, datasets.ClassLabel, "classes", dataset.label_column)
+    image = _image_column(dataset, features, datasets.Image)
+    label = _label_column(dataset, features, datasets.ClassLabel)
     classes = list(features[label].names)
     used, problems = _choose_splits(dataset, tables, label)
     used = {
@@ -60,52 +60,66 @@ def load(dataset: Dataset, sides: Sides) -> Source:
     )
 
 
-def _open(dataset: Dataset) -> Mapping[str, Any]:
+def _open(dataset: Dataset) -> dict[str, Any]:
     """The tables by the name of their split."""
     import datasets
 
-    source = str(dataset.source)
-    folder = Path(dataset.root).expanduser() / source
+    source, root = str(dataset.source), Path(dataset.root).expanduser().resolve()
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    try:
-        if folder.is_dir():
-            return dict(datasets.load_dataset(str(folder)))
-        parts = ON_THE_HUB.match(source)
-        if not parts:
-            raise UserError(
-                f"dataset.source {source!r} is no folder below dataset.root {dataset.root} and no name on "
-                "the hub, which look like OWNER/NAME, OWNER/NAME:CONFIGURATION or OWNER/NAME@REVISION"
-            )
-        return dict(datasets.load_dataset(parts["name"], parts["configuration"], revision=parts["revision"]))
-    except UserError:
-        raise
-    except Exception as error:  # of many libraries beneath
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"dataset.source {source} is no folder below dataset.root {dataset.root} that can be read, and "
-            f"can't be had from the Hugging Face hub: {why}"
-        ) from None
-
-
-def _column(
-    dataset: Dataset, features: Mapping[str, Any], kind: type, described: str, wanted: str | None
-) -> str:
-    found = [name for name, feature in features.items() if isinstance(feature, kind)]
-    if wanted in found:
-        return str(wanted)
-    if len(found) == 1 and wanted is None:
-        return found[0]
-    columns = ", ".join(
-        f"{name} ({getattr(feature, '_type', None) or feature})" for name, feature in features.items()
-    )
-    if wanted is not None:
-        raise UserError(
-            f"dataset.label_column {wanted} is no column of classes of {dataset.source}, which has {columns}"
+    folder = (root / source).resolve()
+    if folder.is_dir() and folder.is_relative_to(root):
+        described = f"the folder {source} in dataset.root {dataset.root} can't be read"
+        load_tables = partial(datasets.load_dataset, str(folder))
+    elif (parts := ON_THE_HUB.match(source)) and not Path(parts["name"]).exists():
+        described = (
+            f"dataset.source {source} is no folder in dataset.root {dataset.root}, and can't be had from the "
+            "Hugging Face hub"
         )
-    several = f"{len(found)} columns of {described}" if found else f"no column of {described}"
-    choose = "; choose with dataset.label_column" if found and described == "classes" else ""
-    raise UserError(f"dataset.source {dataset.source} has {several} among {columns}{choose}")
+        load_tables = partial(
+            datasets.load_dataset, parts["name"], parts["configuration"], revision=parts["revision"]
+        )
+    else:  # also a folder elsewhere, because DVC would not see that it changed
+        raise UserError(
+            f"dataset.source {source!r} is no folder in dataset.root {dataset.root} and no name on the hub, "
+            "which look like OWNER/NAME, OWNER/NAME:CONFIGURATION or OWNER/NAME@REVISION"
+        )
+    try:
+        return dict(load_tables())
+    except Exception as error:  # of the many libraries beneath
+        raise UserError(f"{described}: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _image_column(dataset: Dataset, features: Mapping[str, Any], kind: type) -> str:
+    found = [name for name, feature in features.items() if isinstance(feature, kind)]
+    if len(found) != 1:
+        raise UserError(
+            f"dataset.source {dataset.source} must have one column of images, found {len(found)} among "
+            f"{_listed(features)}"
+        )
+    return found[0]
+
+
+def _label_column(dataset: Dataset, features: Mapping[str, Any], kind: type) -> str:
+    found = [name for name, feature in features.items() if isinstance(feature, kind)]
+    if dataset.label_column is not None:
+        if dataset.label_column not in found:
+            raise UserError(
+                f"dataset.label_column {dataset.label_column} is no column of classes of {dataset.source}, "
+                f"which has {_listed(features)}"
+            )
+        return dataset.label_column
+    if len(found) != 1:
+        choose = "; choose one with dataset.label_column" if found else ""
+        raise UserError(
+            f"dataset.source {dataset.source} must have one column of classes, found {len(found)} among "
+            f"{_listed(features)}{choose}"
+        )
+    return found[0]
+
+
+def _listed(features: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} ({getattr(kind, '_type', kind)})" for name, kind in features.items())
 
 
 def _choose_splits(

@@ -89,7 +89,8 @@ def _records(photos: Sequence[Photo], picture: Callable[[bytes], Decoded]) -> It
 
 
 def _check_counts(dataset: Dataset, facts: Facts, photos: Sequence[Photo], classes: Sequence[str]) -> None:
-    counts = dict(Counter(photo.split for photo in photos))
+    listed = Counter(photo.split for photo in photos)
+    counts = {split: listed[split] for split in facts.images}
     if counts != dict(facts.images) or len(set(classes)) != facts.classes:
         raise UserError(
             f"{facts.name} has {_counted(facts.classes, facts.images)}, but the lists in dataset.root "

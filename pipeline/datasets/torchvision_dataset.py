@@ -7,6 +7,7 @@ import difflib
 import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -24,6 +25,7 @@ DOMAIN = "all"
 ALL = "all"  # the split of a dataset that has none
 # What torchvision calls our splits, the first that a dataset knows.
 NAMES = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
+DAMAGED = (OSError, SyntaxError, ValueError)  # what Pillow raises on damaged files
 
 Opened = dict[str, Any]  # a dataset of torchvision per split
 
@@ -115,8 +117,10 @@ def _open_first(maker: Any, root: Path, names: tuple[str, ...], options: Mapping
 
 
 def _check_classifies(name: str, opened: Opened) -> None:
-    for images in opened.values():
-        sample = images[0]
+    for split, images in opened.items():
+        sample = next(_readable(images), None)
+        if sample is None:
+            raise UserError(f"torchvision's {name} holds no image in {split}; put it into place again")
         if not (
             isinstance(sample, tuple)
             and len(sample) == 2
@@ -129,12 +133,19 @@ def _check_classifies(name: str, opened: Opened) -> None:
             )
 
 
+def _readable(images: Any) -> Iterator[Any]:
+    """What a dataset gives for every image that is not damaged."""
+    for index in range(len(images)):
+        with suppress(*DAMAGED):
+            yield images[index]
+
+
 def _class_names(opened: Opened) -> dict[int, str]:
     """By label; numbers where torchvision has no names, which takes a look at every image."""
     first = next(iter(opened.values()))
     names = getattr(first, "classes", None) or getattr(first, "categories", None)
     if not names:
-        labels = {int(images[index][1]) for images in opened.values() for index in range(len(images))}
+        labels = {int(label) for images in opened.values() for _, label in _readable(images)}
         return {label: str(label) for label in sorted(labels)}
     texts = [name if isinstance(name, str) else ", ".join(map(str, name)) for name in names]
     counts = Counter(texts)  # ImageNet has two kinds of cranes
@@ -147,7 +158,7 @@ def _records(opened: Opened, names: Mapping[int, str], short_side: int) -> Itera
             identity = f"{split}/{index:06}"
             try:
                 image, label = images[index]
-            except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
+            except DAMAGED as error:
                 yield _unusable(identity, f"can't be decoded: {_one_line(error)}")
                 continue
             yield Record(
