@@ -13,7 +13,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo repro tune serve test test-all lint ui clean
+.PHONY: help demo use presets repro tune serve test test-all lint ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -29,6 +29,12 @@ demo: repro  ## run the whole pipeline on the embedded default; ends with report
 	@cat reports/comparison.md
 	@echo
 	@echo "Open reports/index.html; compare the runs with: make ui"
+
+use: $(READY)  ## make params.yaml a known benchmark: PRESET=NAME; says what to download and what it will cost
+	@stochca use $(PRESET)
+
+presets: $(READY)  ## list the presets
+	@stochca presets
 
 repro: $(READY)  ## run the stages up to the page that params.yaml, the code or the data have changed
 	@stochca check

@@ -5,11 +5,14 @@ Nothing heavy is imported before a command needs it, so that help comes at once.
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline import boundary
+
+if TYPE_CHECKING:
+    from pipeline.params import Params
 
 app = typer.Typer(
     help="Fine-tune pretrained vision transformers with stochastic cross-attention, and use the results.",
@@ -46,6 +49,55 @@ def check() -> None:
     protocol = params.protocol
     runs = len(protocol.methods) * len(protocol.targets) * len(protocol.seeds)
     typer.echo(f"params.yaml is valid: {runs} training runs of {', '.join(protocol.methods)}")
+
+
+@app.command()
+def use(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A preset, or NAME/VARIANT.")] = None,
+    cost: Annotated[bool, typer.Option(help="Measure this machine and say what the runs will cost.")] = True,
+) -> None:
+    """Make params.yaml a preset: the settings of a known benchmark.
+
+    A params.yaml that you have edited is kept beside it. `stochca presets` lists the names.
+
+    \b
+    Examples:
+      stochca use openmoji_dg
+      stochca use cub/refit --no-cost
+    """
+    from pipeline.use import use_preset
+
+    preset, lines = use_preset(name)
+    for line in lines:
+        typer.echo(line)
+    if cost:
+        _echo_cost(preset.params())
+
+
+@app.command()
+def presets() -> None:
+    """List the presets that `stochca use` knows."""
+    from pipeline.use import preset_table
+
+    for line in preset_table():
+        typer.echo(line)
+
+
+@app.command()
+def cost() -> None:
+    """Measure this machine and say what params.yaml will cost here."""
+    from pipeline.params import load_params
+
+    _echo_cost(load_params())
+
+
+def _echo_cost(params: "Params") -> None:
+    from pipeline.measure import measure
+    from pipeline.use import cost_lines
+
+    typer.echo(f"What it will cost (measuring {params.backbone.name} at {params.image_size} pixels ...)")
+    for line in cost_lines(params, measure(params)):
+        typer.echo(f"  {line}")
 
 
 @app.command()

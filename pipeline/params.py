@@ -8,7 +8,7 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
@@ -32,6 +32,7 @@ from stochca.methods import CHOICES, Method, StochasticCrossAttention
 from stochca.settings import Training
 
 PARAMS_FILE = Path("params.yaml")
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Params(Section):
@@ -237,19 +238,33 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
             key by its path, what was found and what is allowed.
     """
     try:
-        raw = yaml.load(path.read_text(), _Loader)
+        text = path.read_text()
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run from the project's folder, or create it") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read as YAML: {' '.join(str(error).split())}") from None
+    return parse_params(text, str(path))
+
+
+def parse_params(text: str, subject: str) -> Params:
+    """Check the text of a params.yaml, which errors call `subject`; as `load_params`."""
+    try:
+        raw = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{subject} can't be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise UserError(
-            f"{path} must hold sections such as training: and methods:, found {type(raw).__name__}"
+            f"{subject} must hold sections such as training: and methods:, found {type(raw).__name__}"
         )
+    return validated(Params, raw, subject)
+
+
+def validated(model: type[Model], raw: Any, subject: str) -> Model:
+    """Raise `UserError` in one sentence that starts with `subject` where `raw` is no such model."""
     try:
-        return Params.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"{path}: {_sentence(error, Params)}") from None
+        raise UserError(f"{subject}: {_sentence(error, model)}") from None
 
 
 def _sentence(error: ValidationError, model: type, prefix: str = "") -> str:

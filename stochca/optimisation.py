@@ -57,14 +57,14 @@ def _split_off_head(groups: list[dict[str, Any]], student: TimmModule, scale: fl
 
 
 def create_schedule(optimizer: torch.optim.Optimizer, settings: Training) -> CosineLRScheduler:
-    """Linear warm-up from 0, then cosine to `min_lr`, counted in optimiser steps from 1."""
+    """Linear warm-up from 0, then cosine to `min_lr` or constant, counted in optimiser steps from 1."""
     for group in optimizer.param_groups:
         group["initial_lr"] = settings.lr  # the schedule's base; each group's lr_scale is applied to it
     return CosineLRScheduler(
         optimizer,
         # One more than the steps, so that the last step still moves.
         t_initial=settings.steps + 1,
-        lr_min=settings.min_lr,
+        lr_min=settings.min_lr if settings.schedule == "cosine" else settings.lr,  # cosine to lr: constant
         warmup_t=settings.warmup_steps,
         warmup_lr_init=0.0,
         t_in_epochs=False,

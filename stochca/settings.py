@@ -66,6 +66,7 @@ class Training:
     head_lr_scale: float = 1.0  # the head's learning rate is lr times this, all through the schedule
     layer_decay: float | None = None  # learning rate factor per block, counted from the head
     warmup_steps: int = 0  # linear from 0
+    schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up
     min_lr: float = 0.0  # where the cosine ends
     clip_grad: float | None = None  # largest gradient norm
     drop_path: float = 0.0
@@ -87,6 +88,10 @@ class Training:
         )
         require(self.lr > 0, f"lr must be above 0, found {self.lr}")
         require(self.min_lr <= self.lr, f"min_lr {self.min_lr} must not be above lr {self.lr}")
+        require(
+            self.schedule == "cosine" or self.min_lr == 0,
+            f"min_lr {self.min_lr} is where a cosine ends; set it to 0 with the schedule {self.schedule}",
+        )
         mixes = self.augmentation.mixup or self.augmentation.cutmix
         require(
             not mixes or self.batch_size // self.accumulate % 2 == 0,

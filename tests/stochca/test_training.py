@@ -297,6 +297,20 @@ def test_head_learning_rate_is_scaled_at_every_step() -> None:
                 assert group["lr"] == pytest.approx(base * scale), (step, name)
 
 
+def test_constant_schedule_stays_at_the_learning_rate() -> None:
+    from stochca.optimisation import create_optimizer, create_schedule
+
+    options = settings(steps=10, lr=1e-3, warmup_steps=4, head_lr_scale=2.0, schedule="constant")
+    optimizer = create_optimizer(tiny_vit(), options)
+    schedule = create_schedule(optimizer, options)
+    for step in range(1, 11):
+        schedule.step_update(step)
+        for group in optimizer.param_groups:
+            assert group["lr"] == pytest.approx(group["lr_scale"] * 1e-3 * min(step / 4, 1)), step
+    with pytest.raises(ValueError, match=r"min_lr 0\.0001 is where a cosine ends"):
+        settings(schedule="constant", lr=1e-3, min_lr=1e-4)
+
+
 def test_weight_decay_spares_biases_norms_and_positions() -> None:
     from stochca.optimisation import create_optimizer
 

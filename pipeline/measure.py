@@ -1,0 +1,140 @@
+"""How fast this machine trains an architecture: a few real steps with random weights, in seconds."""
+
+import io
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pipeline.cost import Speed
+from pipeline.datasets.source import Sides
+from pipeline.params import Params
+from stochca.backbones import create_backbone
+from stochca.devices import cores_of_process, default_device, device_name
+from stochca.errors import UserError
+from stochca.loaders import Preprocessing
+from stochca.loss import make_loss
+from stochca.optimisation import create_optimizer
+from stochca.precision import autocast, choose_attention_kernel, resolve_precision
+
+CLASSES = 100  # of the head, which costs next to nothing
+BUDGET = 4.0  # seconds for each kind of step, unless a single one takes longer
+MEAN = STD = (0.5, 0.5, 0.5)
+
+
+def measure(params: Params) -> Speed:
+    """Train a few micro-batches of noise at the image size of `params`; about 20 seconds at most.
+
+    Raises:
+        UserError: timm has no such architecture, or a micro-batch does not fit into the device's memory.
+    """
+    settings = params.training
+    device = default_device()
+    precision = resolve_precision(settings.precision, device)
+    model = create_backbone(
+        params.backbone.name,
+        image_size=params.image_size,
+        num_classes=CLASSES,
+        global_pool=params.backbone.global_pool,
+        drop_path=settings.drop_path,
+    ).to(device)
+    model.set_grad_checkpointing(settings.gradient_checkpointing)
+    choose_attention_kernel(model, precision, device)
+    optimizer = create_optimizer(model, settings)
+    loss_of = make_loss(model, settings, seed=0)
+    micro_batch = settings.batch_size // settings.accumulate
+
+    def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        side = params.image_size
+        return torch.randn(size, 3, side, side, device=device), torch.randint(0, CLASSES, (size,)).to(device)
+
+    def train(size: int) -> Callable[[], None]:
+        images, labels = batch(size)
+
+        def step() -> None:
+            with autocast(precision, device):
+                loss = loss_of(model, images, labels, 1)
+            loss.backward()
+
+        return step
+
+    def look(size: int) -> Callable[[], None]:
+        images, _ = batch(size)
+
+        @torch.no_grad()
+        def step() -> None:
+            with autocast(precision, device):
+                model(images)
+
+        return step
+
+    def update() -> None:
+        optimizer.step()
+
+    try:
+        look(1)()  # whatever a first call sets up
+        model.train()
+        size = min(2, micro_batch)
+        first = _seconds(train(size), device, budget=0.0)
+        if device.type != "cpu":
+            size = micro_batch
+        elif first < BUDGET:  # a larger batch is faster, up to what the budget allows
+            size = max(size, min(micro_batch, int(BUDGET / 2 * size / first) // 2 * 2))
+        too_slow = device.type == "cpu" and first > BUDGET
+        train_batch = first if too_slow else _seconds(train(size), device)
+        optimizer_step = _seconds(update, device)
+        model.eval()
+        forward_batch = _seconds(look(size), device)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"{micro_batch} images of {params.image_size} pixels don't fit into the memory of "
+            f"{device_name(device)} at once; raise training.accumulate, which splits a step, or set "
+            "training.gradient_checkpointing: true"
+        ) from None
+    waiting = _loading(params)
+    workers = 0 if cores_of_process() <= 2 else min(8, cores_of_process() - 1)  # as stochca.loaders does
+    if settings.workers != "auto":
+        workers = settings.workers
+
+    def with_loading(compute: float) -> float:
+        return max(compute, waiting / workers) if workers else compute + waiting
+
+    return Speed(
+        device=device_name(device) or device.type,
+        precision=precision,
+        train_image=with_loading(train_batch / size),
+        forward_image=with_loading(forward_batch / size),
+        step=optimizer_step,
+        blocks=len(model.blocks),
+    )
+
+
+def _loading(params: Params) -> float:
+    """Seconds of one process to decode and augment a stored image."""
+    side = Sides.of(params.image_size, params.resize).stored
+    noise = np.random.default_rng(0).integers(0, 256, (side // 8 + 1, side // 8 + 1, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).resize((side * 4 // 3, side), Image.Resampling.BICUBIC).save(file, "JPEG")
+    transform = Preprocessing(params.image_size, MEAN, STD, resize=params.resize).training(
+        params.training.augmentation
+    )
+
+    def load() -> None:
+        transform(Image.open(io.BytesIO(file.getvalue())).convert("RGB"))
+
+    return _seconds(load, torch.device("cpu"), budget=0.5)
+
+
+def _seconds(call: Callable[[], None], device: torch.device, budget: float = BUDGET) -> float:
+    """The median over the calls after the first that fit into the budget; without budget, the first call."""
+    durations: list[float] = []
+    while not durations or sum(durations) + durations[-1] < budget:
+        started = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        durations.append(time.perf_counter() - started)
+    return statistics.median(durations[1:] or durations)
