@@ -150,6 +150,36 @@ def export(
 
 
 @app.command()
+def table(
+    comparisons: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="COMPARISON", help="Files reports/comparison.json, of this and other workspaces."
+        ),
+    ],
+    to: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where to write table.md, table.tex and table.csv.")
+    ],
+) -> None:
+    """Put several comparisons into one table, as the papers print it.
+
+    Datasets stand side by side, every backbone in a block of its own; published numbers stand below.
+
+    \b
+    Examples:
+      stochca table cub/comparison.json cars/comparison.json --to tables
+      stochca table reports/comparison.json --to /tmp/table
+    """
+    from pipeline.merged_table import merge
+    from pipeline.paper_formats import as_markdown, write_table
+
+    merged = merge(comparisons)
+    files = write_table(to, merged)
+    typer.echo(as_markdown(merged))
+    typer.echo(f"Written: {', '.join(map(str, files))}")
+
+
+@app.command()
 def promote() -> None:
     """Compare the best model with the champion; promote it if it is better.
 

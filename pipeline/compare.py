@@ -7,16 +7,20 @@ import logging
 from pathlib import Path
 
 from pipeline import boundary
+from pipeline.averages import Average, average_over_targets
 from pipeline.comparison import Row, compare_runs
+from pipeline.comparison_file import ComparisonFile
 from pipeline.files import replace_file
+from pipeline.paper_formats import write_table
+from pipeline.paper_table import paper_table
 from pipeline.params import Params, load_params
 from pipeline.prepared import load_prepared
 from pipeline.report import build_page
 from pipeline.results import check_same_inputs, read_runs
-from pipeline.tables import write_comparison, write_plots, write_summary
+from pipeline.tables import markdown, write_comparison, write_plots, write_summary
 from pipeline.tracking_errors import reason_of
 from pipeline.tracking_groups import log_groups
-from pipeline.wording import headline
+from pipeline.wording import headline, overall_headline
 from stochca.backbones import BackboneCard
 
 REPORTS = Path("reports")
@@ -26,9 +30,9 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params()
-    rows, files = compare(params)
+    rows, averages, files = compare(params)
     try:
-        log_groups(params, rows, files)
+        log_groups(params, rows, averages, files)
     except Exception as error:  # MLflow's own, a database's, that of a store of files: the page is there
         logger.warning(
             "MLflow was not told of the comparison: %s; for that run again: python -m pipeline.compare",
@@ -36,8 +40,11 @@ def main() -> None:
         )
 
 
-def compare(params: Params) -> tuple[list[Row], list[Path]]:
-    """Read the runs that `params` asks for and write `reports/`; gives the rows and the files for people.
+def compare(params: Params) -> tuple[list[Row], list[Average], list[Path]]:
+    """Read the runs that `params` asks for and write `reports/`.
+
+    Returns:
+        The rows, their averages where there are several targets, and the files for people.
 
     Raises:
         UserError: something that is compared is missing, damaged or made from other inputs; nothing is
@@ -48,17 +55,24 @@ def compare(params: Params) -> tuple[list[Row], list[Path]]:
     backbone = BackboneCard.from_file(BACKBONE)
     check_same_inputs(params.protocol, runs, prepared.fingerprint, backbone.to_dict())
     rows = compare_runs(params, runs)
-    page = build_page(rows, prepared, backbone.to_dict())
+    averages = average_over_targets(params, rows)
+    results = ComparisonFile.of(params, rows, averages, prepared, backbone)
+    table, terms = paper_table(results), results.protocol.terms
+    page = build_page(rows, averages, table, results.protocol, prepared, backbone.to_dict())
 
-    files = write_comparison(REPORTS, rows)
-    write_summary(REPORTS / "summary.json", rows)
+    files = write_comparison(REPORTS, results, markdown(rows, averages, table, terms))
+    files += write_table(REPORTS, table)
+    write_summary(REPORTS / "summary.json", rows, averages)
     write_plots(REPORTS / "plots", rows)
     with replace_file(REPORTS / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
+    if averages:
+        print(f"{overall_headline(averages, terms)}.")
     for target in params.protocol.targets:
-        print(f"{headline([row for row in rows if row.target == target])}.")
+        title = f"{terms.title_of(target)}: " if averages else ""
+        print(f"{title}{headline([row for row in rows if row.target == target])}.")
     print(f"The page is {REPORTS / 'index.html'}")
-    return rows, [REPORTS / "index.html", *files]
+    return rows, averages, [REPORTS / "index.html", *files]
 
 
 if __name__ == "__main__":

@@ -7,24 +7,21 @@ from typing import Any
 import numpy as np
 
 from pipeline.params import Params
-from pipeline.results import METRIC_NAMES, Run
-from pipeline.statistics import Difference, Spread, paired_bootstrap
+from pipeline.results import METRIC_NAMES, OTHER_CHOICES, Run
+from pipeline.statistics import Difference, Spread, Verdict, paired_bootstrap
 
 
 @dataclass(frozen=True)
-class Row:
-    """One method on one target, over all its seeds."""
+class Standing:
+    """Where a method stands among the others, on one target or on average."""
 
     method: str
-    target: str
-    rank: int  # by mean test accuracy within the target, from 1
+    rank: int  # by mean test accuracy, from 1
     reference: str  # the method that `difference` is to
-    metrics: dict[str, Spread]  # every name in results.METRIC_NAMES
     difference: Difference  # of test accuracy to the reference
     behind_best: Difference  # of test accuracy to the first in rank
     confidence: float  # of the intervals
-    test_images: int
-    runs: list[Run]  # one per seed
+    metrics: dict[str, Spread]  # what all runs have of results.METRIC_NAMES and OTHER_CHOICES
 
     @property
     def is_reference(self) -> bool:
@@ -35,13 +32,27 @@ class Row:
         return self.metrics["test_accuracy"].mean
 
     @property
+    def judgement(self) -> Verdict:
+        """Of the difference to the reference."""
+        return self.difference.verdict
+
+    @property
     def verdict(self) -> str:
         """The difference in words, such as ``better than finetune``."""
         if self.is_reference:
             return "the reference"
-        if self.difference.verdict == "within the noise":
+        if self.judgement == "within the noise":
             return "within the noise"
-        return f"{self.difference.verdict} than {self.reference}"
+        return f"{self.judgement} than {self.reference}"
+
+
+@dataclass(frozen=True)
+class Row(Standing):
+    """One method on one target, over all its seeds."""
+
+    target: str
+    test_images: int
+    runs: list[Run]  # one per seed
 
     @property
     def caveat(self) -> str:
@@ -58,7 +69,8 @@ class Row:
     def record(self) -> dict[str, Any]:
         """The row as flat columns; accuracies and differences are shares of 1."""
         accuracy = self.metrics["test_accuracy"]
-        means = {name: spread.mean for name, spread in self.metrics.items() if name != "test_accuracy"}
+        names = (*METRIC_NAMES[1:], *(name for name in OTHER_CHOICES if name in self.metrics))
+        means = {name: self.metrics[name].mean if name in self.metrics else None for name in names}
         return {
             "target": self.target,
             "rank": self.rank,
@@ -98,7 +110,11 @@ def compare_runs(params: Params, runs: Sequence[Run]) -> list[Row]:
 def _rank(params: Params, target: str, by_method: dict[str, list[Run]]) -> list[Row]:
     reference = params.compare.reference
     metrics = {
-        method: {name: Spread.of([run.metrics[name] for run in runs]) for name in METRIC_NAMES}
+        method: {
+            name: Spread.of([run.metrics[name] for run in runs])
+            for name in (*METRIC_NAMES, *OTHER_CHOICES)
+            if all(name in run.metrics for run in runs)
+        }
         for method, runs in by_method.items()
     }
     correct = {method: np.stack([run.correct for run in runs]) for method, runs in by_method.items()}

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from pipeline.datasets.source import Problem
 from pipeline.ingest import Row
 from stochca.errors import UserError
@@ -12,17 +14,20 @@ def merge_groups(rows: Sequence[Row]) -> list[str]:
 
     A merged group bears the first of its names in alphabetical order.
     """
-    parent = {row.group: row.group for row in rows}
+    parent: dict[str, str] = {}  # of the groups that became part of another one
 
     def root(name: str) -> str:
-        while parent[name] != name:
-            parent[name] = name = parent[parent[name]]
+        while name in parent:
+            above = parent[name]
+            parent[name] = parent.get(above, above)
+            name = above
         return name
 
     for same in _equal_images(rows):
         for index in same[1:]:
             first, other = sorted((root(rows[same[0]].group), root(rows[index].group)))
-            parent[other] = first
+            if first != other:
+                parent[other] = first
     return [root(row.group) for row in rows]
 
 
@@ -64,9 +69,12 @@ def refuse_across_splits(rows: Sequence[Row], splits: Sequence[str]) -> None:
 
 def _equal_images(rows: Sequence[Row]) -> Iterator[list[int]]:
     """The rows of each image that belongs to more than one group."""
+    # Numbers first, of which an array is small; a table of all hashes would be the largest thing in memory.
+    starts = np.fromiter((int.from_bytes(row.source_hash[:8]) for row in rows), np.uint64, len(rows))
+    _, position, count = np.unique(starts, return_inverse=True, return_counts=True)
     found: dict[bytes, list[int]] = {}
-    for index, row in enumerate(rows):
-        found.setdefault(row.source_hash, []).append(index)
+    for index in np.flatnonzero(count[position] > 1).tolist():
+        found.setdefault(rows[index].source_hash, []).append(index)
     for same in found.values():
         if len({rows[index].group for index in same}) > 1:
             yield same

@@ -56,7 +56,10 @@ class Gallery:
 
 
 def disagreements(first: Run, second: Run, images: PreparedImages, limit: int = LIMIT) -> Gallery:
-    """Compare two runs on the same images; the surest disagreements of each kind are shown, taking turns."""
+    """Compare two runs on the same images, which are among `images`.
+
+    The surest disagreements of each kind are shown, taking turns.
+    """
     both = first.predictions.merge(second.predictions, on=["id", "label"], suffixes=("_first", "_second"))
     both = both[both["prediction_first"] != both["prediction_second"]]
     sureness = both["confidence_first"] + both["confidence_second"]

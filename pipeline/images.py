@@ -84,6 +84,12 @@ def decode(content: bytes, *, short_side: int, max_megapixels: float) -> Decoded
     return Decoded(image, lossless=source.format not in _LOSSY, note=note)
 
 
+def from_image(image: Image.Image, *, short_side: int, lossless: bool) -> Decoded:
+    """The same for a picture that is in memory already."""
+    rgb, note = _to_rgb(image)
+    return Decoded(_shrink(rgb, short_side), lossless, note)
+
+
 def encode(image: Image.Image, *, lossless: bool) -> bytes:
     """PNG where the source was lossless or the picture is tiny, else JPEG; the same bytes every time."""
     buffer = io.BytesIO()

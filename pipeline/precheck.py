@@ -11,7 +11,8 @@ def check_inputs(params: Params) -> None:
     kind, _, path = params.backbone.weights.partition(":")
     if kind == "file" and not Path(path).expanduser().is_file():
         raise UserError(f"backbone.weights: there is no file {path}; give the path of a local checkpoint")
-    if not Path(params.dataset.root).is_dir():
+    if not Path(params.dataset.root).expanduser().is_dir():
         raise UserError(
-            f"dataset.root: there is no folder {params.dataset.root}; give a folder with one folder per class"
+            f"dataset.root: there is no folder {params.dataset.root}; give the folder that holds the images, "
+            f"or the archives, of {params.dataset.name}"
         )

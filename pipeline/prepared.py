@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from PIL import Image
 
@@ -20,27 +21,39 @@ SPLITS = ("train", "val", "test", "unused")
 
 
 class PreparedImages:
-    """Some of the prepared images, decoded when asked for; picklable, memory-mapped."""
+    """Some of the prepared images, decoded when asked for; picklable, memory-mapped.
 
-    def __init__(self, table: Dataset, rows: Sequence[int]) -> None:
+    What an image is looked up by are arrays: processes that load images share their pages, while reading a
+    list of Python's numbers would copy them into each.
+    """
+
+    def __init__(self, table: Dataset, rows: Sequence[int] | np.ndarray) -> None:
         self._table = table
-        self._rows = rows
-        self.ids: list[str] = _column(table, "id", rows)
-        self.labels: list[int] = _column(table, "label", rows)
-        self.domains: list[str] = _column(table, "domain", rows)
+        self._rows = np.asarray(rows, dtype=np.int64)
+        self.labels: np.ndarray = table.data.column("label").to_numpy()[self._rows]
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """The image (RGB) and its label."""
-        return self._table[self._rows[index]]["image"].convert("RGB"), self.labels[index]
+        return self._table[int(self._rows[index])]["image"].convert("RGB"), int(self.labels[index])
+
+    @cached_property
+    def ids(self) -> list[str]:
+        values = self._table.data.column("id").to_pylist()
+        return [values[row] for row in self._rows]
+
+    @cached_property
+    def domains(self) -> list[str]:
+        values = _names(self._table, "domain")
+        return [values[row] for row in self._rows]
 
     def encoded(self) -> Iterator[bytes]:
         """The images' files as they are stored, in order."""
         column = self._table.data.column("image")
         for row in self._rows:
-            yield column[row]["bytes"].as_py()
+            yield column[int(row)]["bytes"].as_py()
 
 
 @dataclass(frozen=True)
@@ -82,28 +95,21 @@ class Prepared:
 
     def items(self, rows: Sequence[int]) -> list[Item]:
         """What a draw of splits needs to know of these rows."""
-        return [Item(self.labels[row], self.domains[row], self.groups[row]) for row in rows]
+        groups = self.table.data.column("group").to_pylist()
+        return [Item(self.labels[row], self.domains[row], groups[row]) for row in rows]
 
     @cached_property
     def splits(self) -> list[str]:
-        """Of every row of the table, as are the next three."""
-        return self._whole_column("split")
+        """Of every row of the table, as are the next two."""
+        return _names(self.table, "split")
 
     @cached_property
     def domains(self) -> list[str]:
-        return self._whole_column("domain")
+        return _names(self.table, "domain")
 
     @cached_property
     def labels(self) -> list[int]:
-        return self._whole_column("label")
-
-    @cached_property
-    def groups(self) -> list[str]:
-        """Images of one group are never in two splits."""
-        return self._whole_column("group")
-
-    def _whole_column(self, name: str) -> list[Any]:
-        return self.table.data.column(name).to_pylist()
+        return self.table.data.column("label").to_pylist()
 
 
 def load_prepared(folder: Path = FOLDER) -> Prepared:
@@ -132,6 +138,8 @@ def load_prepared(folder: Path = FOLDER) -> Prepared:
     return Prepared(manifest, table)
 
 
-def _column(table: Dataset, name: str, rows: Sequence[int]) -> list[Any]:
-    values = table.data.column(name).to_pylist()  # straight from Arrow, which is fast for many rows
-    return [values[row] for row in rows]
+def _names(table: Dataset, column: str) -> list[str]:
+    """A whole column of a few different texts, each of which is in memory once."""
+    encoded = table.data.column(column).combine_chunks().dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    return [names[index] for index in encoded.indices.to_numpy()]

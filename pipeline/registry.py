@@ -51,9 +51,10 @@ def register(client: MlflowClient, name: str, run: Run) -> ModelVersion:
         "seed": run.seed,
         "dataset_fingerprint": run.description["dataset"]["fingerprint"],
         "test_accuracy": run.metrics["test_accuracy"],
-        "validation_accuracy": run.metrics["validation_accuracy"],
         "git_commit": run.description["git_commit"],
     }
+    if "validation_accuracy" in run.metrics:
+        tags["validation_accuracy"] = run.metrics["validation_accuracy"]
     model_id = ready[0].model_id
     return client.create_model_version(
         name,

@@ -13,11 +13,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline import wording
-from pipeline.comparison import Row
+from pipeline.averages import Average
+from pipeline.comparison import Row, Standing
+from pipeline.comparison_file import ProtocolFacts
 from pipeline.confusion import Confusion
 from pipeline.figures import Line, Point, Scale, curves, interval_axis, interval_bar, scatter
 from pipeline.gallery import Gallery, disagreements
-from pipeline.prepared import Prepared
+from pipeline.paper_table import Block, PaperTable, TableLine
+from pipeline.prepared import Prepared, PreparedImages
 from pipeline.tracking import flatten
 from stochca.methods import Method
 
@@ -35,7 +38,7 @@ class Section:
     bars: Mapping[str, Markup]  # by method
     axis: Markup
     scatter: Markup
-    curves: Markup
+    curves: Markup | None  # None where nothing was validated
     confusion: Confusion  # of the best method
     gallery: Gallery | None
 
@@ -44,11 +47,32 @@ class Section:
         return self.rows[0].target
 
 
-def build_page(rows: Sequence[Row], prepared: Prepared, backbone: Mapping[str, Any]) -> str:
+@dataclass(frozen=True)
+class Overview:
+    """What the page shows above the sections of several targets."""
+
+    averages: Sequence[Average]
+    bars: Mapping[str, Markup]  # by method
+    axis: Markup
+    ranked: Block  # of the table, whose numbers rank the methods
+    lines: Mapping[str, TableLine]  # of that block, by method
+
+
+def build_page(
+    rows: Sequence[Row],
+    averages: Sequence[Average],
+    table: PaperTable,
+    protocol: ProtocolFacts,
+    prepared: Prepared,
+    backbone: Mapping[str, Any],
+) -> str:
     """The page as HTML.
 
     Args:
         rows: what came out, ranked, of one or more targets.
+        averages: the same over the targets, where there are several.
+        table: the same as papers print it.
+        protocol: what was asked for.
         prepared: the images that it is about.
         backbone: the contents of the backbone's card.
     """
@@ -63,10 +87,15 @@ def build_page(rows: Sequence[Row], prepared: Prepared, backbone: Mapping[str, A
     reference = next(row for row in rows if row.is_reference)
     styles = method_styles([row.method for row in rows], reference.method)
     targets = dict.fromkeys(row.target for row in rows)
+    everything = prepared.select(range(len(prepared.table)))
     return environment.get_template("report.html").render(
         words=wording,
+        overview=_overview(averages, table) if averages else None,
+        table=table,
+        protocol=protocol,
+        terms=protocol.terms,
         sections=[
-            _section([row for row in rows if row.target == target], styles, prepared) for target in targets
+            _section([row for row in rows if row.target == target], styles, everything) for target in targets
         ],
         reference=reference.method,
         confidence=reference.confidence,
@@ -99,8 +128,19 @@ def describe_method(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flatten(config).items() if plain.get(key) != value}
 
 
-def _section(rows: Sequence[Row], styles: Mapping[str, str], prepared: Prepared) -> Section:
-    scale = Scale.around([0.0, *(end for row in rows for end in (row.difference.low, row.difference.high))])
+def _overview(averages: Sequence[Average], table: PaperTable) -> Overview:
+    scale = _scale(averages)
+    return Overview(
+        averages=averages,
+        bars={average.method: _bar(average, scale) for average in averages},
+        axis=interval_axis(scale),
+        ranked=table.blocks[0],
+        lines={line.method: line for line in table.blocks[0].lines},
+    )
+
+
+def _section(rows: Sequence[Row], styles: Mapping[str, str], images: PreparedImages) -> Section:
+    scale = _scale(rows)
     return Section(
         rows=rows,
         bars={row.method: _bar(row, scale) for row in rows},
@@ -108,16 +148,20 @@ def _section(rows: Sequence[Row], styles: Mapping[str, str], prepared: Prepared)
         scatter=_scatter(rows, styles),
         curves=_curves(rows, styles),
         confusion=Confusion.of(rows[0].runs[0]),
-        gallery=_gallery(rows, prepared),
+        gallery=_gallery(rows, images),
     )
 
 
-def _bar(row: Row, scale: Scale) -> Markup:
+def _scale(rows: Sequence[Standing]) -> Scale:
+    return Scale.around([0.0, *(end for row in rows for end in (row.difference.low, row.difference.high))])
+
+
+def _bar(row: Standing, scale: Scale) -> Markup:
     difference = row.difference
     if row.is_reference:
         return interval_bar(scale, 0, 0, 0, "is-reference", f"{row.method} is the reference")
     tooltip = f"{wording.points(difference.mean)} points, {wording.interval(row)}: {row.verdict}"
-    style = VERDICT_STYLES[difference.verdict]
+    style = VERDICT_STYLES[row.judgement]
     return interval_bar(scale, difference.low, difference.mean, difference.high, style, tooltip)
 
 
@@ -141,7 +185,8 @@ def _scatter(rows: Sequence[Row], styles: Mapping[str, str]) -> Markup:
     return scatter(points, reference.accuracy, label)
 
 
-def _curves(rows: Sequence[Row], styles: Mapping[str, str]) -> Markup:
+def _curves(rows: Sequence[Row], styles: Mapping[str, str]) -> Markup | None:
+    """None where nothing was validated."""
     lines = []
     for row in rows:
         seeds = [run.looks.set_index("step")["validation_accuracy"] for run in row.runs]
@@ -151,6 +196,8 @@ def _curves(rows: Sequence[Row], styles: Mapping[str, str]) -> Markup:
         best, last = wording.percent(mean.max()), wording.percent(mean.iloc[-1])
         tooltip = f"{row.method}: at best {best}, at the end {last}"
         lines.append(Line(styles[row.method], _pairs(mean), [_pairs(seed) for seed in seeds], tooltip))
+    if not lines:
+        return None
     return curves(lines, "Validation accuracy over steps. " + "; ".join(line.tooltip for line in lines))
 
 
@@ -158,11 +205,11 @@ def _pairs(curve: pd.Series) -> list[tuple[float, float]]:
     return [(float(step), float(value)) for step, value in zip(curve.index, curve, strict=True)]
 
 
-def _gallery(rows: Sequence[Row], prepared: Prepared) -> Gallery | None:
+def _gallery(rows: Sequence[Row], images: PreparedImages) -> Gallery | None:
     """stochca beside the reference; beside the best other method where it is the reference itself."""
     first = next((row for row in rows if row.method == "stochca"), None)
     others = [row for row in rows if row.method != "stochca"]
     second = next((row for row in others if row.is_reference), others[0] if others else None)
     if first is None or second is None:
         return None
-    return disagreements(first.runs[0], second.runs[0], prepared.images("test"))
+    return disagreements(first.runs[0], second.runs[0], images)

@@ -26,6 +26,9 @@ METRIC_NAMES = (
     "peak_memory_mb",
     "trainable_parameters",
 )
+WITHOUT_VALIDATION = ("validation_accuracy", "validation_loss")  # null where protocol.refit left no images
+# Of leave_one_domain_out alone: the best look at the target, if protocol.oracle, and the last step's weights.
+OTHER_CHOICES = ("test_accuracy_oracle", "test_accuracy_last")
 DESCRIPTION_KEYS = (
     "config",
     "training",
@@ -49,7 +52,7 @@ class Run:
     method: str
     target: str
     seed: int
-    metrics: dict[str, float]  # METRIC_NAMES
+    metrics: dict[str, float]  # METRIC_NAMES and OTHER_CHOICES, without those that it does not have
     description: dict[str, Any]  # run.json; has DESCRIPTION_KEYS
     predictions: pd.DataFrame  # PREDICTION_COLUMNS; one row per test image, sorted by id
     curves: pd.DataFrame  # CURVE_COLUMNS; NaN where something was not looked at
@@ -127,10 +130,7 @@ def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
     name = f"{method}-{target}-{seed}"
     command = f"dvc repro {_stage(protocol, method, target, seed)}"
     folder = RESULTS / name
-    metrics = _read(METRICS / f"{name}.json", _json, METRIC_NAMES, command)
-    for key in METRIC_NAMES:
-        if isinstance(metrics[key], bool) or not isinstance(metrics[key], int | float):
-            raise _damaged(METRICS / f"{name}.json", f"{key} is {metrics[key]!r}, no number", command)
+    metrics = _numbers(METRICS / f"{name}.json", command)
     predictions = _read(folder / "predictions.parquet", _parquet, PREDICTION_COLUMNS, command)
     if predictions.empty or predictions["id"].duplicated().any():
         raise _damaged(folder / "predictions.parquet", "it does not hold each test image once", command)
@@ -138,7 +138,7 @@ def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
         method,
         target,
         seed,
-        metrics={key: metrics[key] for key in METRIC_NAMES},
+        metrics=metrics,
         description=_read(folder / "run.json", _json, DESCRIPTION_KEYS, command),
         predictions=predictions.sort_values("id", ignore_index=True),
         curves=_read(folder / "curves.csv", pd.read_csv, CURVE_COLUMNS, command),
@@ -160,6 +160,21 @@ def _read(path: Path, load: Callable[[Path], Any], expected: Sequence[str], comm
     if absent := [key for key in expected if key not in value]:
         raise _damaged(path, f"it has no {absent[0]}", command)
     return value
+
+
+def _numbers(path: Path, command: str) -> dict[str, float]:
+    """The metrics of a run that are there."""
+    values = _read(path, _json, METRIC_NAMES, command)
+    optional = {*OTHER_CHOICES, *WITHOUT_VALIDATION}
+    names = [
+        name
+        for name in (*METRIC_NAMES, *OTHER_CHOICES)
+        if name not in optional or values.get(name) is not None
+    ]
+    for name in names:
+        if isinstance(values[name], bool) or not isinstance(values[name], int | float):
+            raise _damaged(path, f"{name} is {values[name]!r}, no number", command)
+    return {name: values[name] for name in names}
 
 
 def _json(path: Path) -> dict[str, Any]:

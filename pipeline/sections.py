@@ -30,6 +30,7 @@ DatasetName = Literal[
     "huggingface",
     "arrays",
 ]
+AIRCRAFT_LEVELS = ("variant", "family", "manufacturer")
 # A target becomes part of file names and of arguments on a command line.
 Target = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=SEED_LIMIT)]], Field(min_length=1)]
@@ -59,6 +60,7 @@ class Dataset(Section):
     name: DatasetName
     root: str = "data/raw"  # where the images, or the official archives, are; not used by openmoji
     source: str | None = None  # torchvision: the class; huggingface: OWNER/NAME; fgvc_aircraft: the level
+    label_column: str | None = None  # huggingface: the column with the class, where several might be it
     domains: list[str] | None = None  # None: all there are
     validation: float = Field(0.15, gt=0, lt=1)  # shares of the images, where the folder has no splits
     test: float = Field(0.25, gt=0, lt=1)
@@ -73,6 +75,21 @@ class Dataset(Section):
         if value == []:
             raise ValueError("must name one domain or more, found []; null means all there are")
         return value
+
+    @model_validator(mode="after")
+    def _source_says_which(self) -> "Dataset":
+        if self.name in ("torchvision", "huggingface"):
+            if not self.source:
+                example = {"torchvision": "Food101", "huggingface": "OWNER/NAME"}[self.name]
+                raise ValueError(f"name {self.name} needs a source, for example source: {example}")
+        elif self.name == "fgvc_aircraft":
+            if self.source not in (None, *AIRCRAFT_LEVELS):
+                raise ValueError(f"source must be one of {', '.join(AIRCRAFT_LEVELS)}, found {self.source!r}")
+        elif self.source is not None:
+            raise ValueError(f"name {self.name} takes no source, found {self.source!r}; remove it")
+        if self.label_column is not None and self.name != "huggingface":
+            raise ValueError(f"name {self.name} takes no label_column; remove it")
+        return self
 
     @model_validator(mode="after")
     def _leaves_training_images(self) -> "Dataset":

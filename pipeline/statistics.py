@@ -64,6 +64,11 @@ class Spread:
         variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
         return cls(mean, sqrt(variance), len(values))
 
+    @property
+    def standard_error(self) -> float | None:
+        """Of the mean (None for one value)."""
+        return None if self.std is None else self.std / sqrt(self.n)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -110,12 +115,36 @@ def paired_bootstrap(
         The difference on the images as they are, its interval, and twice the share of resamples on the
         less frequent side of zero (ties count for both sides; never below 2 / (samples + 1)).
     """
-    gains = np.asarray(correct, float).mean(axis=0) - np.asarray(reference, float).mean(axis=0)
-    images = gains.size
-    values, counts = np.unique(gains.round(ROUNDING), return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(images, counts / images, size=samples)
-    means = (draws @ values / images).round(ROUNDING)
+    return paired_bootstrap_over_targets(
+        [(correct, reference)], samples=samples, confidence=confidence, seed=seed
+    )
+
+
+def paired_bootstrap_over_targets(
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]], *, samples: int, confidence: float, seed: int = 0
+) -> Difference:
+    """The difference in accuracy averaged over targets, every target counting the same.
+
+    As `paired_bootstrap`, whose words hold within each target: every resample draws the test images of
+    each target anew, takes the mean of each, and the mean over the targets.
+
+    Args:
+        pairs: for each target the correctness of the method (seeds, N) and of the reference (its seeds, N).
+    """
+    generator = np.random.default_rng(seed)
+    gains = [
+        np.asarray(own, float).mean(axis=0) - np.asarray(other, float).mean(axis=0) for own, other in pairs
+    ]
+    drawn = [_means_of_resamples(each, samples, generator) for each in gains]
+    means = np.mean(drawn, axis=0).round(ROUNDING)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     below, above = (means <= 0).sum(), (means >= 0).sum()
     p_value = min(1.0, 2 * (1 + int(min(below, above))) / (1 + samples))
-    return Difference(float(gains.mean()), float(low), float(high), p_value)
+    return Difference(float(np.mean([each.mean() for each in gains])), float(low), float(high), p_value)
+
+
+def _means_of_resamples(gains: np.ndarray, samples: int, generator: np.random.Generator) -> np.ndarray:
+    """The mean (samples,) of `gains` (N,) in each resample; images of one gain are drawn together."""
+    values, counts = np.unique(gains.round(ROUNDING), return_counts=True)
+    draws = generator.multinomial(gains.size, counts / gains.size, size=samples)
+    return draws @ values / gains.size

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.averages import Average
 from pipeline.comparison import Row
+from pipeline.comparison_file import ComparisonFile
 from pipeline.files import replace_file, write_json
-from pipeline.wording import details, duration, headline, percent, points
+from pipeline.paper_formats import as_markdown
+from pipeline.paper_table import PaperTable
+from pipeline.terms import Terms
+from pipeline.wording import details, duration, headline, overall_details, overall_headline, percent, points
 
 SUMMARY_METRICS = ("test_macro_f1", "test_calibration_error", "train_seconds", "images_per_second")
 COLUMNS = (
@@ -17,24 +22,21 @@ COLUMNS = (
 ALIGNMENT = ("--:", "---", "---", "--:", "--:", "---", "--:", "--:", "--:", "--:", "--:", "--:", "---")
 
 
-def write_comparison(folder: Path, rows: Sequence[Row]) -> list[Path]:
-    """comparison.json, comparison.csv and comparison.md with one row per method and target."""
+def write_comparison(folder: Path, results: ComparisonFile, text: str) -> list[Path]:
+    """comparison.json, comparison.csv with one row per method and target, and comparison.md with `text`."""
     json_path, csv_path, markdown_path = (folder / f"comparison.{end}" for end in ("json", "csv", "md"))
-    records = [row.record() for row in rows]
-    write_json(json_path, records)
+    write_json(json_path, results.model_dump(mode="json"))
     _write_csv(
         csv_path,
-        pd.DataFrame(
-            [{**record, "mlflow_run_ids": " ".join(record["mlflow_run_ids"])} for record in records]
-        ),
+        pd.DataFrame([{**row, "mlflow_run_ids": " ".join(row["mlflow_run_ids"])} for row in results.rows]),
     )
     with replace_file(markdown_path) as temporary:
-        temporary.write_text(markdown(rows), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return [json_path, csv_path, markdown_path]
 
 
-def write_summary(path: Path, rows: Sequence[Row]) -> None:
-    """Numbers alone, by method (or method/target), for `dvc metrics show` and `dvc metrics diff`."""
+def write_summary(path: Path, rows: Sequence[Row], averages: Sequence[Average]) -> None:
+    """Numbers alone, by method (or method/target and method/average), for `dvc metrics show` and `diff`."""
     several = len({row.target for row in rows}) > 1
     summary: dict[str, dict[str, float]] = {}
     for row in rows:
@@ -49,6 +51,17 @@ def write_summary(path: Path, rows: Sequence[Row]) -> None:
         if std is not None:
             values["test_accuracy_std"] = std
         summary[f"{row.method}/{row.target}" if several else row.method] = values
+    for average in averages:
+        values = {
+            **{name: spread.mean for name, spread in average.metrics.items()},
+            "difference": average.difference.mean,
+            "difference_low": average.difference.low,
+            "difference_high": average.difference.high,
+        }
+        error = average.metrics["test_accuracy"].standard_error
+        if error is not None:
+            values["test_accuracy_standard_error"] = error
+        summary[f"{average.method}/average"] = values
     write_json(path, summary)
 
 
@@ -72,29 +85,34 @@ def write_plots(folder: Path, rows: Sequence[Row]) -> list[Path]:
     return [curves, cost, confusion]
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """What came out in words, and the table, per target."""
+def markdown(rows: Sequence[Row], averages: Sequence[Average], table: PaperTable, terms: Terms) -> str:
+    """What came out in words, and the table, per target; of several targets, first over all of them."""
     parts = []
+    if averages:
+        words = f"**{overall_headline(averages, terms)}.** {' '.join(overall_details(averages, terms))}"
+        parts += [words, as_markdown(table).rstrip()]
     for target in dict.fromkeys(row.target for row in rows):
         of_target = [row for row in rows if row.target == target]
-        lines = [
+        lines = [f"## {terms.title_of(target)}", ""] if averages else []
+        lines += [
             f"**{headline(of_target)}.** {' '.join(details(of_target))}",
             "",
             _line(COLUMNS),
             _line(ALIGNMENT),
-            *(_line(_cells(row)) for row in of_target),
+            *(_line(_cells(row, terms)) for row in of_target),
             "",
             f"Differences are to {of_target[0].reference}, in points, with the "
-            f"{100 * of_target[0].confidence:g} % interval.",
+            f"{100 * of_target[0].confidence:g} % interval; ± is the {terms.error}.",
         ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, terms: Terms) -> list[str]:
     means = {name: spread.mean for name, spread in row.metrics.items()}
     accuracy, difference = row.metrics["test_accuracy"], row.difference
-    spread = "" if accuracy.std is None else f" ± {100 * accuracy.std:.1f} (n = {accuracy.n})"
+    error = terms.error_of(accuracy)
+    spread = "" if error is None else f" ± {100 * error:.1f} (n = {accuracy.n})"
     interval = f"{points(difference.mean)} ({points(difference.low)} to {points(difference.high)})"
     return [
         str(row.rank),

@@ -8,14 +8,19 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from pipeline.averages import Average
 from pipeline.comparison import Row
 from pipeline.params import Params
 from pipeline.patience import WHILE_TRAINING, patience
 from pipeline.tracking import connect
 
 
-def log_groups(params: Params, rows: Sequence[Row], report_files: Sequence[Path]) -> None:
+def log_groups(
+    params: Params, rows: Sequence[Row], averages: Sequence[Average], report_files: Sequence[Path]
+) -> None:
     """One parent run per method and target, over the runs of its seeds, and one run that holds the page.
+
+    Of several targets there is one run more per method, with the averages over them.
 
     They are found again by their tag, so that comparing anew updates them. Runs that the tracking
     server no longer has are passed over.
@@ -26,7 +31,9 @@ def log_groups(params: Params, rows: Sequence[Row], report_files: Sequence[Path]
     """
     experiment_id = connect(params.tracking.experiment)
     with patience(WHILE_TRAINING):
-        _log_groups(MlflowClient(), experiment_id, params.compare.reference, rows, report_files)
+        client = MlflowClient()
+        _log_groups(client, experiment_id, params.compare.reference, rows, report_files)
+        _log_averages(client, experiment_id, averages)
 
 
 def _log_groups(
@@ -54,6 +61,19 @@ def _log_groups(
     for path in report_files:
         client.log_artifact(page, str(path))
     client.set_terminated(page)
+
+
+def _log_averages(client: MlflowClient, experiment_id: str, averages: Sequence[Average]) -> None:
+    for average in averages:
+        tags = {"targets": ",".join(row.target for row in average.rows), "verdict": average.verdict}
+        run = _group_run(client, experiment_id, f"{average.method}-over-targets", tags)
+        client.log_param(run, "method", average.method)
+        for name, spread in average.metrics.items():
+            client.log_metric(run, name, spread.mean)
+            if spread.standard_error is not None:
+                client.log_metric(run, f"{name}_standard_error", spread.standard_error)
+        client.log_metric(run, f"difference_to_{average.reference}", average.difference.mean)
+        client.set_terminated(run)
 
 
 def _group_run(client: MlflowClient, experiment_id: str, group: str, tags: Mapping[str, str]) -> str:

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
-from pipeline.comparison import Row
+from pipeline.averages import Average
+from pipeline.comparison import Row, Standing
+from pipeline.terms import Terms
 
 SPACE = "\u00a0"  # does not break, so that a number stays with its unit
 MINUS = "\u2212"
+FEW = 5  # repeats; of fewer, the standard error itself is hardly known
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -19,7 +22,7 @@ def points(share: float) -> str:
     return "0.0" if text[1:] == "0.0" else text
 
 
-def interval(row: Row) -> str:
+def interval(row: Standing) -> str:
     """``95 % interval −1.0 to +2.6``."""
     low, high = points(row.difference.low), points(row.difference.high)
     return f"{row.confidence * 100:g}{SPACE}% interval {low} to {high}"
@@ -53,8 +56,19 @@ def listing(names: Sequence[str]) -> str:
 
 def headline(rows: Sequence[Row]) -> str:
     """Who won, by how much and how sure that is: one sentence from the ranked rows of one target."""
+    return _headline(rows, f"{percent(rows[0].accuracy)} of {rows[0].test_images:,} test images right")
+
+
+def overall_headline(averages: Sequence[Average], terms: Terms) -> str:
+    """Likewise of the average over several targets."""
+    best = averages[0]
+    return _headline(
+        averages, f"{percent(best.accuracy)} right on average over {len(best.rows)} {terms.targets}"
+    )
+
+
+def _headline(rows: Sequence[Standing], right: str) -> str:
     best = rows[0]
-    right = f"{percent(best.accuracy)} of {best.test_images:,} test images right"
     if len(rows) == 1:
         return f"{best.method} is the only method: {right}"
     if best.is_reference:
@@ -63,9 +77,9 @@ def headline(rows: Sequence[Row]) -> str:
             + percent(rows[1].accuracy)
         )
     above = f"{100 * best.difference.mean:.1f} points above {best.reference} ({interval(best)})"
-    if best.difference.verdict == "better":
+    if best.judgement == "better":
         return f"{best.method} is best: {right}, {above}"
-    better = [row.method for row in rows if row.difference.verdict == "better"]
+    better = [row.method for row in rows if row.judgement == "better"]
     if better:
         return (
             f"{best.method} leads within the noise: {right}, {above}; "
@@ -93,4 +107,33 @@ def details(rows: Sequence[Row]) -> list[str]:
         cost += f", {seconds / reference:.1f} times as long as {best.reference} ({duration(reference)})"
     sentences.append(f"{cost}.")
     sentences.append(f"{best.caveat[0].upper()}{best.caveat[1:]}.")
+    return sentences
+
+
+def overall_details(averages: Sequence[Average], terms: Terms) -> list[str]:
+    """What the trials say, the rivals that can't be told from the best, and what the interval leaves out."""
+    best = averages[0]
+    sentences = []
+    if not best.is_reference and best.trials > 1:
+        ahead = sum(gain > 0 for gain in best.gains)
+        error = f"{100 * (best.gain.standard_error or 0):.1f}"
+        sentences.append(
+            f"Over {terms.repeats(best.trials)} the difference of {best.method} to {best.reference} was "
+            f"{points(best.gain.mean)} ± {error} points (mean ± standard error), above zero in {ahead} of "
+            f"{best.trials}."
+        )
+    equals = [each.method for each in averages[1:] if each.behind_best.verdict == "within the noise"]
+    if equals:
+        sentences.append(f"Not told apart from {best.method} by these test images: {listing(equals)}.")
+    if best.trials == 1:
+        sentences.append(
+            f"One {terms.trial}: the interval covers the test images only, not what another {terms.trial} "
+            "would give."
+        )
+    else:
+        few = f"; {terms.repeats(best.trials)} are few to judge by" if best.trials < FEW else ""
+        sentences.append(
+            f"The interval covers the test images, the ± the {terms.trials}{few}. A method counts as better "
+            f"or worse only if the interval leaves zero out and every {terms.trial} points the same way."
+        )
     return sentences

@@ -29,7 +29,8 @@ class ClassFolder:
     """The images of one class in one domain and one split."""
 
     class_name: str
-    images: list[Path]
+    path: Path
+    images: list[str]  # their names; paths would be the most of what a large dataset takes in memory
     domain: str = ALL
     split: str | None = None
 
@@ -76,9 +77,9 @@ class Scan:
             raise UserError(f"{self.described} is a file, not a folder; {LAYOUTS}")
         self.problems: list[Problem] = []
 
-    def look(self, folder: Path) -> tuple[list[Path], list[Path]]:
-        """The images and the folders directly in `folder`, each in order; hidden ones are ignored."""
-        images: list[Path] = []
+    def look(self, folder: Path) -> tuple[list[str], list[Path]]:
+        """The images' names and the folders directly in `folder`, in order; hidden ones are ignored."""
+        images: list[str] = []
         folders: list[Path] = []
         for path in self._listed(folder):
             if path.is_symlink() and not path.exists():
@@ -88,7 +89,7 @@ class Scan:
             elif path.is_dir():
                 folders.append(path)
             elif path.is_file() and path.suffix.lower() in EXTENSIONS:
-                images.append(path)
+                images.append(path.name)
             else:
                 self.note(path, "has no file name extension of an image", LEFT_OUT)
         return images, folders
@@ -121,8 +122,8 @@ class Scan:
 def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
     """Name the layout (class, split or domain) and find its class folders."""
     loose, tops = scan.look(scan.root)
-    for path in loose:
-        scan.note(path, "lies in no class folder", LEFT_OUT)
+    for name in loose:
+        scan.note(scan.root / name, "lies in no class folder", LEFT_OUT)
     if not tops:
         found = "images but no class folders" if loose else "no class folders"
         if any(problem["action"] == "not followed" for problem in scan.problems):
@@ -149,7 +150,7 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
 
 
 def _recognise_two_levels(
-    scan: Scan, inside: dict[Path, tuple[list[Path], list[Path]]]
+    scan: Scan, inside: dict[Path, tuple[list[str], list[Path]]]
 ) -> tuple[str, list[ClassFolder]]:
     tops = list(inside)
     splits = [top for top in tops if top.name.lower() in SPLITS]
@@ -191,7 +192,7 @@ def _check_domains_alike(scan: Scan, classes: dict[Path, set[str]]) -> None:
             )
 
 
-def _class_folder(scan: Scan, path: Path, images: list[Path], below: list[Path]) -> ClassFolder:
+def _class_folder(scan: Scan, path: Path, images: list[str], below: list[Path]) -> ClassFolder:
     for folder in below:
         if scan.holds_images(folder):
             raise UserError(
@@ -199,7 +200,7 @@ def _class_folder(scan: Scan, path: Path, images: list[Path], below: list[Path])
                 f"{folder.name} with more images; {LAYOUTS}"
             )
         scan.note(folder, "is a folder without images in a class folder", LEFT_OUT)
-    return ClassFolder(Path(scan.name(path)).name, images)
+    return ClassFolder(Path(scan.name(path)).name, path, images)
 
 
 def _with_images(scan: Scan, folders: Sequence[ClassFolder]) -> list[ClassFolder]:
@@ -218,7 +219,8 @@ def _records(
 ) -> Iterator[Record]:
     picture = partial(decode, short_side=short_side, max_megapixels=max_megapixels)
     for folder in folders:
-        for path in folder.images:
+        for file in folder.images:
+            path = folder.path / file
             name = scan.name(path)
             yield Record(
                 id=name,

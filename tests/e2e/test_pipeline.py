@@ -57,7 +57,7 @@ def test_everything_is_there(finished: Workspace) -> None:
         card = json.loads((finished.folder / "models" / name / "model.json").read_text())
         assert card["classes"] == ["blue", "green", "red"]
         assert (finished.folder / "results" / name / "predictions.parquet").exists()
-    rows = json.loads((finished.folder / "reports" / "comparison.json").read_text())
+    rows = json.loads((finished.folder / "reports" / "comparison.json").read_text())["rows"]
     assert {row["method"] for row in rows} == {"finetune", "stochca", "stochca+swad"}
     page = (finished.folder / "reports" / "index.html").read_text()
     assert "stochca+swad" in page
@@ -99,7 +99,7 @@ def test_another_seed_trains_only_that_seed_and_gives_a_spread(copied: Workspace
     copied.edit_params(lambda raw: raw["protocol"].update(seeds=[0, 1]))
     expected = {"baseline@finetune-all-1", "stochca@all-1", "combined@stochca+swad-all-1", "compare"}
     assert stages_that_run(copied) == expected
-    rows = json.loads((copied.folder / "reports" / "comparison.json").read_text())
+    rows = json.loads((copied.folder / "reports" / "comparison.json").read_text())["rows"]
     for row in rows:
         accuracies = [
             json.loads((copied.folder / "metrics" / f"{row['method']}-all-{seed}.json").read_text())[

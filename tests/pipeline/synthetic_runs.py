@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,29 +49,65 @@ SKILL = {
 SECONDS = {"linear_probe": 9.0, "lp_ft": 34.0, "stochca": 31.0, "stochca+lp_ft": 36.5, "stochca+swad": 33.0}
 
 
+@dataclass(frozen=True)
+class Tested:
+    """The test images of a target."""
+
+    domain: str
+    ids: list[str]
+    labels: np.ndarray
+    hardness: np.ndarray
+
+
 def write_inputs(
-    root: Path, *, classes: Sequence[str] = CLASSES, test_images: int = 60, seeds: Sequence[int] = (0,)
+    root: Path,
+    *,
+    classes: Sequence[str] = CLASSES,
+    test_images: int = 60,
+    seeds: Sequence[int] = (0,),
+    protocol: Mapping[str, Any] | None = None,
+    dataset: str = "shapes",
+    card: BackboneCard = CARD,
 ) -> Params:
-    """Fill `root` with the inputs of `compare` for the methods of SKILL; gives the params that ask for it."""
-    params = write_params(root, seeds)
+    """Fill `root` with the inputs of `compare` for the methods of SKILL; gives the params that ask for it.
+
+    Each target has `test_images` of its own in leave_one_domain_out; else all targets share them.
+    """
+    # The images are made up, so that no check should know their domains.
+    params = write_params(root, seeds, protocol, {"name": "image_folder", "domains": None})
     generator = np.random.default_rng(0)
-    labels = generator.integers(0, len(classes), test_images)
-    ids = [f"image-{number:04}" for number in generator.permutation(test_images)]
-    write_prepared(root / "data" / "prepared", classes, ids, labels)
-    write_card(root / "data" / "backbone")
-    hardness = generator.random(test_images)  # shared by all methods, so that their mistakes go together
-    for method in params.protocol.methods:
-        for seed in seeds:
-            luck = np.random.default_rng([seed, *method.encode()])
-            right = 0.75 * hardness + 0.25 * luck.random(test_images) < SKILL[method]
-            write_run(root, params, method, seed, ids, labels, right, classes, luck)
+    targets = params.protocol.targets
+    by_domain = params.protocol.name == "leave_one_domain_out"
+    tests: dict[str, Tested] = {}
+    for domain in targets if by_domain else ["all"]:
+        labels = generator.integers(0, len(classes), test_images)
+        prefix = f"{domain}/" if by_domain else ""
+        ids = [f"{prefix}image-{number:04}" for number in generator.permutation(test_images)]
+        # Hardness is shared by all methods, so that their mistakes go together.
+        tests[domain] = Tested(domain, ids, labels, generator.random(test_images))
+    write_images(
+        root / "data" / "prepared", classes, list(tests.values()), "train" if by_domain else "test", dataset
+    )
+    write_card(root / "data" / "backbone", card)
+    for target in targets:
+        test = tests[target if by_domain else "all"]
+        for method in params.protocol.methods:
+            for seed in seeds:
+                first = [seed] if target == "all" else [seed, *target.encode()]
+                luck = np.random.default_rng([*first, *method.encode()])
+                right = 0.75 * test.hardness + 0.25 * luck.random(test_images) < SKILL[method]
+                write_run(root, params, method, target, seed, test, right, classes, luck, dataset, card)
     return params
 
 
 def write_params(
-    root: Path, seeds: Sequence[int] = (0,), protocol: Mapping[str, Any] | None = None, **compare: Any
+    root: Path,
+    seeds: Sequence[int] = (0,),
+    protocol: Mapping[str, Any] | None = None,
+    dataset: Mapping[str, Any] | None = None,
+    **compare: Any,
 ) -> Params:
-    """The project's own params.yaml with these seeds, `protocol` and `compare`, as root/params.yaml."""
+    """The project's own params.yaml with these seeds and changes, as root/params.yaml."""
     values = yaml.safe_load(Path(__file__).parents[2].joinpath("params.yaml").read_text())
     values["protocol"] = {
         "seeds": list(seeds),
@@ -79,6 +116,9 @@ def write_params(
         "combined": ["stochca+lp_ft", "stochca+swad"],
         **(protocol or {}),
     }
+    if values["protocol"].get("refit"):
+        values["promotion"]["method"] = "stochca"  # `best` would need validation images
+    values["dataset"] = {**values["dataset"], **(dataset or {})}
     values["compare"] = {**values["compare"], **compare}
     root.mkdir(parents=True, exist_ok=True)
     (root / "params.yaml").write_text(yaml.safe_dump(values))
@@ -86,23 +126,32 @@ def write_params(
 
 
 def write_prepared(folder: Path, classes: Sequence[str], ids: Sequence[str], labels: np.ndarray) -> None:
-    """Test images with a shape and a colour that tell their class."""
+    """Test images of one domain."""
+    write_images(folder, classes, [Tested("all", list(ids), labels, np.zeros(len(ids)))], "test", "shapes")
+
+
+def write_images(
+    folder: Path, classes: Sequence[str], tests: Sequence[Tested], split: str, dataset: str
+) -> None:
+    """Images with a shape and a colour that tell their class, all of them in one split."""
     folder.mkdir(parents=True)
     with open_table(folder / "unsplit.arrow", classes) as writer:
-        for id, label in zip(ids, labels, strict=True):
-            writer.add(picture(int(label), id), int(label), "all", id)
-    add_splits(folder / "unsplit.arrow", folder / "images.arrow", classes, ["test"] * len(ids), ids)
+        for test in tests:
+            for id, label in zip(test.ids, test.labels, strict=True):
+                writer.add(picture(int(label), id), int(label), test.domain, id)
+    ids = [id for test in tests for id in test.ids]
+    add_splits(folder / "unsplit.arrow", folder / "images.arrow", classes, [split] * len(ids), ids)
     (folder / "unsplit.arrow").unlink()
     manifest = {
-        "dataset": "shapes",
+        "dataset": dataset,
         "root": None,
         "layout": "class",
         "classes": list(classes),
-        "domains": ["all"],
+        "domains": [test.domain for test in tests],
         "image_size": 48,
         "split_seed": 0,
         "train_fraction": 1.0,
-        "totals": {"train": 0, "val": 0, "test": len(ids), "unused": 0},
+        "totals": {"train": 0, "val": 0, "test": 0, "unused": 0, split: len(ids)},
         "counts": {},
         "fingerprint": FINGERPRINT,
         "license": "CC0",
@@ -124,24 +173,26 @@ def picture(label: int, id: str) -> bytes:
     return encoded.getvalue()
 
 
-def write_card(folder: Path) -> None:
+def write_card(folder: Path, card: BackboneCard) -> None:
     folder.mkdir(parents=True)
-    (folder / "card.json").write_text(json.dumps(CARD.to_dict()))
+    (folder / "card.json").write_text(json.dumps(card.to_dict()))
 
 
 def write_run(
     root: Path,
     params: Params,
     method: str,
+    target: str,
     seed: int,
-    ids: Sequence[str],
-    labels: np.ndarray,
+    test: Tested,
     right: np.ndarray,
     classes: Sequence[str],
     luck: np.random.Generator,
+    dataset: str,
+    card: BackboneCard,
 ) -> None:
     """One run that got the images in `right` right; in the form that the training stages write."""
-    name = f"{method}-all-{seed}"
+    name, labels, refit = f"{method}-{target}-{seed}", test.labels, params.protocol.refit
     images, number = len(labels), len(classes)
     predictions = np.where(right, labels, (labels + luck.integers(1, number, images)) % number)
     probabilities = luck.dirichlet(np.full(number, 0.3), images) * 0.45
@@ -150,19 +201,19 @@ def write_run(
     folder.mkdir(parents=True)
     pd.DataFrame(
         {
-            "id": ids,
+            "id": test.ids,
             "label": labels,
             "prediction": predictions,
             "confidence": probabilities.max(axis=1),
-            "domain": "all",
+            "domain": test.domain,
             "probabilities": list(probabilities.astype(np.float32)),
         }
     ).to_parquet(folder / "predictions.parquet")
-    write_curves(folder / "curves.csv", SKILL[method], luck)
+    write_curves(folder / "curves.csv", SKILL[method], luck, validated=not refit)
     description = {
         "name": name,
         "method": method,
-        "target": "all",
+        "target": target,
         "seed": seed,
         "config": dataclasses.asdict(params.methods[method]),
         "training": dataclasses.asdict(params.training_of(method)),
@@ -170,8 +221,8 @@ def write_run(
         "selected_step": None if method == "stochca+swad" else 160,
         "notes": ["SWAD found no valley; it averaged all steps."] if method == "stochca+swad" else [],
         "classes": list(classes),
-        "backbone": CARD.to_dict(),
-        "dataset": {"name": "shapes", "fingerprint": FINGERPRINT, "domains": ["all"]},
+        "backbone": card.to_dict(),
+        "dataset": {"name": dataset, "fingerprint": FINGERPRINT, "domains": [test.domain]},
         "device": "cpu",
         "precision": "bf16",
         "git_commit": "0123456789abcdef" * 2 + "01234567+",
@@ -179,22 +230,28 @@ def write_run(
     }
     (folder / "run.json").write_text(json.dumps(description))
     (root / "metrics").mkdir(exist_ok=True)
-    metrics = {
+    metrics: dict[str, float | None] = {
         "test_accuracy": float(right.mean()),
         "test_macro_f1": macro_f1(labels, predictions, number),
         "test_calibration_error": calibration_error(probabilities, labels),
-        "validation_accuracy": SKILL[method],
-        "validation_loss": 0.9,
+        "validation_accuracy": None if refit else SKILL[method],
+        "validation_loss": None if refit else 0.9,
         "train_seconds": SECONDS.get(method, 27.5) + seed / 10,
         "images_per_second": 118.4,
         "peak_memory_mb": 1432.5,
         "trainable_parameters": 3465 if method == "linear_probe" else 21_543_561,
     }
+    if params.protocol.name == "leave_one_domain_out":
+        other = np.random.default_rng([seed, *name.encode()])
+        chosen = float(right.mean())
+        metrics["test_accuracy_last"] = last = chosen + other.normal(0, 0.02)
+        if params.protocol.oracle:
+            metrics["test_accuracy_oracle"] = max(chosen, last) + other.uniform(0, 0.05)
     (root / "metrics" / f"{name}.json").write_text(json.dumps(metrics))
 
 
-def write_curves(path: Path, skill: float, luck: np.random.Generator) -> None:
-    """200 steps; validation is looked at every 20."""
+def write_curves(path: Path, skill: float, luck: np.random.Generator, *, validated: bool = True) -> None:
+    """200 steps; validation is looked at every 20, or never."""
     steps = np.arange(1, 201)
     rising = skill * (1 - np.exp(-steps / 50)) + luck.normal(0, 0.008, 200)
     table = pd.DataFrame(
@@ -206,5 +263,5 @@ def write_curves(path: Path, skill: float, luck: np.random.Generator) -> None:
             "validation_accuracy": rising.clip(0, 1),
         }
     )
-    table.loc[steps % 20 != 0, ["validation_loss", "validation_accuracy"]] = np.nan
+    table.loc[(steps % 20 != 0) | (not validated), ["validation_loss", "validation_accuracy"]] = np.nan
     table.to_csv(path, index=False)

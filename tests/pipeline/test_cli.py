@@ -48,7 +48,7 @@ def test_help_names_commands_and_shows_examples(
 ) -> None:
     assert stochca(monkeypatch, "--help") == 0
     printed = capsys.readouterr().out
-    for name in ("check", "predict", "export", "promote", "rollback", "sync"):
+    for name in ("check", "predict", "export", "table", "promote", "rollback", "sync"):
         assert f"\n  {name} " in printed
     assert stochca(monkeypatch, "predict", "--help") == 0
     printed = capsys.readouterr().out

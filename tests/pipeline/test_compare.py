@@ -48,7 +48,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 
 
 def records(root: Path) -> list[dict[str, Any]]:
-    return json.loads((root / "reports" / "comparison.json").read_text())
+    return json.loads((root / "reports" / "comparison.json").read_text())["rows"]
 
 
 def test_one_row_per_method_ranked(three_seeds: Path) -> None:
@@ -160,7 +160,7 @@ def test_plots(three_seeds: Path) -> None:
 def test_comparing_twice_gives_the_same_files(three_seeds: Path) -> None:
     files = [path for path in sorted((three_seeds / "reports").rglob("*")) if path.is_file()]
     before = {path: path.read_bytes() for path in files}
-    assert len(before) == 8
+    assert len(before) == 11
     run_in(three_seeds)
     assert {path: path.read_bytes() for path in files} == before
 
@@ -224,6 +224,10 @@ SWAD = "dvc repro combined@stochca+swad-all-0"
             f"metrics/stochca+swad-all-0.json is damaged (Expecting value: line 1 column 19 (char 18)); "
             f"run: {SWAD}",
         ),
+        (
+            lambda: replace_json(Path("metrics/stochca+swad-all-0.json"), validation_accuracy="high"),
+            "is damaged (validation_accuracy is 'high', no number)",
+        ),
         (lambda: Path("metrics/stochca+swad-all-0.json").write_text("[]"), "holds a list, not an object"),
         (
             lambda: replace_json(Path("metrics/stochca+swad-all-0.json"), train_seconds="long"),
@@ -280,6 +284,38 @@ def test_what_is_missing_or_damaged_is_named(
     assert not Path("reports").exists()
 
 
+def test_a_refit_has_no_validation_and_is_compared_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stage.compare(write_inputs(tmp_path, seeds=(0, 1), protocol={"refit": True, "combined": []}))
+    assert {row["validation_accuracy"] for row in records(tmp_path)} == {None}
+    assert {row["validation_loss"] for row in records(tmp_path)} == {None}
+    assert all(row["test_macro_f1"] > 0 for row in records(tmp_path))
+    assert len(pd.read_csv("reports/plots/curves.csv")) == 0
+    assert "last step (after training on the validation images too)" in Path("reports/table.md").read_text()
+
+
+def test_several_targets_are_averaged_in_words_and_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    protocol = {"name": "sampling_ratios", "targets": ["15", "100"]}
+    stage.compare(write_inputs(tmp_path, protocol=protocol))
+    averages = json.loads(Path("reports/comparison.json").read_text())["averages"]
+    printed = plain(capsys.readouterr().out).splitlines()
+    assert printed[0].startswith(f"{averages[0]['method']} is best:")
+    assert [line.split(":")[0] for line in printed[1:3]] == ["15 %", "100 %"]
+    text = plain(Path("reports/comparison.md").read_text())
+    assert text.startswith(f"**{printed[0].removesuffix('.')}.**")
+    assert text.index("\n## 15 %\n") < text.index("\n## 100 %\n")
+    summary = json.loads(Path("reports/summary.json").read_text())
+    for average in averages:
+        both = [summary[f"{average['method']}/{target}"]["test_accuracy"] for target in ("15", "100")]
+        assert summary[f"{average['method']}/average"]["test_accuracy"] == pytest.approx(np.mean(both))
+        assert average["test_accuracy_mean"] == pytest.approx(np.mean(both))
+
+
 def test_runs_on_other_test_images_are_refused(inputs: Params) -> None:
     path = Path("results/lp_ft-all-0/predictions.parquet")
     drop_last_image(path)
@@ -312,7 +348,7 @@ def row(method: str, accuracy: float, low: float, high: float, rank: int = 1, **
     seconds = {"finetune": 25.0}.get(method, 30.0)
     metrics = {"test_accuracy": Spread(accuracy, None, 1), "train_seconds": Spread(seconds, None, 1)}
     behind = options.get("behind", Difference(-0.1, -0.2, -0.05, 0.001))
-    return Row(method, "all", rank, "finetune", metrics, difference, behind, 0.95, 1475, runs=[None])  # type: ignore[list-item]
+    return Row(method, rank, "finetune", difference, behind, 0.95, metrics, "all", 1475, runs=[None])  # type: ignore[list-item]
 
 
 FINETUNE = row("finetune", 0.7, 0, 0)

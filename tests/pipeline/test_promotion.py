@@ -235,6 +235,17 @@ def test_the_challenger_is_chosen_on_validation_by_the_mean_over_seeds(params: P
     assert (named.method, named.seed) == ("finetune", 0)
 
 
+def test_where_nothing_was_validated_a_named_method_sends_its_first_seed(params: Params) -> None:
+    def run(method: str, seed: int, test: float) -> Any:
+        return SimpleNamespace(method=method, target="all", seed=seed, metrics={"test_accuracy": test})
+
+    runs = [run("finetune", 0, 0.5), run("finetune", 1, 0.9), run("stochca", 0, 0.5), run("stochca", 1, 0.9)]
+    chosen = choose(with_promotion(params, "stochca"), runs)
+    assert (chosen.method, chosen.seed) == ("stochca", 0)
+    with pytest.raises(UserError, match=r"best chooses on .* images, which protocol.refit trained on"):
+        choose(params, runs)
+
+
 @pytest.fixture
 def contender() -> Callable[..., Contender]:
     def contender(forgets: list[str], number: int, seen: np.ndarray, **options: Any) -> Contender:

@@ -266,6 +266,62 @@ def test_the_reference_may_be_stochca(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "Where stochca and stochca+swad disagree" in page.text
 
 
+@pytest.fixture(scope="module")
+def domains(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """A page on three held-out domains, two trials each."""
+    root = tmp_path_factory.mktemp("domains")
+    protocol = {"name": "leave_one_domain_out", "targets": ["art", "photo", "sketch"]}
+    write_inputs(root, protocol=protocol, seeds=(0, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        return page_of(root, patch)
+
+
+def test_several_targets_begin_with_an_overview(domains: Page) -> None:
+    assert len(domains.of("h1")) == 1
+    assert re.search(r"<h1>stochca\+swad is best: [\d.]+\s%\sright on average over 3 domains", domains.source)
+    assert "Over 2 trials the difference of stochca+swad to finetune was" in domains.text
+    links = [each["href"] for each in domains.of("a")]
+    places = [each.get("id") for each in domains.of("section", "target")]
+    assert places == ["target-art", "target-photo", "target-sketch"]
+    assert set(links) == {f"#{place}" for place in places}
+
+
+def test_the_overview_has_every_method_on_every_target(domains: Page) -> None:
+    table = domains.source.split('<table class="ranking overview">')[1].split("</table>")[0]
+    assert table.count('<th scope="row" class="method">') == len(SKILL)
+    assert len(re.findall(r'data-label="(art|photo|sketch)"', table)) == 3 * len(SKILL)
+    gains = re.findall(r'<small class="gain (better|worse|noise)" title="([^:]+)', table)
+    assert len(gains) == 3 * (len(SKILL) - 1)
+    verdicts = {"better": "better than finetune", "worse": "worse than finetune", "noise": "within the noise"}
+    assert all(verdicts[style] == words for style, words in gains)
+    assert {style for style, _ in gains} == set(verdicts)
+    first = table.split("<tbody>")[1].split("</tr>")[0]
+    assert "stochca+swad" in first
+    assert first.count("<strong>") == 4  # the best in every column, the average too
+
+
+def test_other_choices_of_the_weights_are_named(domains: Page) -> None:
+    table = domains.source.split('<table class="paper selections">')[1].split("</table>")[0]
+    for title in ("training-domain validation", "oracle (chosen on the target: not comparable)", "last step"):
+        assert f">{title}</th>" in table
+    assert "Only training-domain validation ranks the methods" in domains.text
+    assert "every trial splits the training domains anew" in domains.text
+
+
+def test_pictures_are_found_whatever_their_prepared_split(domains: Page) -> None:
+    """The images of a held-out domain are training images of the others."""
+    assert {(each["title"] or "").split("/")[0] for each in domains.of("img")} == {"art", "photo", "sketch"}
+
+
+def test_where_nothing_was_validated_there_are_no_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_inputs(tmp_path, protocol={"refit": True, "combined": []})
+    page = page_of(tmp_path, monkeypatch)
+    assert not page.of("g", "curve")
+    assert "Nothing was validated: the validation images were trained on too (protocol.refit)" in page.text
+
+
 def test_colours_stay_with_methods() -> None:
     styles = method_styles(list(SKILL), "finetune")
     assert styles["finetune"] == "reference"

@@ -14,7 +14,9 @@ STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text
 # Code that a stage runs without importing it.
 LOADED_AS_FILES = {
     "pipeline/served.py": {"pipeline/served_model.py"},
-    "pipeline/report.py": {"pipeline/templates/report.html", "pipeline/templates/report.css"},
+    "pipeline/report.py": {
+        f"pipeline/templates/{name}" for name in ("report.html", "overview.html", "report.css")
+    },
 }
 
 

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from pipeline.statistics import Difference, Spread, calibration_error, macro_f1, paired_bootstrap
+from pipeline.statistics import (
+    Difference,
+    Spread,
+    calibration_error,
+    macro_f1,
+    paired_bootstrap,
+    paired_bootstrap_over_targets,
+)
 
 LABELS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60)
 
@@ -148,6 +155,31 @@ def test_the_result_depends_on_the_seed_alone() -> None:
     assert first == paired_bootstrap(
         correct[:, shuffled], reference[:, shuffled], samples=300, confidence=0.95, seed=5
     )
+
+
+def test_bootstrap_over_targets_against_a_slow_one() -> None:
+    """Three targets of different sizes: each counts the same, and is drawn anew within itself."""
+    generator = np.random.default_rng(1)
+    sizes = (30, 60, 90)
+    pairs = [(generator.random((2, n)) < 0.75, generator.random((2, n)) < 0.7) for n in sizes]
+    fast = paired_bootstrap_over_targets(pairs, samples=20_000, confidence=0.9)
+    gains = [own.mean(axis=0) - other.mean(axis=0) for own, other in pairs]
+    slow = [sum(float(generator.choice(each, len(each)).mean()) for each in gains) / 3 for _ in range(20_000)]
+    assert fast.mean == pytest.approx(sum(float(each.mean()) for each in gains) / 3)
+    assert fast.low == pytest.approx(np.quantile(slow, 0.05), abs=0.004)
+    assert fast.high == pytest.approx(np.quantile(slow, 0.95), abs=0.004)
+
+
+def test_bootstrap_over_one_target_is_the_paired_bootstrap() -> None:
+    correct, reference = np.random.default_rng(2).random((2, 3, 80)) < 0.7
+    one = paired_bootstrap_over_targets([(correct, reference)], samples=500, confidence=0.95)
+    assert one == paired_bootstrap(correct, reference, samples=500, confidence=0.95)
+
+
+def test_the_standard_error_is_the_spread_of_means() -> None:
+    values = [0.71, 0.74, 0.69, 0.75]
+    assert Spread.of(values).standard_error == pytest.approx(statistics.stdev(values) / 2)
+    assert Spread.of([0.7]).standard_error is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,177 @@
+"""A dataset of the Hugging Face hub, or a folder of Parquet files: `dataset.source` says which.
+
+The columns are found by what they hold: one of images, one of classes.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.datasets.image_folder import SPLITS
+from pipeline.datasets.source import LEFT_OUT, Problem, Record, Sides, Source, select_domains
+from pipeline.images import Decoded, UnusableImage, decode
+from pipeline.params import Dataset
+from stochca.errors import UserError
+
+DOMAIN = "all"
+# OWNER/NAME, then :CONFIGURATION where it has several, then @REVISION to pin one
+ON_THE_HUB = re.compile(
+    r"^(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<configuration>[\w.-]+))?(@(?P<revision>[\w./-]+))?$"
+)
+
+
+def load(dataset: Dataset, sides: Sides) -> Source:
+    """The dataset `dataset.source`: a folder in `dataset.root`, or else one of the hub.
+
+    Images stay in memory-mapped tables, and are decoded one by one.
+
+    Raises:
+        UserError: there is no such dataset, it can't be reached, has no column of images or of classes, or no
+            split to train on.
+    """
+    import datasets
+
+    tables = _open(dataset)
+    features = next(iter(tables.values())).features
+    image = _image_column(dataset, features, datasets.Image)
+    label = _label_column(dataset, features, datasets.ClassLabel)
+    classes = list(features[label].names)
+    used, problems = _choose_splits(dataset, tables, label)
+    used = {
+        split: table.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
+        for split, table in used.items()
+    }
+    count = sum(len(table) for table in used.values())
+    picture = partial(decode, short_side=sides.stored, max_megapixels=dataset.max_megapixels)
+    return Source(
+        layout="huggingface",
+        summary=f"{dataset.source}: {len(classes)} classes in the column {label}, {count:,} images in the "
+        f"column {image}, splits {', '.join(used)}",
+        classes=classes,
+        domains=select_domains(dataset.domains, [DOMAIN]),
+        records=partial(_records, used, image, label, classes, picture),
+        count=count,
+        stored_side=sides.stored,
+        root=dataset.root,
+        problems=problems,
+    )
+
+
+def _open(dataset: Dataset) -> dict[str, Any]:
+    """The tables by the name of their split."""
+    import datasets
+
+    source, root = str(dataset.source), Path(dataset.root).expanduser().resolve()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    folder = (root / source).resolve()
+    if folder.is_dir() and folder.is_relative_to(root):
+        described = f"the folder {source} in dataset.root {dataset.root} can't be read"
+        load_tables = partial(datasets.load_dataset, str(folder))
+    elif (parts := ON_THE_HUB.match(source)) and not Path(parts["name"]).exists():
+        described = (
+            f"dataset.source {source} is no folder in dataset.root {dataset.root}, and can't be had from the "
+            "Hugging Face hub"
+        )
+        load_tables = partial(
+            datasets.load_dataset, parts["name"], parts["configuration"], revision=parts["revision"]
+        )
+    else:  # also a folder elsewhere, because DVC would not see that it changed
+        raise UserError(
+            f"dataset.source {source!r} is no folder in dataset.root {dataset.root} and no name on the hub, "
+            "which look like OWNER/NAME, OWNER/NAME:CONFIGURATION or OWNER/NAME@REVISION"
+        )
+    try:
+        return dict(load_tables())
+    except Exception as error:  # of the many libraries beneath
+        raise UserError(f"{described}: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _image_column(dataset: Dataset, features: Mapping[str, Any], kind: type) -> str:
+    found = [name for name, feature in features.items() if isinstance(feature, kind)]
+    if len(found) != 1:
+        raise UserError(
+            f"dataset.source {dataset.source} must have one column of images, found {len(found)} among "
+            f"{_listed(features)}"
+        )
+    return found[0]
+
+
+def _label_column(dataset: Dataset, features: Mapping[str, Any], kind: type) -> str:
+    found = [name for name, feature in features.items() if isinstance(feature, kind)]
+    if dataset.label_column is not None:
+        if dataset.label_column not in found:
+            raise UserError(
+                f"dataset.label_column {dataset.label_column} is no column of classes of {dataset.source}, "
+                f"which has {_listed(features)}"
+            )
+        return dataset.label_column
+    if len(found) != 1:
+        choose = "; choose one with dataset.label_column" if found else ""
+        raise UserError(
+            f"dataset.source {dataset.source} must have one column of classes, found {len(found)} among "
+            f"{_listed(features)}{choose}"
+        )
+    return found[0]
+
+
+def _listed(features: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} ({getattr(kind, '_type', kind)})" for name, kind in features.items())
+
+
+def _choose_splits(
+    dataset: Dataset, tables: Mapping[str, Any], label: str
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Our splits, each once, as far as their images have classes."""
+    used: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for name, table in tables.items():
+        split = SPLITS.get(name.lower())
+        if split is None or split in used:
+            problems.append(
+                {"file": name, "problem": "is no split of train, val and test", "action": LEFT_OUT}
+            )
+        elif not any(value is not None and value >= 0 for value in table[label]):
+            problems.append({"file": name, "problem": "its images have no classes", "action": LEFT_OUT})
+        else:
+            used[split] = table
+    if "train" not in used:
+        raise UserError(
+            f"dataset.source {dataset.source} has the splits {', '.join(tables)}, none of which is called "
+            "train and has classes"
+        )
+    return used, problems
+
+
+def _records(
+    tables: Mapping[str, Any],
+    image: str,
+    label: str,
+    classes: list[str],
+    picture: Callable[[bytes], Decoded],
+) -> Iterator[Record]:
+    for split, table in tables.items():
+        for index, row in enumerate(table):
+            identity = f"{split}/{index:06}"
+            known = row[label] is not None and row[label] >= 0
+            yield Record(
+                id=identity,
+                class_name=classes[row[label]] if known else "",
+                domain=DOMAIN,
+                group=identity,
+                read=partial(_read, row[image] if known else None, known),
+                decode=picture,
+                split=split,
+            )
+
+
+def _read(image: Mapping[str, Any] | None, known: bool) -> bytes:
+    if not known:
+        raise UnusableImage("has no class")
+    if image is None:
+        raise UnusableImage("is missing")
+    content: bytes | None = image["bytes"]
+    return content if content is not None else Path(image["path"]).read_bytes()

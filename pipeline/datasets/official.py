@@ -1,0 +1,187 @@
+"""What the benchmarks with official lists of images have in common: their facts, checked, and a `Source`."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from pipeline.datasets.source import Record, Sides, Source, select_domains
+from pipeline.images import Decoded, decode
+from pipeline.params import Dataset
+from stochca.errors import UserError
+
+DOMAIN = "all"  # these benchmarks have no domains
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the authors of a benchmark say about it."""
+
+    name: str
+    url: str  # where it is downloaded
+    classes: int
+    images: Mapping[str, int]  # per split
+    license: str
+    citation: str
+
+    @property
+    def described(self) -> str:
+        """For a sentence that says what to download."""
+        return f"{self.name} from {self.url}"
+
+
+class Photo(NamedTuple):
+    """One image of an official list."""
+
+    id: str  # as the list names it
+    path: Path
+    class_name: str
+    split: str
+
+
+Decoder = Callable[..., Decoded]  # like pipeline.images.decode
+
+
+def official_source(
+    dataset: Dataset,
+    sides: Sides,
+    facts: Facts,
+    photos: Sequence[Photo],
+    classes: Sequence[str],
+    decoder: Decoder = decode,
+) -> Source:
+    """The source of a benchmark whose lists were read; every file that they name must be there.
+
+    Raises:
+        UserError: the numbers are not the official ones, a file is missing, or `dataset.domains` names one.
+    """
+    domains = select_domains(dataset.domains, [DOMAIN])
+    _check_counts(dataset, facts, photos, classes)
+    _check_files(dataset, facts, photos)
+    picture = partial(decoder, short_side=sides.stored, max_megapixels=dataset.max_megapixels)
+    return Source(
+        layout=dataset.name,
+        summary=f"{facts.name}: {_counted(len(classes), facts.images)}",
+        classes=list(classes),
+        domains=domains,
+        records=partial(_records, photos, picture),
+        count=len(photos),
+        stored_side=sides.stored,
+        root=dataset.root,
+        license=facts.license,
+        attribution=f"{facts.citation} Source: {facts.url}. Changes: made small.",
+    )
+
+
+def _records(photos: Sequence[Photo], picture: Callable[[bytes], Decoded]) -> Iterator[Record]:
+    for photo in photos:
+        yield Record(
+            id=photo.id,
+            class_name=photo.class_name,
+            domain=DOMAIN,
+            group=photo.id,
+            read=photo.path.read_bytes,
+            decode=picture,
+            split=photo.split,
+        )
+
+
+def _check_counts(dataset: Dataset, facts: Facts, photos: Sequence[Photo], classes: Sequence[str]) -> None:
+    listed = Counter(photo.split for photo in photos)
+    counts = {split: listed[split] for split in facts.images}
+    if counts != dict(facts.images) or len(set(classes)) != facts.classes:
+        raise UserError(
+            f"{facts.name} has {_counted(facts.classes, facts.images)}, but the lists in dataset.root "
+            f"{dataset.root} have {_counted(len(set(classes)), counts)}; download {facts.described} again"
+        )
+    known = set(classes)
+    for photo in photos:
+        if photo.class_name not in known:
+            raise UserError(
+                f"a list of {facts.name} in dataset.root {dataset.root} says that {photo.id} is a "
+                f"{photo.class_name}, which is no class of it; download {facts.described} again"
+            )
+
+
+def _check_files(dataset: Dataset, facts: Facts, photos: Sequence[Photo]) -> None:
+    for photo in photos:
+        if (name := PurePosixPath(photo.id)).is_absolute() or ".." in name.parts:
+            raise UserError(
+                f"a list of {facts.name} in dataset.root {dataset.root} names {photo.id}, which leads out of "
+                f"its folder; download {facts.described} again"
+            )
+    missing = [photo.path for photo in photos if not photo.path.is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing):,} of the {len(photos):,} images of {facts.name} are missing in dataset.root "
+            f"{dataset.root}, first {missing[0]}; download {facts.described} again, or unpack it again"
+        )
+
+
+def _counted(classes: int, images: Mapping[str, int]) -> str:
+    parts = [f"{count:,} {split}" for split, count in images.items()]
+    return f"{classes} classes and {' + '.join(parts) or 'no'} images"
+
+
+def read_table(path: Path) -> dict[str, str]:
+    """A text file with a key and a value on every line; the value may hold spaces.
+
+    Raises:
+        UserError: the file is missing, no text, or has a line without a value.
+    """
+    lines = _read_text(path).splitlines()
+    table = dict(line.strip().split(maxsplit=1) for line in lines if len(line.split()) > 1)
+    if len(table) != sum(bool(line.strip()) for line in lines):
+        raise UserError(f"{path} has a line without two columns, or a key twice; download the dataset again")
+    return table
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty.
+
+    Raises:
+        UserError: the file is missing or no text.
+    """
+    return [line.strip() for line in _read_text(path).splitlines() if line.strip()]
+
+
+def read_matlab(path: Path, *names: str) -> list[Any]:
+    """Variables of a MATLAB file, as NumPy arrays.
+
+    Raises:
+        UserError: the file is missing, damaged, or lacks one of them.
+    """
+    from scipy.io import loadmat
+
+    _check_there(path)
+    try:
+        variables = loadmat(path, variable_names=names)
+    except Exception as error:  # scipy raises nearly anything on damaged files
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{path} can't be read as a MATLAB file ({why}); download the dataset again"
+        ) from None
+    for name in names:
+        if name not in variables:
+            raise UserError(f"{path} lacks the variable {name}; download the dataset again")
+    return [variables[name] for name in names]
+
+
+def items(cells: Any) -> list[Any]:
+    """The contents of an array of MATLAB cells that hold one text or number each, or of a plain array."""
+    return [cell.item() if hasattr(cell, "item") else cell for cell in cells.ravel()]
+
+
+def _read_text(path: Path) -> str:
+    _check_there(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no text; download the dataset again") from None
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} is missing; download the dataset again, or unpack it again")

@@ -1,0 +1,192 @@
+"""Any dataset of torchvision that gives images and one class each: `dataset.source` is its name there.
+
+What torchvision itself keeps as a pickle (CIFAR10) it reads itself, after it checked the file's md5.
+"""
+
+import difflib
+import inspect
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pipeline.datasets.source import Record, Sides, Source, select_domains
+from pipeline.images import Decoded, UnusableImage, from_image
+from pipeline.params import Dataset
+from stochca.errors import UserError
+
+DOWNLOADED = Path("work/downloaded/torchvision")
+DOMAIN = "all"
+ALL = "all"  # the split of a dataset that has none
+# What torchvision calls our splits, the first that a dataset knows.
+NAMES = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
+DAMAGED = (OSError, SyntaxError, ValueError)  # what Pillow raises on damaged files
+
+Opened = dict[str, Any]  # a dataset of torchvision per split
+
+
+def load(dataset: Dataset, sides: Sides) -> Source:
+    """The dataset `dataset.source`, from `dataset.root` as torchvision lays it out, or else downloaded.
+
+    Raises:
+        UserError: torchvision has no such dataset, it does not classify images, or it can't be had.
+    """
+    name = str(dataset.source)
+    opened = _open(name, Path(dataset.root).expanduser())
+    _check_classifies(name, opened)
+    names = _class_names(opened)
+    count = sum(len(images) for images in opened.values())
+    return Source(
+        layout=f"torchvision.{name}",
+        summary=f"torchvision's {name}: {len(names)} classes, {count:,} images in {', '.join(opened)}",
+        classes=list(names.values()),
+        domains=select_domains(dataset.domains, [DOMAIN]),
+        records=partial(_records, opened, names, sides.stored),
+        count=count,
+        stored_side=sides.stored,
+        root=dataset.root,
+    )
+
+
+def _open(name: str, root: Path) -> Opened:
+    from torchvision import datasets
+
+    maker = getattr(datasets, name, None) if name in datasets.__all__ else None
+    if maker is None:
+        near = difflib.get_close_matches(name, datasets.__all__, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see torchvision.datasets for the names"
+        raise UserError(f"dataset.source {name!r} is no dataset of torchvision; {hint}")
+    try:
+        return _open_splits(maker, root)
+    except (RuntimeError, OSError) as error:
+        absent = error
+    why = "torchvision does not download it"
+    if "download" in inspect.signature(maker).parameters:
+        print(f"{name} is not in {root}; torchvision downloads it into {DOWNLOADED}, once", flush=True)
+        try:
+            DOWNLOADED.mkdir(parents=True, exist_ok=True)
+            return _open_splits(maker, DOWNLOADED, download=True)
+        except (RuntimeError, OSError, ValueError) as error:
+            why = f"can't be downloaded: {_one_line(error)}"
+    raise UserError(
+        f"torchvision's {name} is not in dataset.root {root} ({_one_line(absent)}) and {why}; put it there "
+        "as torchvision lays it out"
+    )
+
+
+def _open_splits(maker: Any, root: Path, **options: Any) -> Opened:
+    """The splits that the dataset's own parameters offer.
+
+    Raises:
+        UserError: the dataset needs other parameters than these.
+        RuntimeError, OSError: it is not there.
+    """
+    parameters = inspect.signature(maker).parameters
+    try:
+        if "train" in parameters:
+            return {
+                "train": maker(root, train=True, **options),
+                "test": maker(root, train=False, **options),
+            }
+        if "split" not in parameters:
+            return {ALL: maker(root, **options)}
+        found = {split: _open_first(maker, root, names, options) for split, names in NAMES.items()}
+    except TypeError as error:
+        raise UserError(f"torchvision's {maker.__name__} can't be used here: {_one_line(error)}") from None
+    opened = {split: images for split, images in found.items() if images is not None}
+    if "train" not in opened:
+        raise UserError(
+            f"torchvision's {maker.__name__} can't be used here: its split has no value for training images"
+        )
+    return opened
+
+
+def _open_first(maker: Any, root: Path, names: tuple[str, ...], options: Mapping[str, Any]) -> Any:
+    for name in names:
+        try:
+            return maker(root, split=name, **options)
+        except ValueError as error:
+            if "argument split" not in str(error):
+                raise
+    return None
+
+
+def _check_classifies(name: str, opened: Opened) -> None:
+    for split, images in opened.items():
+        sample = next(_readable(images), None)
+        if sample is None:
+            raise UserError(f"torchvision's {name} holds no image in {split}; put it into place again")
+        if not (
+            isinstance(sample, tuple)
+            and len(sample) == 2
+            and isinstance(sample[0], Image.Image)
+            and isinstance(sample[1], Integral)
+        ):
+            raise UserError(
+                f"torchvision's {name} does not give an image and its class; choose one that classifies "
+                "images"
+            )
+
+
+def _readable(images: Any) -> Iterator[Any]:
+    """What a dataset gives for every image that is not damaged."""
+    for index in range(len(images)):
+        with suppress(*DAMAGED):
+            yield images[index]
+
+
+def _class_names(opened: Opened) -> dict[int, str]:
+    """By label; numbers where torchvision has no names, which takes a look at every image."""
+    first = next(iter(opened.values()))
+    names = getattr(first, "classes", None) or getattr(first, "categories", None)
+    if not names:
+        labels = {int(label) for images in opened.values() for _, label in _readable(images)}
+        return {label: str(label) for label in sorted(labels)}
+    texts = [name if isinstance(name, str) else ", ".join(map(str, name)) for name in names]
+    counts = Counter(texts)  # ImageNet has two kinds of cranes
+    return {label: text if counts[text] == 1 else f"{text} ({label})" for label, text in enumerate(texts)}
+
+
+def _records(opened: Opened, names: Mapping[int, str], short_side: int) -> Iterator[Record]:
+    for split, images in opened.items():
+        for index in range(len(images)):
+            identity = f"{split}/{index:06}"
+            try:
+                image, label = images[index]
+            except DAMAGED as error:
+                yield _unusable(identity, f"can't be decoded: {_one_line(error)}")
+                continue
+            yield Record(
+                id=identity,
+                class_name=names[int(label)],
+                domain=DOMAIN,
+                group=identity,
+                read=partial(_pixels, image),
+                decode=partial(_decode, image=image, short_side=short_side),
+                split=None if split == ALL else split,
+            )
+
+
+def _pixels(image: Image.Image) -> bytes:
+    """Equal for the same picture only."""
+    return f"{image.mode} {image.size} ".encode() + image.tobytes()
+
+
+def _decode(_: bytes, image: Image.Image, short_side: int) -> Decoded:
+    return from_image(image, short_side=short_side, lossless=False)  # mostly it was a JPEG
+
+
+def _unusable(identity: str, problem: str) -> Record:
+    def fail(*_: Any) -> Any:
+        raise UnusableImage(problem)
+
+    return Record(id=identity, class_name="", domain=DOMAIN, group=identity, read=fail, decode=fail)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

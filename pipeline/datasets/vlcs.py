@@ -1,0 +1,59 @@
+"""VLCS: 10,729 photographs of 5 classes from four older datasets."""
+
+from pathlib import Path
+
+from pipeline.datasets.domains import ClassFolder, class_folders, domain_folder, domain_source, find_root
+from pipeline.datasets.official import Facts
+from pipeline.datasets.source import Sides, Source, select_domains
+from pipeline.params import Dataset
+
+FACTS = Facts(
+    name="VLCS",
+    url="https://drive.google.com/uc?id=1skwblH1_okBwxWxmRsp9_qi15hyPpxg8",
+    classes=5,
+    images={"Caltech101": 1_415, "LabelMe": 2_656, "SUN09": 3_282, "VOC2007": 3_376},  # per domain
+    license="not stated by its authors; the images are those of the four older datasets",
+    citation="Fang, Xu, Rockmore: Unbiased Metric Learning, ICCV 2013.",
+)
+# DomainBed's names, and those of the original archive, whose classes are numbers.
+NAMES = {
+    "Caltech101": ("Caltech101", "CALTECH"),
+    "LabelMe": ("LabelMe", "LABELME"),
+    "SUN09": ("SUN09", "SUN"),
+    "VOC2007": ("VOC2007", "PASCAL"),
+}
+CLASSES = {"0": "bird", "1": "car", "2": "chair", "3": "dog", "4": "person"}
+PARTS = ("train", "crossval", "test")  # of the original, which repeats them all in the folder full
+
+
+def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
+    """VLCS.tar.gz, or the folder that it holds, in `dataset.root`: DomainBed's or the original.
+
+    Raises:
+        UserError: it is not there, or not whole.
+    """
+    domains = select_domains(dataset.domains, list(facts.images))
+    root = Path(dataset.root).expanduser()
+    marker = next((name for name in NAMES[domains[0]] if (root / name).is_dir()), NAMES[domains[0]][0])
+    archives = ["VLCS.tar.gz", "VLCS.tar", "VLCS.zip", "vlcs.zip"]
+    base = find_root(dataset, facts, folders=["VLCS", "vlcs"], archives=archives, marker=marker)
+    folders = [
+        found
+        for domain in domains
+        for found in _domain(domain_folder(base, facts, domain, NAMES[domain]), domain)
+    ]
+    return domain_source(dataset, sides, facts, domains, folders)
+
+
+def _domain(folder: Path, domain: str) -> list[ClassFolder]:
+    """CLASS/* as in DomainBed, or full/NUMBER/*, or its parts where that is missing, as in the original."""
+    parts = ["full"] if (folder / "full").is_dir() else [p for p in PARTS if (folder / p).is_dir()]
+    if not parts:
+        return class_folders(folder, domain)
+    numbered = (found for part in parts for found in class_folders(folder / part, domain, f"{domain}/{part}"))
+    named = [
+        found._replace(class_name=CLASSES[found.class_name])
+        for found in numbered
+        if found.class_name in CLASSES
+    ]
+    return sorted(named, key=lambda found: found.class_name)

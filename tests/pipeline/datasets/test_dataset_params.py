@@ -1,0 +1,29 @@
+import pytest
+
+from pipeline.params import Dataset
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"name": "torchvision"}, "name torchvision needs a source, for example source: Food101"),
+        ({"name": "huggingface", "source": ""}, "needs a source, for example source: OWNER/NAME"),
+        ({"name": "cub_200_2011", "source": "x"}, "name cub_200_2011 takes no source, found 'x'"),
+        ({"name": "fgvc_aircraft", "source": "model"}, "must be one of variant, family, manufacturer"),
+        ({"name": "torchvision", "source": "DTD", "label_column": "a"}, "takes no label_column"),
+    ],
+)
+def test_sources_that_make_no_sense_are_refused(section: dict[str, str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Dataset.model_validate(section)
+
+
+def test_sources_are_taken_where_they_mean_something() -> None:
+    for section in (
+        {"name": "torchvision", "source": "Food101"},
+        {"name": "huggingface", "source": "uoft-cs/cifar100", "label_column": "fine_label"},
+        {"name": "fgvc_aircraft"},
+        {"name": "fgvc_aircraft", "source": "family"},
+        {"name": "nabirds"},
+    ):
+        assert Dataset.model_validate(section).source == section.get("source")
