@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli
+from pipeline.params import load_params
+from tests.imports import ROOT
 from tests.pipeline.small_model import CLASSES, picture, save_small_model
 
 HEAVY = ("torch", "timm", "mlflow", "datasets", "pandas", "numpy", "PIL")
@@ -48,7 +52,18 @@ def test_help_names_commands_and_shows_examples(
 ) -> None:
     assert stochca(monkeypatch, "--help") == 0
     printed = capsys.readouterr().out
-    for name in ("check", "predict", "export", "table", "promote", "rollback", "sync"):
+    for name in (
+        "check",
+        "use",
+        "presets",
+        "cost",
+        "predict",
+        "export",
+        "table",
+        "promote",
+        "rollback",
+        "sync",
+    ):
         assert f"\n  {name} " in printed
     assert stochca(monkeypatch, "predict", "--help") == 0
     printed = capsys.readouterr().out
@@ -115,6 +130,9 @@ def test_export_prints_its_sentence(
             "error: models:/stochca is no address; write models:/NAME",
         ),
         (["promote"], "error: params.yaml is missing"),
+        (["cost"], "error: params.yaml is missing"),
+        (["use", "cub"], "error: there is no folder presets with presets here"),
+        (["presets"], "error: there is no folder presets with presets here"),
         (["rollback", "--to", "two"], "Invalid value for '--to'"),
         (["rollback"], "error: params.yaml is missing"),
     ],
@@ -146,3 +164,44 @@ def test_nothing_to_synchronise(
     monkeypatch.chdir(tmp_path)
     assert stochca(monkeypatch, "sync") == 0
     assert capsys.readouterr().out == "Nothing waits in work/unsynced: MLflow has everything\n"
+
+
+def test_use_writes_params_and_says_what_to_get(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "presets", "presets")
+    assert stochca(monkeypatch, "use", "vlcs/clip", "--no-cost") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == (
+        "params.yaml is now the preset vlcs/clip: leave one domain out on VLCS, with OpenAI's CLIP ViT-B/16"
+    )
+    assert printed[-1].endswith("put it into data/raw/vlcs/")
+    assert load_params().dataset.name == "vlcs"
+    before = Path("params.yaml").read_text()
+    assert stochca(monkeypatch, "use") == 2
+    assert capsys.readouterr().err.startswith("error: name a preset: cub, cub/refit, ")
+    assert stochca(monkeypatch, "use", "vlsc") == 2
+    assert "did you mean vlcs?" in capsys.readouterr().err
+    assert Path("params.yaml").read_text() == before
+
+
+def test_cost_measures_the_architecture_of_params(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "presets" / "common" / "params.yaml").read_text()
+    text = text.replace("vit_small_patch14_dinov2", "vit_tiny_patch16_224").replace(
+        "image_size: 56 ", "image_size: 32 "
+    )
+    Path("params.yaml").write_text(text)
+    assert stochca(monkeypatch, "cost") == 0
+    first, runs, images, time, search = capsys.readouterr().out.splitlines()
+    assert first == "What it will cost (measuring vit_tiny_patch16_224 at 32 pixels ...)"
+    assert runs == "  6 runs: 6 methods x 1 target x 1 seed"
+    assert images.startswith("  14,400 training images; 30 looks at validation images, ")
+    assert re.fullmatch(r"  about \d+ minutes on .+, measured [\d.e+]+ training images/s with .*", time)
+    assert search.startswith("  the search before it, if you run `make tune`: at most ")
+    Path("params.yaml").write_text(text.replace("vit_tiny_patch16_224", "vit_tiny_patch61_224"))
+    assert stochca(monkeypatch, "cost") == 2
+    assert "timm has no architecture 'vit_tiny_patch61_224'; did you mean" in capsys.readouterr().err

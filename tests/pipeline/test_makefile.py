@@ -9,17 +9,17 @@ import pytest
 from tests.imports import ROOT
 
 
-def make_ui(folder: Path, **environment: str) -> list[str]:
-    """What `make ui` prints, with an `mlflow` that prints its arguments."""
-    program = folder / ".venv" / "bin" / "mlflow"
+def make(folder: Path, replaced: str, *arguments: str, **environment: str) -> list[str]:
+    """What `make` prints, with a program in place of `replaced` that prints its arguments."""
+    program = folder / ".venv" / "bin" / replaced
     program.parent.mkdir(parents=True)
-    program.write_text('#!/bin/sh\necho mlflow "$@"\n')
+    program.write_text(f'#!/bin/sh\necho {replaced} "$@"\n')
     program.chmod(0o755)
     for name in ("constraints.txt", "pyproject.toml", ".venv/.ready"):
         (folder / name).touch()
     kept = {key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "PORT")}
     done = subprocess.run(
-        ["make", "--no-print-directory", "--file", ROOT / "Makefile", "ui"],
+        ["make", "--no-print-directory", "--file", ROOT / "Makefile", *arguments],
         cwd=folder,
         env={**kept, **environment},
         capture_output=True,
@@ -27,6 +27,22 @@ def make_ui(folder: Path, **environment: str) -> list[str]:
         check=True,
     )
     return done.stdout.splitlines()
+
+
+def make_ui(folder: Path, **environment: str) -> list[str]:
+    return make(folder, "mlflow", "ui", **environment)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["use", "PRESET=cub/refit"], "stochca use cub/refit"),
+        (["use"], "stochca use"),
+        (["presets"], "stochca presets"),
+    ],
+)
+def test_presets_are_used_by_name(arguments: list[str], command: str, tmp_path: Path) -> None:
+    assert make(tmp_path, "stochca", *arguments, PRESET="") == [command]
 
 
 def test_ui_says_where_the_runs_are(tmp_path: Path) -> None:

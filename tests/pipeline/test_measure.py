@@ -1,0 +1,43 @@
+from typing import Any
+
+import pytest
+
+from pipeline import measure
+from pipeline.params import Params
+from pipeline.presets import find_preset
+from stochca.errors import UserError
+
+
+def params(**changes: Any) -> Params:
+    """The default with a tiny transformer."""
+    default = find_preset("default").params()
+    tiny = default.backbone.model_copy(update={"name": "vit_tiny_patch16_224"})
+    return default.model_copy(update={"backbone": tiny, "image_size": 32, **changes})
+
+
+def test_what_takes_longer_is_measured_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "BUDGET", 0.5)
+    small, large = measure.measure(params()), measure.measure(params(image_size=192))
+    assert small.blocks == large.blocks == 12
+    assert 0 < small.forward_image < small.train_image
+    assert small.step > 0
+    # 36 times the patches, 145 tokens instead of 5: the factor on an idle machine is about 20.
+    assert large.train_image > 3 * small.train_image
+    assert large.forward_image > 3 * small.forward_image
+
+
+def test_a_backbone_that_does_not_fit_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="image_size 33 is no multiple of the patch size 16"):
+        measure.measure(params(image_size=33))
+
+
+def test_calls_are_timed_within_a_budget() -> None:
+    """The first call sets things up: it counts only where it is the only one."""
+    import time
+
+    import torch
+
+    durations = iter([0.2, 0.01, 0.01, 0.01, 0.01, 0.01, *[0.2] * 100])
+    cpu = torch.device("cpu")
+    assert measure._seconds(lambda: time.sleep(next(durations)), cpu, 0.3) < 0.15
+    assert measure._seconds(lambda: time.sleep(0.05), cpu, 0.0) >= 0.05
