@@ -1,0 +1,94 @@
+"""The protocols of the papers through real DVC: held-out domains, and shares of the training images."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.prepared import load_prepared
+from pipeline.seen_images import read_seen, was_seen
+from tests.e2e.workspace import Workspace, make_images
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+DOMAINS = ("dark", "grey", "light")
+
+
+def short(raw: dict[str, Any]) -> None:
+    raw["training"].update(steps=4, batch_size=8, warmup_steps=0, eval_every=2, checkpoint_every=4)
+    raw["compare"].update(bootstrap_samples=100)
+
+
+def make_domains(root: Path) -> None:
+    """The images of the workspace in three brightnesses."""
+    shutil.rmtree(root)
+    for place, domain in enumerate(DOMAINS):
+        make_images(root / domain, per_class=8)
+        for path in (root / domain).rglob("*.png"):
+            pixels = np.asarray(Image.open(path)).astype(np.int16) + 60 * (place - 1)
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+
+
+def test_leaving_one_domain_out_ends_in_the_table(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "project")
+    make_domains(workspace.folder / "photos")
+
+    def edit(raw: dict[str, Any]) -> None:
+        short(raw)
+        raw["protocol"].update(name="leave_one_domain_out", targets=["dark", "light"], seeds=[0, 1])
+
+    workspace.edit_params(edit)
+    workspace.run("dvc", "repro", "compare")
+    prepared = load_prepared(workspace.folder / "data" / "prepared")
+    for method in ("finetune", "stochca", "stochca+swad"):
+        for target in ("dark", "light"):
+            results = workspace.folder / "results" / f"{method}-{target}-1"
+            metrics = json.loads((workspace.folder / "metrics" / f"{results.name}.json").read_text())
+            assert metrics["test_accuracy_oracle"] >= max(
+                metrics["test_accuracy"], metrics["test_accuracy_last"]
+            )
+            images = json.loads((results / "run.json").read_text())["dataset"]["images"]
+            assert images == {"train": 36, "val": 12, "test": 24}  # 80/20 of 2 x 24, and all of the target
+            seen = was_seen(
+                prepared.select(range(len(prepared.table))), read_seen(results / "seen_images.npy")
+            )
+            domains = {domain for domain, known in zip(prepared.domains, seen, strict=True) if known}
+            assert domains == set(DOMAINS) - {target}
+    with (workspace.folder / "reports" / "table.csv").open() as file:
+        cells = {(row["method"], row["target"], row["selection"]): row for row in csv.DictReader(file)}
+    assert {target for _, target, _ in cells} >= {"dark", "light", "average"}
+    table = (workspace.folder / "reports" / "table.md").read_text()
+    assert all(name in table for name in ("training-domain validation", "oracle", "last step"))
+    assert not list((workspace.folder / "work").glob("*/looks"))
+
+
+def test_ratios_search_and_refit(tmp_path: Path) -> None:
+    """The two steps of the paper: choose on a part of the training images, then train on all of them."""
+    workspace = Workspace(tmp_path / "project")
+
+    def edit(raw: dict[str, Any]) -> None:
+        short(raw)
+        raw["protocol"].update(
+            name="sampling_ratios", targets=[50, 100], combined=[], stochca_after="reports/tune/best.yaml"
+        )
+        raw["methods"]["stochca"]["attention"]["prob"] = "tuned"
+        raw["tune"].update(trials=1, seeds=[0], target="50", grace_steps=2, training={})
+        raw["promotion"].update(method="finetune")
+
+    workspace.edit_params(edit)
+    workspace.run("dvc", "repro", "stochca@50-0", "baseline@finetune-50-0")
+    chosen = json.loads((workspace.folder / "results" / "stochca-50-0" / "run.json").read_text())
+    assert chosen["dataset"]["images"]["val"] > 0
+    workspace.edit_params(lambda raw: raw["protocol"].update(refit=True))
+    workspace.run("dvc", "repro", "compare")
+    for target in ("50", "100"):
+        metrics = json.loads((workspace.folder / "metrics" / f"stochca-{target}-0.json").read_text())
+        assert metrics["validation_accuracy"] is None
+        refitted = json.loads((workspace.folder / "results" / f"stochca-{target}-0" / "run.json").read_text())
+        assert refitted["selected_step"] == 4
+        assert refitted["config"]["attention"]["prob"] == chosen["config"]["attention"]["prob"]
+    assert "finetune" in (workspace.folder / "reports" / "table.md").read_text()
