@@ -52,6 +52,17 @@ class Workspace:
         self.run("git", "init", "--quiet")
         self.commit()
 
+    @classmethod
+    def there(cls, folder: Path) -> "Workspace":
+        """One that is in `folder` already, such as a clone."""
+        workspace = cls.__new__(cls)
+        workspace.folder = folder
+        return workspace
+
+    def copied_to(self, folder: Path) -> "Workspace":
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Workspace.there(folder)
+
     def commit(self) -> None:
         self.run("git", "add", "--all")
         self.run(
