@@ -221,7 +221,7 @@ def test_a_server_that_hangs_holds_nothing_up(
         assert time.monotonic() - started < 30
         started = time.monotonic()
         log_steps(callback, 2, 200)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
         kept = (run.folder / "metrics.jsonl").read_text().split("\n")
         assert sum(json.loads(line)["key"] == "train_loss" for line in kept if line) == 199
         started = time.monotonic()
