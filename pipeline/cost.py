@@ -2,8 +2,8 @@
 
 A run trains on steps x batch_size images, looks at the validation images every eval_every steps and at the
 test images at the end; while one domain is held out it also tests every look, for the oracle. An image that
-is only looked at costs a forward pass. StochCA adds the teacher's pass up to the deepest drawn block; a linear
-probe trains on the forward pass alone.
+is only looked at costs a forward pass. StochCA adds the teacher's pass up to the deepest drawn block; a
+linear probe trains on the forward pass alone.
 """
 
 import math

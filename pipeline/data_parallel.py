@@ -183,7 +183,7 @@ def _work(config: dict[str, Any]) -> None:
     from pipeline.protocol import images_for
     from stochca.backbones import BackboneCard, load_backbone
     from stochca.checkpoint import save_weights
-    from stochca.devices import cores_of_process
+    from stochca.cores import cores_of_process
     from stochca.distributed import is_main
     from stochca.loaders import Preprocessing
     from stochca.training import fit

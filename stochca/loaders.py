@@ -11,7 +11,7 @@ from timm.data.transforms import RandomCropOrPad, str_to_pil_interp
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stochca.devices import cores_of_process
+from stochca.cores import cores_of_process
 from stochca.errors import UserError
 from stochca.randomness import Stream, derived_seed, isolated
 from stochca.settings import Augmentation, Training
