@@ -1,4 +1,4 @@
-"""Co-Tuning: how the classes of pretraining and those of the task belong together (You et al., NeurIPS 2020)."""
+"""Co-Tuning: how the classes of pretraining and of the task belong together (You et al., NeurIPS 2020)."""
 
 from dataclasses import dataclass
 
