@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+TESTS := python -m pytest -n 2 --dist loadfile  # files of tests share what is slow to make
 READY := $(VENV)/.ready
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -13,7 +14,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo use presets repro tune serve test test-all lint ui clean
+.PHONY: help demo use presets repro tune serve test test-slow test-all lint ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -48,10 +49,13 @@ serve: $(READY)  ## start Prefect and MLflow here, with the flows on their sched
 	@exec python -m flows.serve
 
 test: $(READY)  ## run the tests
-	@python -m pytest -m "not slow"
+	@$(TESTS) -m "not slow"
+
+test-slow: $(READY)  ## run the long tests, end to end
+	@$(TESTS) -m slow
 
 test-all: $(READY)  ## run the tests, the long ones too
-	@python -m pytest
+	@$(TESTS)
 
 lint: $(READY)  ## check style and types
 	@ruff check .

@@ -5,6 +5,7 @@ import queue
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from stochca.cores import cores_of_process
 from stochca.errors import UserError
 
 
@@ -44,7 +45,7 @@ def _environments(gpus: list[str], count: int | None) -> list[Mapping[str, str]]
     if (count or 1) == 1 or "OMP_NUM_THREADS" in os.environ:
         return [{}] * (count or 1)
     assert count is not None
-    return [{"OMP_NUM_THREADS": str(max(1, _cores() // count))}] * count
+    return [{"OMP_NUM_THREADS": str(max(1, cores_of_process() // count))}] * count
 
 
 def visible_gpus() -> list[str]:
@@ -62,7 +63,3 @@ def visible_gpus() -> list[str]:
         return [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
     finally:
         pynvml.nvmlShutdown()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.sections import Resources
-from stochca.devices import cores_of_process
+from stochca.cores import cores_of_process
 from stochca.errors import UserError
 
 LOCAL = "local"

@@ -3,18 +3,18 @@
 A run trains on steps x batch_size images, looks at the validation images every eval_every steps and at the
 test images at the end; where one domain is held out it also tests every look, for the oracle. An image that
 is only looked at costs a forward pass. StochCA adds the teacher's pass up to the deepest drawn block; a
-linear probe trains on the forward pass alone.
+linear probe trains on the forward pass alone; DELTA and MIRO add one of the pretrained model.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.known_images import KNOWN_IMAGES, Images
+from pipeline.known_images import Images, known_images
 from pipeline.params import Params
 from pipeline.sections import Dataset
 from pipeline.tuned import TunedCrossAttention
-from stochca.methods import LpFt, Method, StochasticCrossAttention
+from stochca.methods import Delta, LpFt, Method, Miro, StochasticCrossAttention
 from stochca.settings import Training
 
 RUN_SECONDS = 12.0  # of a stage around its training: start, loading, tracking, DVC (benchmarks/RESULTS.md)
@@ -71,8 +71,8 @@ def cost_of(params: Params, speed: Speed) -> Cost:
             looked_at += seeds * seen
             seconds += seeds * (RUN_SECONDS + training_seconds(method, training, speed))
             seconds += seeds * seen * speed.forward_image
-    known = params.dataset.name in KNOWN_IMAGES
-    return Cost(runs, training_images, looks, looked_at if known else None, seconds)
+    known = known_images(params.dataset.name)
+    return Cost(runs, training_images, looks, looked_at if known is not None else None, seconds)
 
 
 def search_seconds(params: Params, speed: Speed) -> float:
@@ -95,6 +95,8 @@ def looks_of(training: Training) -> int:
 def training_seconds(method: Method, training: Training, speed: Speed) -> float:
     image = speed.forward_image if method.train == "head" else speed.train_image
     image += teacher_share(method, speed.blocks) * speed.forward_image
+    if any(isinstance(penalty, Delta | Miro) for penalty in method.penalties):
+        image += speed.forward_image  # through the pretrained model, once for both
     return training.steps * (training.batch_size * image + speed.step)
 
 
@@ -115,7 +117,7 @@ def teacher_share(method: Method, blocks: int) -> float:
 
 def split_of(params: Params, target: str) -> Split:
     """The images of a target; zeros for a dataset whose size is not known."""
-    known = KNOWN_IMAGES.get(params.dataset.name, Images())
+    known = known_images(params.dataset.name) or Images()
     if params.protocol.name == "leave_one_domain_out":
         return _held_out(known, params.dataset, target)
     split = _prepared(known, params.dataset)

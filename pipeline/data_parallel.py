@@ -181,9 +181,9 @@ def _work(config: dict[str, Any]) -> None:
 
     from pipeline.prepared import load_prepared
     from pipeline.protocol import images_for
-    from stochca.backbones import BackboneCard, load_backbone
+    from stochca.backbones import BackboneCard, load_backbone, load_source_head
     from stochca.checkpoint import save_weights
-    from stochca.devices import cores_of_process
+    from stochca.cores import cores_of_process
     from stochca.distributed import is_main
     from stochca.loaders import Preprocessing
     from stochca.training import fit
@@ -209,6 +209,7 @@ def _work(config: dict[str, Any]) -> None:
             method=job.method,
             settings=job.training,
             preprocessing=Preprocessing.of(card),
+            source_head=load_source_head(assignment.backbone),
             domains=images.balanced_domains(job.protocol.refit),
             refit=job.protocol.refit,
             seed=job.seed,

@@ -8,15 +8,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from pipeline.cost import Speed
 from pipeline.datasets.source import Sides
 from pipeline.params import Params
 from stochca.backbones import create_backbone
-from stochca.devices import cores_of_process, default_device, device_name
+from stochca.devices import default_device, device_name
 from stochca.errors import UserError
-from stochca.loaders import Preprocessing
-from stochca.loss import make_loss
+from stochca.loaders import Preprocessing, loader_processes
 from stochca.optimisation import create_optimizer
 from stochca.precision import autocast, choose_attention_kernel, resolve_precision
 
@@ -44,7 +44,6 @@ def measure(params: Params) -> Speed:
     model.set_grad_checkpointing(settings.gradient_checkpointing)
     choose_attention_kernel(model, precision, device)
     optimizer = create_optimizer(model, settings)
-    loss_of = make_loss(model, settings, seed=0)
     micro_batch = settings.batch_size // settings.accumulate
 
     def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,7 +55,7 @@ def measure(params: Params) -> Speed:
 
         def step() -> None:
             with autocast(precision, device):
-                loss = loss_of(model, images, labels, 1)
+                loss = functional.cross_entropy(model(images).float(), labels)
             loss.backward()
 
         return step
@@ -95,9 +94,7 @@ def measure(params: Params) -> Speed:
             "training.gradient_checkpointing: true"
         ) from None
     waiting = _loading(params)
-    workers = 0 if cores_of_process() <= 2 else min(8, cores_of_process() - 1)  # as stochca.loaders does
-    if settings.workers != "auto":
-        workers = settings.workers
+    workers = loader_processes(settings.workers)
 
     def with_loading(compute: float) -> float:
         return max(compute, waiting / workers) if workers else compute + waiting

@@ -28,7 +28,7 @@ from pipeline.sections import (
 )
 from pipeline.tuned import BEST, TunedCrossAttention, is_tuned
 from stochca.errors import UserError
-from stochca.methods import CHOICES, Method, StochasticCrossAttention
+from stochca.methods import CHOICES, SEVERAL, Method, StochasticCrossAttention
 from stochca.settings import Training
 
 PARAMS_FILE = Path("params.yaml")
@@ -179,9 +179,17 @@ def _expand_method(path: str, method: Any) -> Any:
     if not isinstance(method, Mapping):
         return method
     return {
-        key: _choice(f"{path}.{key}", CHOICES[key], value) if key in CHOICES else value
+        key: _chosen(f"{path}.{key}", key, value) if key in CHOICES else value
         for key, value in method.items()
     }
+
+
+def _chosen(path: str, key: str, value: Any) -> Any:
+    if key not in SEVERAL:
+        return _choice(path, CHOICES[key], value)
+    if not isinstance(value, list):
+        raise ValueError(f"{path} must be a list, found {value!r}")
+    return tuple(_choice(f"{path}.{place}", CHOICES[key], item) for place, item in enumerate(value))
 
 
 def _choice(path: str, classes: Mapping[str, type], value: Any) -> Any:

@@ -38,7 +38,6 @@ Overlay = Annotated[InstanceOf[CommentedMap], BeforeValidator(_is_overlay)]
 
 class Variant(Section):
     title: str
-    data: str | None = None  # what is to be downloaded, where that differs
     params: Overlay = Field(default_factory=CommentedMap)
 
 
@@ -48,7 +47,6 @@ class PresetFile(Section):
     title: str
     source: str | None = None  # the paper with section, table and address; None: that of what it extends
     notes: str | None = None  # what a reader of the numbers must know
-    data: str | None = None  # what is to be downloaded, and from where
     extends: str | None = None  # a file that is laid under it, relative to presets/
     params: Overlay = Field(default_factory=CommentedMap)
     variants: dict[str, Variant] = Field(default_factory=dict)
@@ -62,7 +60,6 @@ class Preset:
     title: str
     source: str
     notes: list[str]
-    data: str
     overlays: list[CommentedMap]  # the lowest first
 
     @property
@@ -122,15 +119,13 @@ def find_preset(name: str | None) -> Preset:
     stem, _, variant = name.partition("/")
     files = _chain(FOLDER / f"{stem}.yaml")
     variants = [file.variants[variant] for file in files if variant in file.variants]
-    layers: list[PresetFile | Variant] = [*files, *variants]
     titles = [files[-1].title, *(each.title for each in variants[-1:])]
     return Preset(
         name=name,
         title=", ".join(titles),
         source=next((file.source for file in reversed(files) if file.source), "not said"),
         notes=[file.notes for file in files if file.notes],
-        data=next((layer.data for layer in reversed(layers) if layer.data), "not said"),
-        overlays=[layer.params for layer in layers],
+        overlays=[*(file.params for file in files), *(each.params for each in variants)],
     )
 
 

@@ -83,9 +83,11 @@ def _experiment(name: str, artifacts: str | None) -> Experiment:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as ``training.lr: 0.0001``."""
+    """Nested settings as ``training.lr: 0.0001``; of a list of named settings ``penalties.bss.k: 1``."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
+        if isinstance(value, list | tuple) and all(isinstance(item, Mapping) for item in value):
+            value = {item["name"]: {k: v for k, v in item.items() if k != "name"} for item in value}
         if isinstance(value, Mapping):
             flat.update(flatten(value, f"{prefix}{key}."))
         else:

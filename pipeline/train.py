@@ -102,7 +102,7 @@ def train(job: Job, params: Params) -> None:
     from pipeline.tracking import git_commit
     from pipeline.tracking_callback import MlflowCallback
     from pipeline.training_progress import TrainingProgress
-    from stochca.backbones import BackboneCard, load_backbone
+    from stochca.backbones import BackboneCard, load_backbone, load_source_head
     from stochca.callbacks import JsonLines, read_events
     from stochca.devices import default_device, device_name
     from stochca.loaders import Preprocessing
@@ -118,6 +118,7 @@ def train(job: Job, params: Params) -> None:
     images = images_for(prepared, job.protocol.name, job.target, job.seed)
     domains = images.balanced_domains(job.protocol.refit)
     preprocessing = Preprocessing.of(card)
+    source_head = load_source_head(BACKBONE)
     device = default_device()
     check_settings(
         student,
@@ -125,6 +126,7 @@ def train(job: Job, params: Params) -> None:
         job.training,
         preprocessing,
         device,
+        source_head,
         domains=domains,
         refit=job.protocol.refit,
     )
@@ -157,6 +159,7 @@ def train(job: Job, params: Params) -> None:
                 method=job.method,
                 settings=job.training,
                 preprocessing=preprocessing,
+                source_head=source_head,
                 domains=domains,
                 refit=job.protocol.refit,
                 seed=job.seed,

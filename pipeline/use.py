@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.cost import Cost, Speed, cost_of, search_seconds
 from pipeline.files import replace_file
+from pipeline.known_images import known_facts
 from pipeline.params import PARAMS_FILE, Params
 from pipeline.presets import DEFAULT, FIRST_WORDS, Preset, find_preset, preset_names
 from stochca.errors import UserError
@@ -28,8 +29,10 @@ def use_preset(name: str | None) -> tuple[Preset, list[str]]:
     with replace_file(PARAMS_FILE) as temporary:
         temporary.write_text(preset.text)
     root = Path(params.dataset.root)
-    if params.dataset.name != "openmoji" and not root.is_dir():
-        lines.append(f"  to get: {preset.data}; put it into {root}/")
+    facts = known_facts(params.dataset.name)
+    if facts is not None and not root.expanduser().is_dir():
+        lines.append(f"  to download: {facts.described}; put the archives, or what they hold, into {root}/")
+        lines.append(f"  license: {facts.license}")
     return preset, lines
 
 

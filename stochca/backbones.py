@@ -179,6 +179,17 @@ def load_backbone(
     return model
 
 
+def load_source_head(folder: Path) -> nn.Linear | None:
+    """The classifier of the backbone's pretraining, where its file has one."""
+    card = BackboneCard.from_file(folder / CARD_FILE)
+    if not card.source_classes:
+        return None
+    weights = load_file(folder / WEIGHTS_FILE)
+    head = nn.Linear(weights["head.weight"].shape[1], card.source_classes)
+    head.load_state_dict({name: weights[f"head.{name}"] for name in ("weight", "bias")})
+    return head.requires_grad_(False)
+
+
 def _checked_arguments(
     architecture: str, image_size: int, global_pool: str | None
 ) -> tuple[dict[str, Any], VisionTransformer]:

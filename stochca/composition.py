@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from stochca._typing import TimmModule
-from stochca.cross_attention import StochCA
+from stochca.cross_attention import StochCA, one_per_block
 from stochca.linear_head import fit_head, linear_heads
 from stochca.loaders import Images, Preprocessing
 from stochca.methods import (
@@ -22,6 +22,12 @@ from stochca.methods import (
 ATTENTIONS: dict[type, Callable[[Any, nn.Module], nn.Module]] = {
     SelfAttention: lambda config, student: student,
     StochasticCrossAttention: lambda config, student: StochCA(student, config.prob),
+}
+
+# What `attend` would refuse, found without copying a teacher.
+CHECKS: dict[type, Callable[[Any, TimmModule], object]] = {
+    SelfAttention: lambda config, student: None,
+    StochasticCrossAttention: lambda config, student: one_per_block(config.prob, student),
 }
 
 FIRST_PHASES: dict[type, Callable[..., str | None]] = {
@@ -51,7 +57,7 @@ def first_phase(
 
 def check_composition(method: Method, student: TimmModule) -> None:
     """Raise `UserError` if a choice of `method` does not suit the model."""
-    attend(method.attention, student)
+    CHECKS[type(method.attention)](method.attention, student)
     if isinstance(method.phases, LpFt):
         linear_heads(student)
 

@@ -55,10 +55,9 @@ class StochCA(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_supported(model)
+        self.prob = one_per_block(prob, model)
         self.student: TimmModule = model
         self.num_blocks = len(model.blocks)
-        self.prob = _one_per_block(prob, self.num_blocks)
         if granularity not in ("block", "sample"):
             raise UserError(f"granularity must be 'block' or 'sample', found {granularity!r}")
         self.granularity = granularity
@@ -146,7 +145,14 @@ class _CrossBlock(nn.Module):
             return self.block(*args, **kwargs)
 
 
-def _one_per_block(prob: float | Sequence[float], num_blocks: int) -> Tensor:
+def one_per_block(prob: float | Sequence[float], model: TimmModule) -> Tensor:
+    """The probability of every block of `model` (blocks,), as float64.
+
+    Raises:
+        UserError: StochCA can't wrap the model, or `prob` is no probability or has the wrong length.
+    """
+    check_supported(model)
+    num_blocks = len(model.blocks)
     try:
         values = [float(prob)] * num_blocks if isinstance(prob, int | float) else [float(p) for p in prob]
     except (TypeError, ValueError):

@@ -1,6 +1,5 @@
 """The device that a run computes on."""
 
-import os
 import platform
 import sys
 from pathlib import Path
@@ -37,9 +36,3 @@ def _processor_name() -> str:
     except OSError:  # not Linux
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-
-
-def cores_of_process() -> int:
-    """Processor cores that this process may use, after an equal share for the other ranks on its machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # set by torchrun and Ray Train

@@ -10,6 +10,7 @@ Without torch.distributed everything here stands for a single process. All but `
 `is_main` and the shares must be called by all ranks together.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -94,6 +95,13 @@ def mean_over_ranks(value: Tensor) -> Tensor:
         distributed.all_reduce(value)
         value /= world_size()
     return value
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Of parameters that no data-parallel model knows of."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            mean_over_ranks(parameter.grad)
 
 
 def from_main(value: Value, device: torch.device) -> Value:

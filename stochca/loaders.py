@@ -11,7 +11,7 @@ from timm.data.transforms import RandomCropOrPad, str_to_pil_interp
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stochca.devices import cores_of_process
+from stochca.cores import cores_of_process
 from stochca.errors import UserError
 from stochca.randomness import Stream, derived_seed, isolated
 from stochca.settings import Augmentation, Training
@@ -291,12 +291,16 @@ def evaluation_batches(
     return iter(DataLoader(plain, batch_size=batch_size, **_loading(workers)))
 
 
-def _loading(workers: int | str) -> dict[str, Any]:
+def loader_processes(workers: int | str) -> int:
+    """Processes that load images for this one; 0: it does so itself, between the steps."""
     cores = cores_of_process()
     # On two cores a loader process only takes time from the training step.
-    number = (0 if cores <= 2 else min(8, cores - 1)) if workers == "auto" else int(workers)
+    return (0 if cores <= 2 else min(8, cores - 1)) if workers == "auto" else int(workers)
+
+
+def _loading(workers: int | str) -> dict[str, Any]:
     return {
-        "num_workers": number,
+        "num_workers": loader_processes(workers),
         "pin_memory": torch.cuda.is_available(),
         # Of its own, so that starting a loader takes nothing from the run's randomness.
         "generator": torch.Generator(),

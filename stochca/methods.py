@@ -110,16 +110,93 @@ class Swad:
         require(self.tolerance_ratio >= 0, f"tolerance_ratio must be 0 or more, found {self.tolerance_ratio}")
 
 
+@dataclass(frozen=True)
+class L2Sp:
+    """Stay near the pretrained weights (Li et al., ICML 2018); takes the place of weight decay."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["l2sp"] = "l2sp"
+    weight: float = 0.01  # of half the squared distance of the backbone from its start
+    head_weight: float = 0.01  # of half the squared norm of the head
+
+    def __post_init__(self) -> None:
+        _require_weights(self, "weight", "head_weight")
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Keep the block outputs of the pretrained model (Li et al., ICLR 2019, applied to a transformer)."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["delta"] = "delta"
+    weight: float = 0.01
+    attention: bool = True  # channels without which the loss would rise more count more
+    images: int = 256  # training images by which the attention is found
+
+    def __post_init__(self) -> None:
+        _require_weights(self, "weight")
+        require(self.images >= 1, f"images must be 1 or more, found {self.images}")
+
+
+@dataclass(frozen=True)
+class Bss:
+    """Suppress the smallest singular values of a batch's features (Chen et al., NeurIPS 2019)."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["bss"] = "bss"
+    weight: float = 0.001  # its scale depends on the batch size
+    k: int = 1  # how many singular values
+
+    def __post_init__(self) -> None:
+        _require_weights(self, "weight")
+        require(self.k >= 1, f"k must be 1 or more, found {self.k}")
+
+
+@dataclass(frozen=True)
+class CoTuning:
+    """Train the source classifier too, on source labels that suit the target's (You et al., NeurIPS 2020)."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["cotuning"] = "cotuning"
+    weight: float = 2.3
+
+    def __post_init__(self) -> None:
+        _require_weights(self, "weight")
+
+
+@dataclass(frozen=True)
+class Miro:
+    """Keep the mutual information with the pretrained features (Cha et al., ECCV 2022)."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["miro"] = "miro"
+    weight: float = 0.1  # from 0.01 to 1 by dataset
+    lr_scale: float = 10.0  # the learning rate of the variances is lr times this
+
+    def __post_init__(self) -> None:
+        _require_weights(self, "weight", "lr_scale")
+
+
+def _require_weights(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        require(value >= 0, f"{name} must be 0 or more, found {value}")
+
+
 Attention = SelfAttention | StochasticCrossAttention
 Phases = SinglePhase | LpFt
 Average = NoAverage | Ema | Swa | Swad
+
+Penalty = L2Sp | Delta | Bss | CoTuning | Miro
 
 # The registry: what a name in params.yaml stands for. A new value of a choice is added here.
 CHOICES: dict[str, dict[str, type]] = {
     "attention": {"self": SelfAttention, "stochca": StochasticCrossAttention},
     "phases": {"single": SinglePhase, "lp_ft": LpFt},
     "average": {"none": NoAverage, "ema": Ema, "swa": Swa, "swad": Swad},
+    "penalties": {"l2sp": L2Sp, "delta": Delta, "bss": Bss, "cotuning": CoTuning, "miro": Miro},
 }
+SEVERAL = ("penalties",)  # choices of which a method may have any number
 
 
 @dataclass(frozen=True)
@@ -135,6 +212,7 @@ class Method:
     train: Literal["all", "head"] = "all"
     phases: Phases = field(default_factory=SinglePhase)
     average: Average = field(default_factory=NoAverage)
+    penalties: tuple[Penalty, ...] = ()  # terms added to the loss
     training: dict[str, Any] = field(default_factory=dict)  # overrides of the common training settings
 
     def __post_init__(self) -> None:
@@ -149,3 +227,10 @@ class Method:
                 "phases 'lp_ft' with train 'head' makes no sense: its second phase trains the whole model; "
                 "use train 'all' or phases 'single'",
             )
+            require(
+                not self.penalties,
+                "penalties with train 'head' make no sense: they hold on to a backbone that stays as it is; "
+                "use train 'all' or no penalties",
+            )
+        names = [penalty.name for penalty in self.penalties]
+        require(len(set(names)) == len(names), f"penalties lists one twice: {', '.join(names)}")

@@ -1,6 +1,6 @@
 """Optimiser and schedule, from timm, with a learning rate of the head's own."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
@@ -11,26 +11,36 @@ from stochca.composition import head_modules
 from stochca.errors import UserError
 from stochca.settings import Training
 
+if TYPE_CHECKING:
+    from stochca.loss import Loss
 
-def create_optimizer(student: TimmModule, settings: Training) -> torch.optim.Optimizer:
+
+def create_optimizer(
+    student: TimmModule, settings: Training, loss: "Loss | None" = None
+) -> torch.optim.Optimizer:
     """The optimiser that `settings` names, with one group per learning rate and weight decay.
+
+    What the loss trains itself comes last, without weight decay; a loss that replaces it leaves none.
 
     Every group carries `lr_scale`, which timm's schedules multiply into their rate at every step.
 
     Raises:
         UserError: timm knows no such optimiser.
     """
+    decay = 0.0 if loss is not None and loss.replaces_weight_decay else settings.weight_decay
     no_decay: set[str] = getattr(student, "no_weight_decay", set)()
     if settings.layer_decay is None:
-        groups = param_groups_weight_decay(student, settings.weight_decay, no_weight_decay_list=no_decay)
+        groups = param_groups_weight_decay(student, decay, no_weight_decay_list=no_decay)
     else:
         groups = param_groups_layer_decay(
             student,
-            settings.weight_decay,
+            decay,
             no_weight_decay_list=no_decay,
             layer_decay=settings.layer_decay,
         )
     groups = _split_off_head(groups, student, settings.head_lr_scale)
+    for module, scale in loss.modules.values() if loss is not None else ():
+        groups.append({"params": list(module.parameters()), "weight_decay": 0.0, "lr_scale": scale})
     for group in groups:
         group["lr"] = settings.lr * group["lr_scale"]
     try:

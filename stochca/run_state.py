@@ -13,6 +13,7 @@ from stochca.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, to_
 from stochca.cross_attention import StochCA
 from stochca.distributed import from_main, gathered, is_main, rank
 from stochca.evaluation import Scores
+from stochca.loss import Loss
 from stochca.randomness import random_state, restore_random_state
 
 
@@ -43,6 +44,7 @@ class RunState:
 
     student: TimmModule
     model: nn.Module
+    loss: Loss
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     averaging: Averaging
@@ -62,6 +64,7 @@ class RunState:
             {
                 "progress": vars(progress),
                 "student": self.student.state_dict(),
+                "loss": self.loss.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "averaging": self.averaging.state_dict(),
@@ -80,6 +83,7 @@ class RunState:
         if state is None:
             return Progress()
         self.student.load_state_dict(state["student"])
+        self.loss.load_state_dict(to_device(state["loss"], self.device))
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.averaging.load_state_dict(to_device(state["averaging"], self.device))

@@ -16,6 +16,7 @@ from stochca.checkpoint import cloned
 from stochca.composition import attend, check_composition, first_phase, freeze, set_training_mode
 from stochca.devices import default_device, device_name, peak_memory_mb
 from stochca.distributed import (
+    average_gradients,
     averaging_gradients,
     data_parallel,
     from_main,
@@ -26,11 +27,13 @@ from stochca.distributed import (
 )
 from stochca.errors import UserError
 from stochca.evaluation import Scores, predict_together, score
+from stochca.examples import Examples
 from stochca.loaders import Images, Joined, Preprocessing, keep_in_memory, training_batches
 from stochca.looks import Keep, save_look
-from stochca.loss import make_loss
+from stochca.loss import Loss
 from stochca.methods import Method, Swad
 from stochca.optimisation import create_optimizer, create_schedule
+from stochca.penalties import check_penalties
 from stochca.precision import autocast, choose_attention_kernel, resolve_precision
 from stochca.randomness import Stream, derived_seed, seed_everything
 from stochca.run_state import RunState
@@ -62,6 +65,7 @@ def fit(
     method: Method,
     settings: Training,
     preprocessing: Preprocessing,
+    source_head: nn.Linear | None = None,
     domains: Sequence[str] | None = None,
     refit: bool = False,
     seed: int = 0,
@@ -90,7 +94,9 @@ def fit(
     device = device or default_device()
     precision = resolve_precision(settings.precision, device)
     listeners = Callbacks(callbacks if is_main() else ())
-    check_settings(student, method, settings, preprocessing, device, domains=domains, refit=refit)
+    check_settings(
+        student, method, settings, preprocessing, device, source_head, domains=domains, refit=refit
+    )
     for name, split in (("training", train), ("validation", validation)):
         if len(split) < world_size():
             number = f"only {len(split)}" if len(split) else "no"
@@ -108,12 +114,13 @@ def fit(
     model = attend(method.attention, student)
     if not is_main():  # dropout differs between ranks; the draws of StochCA, seeded by now, don't
         seed_everything(derived_seed(seed, Stream.GLOBAL, rank()))
-    optimizer = create_optimizer(student, settings)
+    examples = Examples(train, validation, preprocessing, device, precision, settings.workers)
+    loss_of = Loss(student, settings, seed, method.penalties, source_head, examples)
+    optimizer = create_optimizer(student, settings, loss_of)
     schedule = create_schedule(optimizer, settings)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     averaging = start_averaging(method.average, student, settings.steps)
-    loss_of = make_loss(student, settings, seed)
-    state = RunState(student, model, optimizer, scaler, averaging, device)
+    state = RunState(student, model, loss_of, optimizer, scaler, averaging, device)
 
     progress = state.restore(work_folder)
     started = time.perf_counter() - progress.seconds
@@ -170,6 +177,7 @@ def fit(
                         loss = loss_of(model, part, part_labels, step) / settings.accumulate
                     scaler.scale(loss).backward()
                 losses.append(loss.detach())
+            average_gradients(loss_of.parameters)
             if settings.clip_grad is not None:
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(trainable, settings.clip_grad)
@@ -238,6 +246,7 @@ def check_settings(
     settings: Training,
     preprocessing: Preprocessing,
     device: torch.device,
+    source_head: nn.Linear | None = None,
     *,
     domains: Sequence[str] | None = None,
     refit: bool = False,
@@ -268,6 +277,7 @@ def check_settings(
     create_optimizer(student, settings)
     preprocessing.training(settings.augmentation)
     check_composition(method, student)
+    check_penalties(method.penalties, source_head, int(share))
 
 
 def report_steps(

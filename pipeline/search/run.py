@@ -86,7 +86,7 @@ def check(task: Task) -> None:
     """
     import torch
 
-    from stochca.backbones import load_backbone
+    from stochca.backbones import load_backbone, load_source_head
     from stochca.devices import default_device
     from stochca.loaders import Preprocessing
     from stochca.training import check_settings
@@ -99,7 +99,8 @@ def check(task: Task) -> None:
     values = {name: space.low if isinstance(space, Range) else space[0] for name, space in spaces.items()}
     student = load_backbone(BACKBONE, num_classes=2, drop_path=training.drop_path)
     preprocessing = Preprocessing.of(card)
-    check_settings(student, task.method(values), training, preprocessing, device)
+    source_head = load_source_head(BACKBONE)
+    check_settings(student, task.method(values), training, preprocessing, device, source_head)
 
 
 def settings_to_compare(task: Task) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from time import monotonic
 import torch
 
 from pipeline.files import write_json
-from stochca.backbones import load_backbone
+from stochca.backbones import load_backbone, load_source_head
 from stochca.callbacks import Callback, JsonLines, read_events
 from stochca.checkpoint import CHECKPOINT, PREVIOUS
 from stochca.loaders import Images, Preprocessing
@@ -89,6 +89,7 @@ class SeedRun:
                 method=self.method,
                 settings=self.settings,
                 preprocessing=self.preprocessing,
+                source_head=load_source_head(self.backbone),
                 domains=self.domains,
                 seed=self.seed,
                 work_folder=self.folder,

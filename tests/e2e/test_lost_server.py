@@ -11,13 +11,12 @@ from tests.e2e.workspace import Workspace
 from tests.pipeline.mlflow_server import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-PORT = 7620
 COMMAND = ("python", "-m", "pipeline.cli")
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    server = Server(tmp_path, PORT)
+    server = Server(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     server.start()
     yield server

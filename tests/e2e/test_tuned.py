@@ -23,7 +23,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     def edit(raw: dict[str, dict[str, object]]) -> None:
         raw["methods"]["stochca"] = {"attention": {"name": "stochca", "prob": "tuned"}}
         raw["protocol"]["stochca_after"] = "reports/tune/best.yaml"
-        raw["tune"].update(prob=[0.25, 0.75], seeds=[0])
+        raw["tune"].update(prob=[0.25, 0.75], seeds=[0], trials=2)
 
     workspace.edit_params(edit)
     assert stages(workspace.run("dvc", "repro", STAGE)) == ["backbone", "prepare", "tune", STAGE]
@@ -65,8 +65,7 @@ def test_a_clone_has_what_was_found(tuned: Workspace, tmp_path: Path) -> None:
     tuned.run("dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage"))
     tuned.run("dvc", "push")
     tuned.commit()
-    clone = Workspace.__new__(Workspace)
-    clone.folder = tmp_path / "clone"
+    clone = Workspace.there(tmp_path / "clone")
     tuned.run("git", "clone", "--quiet", ".", str(clone.folder))
     clone.run("dvc", "pull", STAGE, "backbone", "prepare")
     assert (clone.folder / "reports" / "tune" / "trials.csv").exists()

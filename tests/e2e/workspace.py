@@ -52,6 +52,17 @@ class Workspace:
         self.run("git", "init", "--quiet")
         self.commit()
 
+    @classmethod
+    def there(cls, folder: Path) -> "Workspace":
+        """One that is in `folder` already, such as a clone."""
+        workspace = cls.__new__(cls)
+        workspace.folder = folder
+        return workspace
+
+    def copied_to(self, folder: Path) -> "Workspace":
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Workspace.there(folder)
+
     def commit(self) -> None:
         self.run("git", "add", "--all")
         self.run(
@@ -78,11 +89,13 @@ class Workspace:
 
     def run(self, *command: str, expect: int = 0) -> str:
         """Run a command to its end; returns what it printed."""
-        done = subprocess.run(
-            command, cwd=self.folder, env=environment(), text=True, capture_output=True, timeout=600
-        )
-        output = done.stdout + done.stderr
-        assert done.returncode == expect, f"{' '.join(command)} ended with {done.returncode}:\n{output}"
+        process = self.start(*command)
+        try:
+            output = process.communicate(timeout=600)[0]
+        finally:
+            if process.poll() is None:  # it and what it started must not outlive the test
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == expect, f"{' '.join(command)} ended with {process.returncode}:\n{output}"
         return output
 
     def kill_when(self, condition: Callable[[], bool], *command: str, number: int = signal.SIGKILL) -> str:

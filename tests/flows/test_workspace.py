@@ -72,11 +72,10 @@ def test_dvc_that_plans_holds_the_repository() -> None:
     "left_behind",
     [
         json.dumps({"write": {"outs/compare": {"pid": NOBODY, "cmd": "dvc repro"}}, "read": {}}),
-        json.dumps(
-            {"write": {}, "read": {"a": [{"pid": os.getpid(), "cmd": "dvc repro"}]}}
-        ),  # a reused number
-        '{"write": {"outs/comp',  # cut off
+        json.dumps({"write": {}, "read": {"a": [{"pid": os.getpid(), "cmd": "dvc repro"}]}}),
+        '{"write": {"outs/comp',
     ],
+    ids=["no such process", "a reused number", "cut off"],
 )
 def test_locks_of_killed_processes_are_dropped(left_behind: str, project: Project) -> None:
     (project.folder / ".dvc" / "tmp" / "rwlock").write_text(left_behind)

@@ -15,34 +15,19 @@ from pipeline.outcome import Outcome
 from pipeline.params import Params
 from pipeline.prepared import Prepared, load_prepared
 from pipeline.protocol import images_for
-from pipeline.table import add_splits, open_table
 from pipeline.tracked_run import tracked_run
 from pipeline.train import plan
 from stochca._typing import TimmModule
-from stochca.backbones import BackboneCard
 from stochca.evaluation import Scores
 from stochca.loaders import Preprocessing
 from stochca.training import Fitted
+from tests.pipeline.backbone_card import backbone_card
+from tests.pipeline.prepared_folder import Row, write_prepared_folder
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220), "white": (240, 240, 240)}
 CLASSES = tuple(COLOURS)
 TEST_IMAGES = {"red": 20, "green": 20, "blue": 17, "white": 3}  # white is rare
-CARD = BackboneCard(
-    architecture="test_vit",
-    source="file:none",
-    source_sha256=None,
-    weights_sha256="0" * 64,
-    license="MIT",
-    parameters=1,
-    blocks=2,
-    image_size=32,
-    patch_size=16,
-    global_pool="token",
-    mean=(0.5, 0.5, 0.5),
-    std=(0.25, 0.25, 0.25),
-    interpolation="bicubic",
-    source_classes=0,
-)
+CARD = backbone_card()
 PREPROCESSING = Preprocessing.of(CARD)
 Item = tuple[str, int, str]  # id, label, split
 
@@ -59,23 +44,8 @@ def items(classes: Sequence[str] = CLASSES) -> list[Item]:
 
 def write_prepared(folder: Path, items: Sequence[Item], classes: Sequence[str] = CLASSES) -> Prepared:
     """A prepared dataset; an image's content depends on its class and its id, not on its split."""
-    folder.mkdir(parents=True)
-    with open_table(folder / "unsplit.arrow", classes) as writer:
-        for id, label, _ in items:
-            writer.add(picture(classes[label], id), label, "all", id)
-    splits = [split for _, _, split in items]
-    ids = [id for id, _, _ in items]
-    add_splits(folder / "unsplit.arrow", folder / "images.arrow", classes, splits, ids)
-    (folder / "unsplit.arrow").unlink()
-    manifest = {
-        "dataset": "colours",
-        "classes": list(classes),
-        "domains": ["all"],
-        "totals": {split: splits.count(split) for split in ("train", "val", "test", "unused")},
-        "fingerprint": "5e" * 32,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return load_prepared(folder)
+    rows = [Row(picture(classes[label], id), label, id, split) for id, label, split in items]
+    return write_prepared_folder(folder, classes, rows, dataset="colours")
 
 
 def picture(name: str, id: str) -> bytes:

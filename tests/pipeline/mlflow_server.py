@@ -1,7 +1,9 @@
 """A real MLflow server that can be killed and started again."""
 
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,15 +11,16 @@ import urllib.request
 from pathlib import Path
 
 SECONDS = 90
+PORTS = range(20_000, 30_000)  # the system hands out none of them, so one is still free after a kill
 
 
 class Server:
     """`mlflow server` on a database and a folder of files in `folder`."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = port
-        self.uri = f"http://127.0.0.1:{port}"
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -48,3 +51,11 @@ class Server:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+def free_port() -> int:
+    for port in random.Random().sample(PORTS, 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise OSError("no port is free")

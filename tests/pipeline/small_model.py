@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.trained import save_trained
 from stochca._typing import TimmModule
-from stochca.backbones import BackboneCard
+from tests.pipeline.backbone_card import backbone_card
 
 SIZE = 32
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -30,21 +30,14 @@ def save_small_model(
     torch.manual_seed(0)
     model = timm.create_model(architecture, img_size=SIZE, num_classes=len(classes), **options)
     torch.nn.init.normal_(model.head.weight, std=0.5)  # timm's are so small that every class is as likely
-    card = BackboneCard(
+    card = backbone_card(
         architecture=architecture,
-        source="file:none",
-        source_sha256=None,
-        weights_sha256="0" * 64,
-        license="MIT",
-        parameters=1,
         blocks=len(model.blocks),
         image_size=SIZE,
-        patch_size=16,
         global_pool=model.global_pool,
         mean=MEAN,
         std=STD,
         interpolation=interpolation,
-        source_classes=0,
     )
     folder.mkdir(parents=True)
     save_trained(

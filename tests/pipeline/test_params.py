@@ -160,6 +160,19 @@ def method(**choices: Any) -> Edit:
         ),
         (lambda raw: raw["tune"].update(method={"phases": "lpft"}), "tune.method.phases must be one of"),
         (lambda raw: raw["tune"].update(training={"step": 5}), "unknown key 'tune.training.step'"),
+        (
+            lambda raw: raw["methods"].update(x={"penalties": "bss"}),
+            "methods.x.penalties must be a list, found",
+        ),
+        (
+            lambda raw: raw["methods"].update(x={"penalties": ["bbs"]}),
+            "methods.x.penalties.0 must be one of l2sp",
+        ),
+        (
+            lambda raw: raw["methods"].update(x={"penalties": [{"name": "bss", "kk": 2}]}),
+            "unknown key 'methods.x.penalties.0.kk'",
+        ),
+        (lambda raw: raw["methods"].update(x={"penalties": ["bss", "bss"]}), "lists one twice: bss, bss"),
         (lambda raw: raw["protocol"].update(baseline=["fintune"]), "names the method 'fintune'"),
         (lambda raw: raw["protocol"].update(combined=["finetune"]), "lists finetune twice"),
         (lambda raw: raw["protocol"].update(seeds=[]), "protocol.seeds"),

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipeline.known_domains import KNOWN_DOMAINS
-from pipeline.known_images import KNOWN_IMAGES
+from pipeline.known_images import Images, known_images
 from pipeline.params import Params, load_params
 from pipeline.presets import BASE, find_preset, preset_names
 from pipeline.tuned import is_tuned
@@ -151,8 +151,8 @@ def test_momentum_is_plain_sgd_with_momentum(composed: dict[str, Params]) -> Non
 
 
 def test_the_sizes_of_datasets_are_the_published_totals() -> None:
-    totals = {name: sum(known.domains.values()) for name, known in KNOWN_IMAGES.items() if known.domains}
-    assert totals == {
+    domains = {name: known.domains for name in KNOWN_DOMAINS if (known := known_images(name))}
+    assert {name: sum(counts.values()) for name, counts in domains.items()} == {
         "openmoji": 4 * 1898,
         "pacs": 9991,
         "vlcs": 10729,
@@ -160,7 +160,10 @@ def test_the_sizes_of_datasets_are_the_published_totals() -> None:
         "terra_incognita": 24330,
         "domain_net": 586575,
     }
-    assert all(list(KNOWN_IMAGES[name].domains) == list(KNOWN_DOMAINS[name]) for name in totals)
+    assert all(tuple(domains[name]) == KNOWN_DOMAINS[name] for name in KNOWN_DOMAINS)
+    assert known_images("flowers_102") == Images(1020, 1020, 6149)
+    assert known_images("nabirds") == Images(23929, 0, 24633)
+    assert known_images("image_folder") is None
 
 
 def test_what_was_applied_before_leaves_nothing(project: Path) -> None:
@@ -218,11 +221,11 @@ def test_a_file_that_was_edited_is_kept(project: Path) -> None:
 
 def test_what_must_be_downloaded_is_said_until_it_is_there(project: Path) -> None:
     def asked() -> list[str]:
-        return [line for line in use_preset("cub")[1] if line.startswith("  to get: ")]
+        return [line for line in use_preset("cub")[1] if line.startswith("  to download: ")]
 
     (line,) = asked()
-    assert "CUB_200_2011.tgz from https://" in line
-    assert line.endswith("put it into data/raw/cub_200_2011/")
+    assert "CUB-200-2011 from https://www.vision.caltech.edu/" in line
+    assert line.endswith("put the archives, or what they hold, into data/raw/cub_200_2011/")
     Path("data/raw/cub_200_2011").mkdir(parents=True)
     assert asked() == []
 
@@ -232,7 +235,7 @@ def test_the_table_lists_all(project: Path) -> None:
     assert header == ["name", "dataset", "protocol", "runs", "what"]
     assert [row[0] for row in rows] == NAMES
     runs = {row[0]: row[3] for row in rows}
-    assert (runs["default"], runs["cub"], runs["pacs"], runs["domain_net"]) == ("6", "48", "60", "90")
+    assert (runs["default"], runs["cub"], runs["pacs"], runs["domain_net"]) == ("6", "120", "60", "90")
 
 
 @pytest.mark.parametrize(

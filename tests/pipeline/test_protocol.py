@@ -13,15 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.files import write_json
-from pipeline.prepared import Prepared, PreparedImages, load_prepared
+from pipeline.prepared import Prepared, PreparedImages
 from pipeline.protocol import images_for
-from pipeline.table import add_splits, open_table
 from stochca.errors import UserError
 from stochca.looks import find_looks
 from stochca.methods import Method, Swad
 from stochca.settings import Training
 from stochca.training import Fitted, fit
+from tests.pipeline.prepared_folder import Row, write_prepared_folder
 from tests.stochca.tiny import PREPROCESSING, tiny_vit
 
 CLASSES = ("red", "green", "blue")
@@ -47,36 +46,25 @@ def prepared_images(
     domains: Sequence[str] = DOMAINS,
 ) -> Prepared:
     """Ten images per class and domain; the images and labels of the domain `poisoned` are nonsense."""
-    rows = [
+    places = [
         (domain, label, number)
         for domain in domains
         for label in range(len(CLASSES))
         for number in range(PER_CLASS)
         if (domain, label) not in left_out or number == 0
     ]
-    folder.mkdir(parents=True)
-    with open_table(folder / "unsplit.arrow", CLASSES) as writer:
-        for place, (domain, label, number) in enumerate(rows):
-            content = b"no image" if domain == poisoned else pixels(label, place)
-            shown = (label + 1) % len(CLASSES) if domain == poisoned else label
-            writer.add(content, shown, domain, f"{domain}/{label}/{number}")
-    groups = [f"{'' if paired else domain}{label}/{number}" for domain, label, number in rows]
-    named = [splits(number) for _, _, number in rows]
-    add_splits(folder / "unsplit.arrow", folder / "images.arrow", CLASSES, named, groups)
-    write_json(
-        folder / "manifest.json",
-        {
-            "dataset": "shapes",
-            "classes": list(CLASSES),
-            "domains": list(domains),
-            "paired": paired,
-            "validation": 0.2,
-            "split_seed": 0,
-            "totals": {name: named.count(name) for name in ("train", "val", "test", "unused")},
-            "fingerprint": "5e" * 32,
-        },
-    )
-    return load_prepared(folder)
+    rows = [
+        Row(
+            b"no image" if domain == poisoned else pixels(label, place),
+            (label + 1) % len(CLASSES) if domain == poisoned else label,
+            f"{domain}/{label}/{number}",
+            splits(number),
+            domain,
+            group=f"{'' if paired else domain}{label}/{number}",
+        )
+        for place, (domain, label, number) in enumerate(places)
+    ]
+    return write_prepared_folder(folder, CLASSES, rows, paired=paired, validation=0.2, split_seed=0)
 
 
 def trained_without(prepared: Prepared, target: str, method: Method, folder: Path) -> tuple[Any, Fitted]:

@@ -57,11 +57,11 @@ def test_the_machines_other_gpus_are_left_out(monkeypatch: pytest.MonkeyPatch) -
 def test_a_run_has_them_and_a_continued_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("pipeline.system_monitor.SECONDS", 1)
+    monkeypatch.setattr("pipeline.system_monitor.SECONDS", 0.2)
     steps: list[int] = []
     for _ in range(2):
         with tracked_run("trial", "a", {}, tmp_path / "id") as run:
-            time.sleep(4)
+            time.sleep(1.5)
         history = MlflowClient().get_metric_history(run.run_id, "system/cpu_utilization_percentage")
         assert len(history) > len(steps)
         steps = sorted(point.step for point in history)

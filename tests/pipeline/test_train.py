@@ -12,28 +12,13 @@ from pipeline.backbone import make_backbone
 from pipeline.outcome import Outcome
 from pipeline.params import Backbone, load_params
 from pipeline.train import plan, settings_to_compare, train, work_folder
-from stochca.backbones import BackboneCard
 from stochca.errors import UserError
+from tests.pipeline.backbone_card import backbone_card
 from tests.pipeline.synthetic_runs import write_prepared
 
 PARAMS = load_params()
 JOB = plan(PARAMS, "finetune", "all", 0)
-CARD = BackboneCard(
-    architecture="test_vit",
-    source="file:none",
-    source_sha256=None,
-    weights_sha256="0" * 64,
-    license="MIT",
-    parameters=1,
-    blocks=2,
-    image_size=32,
-    patch_size=16,
-    global_pool="token",
-    mean=(0.5, 0.5, 0.5),
-    std=(0.2, 0.2, 0.2),
-    interpolation="bicubic",
-    source_classes=0,
-)
+CARD = backbone_card()
 
 
 @pytest.mark.parametrize(

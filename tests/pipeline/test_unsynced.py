@@ -27,12 +27,11 @@ from tests.pipeline.mlflow_server import Server
 from tests.pipeline.small_model import save_small_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-PORT = 7610
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"), PORT)
+    server = Server(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
     server.kill()
@@ -128,7 +127,7 @@ def test_a_run_outlives_its_server_and_is_synchronised_later(
         list(sync())
     shutil.copytree(folder, tmp_path / "copy")
     server.start()
-    for after in (0.5, 1.5, 2.5, 3.5):
+    for after in (0.5, 1.5, 3.0):
         kill_synchronising(after)
     if folder.exists():
         (line,) = sync()
@@ -222,7 +221,7 @@ def test_a_server_that_hangs_holds_nothing_up(
         assert time.monotonic() - started < 30
         started = time.monotonic()
         log_steps(callback, 2, 200)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
         kept = (run.folder / "metrics.jsonl").read_text().split("\n")
         assert sum(json.loads(line)["key"] == "train_loss" for line in kept if line) == 199
         started = time.monotonic()

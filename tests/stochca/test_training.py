@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from stochca.callbacks import Callback, EvalEvent, JsonLines, StepEvent, read_events
 from stochca.checkpoint import CHECKPOINT, PREVIOUS, load_checkpoint
@@ -18,7 +18,7 @@ from stochca.loaders import Joined
 from stochca.looks import Keep, find_looks
 from stochca.methods import Ema, LpFt, Method, StochasticCrossAttention, Swa, Swad
 from stochca.settings import Augmentation, Training
-from stochca.training import Fitted, fit
+from stochca.training import Fitted, check_settings, fit
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 
 STOCHCA = StochasticCrossAttention(prob=0.5)
@@ -376,6 +376,17 @@ def test_bad_settings(options: dict[str, Any], sentence: str) -> None:
 def test_one_probability_per_block_must_fit_the_model() -> None:
     with pytest.raises(UserError, match="2 values, but the model has 3 blocks"):
         run(Method(attention=StochasticCrossAttention(prob=(0.1, 0.2))))
+
+
+def test_checking_the_settings_copies_no_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    def copied(model: nn.Module) -> nn.Module:
+        raise AssertionError("a teacher was copied")
+
+    monkeypatch.setattr("stochca.cross_attention.headless_copy", copied)
+    method = Method(attention=StochasticCrossAttention(prob=0.1))
+    check_settings(tiny_vit(), method, settings(), PREPROCESSING, torch.device("cpu"))
+    with pytest.raises(AssertionError, match="a teacher was copied"):
+        run(method, settings())
 
 
 def test_images_per_batch_must_pair_up_for_mixup() -> None:

@@ -1,7 +1,6 @@
 """A project whose trials take about a second: a transformer of 0.3 million parameters, 78 images."""
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -17,8 +16,8 @@ from safetensors.torch import save_file
 
 from pipeline.backbone import make_backbone
 from pipeline.params import Backbone, Params, load_params
-from pipeline.table import add_splits, open_table
 from tests.imports import ROOT
+from tests.pipeline.prepared_folder import Row, write_prepared_folder
 
 CLASSES = ("red", "green", "blue")
 SPLITS = {"train": 48, "val": 30, "test": 6}
@@ -46,27 +45,13 @@ def write_project(folder: Path, tune: dict[str, Any]) -> Params:
 
 
 def write_images(folder: Path) -> None:
-    folder.mkdir(parents=True)
     splits = [split for split, count in SPLITS.items() for _ in range(count)]
-    with open_table(folder / "unsplit.arrow", CLASSES) as writer:
-        for number, split in enumerate(splits):
-            label, name = number % len(CLASSES), f"image-{number}"
-            writer.add(b"no image" if split == "test" else coloured(label, number), label, "all", name)
-    add_splits(
-        folder / "unsplit.arrow",
-        folder / "images.arrow",
-        CLASSES,
-        splits,
-        [str(number) for number in range(len(splits))],
-    )
-    manifest = {
-        "dataset": "shapes",
-        "classes": list(CLASSES),
-        "domains": ["all"],
-        "totals": {**SPLITS, "unused": 0},
-        "fingerprint": "5e" * 32,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    rows = [
+        Row(b"no image" if split == "test" else coloured(label, number), label, f"image-{number}", split)
+        for number, split in enumerate(splits)
+        for label in [number % len(CLASSES)]
+    ]
+    write_prepared_folder(folder, CLASSES, rows)
 
 
 def coloured(label: int, number: int) -> bytes:

@@ -82,7 +82,7 @@ def test_interrupted_searches_go_on(tmp_path: Path) -> None:
 
 def test_another_search_starts_anew(tmp_path: Path) -> None:
     folder = tmp_path / "project"
-    write_project(folder, {"trials": 2, "seeds": [0], "concurrent": 1})
+    write_project(folder, {"trials": 1, "seeds": [0], "concurrent": 1})
     interrupt_after(1, start_search(folder), folder, {}, signal.SIGKILL)
     (interrupted,) = (folder / "work" / "tune").iterdir()
     path = folder / "params.yaml"

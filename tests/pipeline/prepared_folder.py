@@ -1,0 +1,43 @@
+"""A folder of prepared images, as the stage `prepare` leaves it, from images that a test makes up."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.files import write_json
+from pipeline.prepared import Prepared, load_prepared
+from pipeline.table import add_splits, open_table
+
+
+class Row(NamedTuple):
+    """One image; what is in `encoded` need not be one."""
+
+    encoded: bytes
+    label: int
+    id: str
+    split: str
+    domain: str = "all"
+    group: str | None = None  # None: the id
+
+
+def write_prepared_folder(
+    folder: Path, classes: Sequence[str], rows: Sequence[Row], **manifest: Any
+) -> Prepared:
+    """The table and the manifest, with what is always read of it and what `manifest` says."""
+    folder.mkdir(parents=True)
+    unsplit = folder / "unsplit.arrow"
+    with open_table(unsplit, classes) as writer:
+        for row in rows:
+            writer.add(row.encoded, row.label, row.domain, row.id)
+    splits, groups = [row.split for row in rows], [row.group or row.id for row in rows]
+    add_splits(unsplit, folder / "images.arrow", classes, splits, groups)
+    unsplit.unlink()
+    always = {
+        "dataset": "shapes",
+        "classes": list(classes),
+        "domains": list(dict.fromkeys(row.domain for row in rows)),
+        "totals": {split: splits.count(split) for split in ("train", "val", "test", "unused")},
+        "fingerprint": "5e" * 32,
+    }
+    write_json(folder / "manifest.json", {**always, **manifest})
+    return load_prepared(folder)
