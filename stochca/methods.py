@@ -236,6 +236,6 @@ class Method:
             )
             require(
                 self.phases.name != "lp_ft",
-                f"phases 'lp_ft' with train {name!r} makes no sense: its second phase trains the whole model; "
-                "use train 'all' or 'lora', or phases 'single'",
+                f"phases 'lp_ft' with train {name!r} makes no sense: its second phase trains the whole "
+                "model; use train 'all' or 'lora', or phases 'single'",
             )

@@ -273,8 +273,8 @@ def check_settings(
         )
     if settings.layer_decay is not None and not adaptation(method.train).takes_layer_decay:
         raise UserError(
-            f"training.layer_decay {settings.layer_decay} means nothing with train {method.train.name!r}, which "
-            "freezes the layers that it counts; set it to null"
+            f"training.layer_decay {settings.layer_decay} means nothing with train {method.train.name!r}, "
+            "which freezes the layers that it counts; set it to null"
         )
     create_optimizer(student, settings)
     preprocessing.training(settings.augmentation)

@@ -21,6 +21,7 @@ class AdaptedModel(nn.Module):
     """
 
     title: str  # what a sentence calls it
+    options: dict[str, Any]  # what makes the same model around another copy of the backbone
 
     def __init__(self, model: TimmModule) -> None:
         super().__init__()

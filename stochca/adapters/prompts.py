@@ -1,7 +1,7 @@
 """Visual prompt tuning (Jia et al., ECCV 2022, arXiv 2203.12119).
 
-Learned tokens attend and are attended to like patches, in a frozen transformer. Shallow: they enter before the
-first block. Deep: what the blocks made of them is replaced by new ones before every block.
+Learned tokens attend and are attended to like patches, in a frozen transformer. Shallow: they enter before
+the first block. Deep: what a block made of them is replaced by new ones before the next.
 
 Shapes: B images, N tokens, P prompts, D channels.
 """
@@ -47,6 +47,7 @@ class VPT(AdaptedModel):
         prompts = torch.empty(len(model.blocks) if deep else 1, tokens, model.embed_dim)
         self.prompts = nn.Parameter(nn.init.uniform_(prompts, -limit, limit))  # (blocks or 1, P, D)
         self.deep = deep
+        self.options = {"tokens": tokens, "deep": deep}
         self.dropout = nn.Dropout(dropout)
 
     def forward_features(self, images: Tensor) -> Tensor:

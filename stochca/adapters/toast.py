@@ -1,12 +1,13 @@
 """Top-down attention (TOAST: Shi et al., arXiv 2305.15542): a frozen transformer looks twice.
 
 What the first pass saw is weighted by its likeness to a learned task vector, and travels down through one
-decoder per block, from the last to the first. What each decoder emits is added, as further input, to the values
-of its block in the second pass, which gives the answer.
+decoder per block, from the last to the first. What each decoder emits is added, as further input, to the
+values of its block in the second pass, which gives the answer.
 
 Shapes: B images, N tokens, D channels.
 """
 
+import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.nn import functional
 
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel, Around, trunc_normal
-from stochca.adapters.lora import check_installed, inject
+from stochca.adapters.lora import check_installed, inject, merge
 from stochca.errors import UserError
 from stochca.methods import ToastLite
 from stochca.projections import attention_layers, project, swapped
@@ -55,6 +56,7 @@ class TOAST(AdaptedModel):
         decoders: Path | None = None,
     ) -> None:
         super().__init__(model)
+        self.options = {}  # merged, TOAST-Lite is a TOAST like others
         self.decoders = make_decoders(model)
         self.task = trunc_normal(model.embed_dim)  # ξ
         self.transform = nn.Parameter(torch.eye(model.embed_dim), requires_grad=lite)  # P
@@ -128,7 +130,9 @@ def load_decoders(decoders: nn.ModuleList, path: Path) -> None:
         raise UserError(f"{path} is missing; pre-tune decoders first: dvc repro pretune") from None
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} holds no decoders for this backbone ({reason}); pre-tune them again") from None
+        raise UserError(
+            f"{path} holds no decoders for this backbone ({reason}); pre-tune them again"
+        ) from None
 
 
 class _InformedBlock(nn.Module):
@@ -179,12 +183,20 @@ class TopDown(Around):
             return TOAST(student, True, rank=config.rank, alpha=config.alpha, decoders=decoders)
         return TOAST(student, decoders=decoders)
 
+    def plain(self, adapted: TOAST) -> TOAST:
+        return self.finish(copy.deepcopy(adapted)) if isinstance(self.config, ToastLite) else adapted
+
+    def finish(self, adapted: TOAST) -> TOAST:
+        if isinstance(self.config, ToastLite):
+            merge(adapted.decoders)
+        return adapted
+
     @property
     def notes(self) -> list[str]:
         if self.config.decoders is not None:
             return []
         return [
             "WARNING: TOAST's decoders started at random, not pre-tuned for this backbone, which the method "
-            "needs to reach what its paper reports. Pre-tune them (dvc repro pretune), and name their file in "
-            "the method: train.decoders."
+            "needs to reach what its paper reports. Pre-tune them (dvc repro pretune), and name their file "
+            "in the method: train.decoders."
         ]

@@ -95,7 +95,9 @@ def test_other_targets_never_reach_the_head() -> None:
 
 
 def test_targets_that_match_nothing_are_refused() -> None:
-    sentence = "'query' matches no linear layer .*; its linear layers are attn.qkv, attn.proj, mlp.fc1, mlp.fc2$"
+    sentence = (
+        "'query' matches no linear layer .*; its linear layers are attn.qkv, attn.proj, mlp.fc1, mlp.fc2$"
+    )
     for targets in (("query",), ("qkv", "query")):
         with pytest.raises(UserError, match=sentence):
             check_composition(Method(train=Lora(targets=targets)), tiny_vit())
@@ -115,7 +117,9 @@ def test_stochca_takes_queries_from_updated_weights_and_keys_from_pretrained_one
     model, student = adapted(attention=StochasticCrossAttention(prob=0.5))
     assert isinstance(model, StochCA)
     assert model.student is student
-    torch.testing.assert_close(model.eval()(IMAGES, cross_blocks=blocks), cross_attended(by_hand(student), blocks))
+    torch.testing.assert_close(
+        model.eval()(IMAGES, cross_blocks=blocks), cross_attended(by_hand(student), blocks)
+    )
 
 
 def test_what_is_kept_is_the_student() -> None:

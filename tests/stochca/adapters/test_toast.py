@@ -116,7 +116,7 @@ def test_tuned_decoders_are_loaded_or_refused(tmp_path: Path) -> None:
             for part in ("pass_on", "emit"):
                 found = weight_of(getattr(model.decoders[i], part))
                 assert torch.equal(found, getattr(decoder, part).weight)
-    with pytest.raises(UserError, match="holds no decoders for this backbone .*size mismatch"):
+    with pytest.raises(UserError, match=r"holds no decoders for this backbone .*size mismatch"):
         stochca.TOAST(tiny_vit(embed_dim=8), decoders=path)
     with pytest.raises(UserError, match="is missing; pre-tune decoders first"):
         stochca.TOAST(tiny_vit(), decoders=tmp_path / "none")

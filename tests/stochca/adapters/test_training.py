@@ -103,7 +103,9 @@ def test_resumes_bit_exactly_and_keeps_what_was_selected(name: str, tmp_path: Pa
         assert torch.equal(value, state[key]), key
 
     # What was selected is what is kept, to the last digit, also where it was merged.
-    logits, labels = predict(fitted.model, ColouredSquares(20, seed=1), PREPROCESSING, device=CPU, precision="bf16")
+    logits, labels = predict(
+        fitted.model, ColouredSquares(20, seed=1), PREPROCESSING, device=CPU, precision="bf16"
+    )
     assert score(logits, labels) == fitted.validation
 
     # It loads into what the pipeline makes of a method, and so do the weights of each look.
