@@ -81,7 +81,7 @@ class _PromptedBlock(nn.Module):
 
     def forward(self, x_BND: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self.enter is not None:
-            prompts_BPD = self.dropout(self.enter.expand(len(x_BND), -1, -1)).to(x_BND)
+            prompts_BPD = self.dropout(self.enter.expand(x_BND.shape[0], -1, -1)).to(x_BND)
             x_BND = torch.cat([x_BND[:, : self.place], prompts_BPD, x_BND[:, self.place :]], dim=1)
         x_BND = self.block(x_BND, *args, **kwargs)
         if self.leave:
