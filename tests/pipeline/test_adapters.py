@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,10 @@ def test_methods_with_tuned_decoders_wait_for_them(tmp_path: Path) -> None:
     assert edited_params(tmp_path, random_start).methods["toast"].train == Toast()
 
 
+def set_train(raw: dict[str, Any], train: Any) -> None:
+    raw["methods"]["lora"]["train"] = train
+
+
 def test_options_are_checked_by_their_path(tmp_path: Path) -> None:
     for train, sentence in (
         ({"name": "lora", "rank": 0}, "methods.lora.train.rank must be 1 or more, found 0"),
@@ -192,7 +197,7 @@ def test_options_are_checked_by_their_path(tmp_path: Path) -> None:
         ("lorra", "methods.lora.train must be one of all, head, lora, vpt, toast, toast_lite, found 'lorra'"),
     ):
         with pytest.raises(UserError, match=sentence):
-            edited_params(tmp_path, lambda raw, train=train: raw["methods"]["lora"].update(train=train))
+            edited_params(tmp_path, partial(set_train, train=train))
 
 
 def test_what_is_served_brings_its_backbone(card: BackboneCard, tmp_path: Path) -> None:
