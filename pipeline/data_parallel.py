@@ -47,7 +47,7 @@ def fit_on_workers(
     student: "TimmModule",
     make_callbacks: Callable[[], Sequence[Callback]],
 ) -> "Fitted":
-    """As `stochca.training.fit`, on `train.num_workers` workers; `student` ends with the selected weights.
+    """As `stochca.training.fit`, on `train.num_workers` workers.
 
     `make_callbacks` is called once per start, as workers that were lost start again from a checkpoint.
 
@@ -56,6 +56,7 @@ def fit_on_workers(
     """
     from safetensors.torch import load_file
 
+    from stochca.composition import kept_model
     from stochca.evaluation import Scores
     from stochca.training import Fitted
 
@@ -64,11 +65,14 @@ def fit_on_workers(
         check_one_machine_has(each, "train.resources_per_worker")
         _check_gpus(train)
         _run(assignment, train, _Relayed(make_callbacks))
-    student.load_state_dict(load_file(assignment.run_folder / WEIGHTS))
-    student.eval()
+    model = kept_model(assignment.job.method, student)
+    model.load_state_dict(load_file(assignment.run_folder / WEIGHTS))
+    model.requires_grad_(True).eval()
     values = json.loads((assignment.run_folder / FITTED).read_text())
     validation = values.pop("validation")
-    return Fitted(**values, validation=None if validation is None else Scores(**validation))
+    return Fitted(
+        **{**values, "model": model}, validation=None if validation is None else Scores(**validation)
+    )
 
 
 def _check_gpus(train: Train) -> None:
@@ -224,5 +228,6 @@ def _work(config: dict[str, Any]) -> None:
             events.put(("mistake", (str(error),)))
         return  # to raise it would make Ray Train try again
     if is_main():
-        save_weights(assignment.run_folder / WEIGHTS, student.state_dict())
-        write_json(assignment.run_folder / FITTED, dataclasses.asdict(fitted))
+        save_weights(assignment.run_folder / WEIGHTS, fitted.model.state_dict())
+        without_model = dataclasses.replace(fitted, model=None)
+        write_json(assignment.run_folder / FITTED, dataclasses.asdict(without_model))

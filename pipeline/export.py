@@ -15,6 +15,7 @@ from pipeline.files import replace_file, replace_folder
 from pipeline.model_address import open_model
 from pipeline.prepared import load_prepared
 from pipeline.trained import TrainedModel
+from stochca.adapters.adapted import AdaptedModel
 from stochca.errors import UserError
 
 IMAGES = 16  # that the exported model is checked on
@@ -64,6 +65,11 @@ def export_timm(trained: TrainedModel, output: Path) -> str:
     import timm
     from timm.data import create_transform, resolve_data_config
 
+    if isinstance(trained.model, AdaptedModel):
+        raise UserError(
+            f"{trained.card['name']} is a backbone with {trained.model.title} around it, which timm can't "
+            "express; export it --to onnx"
+        )
     if output.exists() and not (output.is_dir() and {path.name for path in output.iterdir()} <= TIMM_FILES):
         raise UserError(f"{output} exists and is no earlier export; choose a folder that does not exist yet")
     card, preprocessing = trained.card, trained.preprocessing

@@ -22,7 +22,7 @@ from mlflow.utils.time import get_current_time_millis
 
 from pipeline.files import write_json
 from pipeline.patience import UPLOADS, WHILE_TRAINING, patience
-from pipeline.served import log_model
+from pipeline.served import BACKBONE, log_model
 from pipeline.tracking_errors import reason_of, without_password
 
 UNSYNCED = Path("work/unsynced")
@@ -71,11 +71,16 @@ class Outbox:
         now = get_current_time_millis()
         self.waiting.extend(Metric(key, value, now, step) for key, value in values.items())
 
-    def add_model(self, model: Path, example: np.ndarray) -> None:
-        """A trained model's folder, with uint8 images (B, height, width, 3) as an example of its input."""
+    def add_model(self, model: Path, example: np.ndarray, backbone: Path | None = None) -> None:
+        """A trained model's folder, with uint8 images (B, height, width, 3) as an example of its input.
+
+        With an adapter's goes its backbone's, without which it is worth nothing elsewhere.
+        """
         self._keep()
         target = self._made(self.folder / "model")
         shutil.copytree(model, target / model.name, dirs_exist_ok=True)
+        if backbone is not None:
+            shutil.copytree(backbone, target / model.name / BACKBONE, dirs_exist_ok=True)
         np.save(target / "example.npy", example, allow_pickle=False)
 
     def send(self, *, now: bool = False) -> bool:

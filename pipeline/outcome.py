@@ -23,8 +23,9 @@ from pipeline.protocol import RunImages
 from pipeline.seen_images import FILE as SEEN_IMAGES
 from pipeline.seen_images import write_seen
 from pipeline.statistics import calibration_error, macro_f1
-from pipeline.trained import save_trained
+from pipeline.trained import BACKBONE, save_trained
 from stochca._typing import TimmModule
+from stochca.adapters.adapted import AdaptedModel
 from stochca.backbones import BackboneCard
 from stochca.devices import default_device
 from stochca.evaluation import predict, score
@@ -194,7 +195,8 @@ class Outcome:
         if self.fitted.notes:
             outbox.add_tags({"mlflow.note.content": "\n\n".join(self.fitted.notes)})
         if upload_model:
-            outbox.add_model(MODELS / self.job.name, self.example)
+            backbone = BACKBONE if isinstance(self.student, AdaptedModel) else None
+            outbox.add_model(MODELS / self.job.name, self.example, backbone)
         outbox.send(now=True)
 
     @property

@@ -19,6 +19,7 @@ from pipeline.sections import (
     Compare,
     Dataset,
     MethodName,
+    Pretune,
     Promotion,
     Protocol,
     Section,
@@ -46,6 +47,7 @@ class Params(Section):
     compare: Compare
     train: Train
     tune: Tune
+    pretune: Pretune
     promotion: Promotion
     tracking: Tracking
 
@@ -133,6 +135,12 @@ class Params(Section):
             _refuse_infinite(dataclasses.asdict(training), "tune.training.")
         except ValidationError as error:
             raise ValueError(_sentence(error, Training, "tune.training.")) from None
+        try:
+            _refuse_infinite(
+                dataclasses.asdict(self.training_with(self.pretune.training)), "pretune.training."
+            )
+        except ValidationError as error:
+            raise ValueError(_sentence(error, Training, "pretune.training.")) from None
         if self.tune.grace_steps > training.steps:
             raise ValueError(
                 f"tune.grace_steps {self.tune.grace_steps} must not be above the {training.steps} steps that "

@@ -16,7 +16,8 @@ from rich.text import Text
 from torch import Tensor
 
 from pipeline.datasets.source import Sides
-from pipeline.images import EXTENSIONS, UnusableImage, decode
+from pipeline.image_files import images_below
+from pipeline.images import UnusableImage, decode
 from pipeline.model_address import open_model
 from pipeline.progress import track
 from pipeline.trained import TrainedModel
@@ -78,7 +79,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         try:
             path.stat()
-            found.update(dict.fromkeys(_images_below(path) if path.is_dir() else [path]))
+            found.update(dict.fromkeys(images_below(path) if path.is_dir() else [path]))
         except FileNotFoundError:
             raise UserError(f"{path} does not exist; give image files, or folders of them") from None
         except OSError as error:
@@ -129,17 +130,6 @@ def _as_dict(result: Prediction) -> dict[str, object]:
         "file": str(result.file),
         "predictions": [{"class": name, "probability": probability} for name, probability in pairs],
     }
-
-
-def _images_below(folder: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
-                yield Path(parent, name)
 
 
 def _classify(trained: TrainedModel, files: Sequence[Path]) -> Iterator[tuple[Path, Tensor | str]]:

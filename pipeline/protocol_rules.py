@@ -3,10 +3,12 @@
 from typing import TYPE_CHECKING
 
 from pipeline.known_domains import KNOWN_DOMAINS
-from stochca.methods import Swad
+from stochca.methods import Swad, Toast, ToastLite
 
 if TYPE_CHECKING:
     from pipeline.params import Params
+
+PRETUNED = "data/pretuned/decoders.safetensors"
 
 
 def check_protocol(params: "Params") -> None:
@@ -25,6 +27,7 @@ def check_protocol(params: "Params") -> None:
         )
     if protocol.refit:
         _check_refit(params)
+    _check_decoders(params)
 
 
 def _check_domains(params: "Params") -> None:
@@ -43,6 +46,24 @@ def _check_domains(params: "Params") -> None:
             raise ValueError(
                 f"protocol.targets names the domain {target!r}, which {dataset.name} does not have here; the "
                 f"domains are {', '.join(domains)}"
+            )
+
+
+def _check_decoders(params: "Params") -> None:
+    """What reads pre-tuned decoders has to wait for them."""
+    for name in params.protocol.methods:
+        train = params.methods[name].train
+        if not isinstance(train, Toast | ToastLite) or train.decoders is None:
+            continue
+        if train.decoders != PRETUNED:
+            raise ValueError(
+                f"methods.{name}.train.decoders must be {PRETUNED}, which the stage pretune writes, or null, "
+                f"which starts at random; found {train.decoders!r}"
+            )
+        if params.protocol.toast_after != PRETUNED:
+            raise ValueError(
+                f"methods.{name}.train.decoders are pre-tuned, so its stage must wait for the stage pretune; "
+                f"set protocol.toast_after: {PRETUNED}"
             )
 
 

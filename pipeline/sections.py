@@ -113,6 +113,10 @@ class Protocol(Section):
         "data/prepared/manifest.json"  # a file that the stages stochca and combined wait for
     )
 
+    toast_after: Literal["data/backbone/card.json", "data/pretuned/decoders.safetensors"] = (
+        "data/backbone/card.json"  # a file that all training waits for
+    )
+
     @property
     def keep_looks(self) -> Literal["none", "last", "all"]:
         """Which looks at validation are tested besides the weights that it chose."""
@@ -280,8 +284,10 @@ class Tune(Section):
     def _leaves_attention(cls, value: Method) -> Method:
         if not isinstance(value.attention, SelfAttention):
             raise ValueError("must not set attention: it is what the search varies")
-        if value.train != "all":
-            raise ValueError(f"train {value.train!r} makes no sense here: nothing that attends is trained")
+        if not value.train.changes_backbone:
+            raise ValueError(
+                f"train {value.train.name!r} makes no sense here: nothing that attends is trained"
+            )
         if value.training:
             raise ValueError("must not set training; set tune.training")
         return value
@@ -293,6 +299,15 @@ def _is_number(value: Any) -> bool:
 
 def _ends(space: Space) -> tuple[float, ...]:
     return (space.low, space.high) if isinstance(space, Range) else space
+
+
+class Pretune(Section):
+    """How TOAST's decoders are pre-tuned."""
+
+    images: str = "data/prepared"  # the prepared training images; or any folder of images, without labels
+    max_megapixels: float = Field(100.0, gt=0)  # larger images of a folder are left out
+    seed: int = Field(0, ge=0, lt=SEED_LIMIT)
+    training: dict[str, Any] = Field(default_factory=dict)  # overrides of the common training settings
 
 
 class Promotion(Section):

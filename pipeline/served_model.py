@@ -1,5 +1,7 @@
 """What MLflow serves: pictures in, class probabilities out. Needs timm, torch and safetensors alone.
 
+A model with an adapter comes with its backbone, and with the package stochca, which knows how to join them.
+
 Logged as code beside the weights, so that loading a model never unpickles anything.
 """
 
@@ -25,13 +27,23 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         folder = Path(context.artifacts["model"])
         card = json.loads((folder / "model.json").read_text())
         self.classes: list[str] = card["classes"]
-        self.model = timm.create_model(
-            card["architecture"],
-            img_size=card["image_size"],
-            num_classes=len(self.classes),
-            **card["options"],
-        )
-        self.model.load_state_dict(load_file(folder / "model.safetensors"))
+        if card["adapter"] is not None:
+            from stochca.adapters.saved import load_adapted
+
+            self.model = load_adapted(
+                folder / "adapter.safetensors",
+                card["adapter"],
+                folder / "backbone",
+                num_classes=len(self.classes),
+            )
+        else:
+            self.model = timm.create_model(
+                card["architecture"],
+                img_size=card["image_size"],
+                num_classes=len(self.classes),
+                **card["options"],
+            )
+            self.model.load_state_dict(load_file(folder / "model.safetensors"))
         self.model.eval()
         self.transform = create_transform(
             card["image_size"],

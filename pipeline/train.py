@@ -95,6 +95,7 @@ def train(job: Job, params: Params) -> None:
     """Train, look at the test split once, track, and put the results in place."""
     # Heavy, and not needed to find a mistake in params.yaml.
     from pipeline.data_parallel import Assignment, fit_on_workers
+    from pipeline.decoders import decoders_sha256
     from pipeline.outcome import Outcome
     from pipeline.prepared import load_prepared
     from pipeline.protocol import images_for
@@ -131,7 +132,8 @@ def train(job: Job, params: Params) -> None:
         refit=job.protocol.refit,
     )
     precision = resolve_precision(job.training.precision, device)
-    folder = work_folder(job, card.to_dict(), prepared.fingerprint, precision, device.type)
+    backbone = card.to_dict() | {"decoders_sha256": decoders_sha256(job.method, card)}
+    folder = work_folder(job, backbone, prepared.fingerprint, precision, device.type)
     tags = {
         "stage": os.environ.get("DVC_STAGE", "none"),
         "git_commit": git_commit() or "none",
@@ -173,7 +175,7 @@ def train(job: Job, params: Params) -> None:
         fitted = dataclasses.replace(fitted, notes=[*images.notes, *fitted.notes])
         looks = find_looks(folder)
         outcome = Outcome(
-            job, card, prepared, images, preprocessing, student, fitted, looks, outbox.run_id, tags
+            job, card, prepared, images, preprocessing, fitted.model, fitted, looks, outbox.run_id, tags
         )
         outcome.write(read_events(folder / LOG))
         outcome.log_to_mlflow(outbox, read_events(folder / LOG), upload_model=params.tracking.log_model)

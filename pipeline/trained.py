@@ -1,4 +1,9 @@
-"""A trained model on disk: plain timm weights and a card that says how to use them."""
+"""A trained model on disk: its weights, and a card that says how to use them.
+
+They are plain timm weights wherever timm can express the model. Otherwise they are an adapter, which is
+small: what was put around the backbone, and the head. It is loaded onto the very backbone that it was
+trained on.
+"""
 
 import json
 from dataclasses import dataclass
@@ -11,20 +16,25 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipeline.files import sha256, write_json
+from pipeline.served import BACKBONE as OWN_BACKBONE
 from stochca._typing import TimmModule
-from stochca.backbones import BackboneCard
+from stochca.adapters.adapted import AdaptedModel
+from stochca.adapters.saved import describe, load_adapted
+from stochca.backbones import CARD_FILE, BackboneCard
 from stochca.checkpoint import save_weights
 from stochca.errors import UserError
 from stochca.loaders import Preprocessing
 
 FOLDER = Path("models")
 WEIGHTS = "model.safetensors"
+ADAPTER = "adapter.safetensors"  # instead, where timm can't express the model
+BACKBONE = Path("data/backbone")
 CARD = "model.json"
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A plain timm model in evaluation mode, and its card."""
+    """A model in evaluation mode, and its card; a plain timm model, unless the card tells of an adapter."""
 
     model: TimmModule
     card: dict[str, Any]
@@ -55,7 +65,12 @@ def save_trained(
     mlflow_run_id: str,
 ) -> None:
     """Write weights and card into an existing folder."""
-    save_weights(folder / WEIGHTS, student.state_dict())
+    plain, adapter, weights = student, None, WEIGHTS
+    if isinstance(student, AdaptedModel):
+        plain, adapter, weights = student.backbone, describe(student), ADAPTER
+        save_weights(folder / weights, student.adapter_state())
+    else:
+        save_weights(folder / weights, student.state_dict())
     preprocessing = Preprocessing.of(backbone)
     card = {
         "name": name,
@@ -63,9 +78,10 @@ def save_trained(
         "architecture": backbone.architecture,
         # Together with the architecture and image_size, what timm.create_model needs to make this model.
         "options": {
-            "global_pool": student.global_pool,
-            "fc_norm": not isinstance(student.fc_norm, nn.Identity),
+            "global_pool": plain.global_pool,
+            "fc_norm": not isinstance(plain.fc_norm, nn.Identity),
         },
+        "adapter": adapter,
         "image_size": backbone.image_size,
         "mean": list(backbone.mean),
         "std": list(backbone.std),
@@ -75,7 +91,7 @@ def save_trained(
         "crop_pct": preprocessing.crop_pct,
         "crop_mode": preprocessing.crop_mode,
         "classes": classes,
-        "weights_sha256": sha256(folder / WEIGHTS),
+        "weights_sha256": sha256(folder / weights),
         "backbone": backbone.to_dict(),
         "mlflow_run_id": mlflow_run_id,
     }
@@ -86,13 +102,13 @@ def load_trained(folder: Path) -> TrainedModel:
     """Read a model that a training stage wrote.
 
     Raises:
-        UserError: the folder is missing or damaged, or holds other weights than its card says.
+        UserError: the folder is missing or damaged, or holds other weights than its card says; or it holds an
+            adapter to another backbone than there is.
     """
-    import timm
-
+    weights = ADAPTER if (folder / ADAPTER).exists() else WEIGHTS
     try:
         content = (folder / CARD).read_bytes()
-        digest = sha256(folder / WEIGHTS)
+        digest = sha256(folder / weights)
     except OSError as error:
         name = error.filename or folder
         raise UserError(
@@ -101,24 +117,53 @@ def load_trained(folder: Path) -> TrainedModel:
     try:
         card = json.loads(content)
         if digest != card["weights_sha256"]:
-            raise ValueError(f"the sha256 of {WEIGHTS} is {digest}, in {CARD} it is {card['weights_sha256']}")
-        with torch.random.fork_rng(devices=[]):
-            model = timm.create_model(
-                card["architecture"],
-                img_size=card["image_size"],
-                num_classes=len(card["classes"]),
-                global_pool=card["options"]["global_pool"],
-                fc_norm=card["options"]["fc_norm"],
-            )
-        model.load_state_dict(load_file(folder / WEIGHTS))
+            raise ValueError(f"the sha256 of {weights} is {digest}, in {CARD} it is {card['weights_sha256']}")
+        model = _adapted(folder, card) if weights == ADAPTER else _plain(folder, card)
         trained = TrainedModel(model.eval(), card)
         trained.preprocessing.evaluation()  # so that what is wrong with it is found here
+    except _AnotherBackbone:
+        raise
     except Exception as error:  # timm fails in many ways on a card that is not what it should be
         reason = f"{CARD} has no {error}" if isinstance(error, KeyError) else shorten(str(error), 300)
         raise UserError(
             f"{folder} is damaged: {reason}; run `dvc checkout {folder}` or train it again"
         ) from None
     return trained
+
+
+def _plain(folder: Path, card: dict[str, Any]) -> TimmModule:
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        model = timm.create_model(
+            card["architecture"],
+            img_size=card["image_size"],
+            num_classes=len(card["classes"]),
+            global_pool=card["options"]["global_pool"],
+            fc_norm=card["options"]["fc_norm"],
+        )
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    return model
+
+
+class _AnotherBackbone(UserError):
+    """The adapter is sound, but its backbone is not there."""
+
+
+def _adapted(folder: Path, card: dict[str, Any]) -> AdaptedModel:
+    own = folder / OWN_BACKBONE
+    backbone = own if own.is_dir() else BACKBONE
+    needed = card["backbone"]["weights_sha256"]
+    try:
+        found = BackboneCard.from_file(backbone / CARD_FILE).weights_sha256
+    except UserError as error:
+        raise _AnotherBackbone(f"{folder} is an adapter to a backbone: {error}") from None
+    if found != needed:
+        raise _AnotherBackbone(
+            f"{folder} is an adapter to the backbone with the sha256 {needed}, but that of {backbone} is "
+            f"{found}; make the one that it was trained on (the stage backbone), or train the method again"
+        )
+    return load_adapted(folder / ADAPTER, card["adapter"], backbone, num_classes=len(card["classes"]))
 
 
 def _available() -> str:

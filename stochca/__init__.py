@@ -6,9 +6,11 @@ from stochca._torchvision import make_importable
 from stochca.errors import UserError
 
 if TYPE_CHECKING:
+    from stochca.adapters.prompts import VPT
+    from stochca.adapters.toast import TOAST
     from stochca.cross_attention import StochCA
 
-__all__ = ["StochCA", "UserError"]
+__all__ = ["TOAST", "VPT", "StochCA", "UserError"]
 
 make_importable()
 
@@ -19,4 +21,12 @@ def __getattr__(name: str) -> Any:
         from stochca.cross_attention import StochCA
 
         return StochCA
+    if name == "VPT":
+        from stochca.adapters.prompts import VPT
+
+        return VPT
+    if name == "TOAST":
+        from stochca.adapters.toast import TOAST
+
+        return TOAST
     raise AttributeError(f"module 'stochca' has no attribute {name!r}")

@@ -3,6 +3,7 @@
 >>> Method()                                                   # plain fine-tuning
 >>> Method(attention=StochasticCrossAttention(prob=0.1))       # StochCA
 >>> Method(attention=StochasticCrossAttention(), average=Swad())  # a combination
+>>> Method(train=Lora(rank=4), phases=LpFt())                     # another
 """
 
 from dataclasses import dataclass, field
@@ -33,6 +34,85 @@ class StochasticCrossAttention:
         require(self.prob != (), "prob must be one probability, or one per block, found none")
         for prob in self.prob if isinstance(self.prob, tuple) else (self.prob,):
             require(0 <= prob <= 1, f"prob must be between 0 and 1, found {prob}")
+
+
+@dataclass(frozen=True)
+class TrainAll:
+    """Every parameter learns."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    changes_backbone: ClassVar[bool] = True  # whether the backbone's own weights end up different
+    name: Literal["all"] = "all"
+
+
+@dataclass(frozen=True)
+class TrainHead:
+    """Linear probing: the head alone learns."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    changes_backbone: ClassVar[bool] = False
+    name: Literal["head"] = "head"
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank updates of some linear layers, and the head (Hu et al., ICLR 2022, arXiv 2106.09685)."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    changes_backbone: ClassVar[bool] = True
+    name: Literal["lora"] = "lora"
+    rank: int = 8
+    alpha: float = 16.0  # the update counts alpha / rank
+    dropout: float = 0.0  # of the update's input
+    targets: tuple[str, ...] = ("qkv",)  # ends of the layers' names, such as qkv, attn.proj or mlp.fc1
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 1, f"rank must be 1 or more, found {self.rank}")
+        require(self.alpha > 0, f"alpha must be above 0, found {self.alpha}")
+        require(0 <= self.dropout < 1, f"dropout must be at least 0 and below 1, found {self.dropout}")
+        require(len(self.targets) > 0, "targets must name one layer or more, found none")
+
+
+@dataclass(frozen=True)
+class Vpt:
+    """Visual prompt tuning: prompt tokens and the head learn (Jia et al., ECCV 2022, arXiv 2203.12119)."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    changes_backbone: ClassVar[bool] = False
+    name: Literal["vpt"] = "vpt"
+    tokens: int = 5
+    deep: bool = True  # new prompts before every block; false: before the first alone
+    dropout: float = 0.0  # of the prompts
+
+    def __post_init__(self) -> None:
+        require(self.tokens >= 1, f"tokens must be 1 or more, found {self.tokens}")
+        require(0 <= self.dropout < 1, f"dropout must be at least 0 and below 1, found {self.dropout}")
+
+
+@dataclass(frozen=True)
+class Toast:
+    """Top-down attention: decoders, a task vector and the head learn (Shi et al., arXiv 2305.15542)."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    changes_backbone: ClassVar[bool] = False
+    name: Literal["toast"] = "toast"
+    decoders: str | None = None  # a file of pre-tuned decoders; None: they start at random
+
+
+@dataclass(frozen=True)
+class ToastLite:
+    """TOAST-Lite: low-rank updates of the decoders, the task vector, its transform and the head learn."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    changes_backbone: ClassVar[bool] = False
+    name: Literal["toast_lite"] = "toast_lite"
+    decoders: str | None = None  # as for `Toast`
+    rank: int = 4
+    alpha: float = 4.0  # the update counts alpha / rank
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 1, f"rank must be 1 or more, found {self.rank}")
+        require(self.alpha > 0, f"alpha must be above 0, found {self.alpha}")
 
 
 @dataclass(frozen=True)
@@ -184,6 +264,7 @@ def _require_weights(config: Any, *names: str) -> None:
 
 
 Attention = SelfAttention | StochasticCrossAttention
+Train = TrainAll | TrainHead | Lora | Vpt | Toast | ToastLite
 Phases = SinglePhase | LpFt
 Average = NoAverage | Ema | Swa | Swad
 
@@ -192,6 +273,14 @@ Penalty = L2Sp | Delta | Bss | CoTuning | Miro
 # The registry: what a name in params.yaml stands for. A new value of a choice is added here.
 CHOICES: dict[str, dict[str, type]] = {
     "attention": {"self": SelfAttention, "stochca": StochasticCrossAttention},
+    "train": {
+        "all": TrainAll,
+        "head": TrainHead,
+        "lora": Lora,
+        "vpt": Vpt,
+        "toast": Toast,
+        "toast_lite": ToastLite,
+    },
     "phases": {"single": SinglePhase, "lp_ft": LpFt},
     "average": {"none": NoAverage, "ema": Ema, "swa": Swa, "swad": Swad},
     "penalties": {"l2sp": L2Sp, "delta": Delta, "bss": Bss, "cotuning": CoTuning, "miro": Miro},
@@ -209,28 +298,29 @@ class Method:
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     attention: Attention = field(default_factory=SelfAttention)
-    train: Literal["all", "head"] = "all"
+    train: Train = field(default_factory=TrainAll)
     phases: Phases = field(default_factory=SinglePhase)
     average: Average = field(default_factory=NoAverage)
     penalties: tuple[Penalty, ...] = ()  # terms added to the loss
     training: dict[str, Any] = field(default_factory=dict)  # overrides of the common training settings
 
     def __post_init__(self) -> None:
-        if self.train == "head":
+        if not self.train.changes_backbone:
+            name = self.train.name
             require(
                 self.attention.name != "stochca",
-                "attention 'stochca' with train 'head' makes no sense: nothing that attends is trained; "
-                "use train 'all' or attention 'self'",
+                f"attention 'stochca' with train {name!r} makes no sense: nothing that attends is trained; "
+                "use train 'all' or 'lora', or attention 'self'",
             )
             require(
                 self.phases.name != "lp_ft",
-                "phases 'lp_ft' with train 'head' makes no sense: its second phase trains the whole model; "
-                "use train 'all' or phases 'single'",
+                f"phases 'lp_ft' with train {name!r} makes no sense: its second phase trains the whole "
+                "model; use train 'all' or 'lora', or phases 'single'",
             )
             require(
                 not self.penalties,
-                "penalties with train 'head' make no sense: they hold on to a backbone that stays as it is; "
-                "use train 'all' or no penalties",
+                f"penalties with train {name!r} make no sense: they hold on to a backbone that stays as it "
+                "is; use train 'all' or 'lora', or no penalties",
             )
         names = [penalty.name for penalty in self.penalties]
         require(len(set(names)) == len(names), f"penalties lists one twice: {', '.join(names)}")

@@ -7,7 +7,7 @@ from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_grou
 from timm.scheduler import CosineLRScheduler
 
 from stochca._typing import TimmModule
-from stochca.composition import head_modules
+from stochca.adapters.adaptation import head_modules
 from stochca.errors import UserError
 from stochca.settings import Training
 

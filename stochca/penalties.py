@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stochca._typing import TimmModule
-from stochca.composition import head_modules
+from stochca.adapters.adaptation import head_modules
 from stochca.cotuning import Relationship, learn_relationship
 from stochca.delta import channel_attention
 from stochca.errors import UserError

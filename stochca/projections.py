@@ -140,6 +140,8 @@ class KeyNorm(nn.Module):
 
 def project(linear: nn.Linear, x: Tensor, rows: slice) -> Tensor:
     """Some of the output channels of a linear layer."""
+    if not isinstance(linear, nn.Linear):  # LoRA around one
+        return linear(x)[..., rows]
     return functional.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
 
 
@@ -148,5 +150,7 @@ def attention_layers(block: nn.Module) -> list[TimmModule]:
     return [
         module
         for module in block.modules()
-        if type(module) in ATTENTION_CLASSES and isinstance(module.qkv, nn.Linear)
+        if type(module) in ATTENTION_CLASSES
+        # With LoRA, the linear layer is the base of another.
+        and isinstance(getattr(module.qkv, "base_layer", module.qkv), nn.Linear)
     ]

@@ -13,7 +13,7 @@ from stochca._typing import TimmModule
 from stochca.averaging import start_averaging
 from stochca.callbacks import Callback, Callbacks, EvalEvent, StepEvent
 from stochca.checkpoint import cloned
-from stochca.composition import attend, check_composition, first_phase, freeze, set_training_mode
+from stochca.composition import adaptation, check_composition, compose, first_phase
 from stochca.devices import default_device, device_name, peak_memory_mb
 from stochca.distributed import (
     average_gradients,
@@ -44,8 +44,9 @@ EVENTS_EVERY = 10  # steps between reading losses back from the device
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a run came to. The student holds the selected weights."""
+    """What a run came to."""
 
+    model: TimmModule  # with the selected weights: the student, or a model around it
     validation: Scores | None  # of the selected weights; None: they were trained on the validation images
     selected_step: int | None  # None: an average of several steps
     train_seconds: float
@@ -74,7 +75,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     device: torch.device | None = None,
 ) -> Fitted:
-    """Fine-tune `student`, a timm model with a fresh head, in place.
+    """Fine-tune `student`, a timm model with a fresh head, in place; what is kept is `Fitted.model`.
 
     Selection looks at `validation` and nothing else. With a `work_folder`, checkpoints go there, and a
     run that finds one continues from it, to the same weights as if it had never stopped; the weights of
@@ -110,8 +111,9 @@ def fit(
     student.load_state_dict(from_main(student.state_dict(), device))
     student.set_grad_checkpointing(settings.gradient_checkpointing)
     choose_attention_kernel(student, precision, device)
-    freeze(student, method.train)
-    model = attend(method.attention, student)
+    train_choice = adaptation(method.train)
+    model, student = compose(method, student)
+    model.to(device)
     if not is_main():  # dropout differs between ranks; the draws of StochCA, seeded by now, don't
         seed_everything(derived_seed(seed, Stream.GLOBAL, rank()))
     examples = Examples(train, validation, preprocessing, device, precision, settings.workers)
@@ -125,6 +127,7 @@ def fit(
     progress = state.restore(work_folder)
     started = time.perf_counter() - progress.seconds
     if progress.step == 0:
+        progress.notes += train_choice.notes
         note = first_phase(
             method.phases,
             student,
@@ -148,7 +151,7 @@ def fit(
         return from_main(score(logits, labels), device)
 
     model = data_parallel(model)
-    set_training_mode(model, student, method.train)
+    train_choice.set_training_mode(model, student)
     trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
     unread: list[tuple[int, Tensor, float]] = []  # steps whose losses are still on the device
     window_started = time.perf_counter()
@@ -195,7 +198,7 @@ def fit(
                 unread.clear()
 
             if evaluates:
-                evaluated = averaging.evaluated(student)
+                evaluated = train_choice.plain(averaging.evaluated(student))
                 scores = look(evaluated)
                 averaging.after_evaluation(student, step, scores.loss)
                 is_best = (scores.accuracy, -scores.loss) > progress.best_scores
@@ -216,11 +219,13 @@ def fit(
         kept = averaging.finish()
         if kept is not None:
             student.load_state_dict(kept)
-            selected, selected_step = (None if refit else look(student)), None
         elif refit:
             student.load_state_dict(averaging.evaluated(student).state_dict())
             selected_step = settings.steps
-        else:
+        student = train_choice.finish(student)
+        if kept is not None:
+            selected, selected_step = (None if refit else look(student)), None
+        elif not refit:
             student.load_state_dict(progress.best_weights)
         student.requires_grad_(True).eval()
         for note in averaging.notes:
@@ -228,6 +233,7 @@ def fit(
     finally:
         listeners.on_end()
     return Fitted(
+        model=student,
         validation=selected,
         selected_step=selected_step,
         train_seconds=time.perf_counter() - started,
@@ -273,6 +279,11 @@ def check_settings(
             f"training.batch_size {settings.batch_size}, split by {world_size()} workers and "
             f"training.accumulate {settings.accumulate}, leaves {share:g} images; choose a batch size that "
             f"leaves {'an even number, because mixup and cutmix pair images up' if pairs else 'whole images'}"
+        )
+    if settings.layer_decay is not None and not adaptation(method.train).takes_layer_decay:
+        raise UserError(
+            f"training.layer_decay {settings.layer_decay} means nothing with train {method.train.name!r}, "
+            "which freezes the layers that it counts; set it to null"
         )
     create_optimizer(student, settings)
     preprocessing.training(settings.augmentation)

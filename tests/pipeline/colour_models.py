@@ -85,7 +85,9 @@ def publish(
     job = plan(params, method, "all", seed)
     prepared = load_prepared()
     tags = {"git_commit": "0123abcd", "stage": "made up"}
-    fitted = Fitted(Scores(0.5, validation), 1, 1.0, 1.0, 1.0, 1, "fp32", "cpu", ["A note of the run."])
+    fitted = Fitted(
+        model, Scores(0.5, validation), 1, 1.0, 1.0, 1.0, 1, "fp32", "cpu", ["A note of the run."]
+    )
     folder = Path("work") / job.name
     with tracked_run("trial", job.name, tags, folder / "id") as outbox:
         images = images_for(prepared, "transfer", "all", seed)

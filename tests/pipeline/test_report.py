@@ -336,6 +336,8 @@ def test_methods_are_described_by_what_they_change(tmp_path: Path) -> None:
     described = {name: describe_method(dataclasses.asdict(method)) for name, method in params.methods.items()}
     assert described["finetune"] == {}
     overrides = params.methods["linear_probe"].training
-    assert described["linear_probe"] == {"train": "head"} | {f"training.{k}": v for k, v in overrides.items()}
+    assert described["linear_probe"] == {"train.name": "head"} | {
+        f"training.{k}": v for k, v in overrides.items()
+    }
     assert described["stochca"] == {"attention.name": "stochca", "attention.prob": 0.1}
     assert described["stochca+swad"]["average.name"] == "swad"

@@ -16,7 +16,7 @@ from stochca.checkpoint import load_checkpoint, save_weights
 from stochca.cross_attention import StochCA
 from stochca.errors import UserError
 from stochca.loaders import batch_share, training_batches
-from stochca.methods import Ema, LpFt, Method, StochasticCrossAttention, Swa, Swad
+from stochca.methods import Ema, LpFt, Method, StochasticCrossAttention, Swa, Swad, TrainHead
 from stochca.settings import Augmentation, Training
 from stochca.training import fit
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
@@ -37,7 +37,7 @@ BASE = Training(
 MIXED = dataclasses.replace(BASE, augmentation=Augmentation(mixup=0.3, cutmix=0.5))
 RUNS: dict[str, tuple[Method, Training]] = {
     "finetune": (Method(), BASE),
-    "linear_probe": (Method(train="head"), BASE),
+    "linear_probe": (Method(train=TrainHead()), BASE),
     "lp_ft": (Method(phases=LpFt(C=(0.1, 1.0))), BASE),
     "stochca": (Method(attention=STOCHCA), BASE),
     "ema": (Method(average=Ema(decay=0.9)), BASE),

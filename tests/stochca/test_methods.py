@@ -1,15 +1,15 @@
 import pytest
 
 from stochca.averaging import AVERAGES
-from stochca.composition import ATTENTIONS, FIRST_PHASES
-from stochca.methods import CHOICES, LpFt, Method, StochasticCrossAttention, Swad
+from stochca.composition import ADAPTATIONS, ATTENTIONS, FIRST_PHASES
+from stochca.methods import CHOICES, LpFt, Method, StochasticCrossAttention, Swad, TrainHead
 
 
 @pytest.mark.parametrize(
     ("choices", "sentence"),
     [
-        ({"attention": StochasticCrossAttention(), "train": "head"}, "nothing that attends is trained"),
-        ({"phases": LpFt(), "train": "head"}, "its second phase trains the whole model"),
+        ({"attention": StochasticCrossAttention(), "train": TrainHead()}, "nothing that attends is trained"),
+        ({"phases": LpFt(), "train": TrainHead()}, "its second phase trains the whole model"),
     ],
 )
 def test_nonsense_is_refused(choices: dict[str, object], sentence: str) -> None:
@@ -31,6 +31,7 @@ def test_swad_settings_are_checked() -> None:
 def test_every_choice_has_its_code() -> None:
     """A value in the registry of names without code behind it would fail only once training starts."""
     assert set(CHOICES["attention"].values()) == set(ATTENTIONS)
+    assert set(CHOICES["train"].values()) == set(ADAPTATIONS)
     assert set(CHOICES["phases"].values()) == set(FIRST_PHASES)
     assert set(CHOICES["average"].values()) == set(AVERAGES)
     for classes in CHOICES.values():

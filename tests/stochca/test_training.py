@@ -16,7 +16,7 @@ from stochca.errors import UserError
 from stochca.evaluation import predict, score
 from stochca.loaders import Joined
 from stochca.looks import Keep, find_looks
-from stochca.methods import Ema, LpFt, Method, StochasticCrossAttention, Swa, Swad
+from stochca.methods import Ema, LpFt, Method, StochasticCrossAttention, Swa, Swad, TrainHead
 from stochca.settings import Augmentation, Training
 from stochca.training import Fitted, check_settings, fit
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
@@ -24,7 +24,7 @@ from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 STOCHCA = StochasticCrossAttention(prob=0.5)
 METHODS = {
     "finetune": Method(),
-    "linear_probe": Method(train="head"),
+    "linear_probe": Method(train=TrainHead()),
     "lp_ft": Method(phases=LpFt(C=(0.1, 1.0))),
     "stochca": Method(attention=STOCHCA),
     "stochca+lp_ft": Method(attention=STOCHCA, phases=LpFt(C=(0.1, 1.0))),
@@ -34,7 +34,7 @@ METHODS = {
     "stochca+lp_ft+swad": Method(
         attention=STOCHCA, phases=LpFt(C=(1.0,)), average=Swad(n_converge=2, n_tolerance=2)
     ),
-    "linear_probe+ema": Method(train="head", average=Ema(decay=0.9)),
+    "linear_probe+ema": Method(train=TrainHead(), average=Ema(decay=0.9)),
 }
 
 
@@ -190,7 +190,7 @@ def test_logged_learning_rate_is_the_schedules() -> None:
         def on_step(self, event: StepEvent) -> None:
             self.seen.append(event.lr)
 
-    for method in (Method(), Method(train="head")):
+    for method in (Method(), Method(train=TrainHead())):
         rates = Rates()
         run(method, settings(lr=1e-3, head_lr_scale=7.0, layer_decay=0.5), None, rates)
         assert max(rates.seen) == pytest.approx(1e-3, rel=0.1)

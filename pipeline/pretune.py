@@ -1,0 +1,152 @@
+"""Stage `pretune`: decoders that TOAST starts from, in `data/pretuned/`.
+
+Checkpoints live in work/, as those of training do. The stage runs where a stage waits for it:
+protocol.toast_after.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.boundary import run
+from pipeline.params import Params, load_params
+from stochca.callbacks import Callback, StepEvent
+
+if TYPE_CHECKING:
+    from stochca.loaders import Images
+
+BACKBONE = Path("data/backbone")
+WORK = Path("work")
+LOG = "log.jsonl"
+
+
+class Progress(Callback):
+    """A line now and then."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def on_step(self, event: StepEvent) -> None:
+        if event.step % self.every == 0 or event.step == event.steps:
+            print(
+                f"pretune: step {event.step} of {event.steps}, reconstruction loss {event.loss:.4f}",
+                flush=True,
+            )
+
+
+def pretune_decoders(params: Params) -> None:
+    """Pre-tune, track, and put the decoders in place."""
+    from pipeline.decoders import CARD, DECODERS, FOLDER
+    from pipeline.files import replace_folder, sha256, write_json
+    from pipeline.tracked_run import tracked_run
+    from pipeline.tracking import flatten, git_commit
+    from pipeline.tracking_callback import MlflowCallback
+    from stochca.adapters.pretuning import pretune
+    from stochca.backbones import BackboneCard, load_backbone
+    from stochca.callbacks import JsonLines
+    from stochca.checkpoint import save_weights
+    from stochca.devices import default_device
+    from stochca.loaders import Preprocessing
+    from stochca.precision import resolve_precision
+
+    card = BackboneCard.from_file(BACKBONE / "card.json")
+    backbone = load_backbone(BACKBONE, num_classes=0)
+    settings = params.training_with(params.pretune.training)
+    images, fingerprint = find_images(params, card.resize or card.image_size)
+    device = default_device()
+    decides = {
+        "training": dataclasses.asdict(settings),
+        "seed": params.pretune.seed,
+        "backbone": card.to_dict(),
+        "images": fingerprint,
+        "precision": resolve_precision(settings.precision, device),
+        "device": device.type,
+        "code": code_sha256(),
+    }
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    work = WORK / f"pretune-{digest[:16]}"
+    tags = {
+        "stage": os.environ.get("DVC_STAGE", "none"),
+        "git_commit": git_commit() or "none",
+        "backbone_sha256": card.weights_sha256,
+        "images": params.pretune.images,
+        "images_fingerprint": fingerprint,
+    }
+    with tracked_run(params.tracking.experiment, "pretune", tags, work / "mlflow_run_id") as outbox:
+        outbox.add_params(
+            {"backbone": card.architecture, **flatten(dataclasses.asdict(settings), "training.")}
+        )
+        pretuned = pretune(
+            backbone,
+            images,
+            settings=settings,
+            preprocessing=Preprocessing.of(card),
+            seed=params.pretune.seed,
+            work_folder=work,
+            callbacks=[JsonLines(work / LOG), Progress(settings.eval_every), MlflowCallback(outbox)],
+            device=device,
+        )
+        outbox.add_metrics(
+            {"reconstruction_loss": pretuned.loss, "reconstruction_loss_before": pretuned.loss_before}
+        )
+        with replace_folder(FOLDER) as folder:
+            save_weights(folder / DECODERS, pretuned.decoders.state_dict())
+            described: dict[str, Any] = {
+                "decoders_sha256": sha256(folder / DECODERS),
+                "backbone_sha256": card.weights_sha256,
+                "architecture": card.architecture,
+                "images": params.pretune.images,
+                "images_fingerprint": fingerprint,
+                "number_of_images": len(images),
+                "steps": settings.steps,
+                "loss": pretuned.loss,
+                "loss_before": pretuned.loss_before,
+                "mlflow_run_id": outbox.run_id,
+            }
+            write_json(folder / CARD, described)
+            shutil.copytree(folder, outbox.artifacts / "pretuned", dirs_exist_ok=True)
+        outbox.send(now=True)
+    shutil.rmtree(work)
+    print(
+        f"pretune: {FOLDER / DECODERS}: reconstruction loss {pretuned.loss_before:.4f} before, "
+        f"{pretuned.loss:.4f} after"
+    )
+
+
+def find_images(params: Params, short_side: int) -> tuple["Images", str]:
+    """The images to pre-tune on, and a fingerprint of them.
+
+    Raises:
+        UserError: there are none.
+    """
+    from pipeline.image_files import ImageFiles
+    from pipeline.prepared import FOLDER, load_prepared
+
+    if Path(params.pretune.images) == FOLDER:
+        prepared = load_prepared()
+        return prepared.images("train"), prepared.fingerprint
+    files = ImageFiles(
+        Path(params.pretune.images), short_side=short_side, max_megapixels=params.pretune.max_megapixels
+    )
+    names = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files.paths]
+    return files, hashlib.sha256(json.dumps(names).encode()).hexdigest()
+
+
+def code_sha256() -> str:
+    """Of the library."""
+    code = hashlib.sha256()
+    for path in sorted((Path(__file__).parent.parent / "stochca").rglob("*.py")):
+        code.update(path.read_bytes())
+    return code.hexdigest()
+
+
+def main() -> None:
+    pretune_decoders(load_params())
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,63 @@
+"""What the training loop asks of a choice of `train`."""
+
+from typing import Any
+
+from torch import nn
+
+from stochca._typing import TimmModule
+
+
+class Adaptation:
+    """Turns a timm model into one of which the right part learns; as it stands here, everything learns."""
+
+    takes_layer_decay = True  # whether its parameters lie in the layers that training.layer_decay counts
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def check(self, student: TimmModule) -> None:
+        """Raise `UserError` if the model can't be adapted. Costs next to nothing."""
+
+    def adapt(self, student: TimmModule) -> TimmModule:
+        """The model that learns: `student` itself, or one around it. Draws from torch's global generator."""
+        return student.requires_grad_(True)
+
+    def set_training_mode(self, model: nn.Module, adapted: TimmModule) -> None:
+        """Training mode where something learns; `model` is `adapted`, or what trains it."""
+        model.train()
+
+    def plain(self, adapted: TimmModule) -> TimmModule:
+        """As `finish`, but `adapted` stays as it is; a copy, where that is needed."""
+        return adapted
+
+    def finish(self, adapted: TimmModule) -> TimmModule:
+        """The model that is kept: a plain timm model wherever that can express it."""
+        return adapted
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know about it."""
+        return []
+
+
+class HeadOnly(Adaptation):
+    """The head learns on frozen features."""
+
+    def adapt(self, student: TimmModule) -> TimmModule:
+        student.requires_grad_(False)
+        for head in head_modules(student):
+            head.requires_grad_(True)
+        return student
+
+    def set_training_mode(self, model: nn.Module, adapted: TimmModule) -> None:
+        """A frozen backbone is not dropped out of."""
+        model.train()
+        adapted.eval()
+        for head in head_modules(adapted):
+            head.train()
+
+
+def head_modules(student: TimmModule) -> list[nn.Module]:
+    """The classifier; distilled models have two."""
+    heads = student.get_classifier()
+    return list(heads) if isinstance(heads, tuple) else [heads]

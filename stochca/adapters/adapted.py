@@ -1,0 +1,99 @@
+"""A frozen backbone with something around it that learns: what VPT and TOAST have in common."""
+
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from stochca._typing import TimmModule
+from stochca.adapters.adaptation import Adaptation, head_modules
+from stochca.errors import UserError
+
+SUPPORTED = "plain vision transformers of timm (class VisionTransformer): vit_*, deit_*, *_clip_*, *_dinov2"
+
+
+class AdaptedModel(nn.Module):
+    """Stands where a timm model stands. The backbone is frozen and stays in evaluation mode; its head learns.
+
+    Raises:
+        UserError: the architecture is not supported.
+    """
+
+    title: str  # what a sentence calls it
+    options: dict[str, Any]  # what makes the same model around another copy of the backbone
+
+    def __init__(self, model: TimmModule) -> None:
+        super().__init__()
+        self.check(model)
+        self.backbone: TimmModule = model.requires_grad_(False)
+        for head in head_modules(model):
+            head.requires_grad_(True)
+
+    @classmethod
+    def check(cls, model: TimmModule) -> None:
+        """Raise `UserError` where the architecture is not supported."""
+        if not isinstance(model, VisionTransformer):
+            raise UserError(f"{cls.title} does not support {type(model).__name__}; supported are {SUPPORTED}")
+
+    def train(self, mode: bool = True) -> "AdaptedModel":
+        super().train(mode)
+        self.backbone.eval()
+        for head in head_modules(self):
+            head.train(mode)
+        return self
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """The tensors that the frozen backbone does not have: what was added, and the head."""
+        head = {id(parameter) for module in head_modules(self) for parameter in module.parameters()}
+        frozen = {
+            f"backbone.{name}"
+            for name, parameter in self.backbone.state_dict(keep_vars=True).items()
+            if id(parameter) not in head
+        }
+        return {name: value for name, value in self.state_dict().items() if name not in frozen}
+
+    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `adapter_state` gave; raises RuntimeError where names or shapes differ."""
+        missing = self.adapter_state().keys() ^ state.keys()
+        if missing:
+            raise RuntimeError(f"the adapter's tensors differ: {', '.join(sorted(missing))}")
+        self.load_state_dict(state, strict=False)
+
+    # What the training loop, optimiser and export ask of a timm model.
+
+    @property
+    def num_classes(self) -> int:
+        return self.backbone.num_classes
+
+    def get_classifier(self) -> Any:
+        return self.backbone.get_classifier()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        self.backbone.set_grad_checkpointing(enable)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Tokens (B, N, D) as the backbone's own `forward_features` gives them."""
+        raise NotImplementedError
+
+    def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
+        return self.backbone.forward_head(tokens, pre_logits=pre_logits)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of `images` (B, 3, height, width)."""
+        return self.forward_head(self.forward_features(images))
+
+
+class Around(Adaptation):
+    """A choice of `train` that puts a module around the frozen backbone."""
+
+    takes_layer_decay = False
+    model_class: type[AdaptedModel]
+
+    def check(self, student: TimmModule) -> None:
+        self.model_class.check(student)
+
+
+def trunc_normal(*shape: int) -> nn.Parameter:
+    """As timm starts the tokens of its transformers."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))

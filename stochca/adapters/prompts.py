@@ -1,0 +1,99 @@
+"""Visual prompt tuning (Jia et al., ECCV 2022, arXiv 2203.12119).
+
+Learned tokens attend and are attended to like patches, in a frozen transformer. Shallow: they enter before
+the first block. Deep: what a block made of them is replaced by new ones before the next.
+
+Shapes: B images, N tokens, P prompts, D channels.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stochca._typing import TimmModule
+from stochca.adapters.adapted import AdaptedModel, Around
+from stochca.errors import UserError
+from stochca.projections import swapped
+
+
+class VPT(AdaptedModel):
+    """Wrap a pretrained transformer so that prompts and its head learn, and nothing else.
+
+    Args:
+        model: a timm transformer with its new head; it is frozen, its head excepted.
+        tokens: how many prompts.
+        deep: whether every block has its own.
+        dropout: of the prompts, while training.
+
+    Raises:
+        UserError: the architecture is not supported, or there are no prompts.
+
+    >>> model = VPT(timm.create_model("vit_base_patch16_224", pretrained=True, num_classes=200), tokens=5)
+    >>> loss = criterion(model(images), labels)
+    """
+
+    title = "VPT"
+
+    def __init__(
+        self, model: TimmModule, tokens: int = 5, deep: bool = True, *, dropout: float = 0.0
+    ) -> None:
+        super().__init__(model)
+        if tokens < 1:
+            raise UserError(f"tokens must be 1 or more, found {tokens}")
+        height, width = model.patch_embed.patch_size
+        limit = math.sqrt(6 / (3 * height * width + model.embed_dim))
+        prompts = torch.empty(len(model.blocks) if deep else 1, tokens, model.embed_dim)
+        self.prompts = nn.Parameter(nn.init.uniform_(prompts, -limit, limit))  # (blocks or 1, P, D)
+        self.deep = deep
+        self.options = {"tokens": tokens, "deep": deep}
+        self.dropout = nn.Dropout(dropout)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Tokens (B, N, D), the prompts left out."""
+        blocks = self.backbone.blocks
+        place = 1 if self.backbone.has_class_token else 0
+        last = len(blocks) - 1
+        prompted = [
+            _PromptedBlock(
+                block,
+                self.dropout,
+                place,
+                enter=self.prompts[i if self.deep else 0] if self.deep or i == 0 else None,
+                leave=self.prompts.shape[1] if self.deep or i == last else 0,
+            )
+            for i, block in enumerate(blocks)
+        ]
+        with swapped(self.backbone, blocks=nn.Sequential(*prompted)):
+            return self.backbone.forward_features(images)
+
+
+class _PromptedBlock(nn.Module):
+    """A block of one forward pass before which prompts enter, or after which they leave."""
+
+    def __init__(
+        self, block: nn.Module, dropout: nn.Module, place: int, enter: Tensor | None, leave: int
+    ) -> None:
+        super().__init__()
+        self.block, self.dropout = block, dropout
+        self.place, self.enter, self.leave = place, enter, leave
+
+    def forward(self, x_BND: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self.enter is not None:
+            prompts_BPD = self.dropout(self.enter.expand(x_BND.shape[0], -1, -1)).to(x_BND)
+            x_BND = torch.cat([x_BND[:, : self.place], prompts_BPD, x_BND[:, self.place :]], dim=1)
+        x_BND = self.block(x_BND, *args, **kwargs)
+        if self.leave:
+            x_BND = torch.cat([x_BND[:, : self.place], x_BND[:, self.place + self.leave :]], dim=1)
+        return x_BND
+
+
+class Prompted(Around):
+    """The choice `train: vpt`."""
+
+    model_class = VPT
+
+    def adapt(self, student: TimmModule) -> VPT:
+        config = self.config
+        return VPT(student, config.tokens, config.deep, dropout=config.dropout)
