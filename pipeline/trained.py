@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from pipeline.files import sha256, write_json
 from stochca._typing import TimmModule
-from stochca.backbones import BackboneCard
+from stochca.backbones import BackboneCard, pooling_options
 from stochca.checkpoint import save_weights
 from stochca.errors import UserError
 from stochca.loaders import Preprocessing
@@ -62,10 +61,7 @@ def save_trained(
         "method": method,
         "architecture": backbone.architecture,
         # Together with the architecture and image_size, what timm.create_model needs to make this model.
-        "options": {
-            "global_pool": student.global_pool,
-            "fc_norm": not isinstance(student.fc_norm, nn.Identity),
-        },
+        "options": pooling_options(student),
         "image_size": backbone.image_size,
         "mean": list(backbone.mean),
         "std": list(backbone.std),
@@ -107,8 +103,7 @@ def load_trained(folder: Path) -> TrainedModel:
                 card["architecture"],
                 img_size=card["image_size"],
                 num_classes=len(card["classes"]),
-                global_pool=card["options"]["global_pool"],
-                fc_norm=card["options"]["fc_norm"],
+                **card["options"],
             )
         model.load_state_dict(load_file(folder / WEIGHTS))
         trained = TrainedModel(model.eval(), card)

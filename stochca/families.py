@@ -39,6 +39,7 @@ class Family:
         blocks: regular expression of the names of the modules that are blocks.
         convert: brings a published state dict into timm's layout for a given model, resampled to its size.
         no_blocks: classes of modules that stand among the blocks, but have no attention.
+        channels_first: blocks give (B, D, height, width), not (B, N, D) or (B, height, width, D).
         norm_argument: timm's argument that puts the last norm behind the pooling; None: there is no choice.
     """
 
@@ -47,6 +48,7 @@ class Family:
     blocks: str
     convert: Callable[[StateDict, TimmModule], StateDict]
     no_blocks: tuple[type[nn.Module], ...] = ()
+    channels_first: bool = False
     norm_argument: str | None = None
 
     def block_names(self, model: TimmModule) -> list[str]:
@@ -117,6 +119,7 @@ FAMILIES = (
         r"stages\.\d+\.blocks\.\d+",
         maxxvit.checkpoint_filter_fn,
         no_blocks=(maxxvit.MbConvBlock, maxxvit.ConvNeXtBlock),
+        channels_first=True,
     ),
 )
 

@@ -42,20 +42,20 @@ class _FusedStandIn(nn.Module):
         self.biases = [attention.q_bias, attention.k_bias, attention.v_bias] if _has_biases(attention) else []
         # Channels are ordered (3, heads, H), or (heads, 3, H).
         self.groups: int = attention.num_heads if getattr(attention, "head_first", False) else 1
-        self.dim = 1 if isinstance(self.layer, nn.Conv2d) else -1  # of the channels
+        # An adapter may wrap the layer, and is called then: it is more than a weight.
+        plain = getattr(self.layer, "base_layer", self.layer)
+        self.dim = 1 if isinstance(plain, nn.Conv2d) else -1  # of the channels
 
     def project(self, x: Tensor, parts: slice) -> list[Tensor]:
         """Some of queries (0), keys (1) and values (2) of `x`; only what is asked for is computed."""
-        bias = torch.cat(self.biases) if self.biases else getattr(self.layer, "bias", None)
-        number = len(range(3)[parts])
-        if type(self.layer) not in (nn.Linear, nn.Conv2d):  # an adapter wraps it: more than a weight
+        if hasattr(self.layer, "base_layer"):
             y = self.layer(x)
-            return self._split(y + bias if self.biases else y, 3, self.dim)[parts]
+            return self._split(y + torch.cat(self.biases) if self.biases else y, 3)[parts]
         weight = self._rows(self.layer.weight, parts)
+        bias = torch.cat(self.biases) if self.biases else self.layer.bias
         bias = None if bias is None else self._rows(bias, parts)
-        convolutional = type(self.layer) is nn.Conv2d
-        y = functional.conv2d(x, weight, bias) if convolutional else functional.linear(x, weight, bias)
-        return self._split(y, number, self.dim)
+        multiply = functional.conv2d if isinstance(self.layer, nn.Conv2d) else functional.linear
+        return self._split(multiply(x, weight, bias), len(range(3)[parts]))
 
     def join(self, parts: list[Tensor]) -> Tensor:
         """Put queries, keys and values together as timm expects them."""
@@ -63,8 +63,8 @@ class _FusedStandIn(nn.Module):
         grouped = [part.unflatten(dim, (self.groups, 1, -1)) for part in parts]
         return torch.cat(grouped, dim=dim + 1).flatten(dim, dim + 2)
 
-    def _split(self, y: Tensor, number: int, dim: int) -> list[Tensor]:
-        dim = dim % y.dim()
+    def _split(self, y: Tensor, number: int) -> list[Tensor]:
+        dim = self.dim % y.dim()
         return [
             part.flatten(dim, dim + 1) for part in y.unflatten(dim, (self.groups, number, -1)).unbind(dim + 1)
         ]

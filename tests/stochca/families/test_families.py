@@ -45,11 +45,11 @@ def test_images_may_draw_by_themselves(case: Case) -> None:
     student, teacher = pair(case)
     model = stochca.StochCA(student, 0.5, teacher=copy.deepcopy(teacher), granularity="sample")
     model.training = True  # draws; the student itself stays in evaluation mode
-    model.generator.manual_seed(6)
+    model.generator.manual_seed(0)
     drawn = model.draw(3)
     crossed = [{i for i, chosen in drawn.items() if chosen is not None and chosen[b]} for b in range(3)]
     assert len({frozenset(blocks) for blocks in crossed}) > 1  # the images really differ
-    model.generator.manual_seed(6)
+    model.generator.manual_seed(0)
     found = model(images(3))
     expected = slow_stochca(case, student, teacher, images(3), crossed)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
