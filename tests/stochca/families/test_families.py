@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import stochca
 from stochca._typing import TimmModule
+from stochca.analysis import block_features
 from stochca.families import FAMILIES, family_of
 from stochca.projections import attention_layers
 from stochca.support import check_supported
@@ -176,6 +177,23 @@ def test_its_own_teacher_changes_nothing_at_the_start(case: Case) -> None:
     model = stochca.StochCA(student)
     found = model(images(), cross_blocks=range(model.num_blocks))
     torch.testing.assert_close(found, student(images()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sam", "swin", "swin v2, christoph reich", "maxvit", "coatnet"])
+def test_features_of_every_block_are_means_over_its_positions(name: str) -> None:
+    model = CASES[name].model()
+    blocks = CASES[name].blocks(model)
+    outputs: list[Tensor] = []
+    hooks = [block.register_forward_hook(lambda _, __, y: outputs.append(y.detach())) for block in blocks]
+    model(images())
+    for hook in hooks:
+        hook.remove()
+    positions = (2, 3) if name in ("maxvit", "coatnet") else (1, 2)
+    found = block_features(model, images())
+    assert len(found) == len(blocks)
+    for (first, mean), output in zip(found, outputs, strict=True):
+        torch.testing.assert_close(mean, output.mean(positions))
+        assert torch.equal(first, mean)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
