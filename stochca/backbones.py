@@ -198,9 +198,10 @@ def pooling_options(model: TimmModule) -> dict[str, Any]:
 
 def patch_size(model: TimmModule) -> int:
     """Pixels on the side of a patch, or the pixels that image sizes of the model are multiples of."""
-    embedding = getattr(model, "patch_embed", None)
-    has_ratio = hasattr(embedding, "feat_ratio")
-    return embedding.feat_ratio() if has_ratio else model.feature_info[-1]["reduction"]
+    embedding: TimmModule = getattr(model, "patch_embed", None)
+    if hasattr(embedding, "feat_ratio"):
+        return embedding.feat_ratio()
+    return model.feature_info[-1]["reduction"]
 
 
 def _norms_after_pooling(model: TimmModule) -> bool:

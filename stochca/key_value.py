@@ -8,6 +8,7 @@ families keep the channels in front: (B, C, height, width).
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,17 +88,14 @@ def bypassed_key_norm(attention: TimmModule) -> dict[str, nn.Module]:
 @contextmanager
 def swapped(module: nn.Module, **parts: nn.Module | None) -> Iterator[None]:
     """Put others in the place of some of `module`'s submodules and parameters, for the duration."""
-    registries = {
-        name: registry
-        for registry in (module._modules, module._parameters)
-        for name in parts
-        if name in registry
+    registries: dict[str, dict[str, Any]] = {
+        name: module._modules if name in module._modules else module._parameters for name in parts
     }
     originals = {name: registry[name] for name, registry in registries.items()}
     for name, part in parts.items():
-        registries[name][name] = part  # type: ignore[index, assignment]
+        registries[name][name] = part
     try:
         yield
     finally:
-        for name, part in originals.items():
-            registries[name][name] = part
+        for name, original in originals.items():
+            registries[name][name] = original
