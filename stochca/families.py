@@ -70,7 +70,7 @@ FAMILIES = (
     ),
     Family(
         eva.Eva,
-        "eva_*, eva02_*, *_dinov3*, vit_pe_*, *_rope_*",
+        "eva_*, eva02_*, *_dinov3*, vit_pe_*, *_rope_*, *_sapiens2",
         r"blocks\.\d+",
         eva.checkpoint_filter_fn,
         norm_argument="use_fc_norm",

@@ -231,9 +231,9 @@ def test_weights_of_other_families_are_fitted_to_the_image_size(
     architecture: str, image_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small ones of their kind: what timm resamples fits, the rest arrives as it is, head and all."""
-    small: dict[str, Any] = {"depth": 2}
+    small: dict[str, Any] = {"depth": 2, "embed_dim": 48, "num_heads": 3}
     if "swin" in architecture:
-        small = {"depths": (1, 1, 1, 1)}
+        small = {"depths": (1, 1, 1, 1), "embed_dim": 16, "num_heads": (1, 2, 4, 8)}
     elif architecture == "test_maxvit":
         small = {}
     create = timm.create_model

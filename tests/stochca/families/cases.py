@@ -164,7 +164,7 @@ CASES: dict[str, Case] = {
     ),
     "grouped queries": Case(
         "Sapiens2",
-        "vit_sapiens2_400m_patch16",
+        "vit_base_patch16_sapiens2",
         _plain(Eva, **_rope, qkv_fused=False, num_kv_heads=1, qk_norm=True),
     ),
     "beit": Case("BEiT, BEiT v2", "beitv2_base_patch16_224", _plain(Beit, use_rel_pos_bias=True)),

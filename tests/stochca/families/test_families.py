@@ -179,6 +179,22 @@ def test_its_own_teacher_changes_nothing_at_the_start(case: Case) -> None:
     torch.testing.assert_close(found, student(images()), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["vit", "dinov3", "swin"])
+def test_an_adapter_around_the_projection_is_part_of_it(name: str) -> None:
+    """As if the adapter's update were in the weights."""
+    peft = pytest.importorskip("peft")
+    student, teacher = pair(CASES[name])
+    model = stochca.StochCA(copy.deepcopy(student), teacher=copy.deepcopy(teacher))
+    settings = peft.LoraConfig(r=2, target_modules=r".*attn\.qkv", init_lora_weights=False)
+    adapted = peft.inject_adapter_in_model(settings, model.student)
+    with torch.no_grad():
+        for name, layer in student.named_modules():
+            if name.endswith("attn.qkv"):
+                layer.weight += adapted.get_submodule(name).get_delta_weight("default")
+    expected = stochca.StochCA(student, teacher=teacher)(images(), cross_blocks=[1])
+    torch.testing.assert_close(model(images(), cross_blocks=[1]), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["sam", "swin", "swin v2, christoph reich", "maxvit", "coatnet"])
 def test_features_of_every_block_are_means_over_its_positions(name: str) -> None:
     model = CASES[name].model()
