@@ -10,7 +10,17 @@ from pipeline.files import replace_folder, sha256, write_json
 from pipeline.params import Backbone, load_params
 from pipeline.sources import fetch_weights
 from pipeline.sources.weights import log
-from stochca.backbones import CARD_FILE, HEADS, WEIGHTS_FILE, BackboneCard, adapt_weights, create_backbone
+from stochca.backbones import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    BackboneCard,
+    adapt_weights,
+    create_backbone,
+    head_prefixes,
+    patch_size,
+    pooling_options,
+)
+from stochca.families import block_names
 
 TARGET = Path("data/backbone")
 
@@ -51,12 +61,12 @@ def make_backbone(
             parameters=sum(
                 parameter.numel()
                 for name, parameter in model.named_parameters()
-                if not name.startswith(HEADS)
+                if not name.startswith(head_prefixes(model))
             ),
-            blocks=len(model.blocks),
+            blocks=len(block_names(model)),
             image_size=image_size,
-            patch_size=model.patch_embed.feat_ratio(),
-            global_pool=model.global_pool,
+            patch_size=patch_size(model),
+            global_pool=pooling_options(model)["global_pool"],
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
             interpolation=config["interpolation"],

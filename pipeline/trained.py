@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from pipeline.files import sha256, write_json
 from pipeline.served import BACKBONE as OWN_BACKBONE
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel
 from stochca.adapters.saved import describe, load_adapted
-from stochca.backbones import CARD_FILE, BackboneCard
+from stochca.backbones import CARD_FILE, BackboneCard, pooling_options
 from stochca.checkpoint import save_weights
 from stochca.errors import UserError
 from stochca.loaders import Preprocessing
@@ -77,10 +76,7 @@ def save_trained(
         "method": method,
         "architecture": backbone.architecture,
         # Together with the architecture and image_size, what timm.create_model needs to make this model.
-        "options": {
-            "global_pool": plain.global_pool,
-            "fc_norm": not isinstance(plain.fc_norm, nn.Identity),
-        },
+        "options": pooling_options(plain),
         "adapter": adapter,
         "image_size": backbone.image_size,
         "mean": list(backbone.mean),
@@ -139,8 +135,7 @@ def _plain(folder: Path, card: dict[str, Any]) -> TimmModule:
             card["architecture"],
             img_size=card["image_size"],
             num_classes=len(card["classes"]),
-            global_pool=card["options"]["global_pool"],
-            fc_norm=card["options"]["fc_norm"],
+            **card["options"],
         )
     model.load_state_dict(load_file(folder / WEIGHTS))
     return model

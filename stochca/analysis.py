@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
+from stochca.families import blocks_of, family_of
 
 
 @torch.no_grad()
@@ -18,12 +19,14 @@ def block_features(model: TimmModule, images: Tensor) -> list[tuple[Tensor, Tens
     Args:
         images: (B, 3, height, width), normalised.
     """
-    prefix = model.num_prefix_tokens
+    prefix = getattr(model, "num_prefix_tokens", 0)
+    channels_first = family_of(model).channels_first
     was_training = model.training
     model.eval()
-    with _outputs(model.blocks) as outputs:
+    with _outputs(blocks_of(model)) as outputs:
         model.forward_features(images)
     model.train(was_training)
+    outputs = [_as_tokens(output, channels_first) for output in outputs]
     means = [tokens[:, prefix:].float().mean(dim=1) for tokens in outputs]
     firsts = [tokens[:, 0].float() for tokens in outputs] if prefix else means
     return list(zip(firsts, means, strict=True))
@@ -42,6 +45,13 @@ def linear_cka(first: Tensor, second: Tensor) -> float:
     shared = (first.T @ second).square().sum()
     own = (first.T @ first).norm() * (second.T @ second).norm()
     return float(shared / own)
+
+
+def _as_tokens(output: Tensor, channels_first: bool) -> Tensor:
+    """(B, N, D) of what a block gives, whatever the layout."""
+    if output.dim() == 3:
+        return output
+    return output.flatten(2).transpose(1, 2) if channels_first else output.flatten(1, 2)
 
 
 @contextmanager

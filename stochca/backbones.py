@@ -1,4 +1,4 @@
-"""Backbones: plain vision transformers of timm at an image size, with pretrained weights and a fresh head.
+"""Backbones: transformers of timm at an image size, with pretrained weights and a fresh head.
 
 A backbone folder holds `model.safetensors`, a timm state dict whose positions fit the image size (with
 the head of the weights' source, if it had one), and `card.json`, a `BackboneCard`.
@@ -17,15 +17,15 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import load_file
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from stochca._typing import TimmModule
 from stochca.errors import UserError
+from stochca.families import family_of
 from stochca.support import check_supported
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
-HEADS = ("head.", "head_dist.")  # prefixes of the classifier's tensors; head_dist is distilled DeiT's
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class BackboneCard:
     parameters: int  # without the head
     blocks: int
     image_size: int  # pixels, side of the square
-    patch_size: int  # pixels
+    patch_size: int  # pixels; of the first stage where there are several
     global_pool: str
     mean: tuple[float, ...]  # per channel, of pixel values from 0 to 1
     std: tuple[float, ...]
@@ -71,12 +71,12 @@ def create_backbone(
     num_classes: int,
     global_pool: str | None = None,
     drop_path: float = 0.0,
-) -> VisionTransformer:
+) -> TimmModule:
     """Create a timm model for images (B, 3, image_size, image_size), with random weights.
 
     Args:
-        architecture: timm's name of a plain vision transformer, with or without a tag.
-        image_size: pixels; a multiple of the patch size.
+        architecture: timm's name of a transformer, with or without a tag.
+        image_size: pixels; a multiple of the patch size, or what the architecture's windows allow.
         num_classes: outputs of the head; 0: no head, the model gives its pooled features.
         global_pool: token, avg, avgmax or max; None: the architecture's own. The final norm stays where
             the architecture has it, so that its pretrained weights are used whatever the pooling.
@@ -97,7 +97,7 @@ def adapt_weights(
     image_size: int,
     global_pool: str | None = None,
     source: str = "the checkpoint",
-) -> VisionTransformer:
+) -> TimmModule:
     """Create a model with these weights, its positions and patches resampled to the image size by timm.
 
     Every tensor must find its place. The head is as large as the state dict's, or absent as there;
@@ -112,15 +112,16 @@ def adapt_weights(
     """
     arguments, skeleton = _checked_arguments(architecture, image_size, global_pool)
     try:
-        converted = checkpoint_filter_fn(dict(state_dict), skeleton, adapt_layer_scale=True)
+        converted = family_of(skeleton).convert(dict(state_dict), skeleton)
     except Exception as error:
         # timm's converters fail in many ways on tensors that are not what their names promise.
         reason = " ".join(str(error).split())
         raise UserError(
             f"{source} can't be converted to {architecture}: {reason}; is backbone.name right?"
         ) from error
-    unused = () if skeleton.attn_pool is not None else ("attn_pool.",)
-    num_classes = len(converted["head.weight"]) if "head.weight" in converted else 0
+    unused = () if getattr(skeleton, "attn_pool", None) is not None else ("attn_pool.",)
+    classifier = f"{head_prefixes(skeleton)[0]}weight"
+    num_classes = len(converted[classifier]) if classifier in converted else 0
     skeleton.reset_classifier(num_classes)
     found = {name: tensor for name, tensor in converted.items() if not name.startswith(unused)}
     _check_fit(
@@ -144,7 +145,7 @@ def load_backbone(
     num_classes: int,
     drop_path: float = 0.0,
     seed: int = 0,
-) -> VisionTransformer:
+) -> TimmModule:
     """Load the model of a backbone folder, with a fresh head.
 
     The head is initialised as timm does, by `seed` alone; the global random state stays as it is.
@@ -172,8 +173,9 @@ def load_backbone(
             drop_path=drop_path,
         )
     state_dict = model.state_dict()
-    head = {name: tensor for name, tensor in state_dict.items() if name.startswith(HEADS)}
-    body = {name: tensor for name, tensor in load_file(path).items() if not name.startswith(HEADS)}
+    heads = head_prefixes(model)
+    head = {name: tensor for name, tensor in state_dict.items() if name.startswith(heads)}
+    body = {name: tensor for name, tensor in load_file(path).items() if not name.startswith(heads)}
     _check_fit(body | head, state_dict, f"{path} does not fit {card.architecture}")
     model.load_state_dict(body | head)
     return model
@@ -184,41 +186,78 @@ def load_source_head(folder: Path) -> nn.Linear | None:
     card = BackboneCard.from_file(folder / CARD_FILE)
     if not card.source_classes:
         return None
+    prefix = head_prefixes(_default_model(card.architecture))[0]
     weights = load_file(folder / WEIGHTS_FILE)
-    head = nn.Linear(weights["head.weight"].shape[1], card.source_classes)
-    head.load_state_dict({name: weights[f"head.{name}"] for name in ("weight", "bias")})
+    head = nn.Linear(weights[f"{prefix}weight"].shape[1], card.source_classes)
+    head.load_state_dict({name: weights[prefix + name] for name in ("weight", "bias")})
     return head.requires_grad_(False)
+
+
+def head_prefixes(model: TimmModule) -> tuple[str, ...]:
+    """What the names of the classifier's tensors begin with; distilled models have two classifiers."""
+    classifiers = model.pretrained_cfg["classifier"]
+    names = (classifiers,) if isinstance(classifiers, str) else classifiers
+    return tuple(f"{name}." for name in names)
+
+
+def pooling_options(model: TimmModule) -> dict[str, Any]:
+    """The arguments of `timm.create_model` that make another model pool, and norm, as this one does."""
+    pooling = getattr(model, "global_pool", None)
+    options = {"global_pool": pooling if isinstance(pooling, str) else model.head.global_pool.pool_type}
+    argument = family_of(model).norm_argument
+    return options if argument is None else {**options, argument: _norms_after_pooling(model)}
+
+
+def patch_size(model: TimmModule) -> int:
+    """Pixels on the side of a patch, or the pixels that image sizes of the model are multiples of."""
+    embedding: TimmModule = getattr(model, "patch_embed", None)
+    if hasattr(embedding, "feat_ratio"):
+        return embedding.feat_ratio()
+    return model.feature_info[-1]["reduction"]
+
+
+def _norms_after_pooling(model: TimmModule) -> bool:
+    return not isinstance(getattr(model, "fc_norm", nn.Identity()), nn.Identity)
 
 
 def _checked_arguments(
     architecture: str, image_size: int, global_pool: str | None
-) -> tuple[dict[str, Any], VisionTransformer]:
+) -> tuple[dict[str, Any], TimmModule]:
     """Arguments of `timm.create_model` that passed every check, and what they make on the meta device."""
     model = _default_model(architecture)
     check_supported(model)
-    patch_size = model.patch_embed.feat_ratio()
-    if image_size < patch_size or image_size % patch_size:
-        below = image_size // patch_size * patch_size
-        sizes = " and ".join(str(size) for size in (below, below + patch_size) if size)
+    step = patch_size(model)
+    if image_size < step or image_size % step:
+        below = image_size // step * step
+        sizes = " and ".join(str(size) for size in (below, below + step) if size)
         raise UserError(
-            f"image_size {image_size} is no multiple of the patch size {patch_size} of {architecture}; "
+            f"image_size {image_size} is no multiple of the patch size {step} of {architecture}; "
             f"nearest: {sizes}"
         )
     arguments: dict[str, Any] = {"img_size": image_size}
     if global_pool is not None:
-        has_fc_norm = not isinstance(model.fc_norm, nn.Identity)
-        arguments |= {"global_pool": global_pool, "fc_norm": has_fc_norm}
+        # The norm stays where it is, whatever the pooling.
+        arguments |= {**pooling_options(model), "global_pool": global_pool}
     try:
         with torch.device("meta"):
-            return arguments, timm.create_model(architecture, weight_init="skip", **arguments)
+            skeleton = timm.create_model(architecture, **arguments)
     except AssertionError as error:
         raise UserError(
             f"global_pool {global_pool!r} does not suit {architecture} ({error}); "
-            f"its own is {model.global_pool!r}"
+            f"its own is {pooling_options(model)['global_pool']!r}"
         ) from None
+    try:
+        skeleton(torch.empty(1, 3, image_size, image_size, device="meta"))
+    except (AssertionError, RuntimeError) as error:
+        # Windows that don't divide the image are found by timm itself.
+        raise UserError(
+            f"image_size {image_size} does not suit the windows of {architecture} "
+            f"({' '.join(str(error).split())[:200]}); its own is {model.pretrained_cfg['input_size'][-1]}"
+        ) from None
+    return arguments, skeleton
 
 
-def _default_model(architecture: str) -> VisionTransformer:
+def _default_model(architecture: str) -> TimmModule:
     """The architecture as timm makes it by default, on the meta device: no memory for weights."""
     if not timm.is_model(architecture):
         known = timm.list_models()

@@ -14,12 +14,9 @@ from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.errors import UserError
-from stochca.projections import (
-    KeyValue,
-    attention_layers,
-    cross_attending,
-    swapped,
-)
+from stochca.families import block_names
+from stochca.key_value import KeyValue, swapped
+from stochca.projections import attention_layers, projections_of
 from stochca.randomness import Stream, derived_seed
 from stochca.support import check_same_architecture, check_supported
 from stochca.teacher import headless_copy, teacher_keys_values
@@ -57,7 +54,8 @@ class StochCA(nn.Module):
         super().__init__()
         self.prob = one_per_block(prob, model)
         self.student: TimmModule = model
-        self.num_blocks = len(model.blocks)
+        self.block_names = block_names(model)
+        self.num_blocks = len(self.block_names)
         if granularity not in ("block", "sample"):
             raise UserError(f"granularity must be 'block' or 'sample', found {granularity!r}")
         self.granularity = granularity
@@ -93,11 +91,11 @@ class StochCA(nn.Module):
         if not drawn:
             return self.student(images)
         sources = teacher_keys_values(self.teacher, images, drawn)
-        blocks = [
-            _CrossBlock(block, sources[i]) if i in sources else block
-            for i, block in enumerate(self.student.blocks)
-        ]
-        with swapped(self.student, blocks=nn.Sequential(*blocks)):
+        with ExitStack() as stack:
+            for i, source in sources.items():
+                parent, _, name = self.block_names[i].rpartition(".")
+                blocks = self.student.get_submodule(parent)
+                stack.enter_context(swapped(blocks, **{name: _CrossBlock(blocks._modules[name], source)}))
             return self.student(images)
 
     def draw(self, batch_size: int) -> dict[int, Tensor | None]:
@@ -141,7 +139,7 @@ class _CrossBlock(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         with ExitStack() as stack:
             for attention, source in zip(attention_layers(self.block), self.sources, strict=True):
-                stack.enter_context(cross_attending(attention, source))
+                stack.enter_context(projections_of(attention).cross(source))
             return self.block(*args, **kwargs)
 
 
@@ -152,7 +150,7 @@ def one_per_block(prob: float | Sequence[float], model: TimmModule) -> Tensor:
         UserError: StochCA can't wrap the model, or `prob` is no probability or has the wrong length.
     """
     check_supported(model)
-    num_blocks = len(model.blocks)
+    num_blocks = len(block_names(model))
     try:
         values = [float(prob)] * num_blocks if isinstance(prob, int | float) else [float(p) for p in prob]
     except (TypeError, ValueError):

@@ -20,11 +20,12 @@ from stochca.averaging import start_averaging
 from stochca.callbacks import Callback, Callbacks
 from stochca.devices import default_device
 from stochca.errors import UserError
+from stochca.key_value import swapped
 from stochca.loaders import Images, Preprocessing, evaluation_batches, training_batches
+from stochca.loss import Loss
 from stochca.methods import NoAverage
 from stochca.optimisation import create_optimizer, create_schedule
 from stochca.precision import autocast, choose_attention_kernel, resolve_precision
-from stochca.projections import swapped
 from stochca.randomness import Stream, derived_seed, seed_everything
 from stochca.run_state import RunState
 from stochca.settings import Training
@@ -130,7 +131,13 @@ def pretune(
     schedule = create_schedule(optimizer, settings)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     state = RunState(
-        model, model, optimizer, scaler, start_averaging(NoAverage(), model, settings.steps), device
+        model,
+        model,
+        Loss(backbone, settings, seed),
+        optimizer,
+        scaler,
+        start_averaging(NoAverage(), model, settings.steps),
+        device,
     )
     progress = state.restore(work_folder)
     started = time.perf_counter() - progress.seconds

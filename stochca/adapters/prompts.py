@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel, Around
 from stochca.errors import UserError
-from stochca.projections import swapped
+from stochca.key_value import swapped
 
 
 class VPT(AdaptedModel):

@@ -23,8 +23,9 @@ from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel, Around, trunc_normal
 from stochca.adapters.lora import check_installed, inject, merge
 from stochca.errors import UserError
+from stochca.key_value import swapped
 from stochca.methods import ToastLite
-from stochca.projections import attention_layers, project, swapped
+from stochca.projections import attention_layers
 
 
 class TOAST(AdaptedModel):
@@ -162,7 +163,9 @@ class _InformedProjection(nn.Module):
     def forward(self, x_BND: Tensor) -> Tensor:
         third = self.qkv.out_features // 3
         query_key, value = self.qkv(x_BND).split([2 * third, third], dim=-1)
-        further = project(self.qkv, self.emitted_BND, slice(2 * third, 3 * third))
+        rows = slice(2 * third, 3 * third)
+        bias = None if self.qkv.bias is None else self.qkv.bias[rows]
+        further = functional.linear(self.emitted_BND, self.qkv.weight[rows], bias)
         return torch.cat([query_key, value + further], dim=-1)
 
 

@@ -18,9 +18,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import pipeline.backbone
+import stochca
 from pipeline.backbone import make_backbone
 from pipeline.files import sha256
 from pipeline.params import Backbone
+from pipeline.trained import load_trained, save_trained
 from stochca.backbones import load_backbone
 from stochca.errors import UserError
 
@@ -109,6 +111,34 @@ def test_twice_the_same_bytes(tmp_path: Path, pretrained: VisionTransformer) -> 
         make_backbone(from_file(tmp_path / "x.safetensors"), 64, tmp_path / name)
     for name in ("model.safetensors", "card.json"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_a_hierarchical_backbone_is_trained_saved_and_loaded(tmp_path: Path) -> None:
+    """MaxViT: windows, several stages, a classifier of another name, and no norm to move."""
+    torch.manual_seed(0)
+    source = timm.create_model("test_maxvit")
+    save_file(source.state_dict(), tmp_path / "x.safetensors")
+    card = make_backbone(from_file(tmp_path / "x.safetensors", "test_maxvit"), 64, tmp_path / "backbone")
+    assert (card.blocks, card.patch_size, card.global_pool, card.source_classes) == (4, 32, "avg", 1000)
+    student = load_backbone(tmp_path / "backbone", num_classes=3)
+    assert card.parameters == sum(p.numel() for p in student.parameters()) - 3 * (128 + 1)
+    model = stochca.StochCA(student).train()
+    images = torch.randn(2, 3, 64, 64)
+    model(images, cross_blocks=[1, 3]).sum().backward()
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.sub_(0.01 * parameter.grad)
+    (tmp_path / "model").mkdir()
+    save_trained(
+        tmp_path / "model",
+        student,
+        card,
+        name="m",
+        method="stochca",
+        classes=["a", "b", "c"],
+        mlflow_run_id="none",
+    )
+    assert torch.equal(load_trained(tmp_path / "model").model(images), student.eval()(images))
 
 
 # Bad input

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -13,7 +14,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional
 
-from stochca.backbones import BackboneCard, adapt_weights, create_backbone, load_backbone
+from stochca.backbones import (
+    BackboneCard,
+    adapt_weights,
+    create_backbone,
+    head_prefixes,
+    load_backbone,
+    pooling_options,
+)
 from stochca.errors import UserError
 from stochca.support import check_supported
 
@@ -75,7 +83,10 @@ def folder(tmp_path: Path, pretrained: VisionTransformer) -> Path:
         ("hf-hub:some/model", 224, None, ["'hf-hub:some/model'", "no architecture"]),
         ("test_vit.wrong_tag", 160, None, ["'wrong_tag'", "r160_in1k"]),
         ("resnet18", 224, None, ["ResNet", "supported are", "deit_*"]),
-        ("swin_tiny_patch4_window7_224", 224, None, ["SwinTransformer", "supported are"]),
+        ("mvitv2_tiny", 224, None, ["MultiScaleVit", "supported are", "swin_*"]),
+        ("swin_tiny_patch4_window7_224", 90, None, ["image_size 90", "patch size 4", "nearest: 88 and 92"]),
+        ("swin_tiny_patch4_window7_224", 224, "token", ["global_pool 'token'", "its own is 'avg'"]),
+        ("test_maxvit", 112, None, ["image_size 112", "nearest: 96 and 128"]),
         ("vit_small_patch14_dinov2", 64, None, ["image_size 64", "patch size 14", "nearest: 56 and 70"]),
         ("test_vit", 8, None, ["image_size 8", "nearest: 16"]),
         ("vit_medium_patch16_gap_256", 256, "token", ["global_pool 'token'", "its own is 'avg'"]),
@@ -91,7 +102,7 @@ def test_refuses_in_one_sentence(
     assert "\n" not in str(error.value)
 
 
-def test_supported_accepts_plain_transformers_only() -> None:
+def test_supported_accepts_transformers_only() -> None:
     with torch.device("meta"):
         check_supported(timm.create_model("deit_tiny_distilled_patch16_224"))
         with pytest.raises(UserError, match="MlpMixer"):
@@ -200,6 +211,47 @@ def test_weights_of_another_architecture_are_refused(pretrained: VisionTransform
     unlike = {**pretrained.state_dict(), "patch_embed.proj.weight": torch.zeros(5, 7)}
     with pytest.raises(UserError, match=r"can't be converted to test_vit"):
         adapt_weights(unlike, "test_vit", image_size=64)
+
+
+# Other families
+
+OTHERS = {
+    "eva02_tiny_patch14_224": 112,
+    "vit_small_patch16_dinov3": 64,
+    "beit_base_patch16_224": 64,
+    "vit_relpos_small_patch16_224": 64,
+    "swin_tiny_patch4_window7_224": 112,
+    "swinv2_tiny_window8_256": 128,
+    "test_maxvit": 96,
+}
+
+
+@pytest.mark.parametrize(("architecture", "image_size"), OTHERS.items())
+def test_weights_of_other_families_are_fitted_to_the_image_size(
+    architecture: str, image_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small ones of their kind: what timm resamples fits, the rest arrives as it is, head and all."""
+    small: dict[str, Any] = {"depth": 2, "embed_dim": 48, "num_heads": 3}
+    if "swin" in architecture:
+        small = {"depths": (1, 1, 1, 1), "embed_dim": 16, "num_heads": (1, 2, 4, 8)}
+    elif architecture == "test_maxvit":
+        small = {}
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, **{**options, **small}))
+    weights = create(architecture, num_classes=3, **small).state_dict()
+    model = adapt_weights(weights, architecture, image_size=image_size)
+    images = torch.randn(1, 3, image_size, image_size)
+    assert model.eval()(images).shape == (1, 3)
+    adapted = model.state_dict()
+    same = {name for name, tensor in weights.items() if adapted[name].shape == tensor.shape}
+    assert all(torch.equal(adapted[name], weights[name]) for name in same)
+    assert all("pos" in name or "table" in name for name in weights.keys() - same)
+    body = {name: tensor for name, tensor in weights.items() if not name.startswith(head_prefixes(model))}
+    headless = adapt_weights(body, architecture, image_size=image_size).eval()
+    assert headless(images).shape == (1, model.num_features)
+    again = create(architecture, img_size=image_size, num_classes=3, **pooling_options(model), **small)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval()(images), model(images))
 
 
 # The folder

@@ -15,7 +15,7 @@ from stochca.delta import channel_attention
 from stochca.errors import UserError
 from stochca.examples import Examples
 from stochca.loss import Loss
-from stochca.methods import Bss, CoTuning, Delta, L2Sp, Method, Miro, StochasticCrossAttention
+from stochca.methods import Bss, CoTuning, Delta, L2Sp, Method, Miro, StochasticCrossAttention, TrainHead
 from stochca.penalties import check_penalties
 from stochca.settings import Augmentation, Training
 from stochca.training import fit
@@ -222,4 +222,4 @@ def test_what_penalties_need_is_checked_first() -> None:
     with pytest.raises(ValueError, match="penalties lists one twice"):
         Method(penalties=(Bss(), Bss(k=2)))
     with pytest.raises(ValueError, match="penalties with train 'head' make no sense"):
-        Method(train="head", penalties=(Bss(),))
+        Method(train=TrainHead(), penalties=(Bss(),))
