@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,7 +13,15 @@ from stochca._typing import TimmModule
 from stochca.averaging import start_averaging
 from stochca.callbacks import Callback, Callbacks, EvalEvent, StepEvent
 from stochca.checkpoint import cloned
-from stochca.composition import attend, check_composition, first_phase, freeze, set_training_mode
+from stochca.composition import (
+    attend,
+    check_composition,
+    cross_attended,
+    first_phase,
+    freeze,
+    set_progress,
+    set_training_mode,
+)
 from stochca.devices import default_device, device_name, peak_memory_mb
 from stochca.distributed import (
     averaging_gradients,
@@ -29,12 +37,13 @@ from stochca.evaluation import Scores, predict_together, score
 from stochca.loaders import Images, Joined, Preprocessing, keep_in_memory, training_batches
 from stochca.looks import Keep, save_look
 from stochca.loss import make_loss
-from stochca.methods import Method, Swad
+from stochca.methods import Method, Swad, WiseFt
 from stochca.optimisation import create_optimizer, create_schedule
 from stochca.precision import autocast, choose_attention_kernel, resolve_precision
 from stochca.randomness import Stream, derived_seed, seed_everything
 from stochca.run_state import RunState
 from stochca.settings import Training
+from stochca.zero_shot import ClassTexts
 
 EVENTS_EVERY = 10  # steps between reading losses back from the device
 
@@ -52,6 +61,8 @@ class Fitted:
     precision: str
     device: str
     notes: list[str]
+    # Of each block the share of the training images that cross-attended in it; empty without StochCA.
+    cross_attended: list[float] = field(default_factory=list)
 
 
 def fit(
@@ -62,6 +73,8 @@ def fit(
     method: Method,
     settings: Training,
     preprocessing: Preprocessing,
+    teacher: TimmModule | None = None,
+    class_texts: ClassTexts | None = None,
     domains: Sequence[str] | None = None,
     refit: bool = False,
     seed: int = 0,
@@ -80,6 +93,9 @@ def fit(
     `refit` the validation images, on which everything has been chosen, are trained on too: nothing is
     looked at any more, and the weights of the last step are kept.
 
+    `teacher` is the model that `attention.teacher` names, if it names one, and `class_texts` what the first
+    phase `zero_shot` makes a head of.
+
     In a data-parallel run (see `stochca.distributed`) every rank calls this with the same arguments and
     ends with the same weights, which are those of a single process within rounding: `batch_size` counts
     the images of all ranks. Callbacks are called on rank 0 alone, which also writes the checkpoints.
@@ -90,7 +106,17 @@ def fit(
     device = device or default_device()
     precision = resolve_precision(settings.precision, device)
     listeners = Callbacks(callbacks if is_main() else ())
-    check_settings(student, method, settings, preprocessing, device, domains=domains, refit=refit)
+    check_settings(
+        student,
+        method,
+        settings,
+        preprocessing,
+        device,
+        teacher=teacher,
+        class_texts=class_texts,
+        domains=domains,
+        refit=refit,
+    )
     for name, split in (("training", train), ("validation", validation)):
         if len(split) < world_size():
             number = f"only {len(split)}" if len(split) else "no"
@@ -105,7 +131,7 @@ def fit(
     student.set_grad_checkpointing(settings.gradient_checkpointing)
     choose_attention_kernel(student, precision, device)
     freeze(student, method.train)
-    model = attend(method.attention, student)
+    model = attend(method.attention, student, teacher)
     if not is_main():  # dropout differs between ranks; the draws of StochCA, seeded by now, don't
         seed_everything(derived_seed(seed, Stream.GLOBAL, rank()))
     optimizer = create_optimizer(student, settings)
@@ -124,12 +150,14 @@ def fit(
             train,
             validation,
             preprocessing,
+            class_texts,
             device=device,
             precision=precision,
             workers=settings.workers,
             refit=refit,
         )
         progress.notes += [note] if note else []
+        averaging.before_training(student)
     listeners.on_start(progress.step, settings.steps)
     for note in progress.notes:
         listeners.on_note(note)
@@ -158,6 +186,7 @@ def fit(
         ):
             step = progress.step + 1
             schedule.step_update(step)
+            set_progress(state.model, step, settings.steps)
             losses: list[Tensor] = []
             for part, part_labels in zip(
                 images.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True
@@ -205,15 +234,15 @@ def fit(
                 window_started = time.perf_counter()
 
         selected, selected_step = progress.best
-        kept = averaging.finish()
+        if refit:
+            selected_step = settings.steps
+            student.load_state_dict(averaging.evaluated(student).state_dict())
+        else:
+            student.load_state_dict(progress.best_weights)
+        kept = averaging.finish(student, look)
         if kept is not None:
             student.load_state_dict(kept)
             selected, selected_step = (None if refit else look(student)), None
-        elif refit:
-            student.load_state_dict(averaging.evaluated(student).state_dict())
-            selected_step = settings.steps
-        else:
-            student.load_state_dict(progress.best_weights)
         student.requires_grad_(True).eval()
         for note in averaging.notes:
             listeners.on_note(note)
@@ -229,6 +258,7 @@ def fit(
         precision=precision,
         device=device_name(device),
         notes=progress.notes + averaging.notes,
+        cross_attended=cross_attended(state.model),
     )
 
 
@@ -239,6 +269,8 @@ def check_settings(
     preprocessing: Preprocessing,
     device: torch.device,
     *,
+    teacher: TimmModule | None = None,
+    class_texts: ClassTexts | None = None,
     domains: Sequence[str] | None = None,
     refit: bool = False,
 ) -> None:
@@ -257,6 +289,11 @@ def check_settings(
         )
     if refit and isinstance(method.average, Swad):
         raise UserError("average swad chooses its steps by the validation loss, of which refit leaves none")
+    if refit and isinstance(method.average, WiseFt) and len(method.average.alphas) > 1:
+        raise UserError(
+            "average wise_ft chooses among several alpha on validation, of which refit leaves nothing; give "
+            "one alpha"
+        )
     share = settings.batch_size / (settings.accumulate * world_size())
     pairs = settings.augmentation.mixup or settings.augmentation.cutmix
     if share % (2 if pairs else 1):
@@ -267,7 +304,7 @@ def check_settings(
         )
     create_optimizer(student, settings)
     preprocessing.training(settings.augmentation)
-    check_composition(method, student)
+    check_composition(method, student, teacher, class_texts)
 
 
 def report_steps(

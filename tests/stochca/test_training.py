@@ -16,7 +16,7 @@ from stochca.errors import UserError
 from stochca.evaluation import predict, score
 from stochca.loaders import Joined
 from stochca.looks import Keep, find_looks
-from stochca.methods import Ema, LpFt, Method, StochasticCrossAttention, Swa, Swad
+from stochca.methods import Ema, LpFt, Method, Schedule, StochasticCrossAttention, Swa, Swad, WiseFt
 from stochca.settings import Augmentation, Training
 from stochca.training import Fitted, fit
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
@@ -33,6 +33,13 @@ METHODS = {
     "stochca+swad": Method(attention=STOCHCA, average=Swad(n_converge=2, n_tolerance=2)),
     "stochca+lp_ft+swad": Method(
         attention=STOCHCA, phases=LpFt(C=(1.0,)), average=Swad(n_converge=2, n_tolerance=2)
+    ),
+    "stochca+lp_ft+wise_ft": Method(
+        attention=StochasticCrossAttention(
+            prob=0.8, granularity="sample", blocks=(0, 2), schedule=Schedule("cosine", end=0.2)
+        ),
+        phases=LpFt(C=(1.0,)),
+        average=WiseFt(alpha=(0.0, 0.5, 1.0)),
     ),
     "linear_probe+ema": Method(train="head", average=Ema(decay=0.9)),
 }
@@ -114,6 +121,7 @@ def test_killed_and_resumed_equals_undisturbed(name: str, tmp_path: Path) -> Non
     assert_equal(found, expected)
     assert resumed.selected_step == undisturbed.selected_step
     assert resumed.validation == undisturbed.validation
+    assert resumed.cross_attended == undisturbed.cross_attended
     without_times = [
         [
             {key: value for key, value in event.items() if key != "images_per_second"}
