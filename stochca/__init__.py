@@ -7,8 +7,9 @@ from stochca.errors import UserError
 
 if TYPE_CHECKING:
     from stochca.cross_attention import StochCA
+    from stochca.ensembling import averaged_predictions
 
-__all__ = ["StochCA", "UserError"]
+__all__ = ["StochCA", "UserError", "averaged_predictions"]
 
 make_importable()
 
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from stochca.cross_attention import StochCA
 
         return StochCA
+    if name == "averaged_predictions":
+        from stochca.ensembling import averaged_predictions
+
+        return averaged_predictions
     raise AttributeError(f"module 'stochca' has no attribute {name!r}")

@@ -22,6 +22,7 @@ from stochca.methods import (
 )
 from stochca.zero_shot import ClassTexts, make_head
 
+
 def cross_attend(
     config: StochasticCrossAttention, student: TimmModule, teacher: TimmModule | None
 ) -> nn.Module:

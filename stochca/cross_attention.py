@@ -122,9 +122,7 @@ class StochCA(nn.Module):
         """The next forward passes belong to step `step` out of `steps`, counted from 1."""
         self.prob = scheduled(self.full_prob, self.schedule, step, steps)
 
-    def draw(
-        self, batch_size: int, generator: torch.Generator | None = None
-    ) -> dict[int, Tensor | None]:
+    def draw(self, batch_size: int, generator: torch.Generator | None = None) -> dict[int, Tensor | None]:
         """Draw the blocks that cross-attend: their images as a boolean (B,), or None for all of them."""
         per_image = self.granularity == "sample"
         # Every rank draws for the images of all ranks, and takes what its own are.
@@ -132,11 +130,7 @@ class StochCA(nn.Module):
         numbers = batch_size * world_size() if per_image else 1
         uniform = torch.rand(self.num_blocks, numbers, generator=generator or self.generator)
         chosen = uniform[:, columns] < self.prob[:, None]
-        return {
-            i: chosen[i] if per_image else None
-            for i in range(self.num_blocks)
-            if chosen[i].any()
-        }
+        return {i: chosen[i] if per_image else None for i in range(self.num_blocks) if chosen[i].any()}
 
     def _forced(self, cross_blocks: Iterable[int]) -> dict[int, Tensor | None]:
         blocks = sorted(set(cross_blocks))

@@ -44,7 +44,9 @@ RUNS: dict[str, tuple[Method, Training]] = {
     "swa": (Method(average=Swa(start=0.5)), BASE),
     "swad": (Method(attention=STOCHCA, average=Swad(n_converge=2, n_tolerance=2)), BASE),
     "per_image": (
-        Method(attention=StochasticCrossAttention(prob=0.5, granularity="sample", schedule=Schedule("linear"))),
+        Method(
+            attention=StochasticCrossAttention(prob=0.5, granularity="sample", schedule=Schedule("linear"))
+        ),
         dataclasses.replace(BASE, accumulate=2),
     ),
     "accumulate": (Method(attention=STOCHCA), dataclasses.replace(BASE, accumulate=2)),
@@ -114,7 +116,8 @@ def two_ranks(rank: int, folder: Path) -> None:
 
     def recorded(self: StochCA, batch_size: int) -> dict[int, Tensor | None]:
         blocks = draw(self, batch_size)
-        drawn.append(sorted(blocks))
+        if self.granularity == "block":  # else every rank has its own images' draws
+            drawn.append(sorted(blocks))
         return blocks
 
     StochCA.draw = recorded  # type: ignore[method-assign]
