@@ -239,8 +239,8 @@ class Method:
         if self.average.name == "wise_ft":
             require(
                 self.phases.name != "single",
-                "average 'wise_ft' with phases 'single' makes no sense: it would go halfway back to a head of "
-                "random weights; use phases 'lp_ft', or 'zero_shot' with a CLIP backbone",
+                "average 'wise_ft' with phases 'single' makes no sense: it would go halfway back to a head "
+                "of random weights; use phases 'lp_ft', or 'zero_shot' with a CLIP backbone",
             )
             require(
                 self.train in ("all", "head"),

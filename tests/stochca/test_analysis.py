@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -46,7 +48,7 @@ def test_block_features_are_those_of_a_forward_block_by_block() -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"class_token": False, "global_pool": "avg"}, {"qk_norm": True, "reg_tokens": 2}]
 )
-def test_attention_maps_are_the_softmax_of_the_definition(options: dict[str, object], fused: bool) -> None:
+def test_attention_maps_are_the_softmax_of_the_definition(options: dict[str, Any], fused: bool) -> None:
     model = tiny_vit(**options).train()
     for block in model.blocks:
         block.attn.fused_attn = fused
@@ -69,8 +71,12 @@ def test_attention_maps_are_the_softmax_of_the_definition(options: dict[str, obj
 
 
 def test_models_that_do_not_attend_to_all_patches_are_refused() -> None:
+    class Pooling(torch.nn.Module):
+        def forward(self, tokens: torch.Tensor, **options: Any) -> torch.Tensor:
+            return tokens.mean(dim=1, keepdim=True)
+
     model = tiny_vit()
-    model.blocks[1].attn = torch.nn.Identity()
+    model.blocks[1].attn = Pooling()
     with pytest.raises(UserError, match="VisionTransformer has no attention maps: 2 of its 3 blocks"):
         attention_maps(model, torch.randn(1, 3, 16, 16))
 

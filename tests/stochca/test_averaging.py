@@ -186,7 +186,7 @@ def test_wise_ft_keeps_counters() -> None:
             super().__init__()
             self.register_buffer("steps", torch.tensor(3))
 
-    student = Counting()
+    student: Any = Counting()
     averaging: Any = start_averaging(WiseFt(alpha=0.5), student, 1)
     averaging.before_training(student)
     student.steps.fill_(8)

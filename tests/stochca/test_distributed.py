@@ -114,8 +114,10 @@ def two_ranks(rank: int, folder: Path) -> None:
     start_rank(rank, 2, folder)
     draw, drawn = StochCA.draw, []
 
-    def recorded(self: StochCA, batch_size: int) -> dict[int, Tensor | None]:
-        blocks = draw(self, batch_size)
+    def recorded(
+        self: StochCA, batch_size: int, generator: torch.Generator | None = None
+    ) -> dict[int, Tensor | None]:
+        blocks = draw(self, batch_size, generator)
         if self.granularity == "block":  # else every rank has its own images' draws
             drawn.append(sorted(blocks))
         return blocks

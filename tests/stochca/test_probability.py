@@ -92,10 +92,10 @@ def test_per_image_in_some_blocks_equals_the_slow_reference() -> None:
             found, slow_stochca(student, teacher, images(), crossed), rtol=1e-4, atol=1e-5
         )
     assert {block for drawn in seen for block in drawn} == {0, 2}
-    expected = [
-        sum(float(drawn[i].double().mean()) if i in drawn else 0 for drawn in seen) / 3  # type: ignore[union-attr]
-        for i in range(4)
-    ]
+    expected = []
+    for i in range(4):
+        shares = [chosen.double().mean().item() for drawn in seen if (chosen := drawn.get(i)) is not None]
+        expected.append(sum(shares) / 3)
     assert model.tally.shares == pytest.approx(expected)
 
 
