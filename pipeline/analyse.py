@@ -143,8 +143,8 @@ def _backbone_of(trained: TrainedModel) -> TimmModule:
     wanted = trained.card["backbone"]["weights_sha256"]
     if card.weights_sha256 != wanted:
         raise UserError(
-            f"{trained.card['name']} was trained from {trained.card['backbone']['architecture']} with weights "
-            f"of the sha256 {wanted[:12]}…, but {BACKBONE} holds {card.architecture} with "
+            f"{trained.card['name']} was trained from {trained.card['backbone']['architecture']} with "
+            f"weights of the sha256 {wanted[:12]}…, but {BACKBONE} holds {card.architecture} with "
             f"{card.weights_sha256[:12]}…; set backbone and image_size in params.yaml to what the model was "
             "trained from, and run: dvc repro backbone"
         )

@@ -19,7 +19,7 @@ MOST_BLOCKS = 6  # whose attention is shown: the last is, and others spread even
 
 
 def blocks(analysis: "Analysis") -> Figure:
-    """Per block: how alike features are to the backbone's, how far weights have gone, how often it crossed."""
+    """Per block: how alike features are to the backbone's, how far its weights went, how often it crossed."""
     counted = bool(analysis.cross_attended)
     figure, axes = plt.subplots(
         1, 2 + counted, figsize=(4.2 * (2 + counted), 3.6), layout="constrained", squeeze=False
