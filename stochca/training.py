@@ -1,6 +1,5 @@
 """The training loop."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.averaging import start_averaging
-from stochca.callbacks import Callback, Callbacks, EvalEvent, StepEvent
+from stochca.callbacks import Callback, Callbacks, EvalEvent
 from stochca.checkpoint import cloned
 from stochca.composition import (
     attend,
@@ -28,7 +27,6 @@ from stochca.distributed import (
     data_parallel,
     from_main,
     is_main,
-    mean_over_ranks,
     rank,
     world_size,
 )
@@ -41,6 +39,7 @@ from stochca.methods import Method, Swad, WiseFt
 from stochca.optimisation import create_optimizer, create_schedule
 from stochca.precision import autocast, choose_attention_kernel, resolve_precision
 from stochca.randomness import Stream, derived_seed, seed_everything
+from stochca.reporting import backbone_lr, report_steps
 from stochca.run_state import RunState
 from stochca.settings import Training
 from stochca.zero_shot import ClassTexts
@@ -305,32 +304,3 @@ def check_settings(
     create_optimizer(student, settings)
     preprocessing.training(settings.augmentation)
     check_composition(method, student, teacher, class_texts)
-
-
-def report_steps(
-    listeners: Callback, unread: list[tuple[int, Tensor, float]], settings: Training, started: float
-) -> float:
-    """Read the losses back, all at once, so that steps don't wait for the device or other ranks one by one.
-
-    Returns the seconds since `started`, the waiting for data and for the device included.
-
-    Raises:
-        UserError: training has diverged. Nothing of it has been evaluated or saved by then.
-    """
-    losses = mean_over_ranks(torch.stack([loss for _, loss, _ in unread])).tolist()
-    seconds = time.perf_counter() - started
-    for (step, _, lr), loss in zip(unread, losses, strict=True):
-        if not math.isfinite(loss):
-            raise UserError(
-                f"training diverged: the loss of step {step} is {loss}; lower training.lr, or set "
-                "training.clip_grad"
-            )
-        images_per_second = len(unread) * settings.batch_size / seconds
-        listeners.on_step(StepEvent(step, settings.steps, loss, lr, images_per_second))
-    return seconds
-
-
-def backbone_lr(optimizer: torch.optim.Optimizer) -> float:
-    """The schedule's learning rate, before each group's own factor."""
-    group = next(group for group in optimizer.param_groups if group["lr_scale"] > 0)
-    return float(group["lr"] / group["lr_scale"])

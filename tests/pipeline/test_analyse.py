@@ -113,5 +113,5 @@ def test_another_backbone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     source = Backbone(name="test_vit", weights=f"file:{tmp_path / 'other.safetensors'}")
     make_backbone(source, 64, tmp_path / "backbone")
     monkeypatch.setattr("pipeline.analyse.BACKBONE", tmp_path / "backbone")
-    with pytest.raises(UserError, match="stochca-all-0 was trained from test_vit .*run: dvc repro backbone"):
+    with pytest.raises(UserError, match=r"stochca-all-0 was trained from test_vit .*run: dvc repro backbone"):
         list(analyse_model(MODEL))

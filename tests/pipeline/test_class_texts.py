@@ -67,9 +67,7 @@ def test_other_first_phases_need_no_texts(tmp_path: Path) -> None:
 
 def test_a_backbone_without_a_projection_is_refused(tmp_path: Path) -> None:
     folder, _ = backbone(tmp_path, head=0)
-    with pytest.raises(
-        UserError, match="needs a CLIP backbone with its projection, but file:.* holds no head"
-    ):
+    with pytest.raises(UserError, match=r"a CLIP backbone with its projection, but file:.* holds no head"):
         class_texts_of(METHOD, CLASSES, folder, LetterEncoder())
 
 
