@@ -123,6 +123,11 @@ class ZeroShot:
             self.template.count("{}") == 1,
             f"template must hold {{}} once, where the name of a class goes, found {self.template!r}",
         )
+        require(
+            self.text_encoder is None or "/" in self.text_encoder,
+            "text_encoder must be ARCHITECTURE/WEIGHTS of open_clip, such as ViT-B-16/openai, or "
+            f"hf-hub:OWNER/NAME, found {self.text_encoder!r}",
+        )
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,8 @@ def fit(
     student.load_state_dict(from_main(student.state_dict(), device))
     student.set_grad_checkpointing(settings.gradient_checkpointing)
     choose_attention_kernel(student, precision, device)
+    if teacher is not None:
+        choose_attention_kernel(teacher, precision, device)
     freeze(student, method.train)
     model = attend(method.attention, student, teacher)
     if not is_main():  # dropout differs between ranks; the draws of StochCA, seeded by now, don't

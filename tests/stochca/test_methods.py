@@ -43,6 +43,7 @@ def test_swad_settings_are_checked() -> None:
         (lambda: WiseFt(alpha=(0.5, 1.5)), "alpha must be between 0 and 1, found 1.5"),
         (lambda: WiseFt(alpha=()), "alpha must be one value or more"),
         (lambda: ZeroShot(template="a photo"), r"template must hold {} once"),
+        (lambda: ZeroShot(text_encoder="ViT-B-16"), "text_encoder must be ARCHITECTURE/WEIGHTS"),
     ],
 )
 def test_options_are_checked(make: Callable[[], object], sentence: str) -> None:
