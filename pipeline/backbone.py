@@ -1,5 +1,7 @@
-"""Stage `backbone`: pretrained weights, fitted to the image size, in `data/backbone/`."""
+"""Stage `backbone`: pretrained weights, fitted to the image size, in `data/backbone/`; teachers inside."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -7,7 +9,7 @@ from safetensors.torch import save_file
 
 from pipeline.boundary import run
 from pipeline.files import replace_folder, sha256, write_json
-from pipeline.params import Backbone, load_params
+from pipeline.params import Backbone, Params, load_params
 from pipeline.sources import fetch_weights
 from pipeline.sources.weights import log
 from stochca.backbones import (
@@ -19,8 +21,11 @@ from stochca.backbones import (
     head_prefixes,
     patch_size,
     pooling_options,
+    teacher_folder,
 )
+from stochca.errors import UserError
 from stochca.families import block_names
+from stochca.support import check_same_architecture
 
 TARGET = Path("data/backbone")
 
@@ -77,13 +82,46 @@ def make_backbone(
     return card
 
 
+def make_backbones(params: Params, target: Path) -> BackboneCard:
+    """Write the backbone folder `target` with all teachers in it; returns the backbone's card.
+
+    Raises:
+        UserError: as `make_backbone`, or a teacher's architecture is another than the backbone's, which is
+            found before anything is fetched.
+    """
+    for name, teacher in params.teachers.items():
+        with naming(f"teachers.{name}"), torch.device("meta"):
+            models = [
+                create_backbone(
+                    one.name, image_size=params.image_size, num_classes=0, global_pool=one.global_pool
+                )
+                for one in (params.backbone, teacher)
+            ]
+            check_same_architecture(*models)
+    with replace_folder(target) as folder:
+        card = make_backbone(params.backbone, params.image_size, folder, params.resize)
+        for name, teacher in params.teachers.items():
+            with naming(f"teachers.{name}"):
+                make_backbone(teacher, params.image_size, teacher_folder(folder, name), params.resize)
+    return card
+
+
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Say in what is raised which key of params.yaml it is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
+
+
 def _shape(size: torch.Size) -> str:
     return "x".join(map(str, size))
 
 
 def main() -> None:
     params = load_params()
-    card = make_backbone(params.backbone, params.image_size, TARGET, params.resize)
+    card = make_backbones(params, TARGET)
     grid = card.image_size // card.patch_size
     log(
         f"{card.architecture} in {TARGET}: {card.parameters:,} parameters in {card.blocks} blocks, "

@@ -180,6 +180,40 @@ def table(
 
 
 @app.command()
+def analyse(
+    model: ModelFolder,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[IMAGES]",
+            help="Images to show attention on, or folders; the default is a few test images.",
+        ),
+    ] = None,
+    shown: Annotated[
+        int, typer.Option(min=1, max=32, metavar="N", help="On how many test images attention is shown.")
+    ] = 4,
+    compared: Annotated[
+        int, typer.Option(min=4, metavar="N", help="On how many test images features are compared.")
+    ] = 256,
+) -> None:
+    """Show what fine-tuning has done to a model, block by block.
+
+    Beside its backbone: how alike their features are (linear CKA), how far its weights have gone, where
+    its class token looks, and how often its blocks cross-attended in training. Pictures and numbers go to
+    reports/analysis/, and to the model's run in MLflow.
+
+    \b
+    Examples:
+      stochca analyse models/stochca-all-0
+      stochca analyse models/stochca-all-0 photo.jpg photos/
+    """
+    from pipeline.analyse import analyse_model
+
+    for line in analyse_model(model, images or [], compared=compared, shown=shown):
+        typer.echo(line)
+
+
+@app.command()
 def promote() -> None:
     """Compare the best model with the champion; promote it if it is better.
 

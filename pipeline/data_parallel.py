@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.train import Job
     from stochca._typing import TimmModule
     from stochca.training import Fitted
+    from stochca.zero_shot import ClassTexts
 
 WEIGHTS = "fitted.safetensors"
 FITTED = "fitted.json"
@@ -39,6 +40,7 @@ class Assignment:
     run_folder: Path  # absolute
     log: str  # the name of a file in it
     job: "Job"
+    class_texts: "ClassTexts | None"
 
 
 def fit_on_workers(
@@ -185,6 +187,7 @@ def _work(config: dict[str, Any]) -> None:
 
     from pipeline.prepared import load_prepared
     from pipeline.protocol import images_for
+    from pipeline.teacher import load_teacher
     from stochca.backbones import BackboneCard, load_backbone, load_source_head
     from stochca.checkpoint import save_weights
     from stochca.cores import cores_of_process
@@ -214,6 +217,8 @@ def _work(config: dict[str, Any]) -> None:
             settings=job.training,
             preprocessing=Preprocessing.of(card),
             source_head=load_source_head(assignment.backbone),
+            teacher=load_teacher(job.method, assignment.backbone, Preprocessing.of(card)),
+            class_texts=assignment.class_texts,
             domains=images.balanced_domains(job.protocol.refit),
             refit=job.protocol.refit,
             seed=job.seed,

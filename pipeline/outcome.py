@@ -55,6 +55,7 @@ class Outcome:
     looks: Mapping[int, Path]  # the weights at some looks at validation, by step, in order
     mlflow_run_id: str
     tags: Mapping[str, str]
+    teacher: BackboneCard | None = None  # another model than the backbone itself
 
     @cached_property
     def test(self) -> tuple[np.ndarray, np.ndarray]:
@@ -125,6 +126,8 @@ class Outcome:
             "notes": self.fitted.notes,
             "classes": self.prepared.classes,
             "backbone": self.backbone.to_dict(),
+            "teacher": self.teacher.to_dict() if self.teacher else None,
+            "cross_attended": self.fitted.cross_attended,
             "dataset": {
                 "name": manifest["dataset"],
                 "fingerprint": self.prepared.fingerprint,

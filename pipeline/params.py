@@ -40,6 +40,7 @@ class Params(Section):
     image_size: int = Field(ge=8)  # pixels, side of the square the backbone sees
     resize: int | None = None  # pixels; images are resized to this square first, then cropped to image_size
     backbone: Backbone
+    teachers: dict[MethodName, Backbone] = Field(default_factory=dict)  # for attention.teacher
     dataset: Dataset
     training: Training
     methods: dict[MethodName, Method]
@@ -88,6 +89,17 @@ class Params(Section):
                 f"promotion.method {self.promotion.method!r} is not trained; choose best or one of "
                 f"{', '.join(self.protocol.methods)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_exist(self) -> "Params":
+        for name, method in self.methods.items():
+            teacher = getattr(method.attention, "teacher", None)
+            if teacher is not None and teacher not in self.teachers:
+                raise ValueError(
+                    f"methods.{name}.attention.teacher is {teacher!r}, which teachers does not define; "
+                    f"defined are {', '.join(self.teachers) or 'none'}; null means the backbone itself"
+                )
         return self
 
     @model_validator(mode="after")
@@ -208,6 +220,8 @@ def _choice(path: str, classes: Mapping[str, type], value: Any) -> Any:
     if not isinstance(options["name"], str) or options["name"] not in classes:
         raise ValueError(f"{path} must be one of {allowed}, found {options['name']!r}")
     chosen = classes[options["name"]]
+    if isinstance(options.get("schedule"), str):
+        options = {**options, "schedule": {"name": options["schedule"]}}
     if options.get("prob") == "tuned" and chosen is StochasticCrossAttention:
         options = {key: value for key, value in options.items() if key != "prob"}
         chosen = TunedCrossAttention

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from pipeline.known_domains import KNOWN_DOMAINS
-from stochca.methods import Swad, Toast, ToastLite
+from stochca.methods import Swad, Toast, ToastLite, WiseFt
 
 if TYPE_CHECKING:
     from pipeline.params import Params
@@ -80,4 +80,10 @@ def _check_refit(params: "Params") -> None:
             raise ValueError(
                 f"methods.{name}.average swad chooses its steps by the validation loss, of which "
                 "protocol.refit leaves none; leave the method out or set refit: false"
+            )
+        average = params.methods[name].average
+        if isinstance(average, WiseFt) and len(average.alphas) > 1:
+            raise ValueError(
+                f"methods.{name}.average wise_ft chooses among several alpha on validation, of which "
+                "protocol.refit leaves nothing; give one alpha or set refit: false"
             )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from stochca.methods import Method, SelfAttention
+from stochca.methods import Method, SelfAttention, ZeroShot
 
 SEED_LIMIT = 2**63  # what torch takes
 # The name becomes an argument on a command line, so that it must not look like an option.
@@ -290,6 +290,10 @@ class Tune(Section):
             )
         if value.training:
             raise ValueError("must not set training; set tune.training")
+        if isinstance(value.phases, ZeroShot):
+            raise ValueError(
+                "must not set phases zero_shot: the search takes no text encoder to its machines"
+            )
         return value
 
 

@@ -69,7 +69,12 @@ def plan(params: Params, method: str, target: str, seed: int) -> Job:
 
 
 def work_folder(
-    job: Job, backbone: dict[str, Any], dataset_fingerprint: str, precision: str, device_type: str
+    job: Job,
+    backbone: dict[str, Any],
+    dataset_fingerprint: str,
+    precision: str,
+    device_type: str,
+    teacher: dict[str, Any] | None = None,
 ) -> Path:
     """Where checkpoints go: a folder named after all that decides the weights, the code included."""
     code = hashlib.sha256()
@@ -81,6 +86,7 @@ def work_folder(
         "protocol": [job.protocol.name, job.protocol.oracle, job.protocol.refit],
         "target": job.target,
         "seed": job.seed,
+        "teacher": teacher,
         "backbone": backbone,  # the whole card: pooling and normalisation decide as much as the weights
         "dataset": dataset_fingerprint,
         "precision": precision,
@@ -94,11 +100,13 @@ def work_folder(
 def train(job: Job, params: Params) -> None:
     """Train, look at the test split once, track, and put the results in place."""
     # Heavy, and not needed to find a mistake in params.yaml.
+    from pipeline.class_texts import class_texts_of
     from pipeline.data_parallel import Assignment, fit_on_workers
     from pipeline.decoders import decoders_sha256
     from pipeline.outcome import Outcome
     from pipeline.prepared import load_prepared
     from pipeline.protocol import images_for
+    from pipeline.teacher import load_teacher, teacher_card
     from pipeline.tracked_run import tracked_run
     from pipeline.tracking import git_commit
     from pipeline.tracking_callback import MlflowCallback
@@ -120,6 +128,9 @@ def train(job: Job, params: Params) -> None:
     domains = images.balanced_domains(job.protocol.refit)
     preprocessing = Preprocessing.of(card)
     source_head = load_source_head(BACKBONE)
+    teaching = teacher_card(job.method, BACKBONE)
+    teacher = load_teacher(job.method, BACKBONE, preprocessing)
+    class_texts = class_texts_of(job.method, prepared.classes, BACKBONE)
     device = default_device()
     check_settings(
         student,
@@ -128,12 +139,21 @@ def train(job: Job, params: Params) -> None:
         preprocessing,
         device,
         source_head,
+        teacher=teacher,
+        class_texts=class_texts,
         domains=domains,
         refit=job.protocol.refit,
     )
     precision = resolve_precision(job.training.precision, device)
     backbone = card.to_dict() | {"decoders_sha256": decoders_sha256(job.method, card)}
-    folder = work_folder(job, backbone, prepared.fingerprint, precision, device.type)
+    folder = work_folder(
+        job,
+        backbone,
+        prepared.fingerprint,
+        precision,
+        device.type,
+        teaching.to_dict() if teaching else None,
+    )
     tags = {
         "stage": os.environ.get("DVC_STAGE", "none"),
         "git_commit": git_commit() or "none",
@@ -148,7 +168,7 @@ def train(job: Job, params: Params) -> None:
         outbox.send()
         if params.train.num_workers > 1:
             fitted = fit_on_workers(
-                Assignment(Path.cwd(), BACKBONE, folder.resolve(), LOG, job),
+                Assignment(Path.cwd(), BACKBONE, folder.resolve(), LOG, job, class_texts),
                 params.train,
                 student,
                 lambda: [TrainingProgress(job.name), MlflowCallback(outbox)],
@@ -162,6 +182,8 @@ def train(job: Job, params: Params) -> None:
                 settings=job.training,
                 preprocessing=preprocessing,
                 source_head=source_head,
+                teacher=teacher,
+                class_texts=class_texts,
                 domains=domains,
                 refit=job.protocol.refit,
                 seed=job.seed,
@@ -175,7 +197,17 @@ def train(job: Job, params: Params) -> None:
         fitted = dataclasses.replace(fitted, notes=[*images.notes, *fitted.notes])
         looks = find_looks(folder)
         outcome = Outcome(
-            job, card, prepared, images, preprocessing, fitted.model, fitted, looks, outbox.run_id, tags
+            job,
+            card,
+            prepared,
+            images,
+            preprocessing,
+            fitted.model,
+            fitted,
+            looks,
+            outbox.run_id,
+            tags,
+            teaching,
         )
         outcome.write(read_events(folder / LOG))
         outcome.log_to_mlflow(outbox, read_events(folder / LOG), upload_model=params.tracking.log_model)

@@ -54,6 +54,12 @@ def resolved(method: Method, best: Best) -> Method:
     overrides: dict[str, Any] = {} if best.lr is None else {"lr": best.lr}
     return dataclasses.replace(
         method,
-        attention=StochasticCrossAttention(prob=best.prob),
+        attention=StochasticCrossAttention(
+            **{
+                option.name: getattr(method.attention, option.name)
+                for option in dataclasses.fields(StochasticCrossAttention)
+            }
+            | {"prob": best.prob}
+        ),
         training={**method.training, **overrides},
     )

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from stochca.adapters.prompts import VPT
     from stochca.adapters.toast import TOAST
     from stochca.cross_attention import StochCA
+    from stochca.ensembling import averaged_predictions
 
-__all__ = ["TOAST", "VPT", "StochCA", "UserError"]
+__all__ = ["TOAST", "VPT", "StochCA", "UserError", "averaged_predictions"]
 
 make_importable()
 
@@ -29,4 +30,8 @@ def __getattr__(name: str) -> Any:
         from stochca.adapters.toast import TOAST
 
         return TOAST
+    if name == "averaged_predictions":
+        from stochca.ensembling import averaged_predictions
+
+        return averaged_predictions
     raise AttributeError(f"module 'stochca' has no attribute {name!r}")

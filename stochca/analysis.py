@@ -1,12 +1,16 @@
-"""What fine-tuning has done to a model: how alike two models' features are, block by block."""
+"""What fine-tuning has done to a model, block by block: features, weights, and where it looks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from stochca._typing import TimmModule
+from stochca.errors import UserError
 from stochca.families import blocks_of, family_of
 
 
@@ -52,6 +56,112 @@ def _as_tokens(output: Tensor, channels_first: bool) -> Tensor:
     if output.dim() == 3:
         return output
     return output.flatten(2).transpose(1, 2) if channels_first else output.flatten(1, 2)
+
+
+@torch.no_grad()
+def weight_distances(model: TimmModule, start: TimmModule) -> list[float]:
+    """Of each block, how far its weights are from those of `start`, as a share of the length of those."""
+    return [
+        (_joined(block) - _joined(other)).norm().div(_joined(other).norm()).item()
+        for block, other in zip(blocks_of(model), blocks_of(start), strict=True)
+    ]
+
+
+@torch.no_grad()
+def attention_maps(model: TimmModule, images: Tensor) -> list[Tensor]:
+    """Of each block where it looks: attention per patch (B, rows, columns), the mean over the heads.
+
+    What the class token pays to each patch; without a class token what all patches pay, on average.
+    Attention to other tokens than patches is left out, so that the sum is at most 1. The model's mode is
+    put back afterwards.
+
+    Args:
+        images: (B, 3, height, width), normalised.
+
+    Raises:
+        UserError: the model has no attention from every token to every patch.
+    """
+    rows, columns = model.patch_embed.grid_size
+    prefix = model.num_prefix_tokens
+    tokens = prefix + rows * columns
+    was_training = model.training
+    model.eval()
+    with _fused_attention(model), _AttentionWeights() as recorder:
+        model.forward_features(images)
+    model.train(was_training)
+    found = [weights for weights in recorder.found if weights.shape[-2:] == (tokens, tokens)]
+    if len(found) != len(model.blocks):
+        raise UserError(
+            f"{type(model).__name__} has no attention maps: {len(found)} of its {len(model.blocks)} blocks "
+            "attend from every token to every patch, once"
+        )
+    paid = [weights[:, 0] if prefix else weights.mean(dim=1) for weights in found]
+    return [row[:, prefix:].unflatten(1, (rows, columns)) for row in paid]
+
+
+class _AttentionWeights(TorchFunctionMode):
+    """Inside, what fused attention never shows: softmax(q kᵀ · scale + mask) (B, N, N), mean over the heads.
+
+    Taken from the call itself, so that it holds however a model makes its queries and keys.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Tensor] = []
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: Any = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is functional.scaled_dot_product_attention:
+            self._record(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    def _record(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        **options: Any,
+    ) -> None:
+        # Also with values of the identity, attention gives its own weights.
+        identity = torch.eye(key.shape[-2], dtype=value.dtype, device=value.device)
+        weights = functional.scaled_dot_product_attention(
+            query,
+            key,
+            identity.expand(*value.shape[:-2], -1, -1),
+            attn_mask=attn_mask,
+            is_causal=is_causal,
+            scale=scale,
+            **options,
+        )
+        self.found.append(weights.float().mean(dim=1))
+
+
+@contextmanager
+def _fused_attention(model: nn.Module) -> Iterator[None]:
+    """Every attention of the model goes through torch's own function."""
+    modules = [module for module in model.modules() if hasattr(module, "fused_attn")]
+    before = [getattr(module, "fused_attn") for module in modules]  # noqa: B009 (typed as Final by timm)
+    try:
+        for module in modules:
+            setattr(module, "fused_attn", True)  # noqa: B010
+        yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            setattr(module, "fused_attn", value)  # noqa: B010
+
+
+def _joined(module: nn.Module) -> Tensor:
+    return torch.cat([parameter.double().flatten() for parameter in module.parameters()])
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""Which weights are kept: the best on validation, or an average (EMA, SWA, SWAD).
+"""Which weights are kept: the best on validation, or an average (EMA, SWA, SWAD, WiSE-FT).
 
 The training loop tells an average of every step and every look at validation; at the end it asks
 for the weights. Adding a rule: one class here, its settings in `methods.py`, one line in `AVERAGES`.
 """
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,9 +14,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from stochca._typing import TimmModule
-from stochca.methods import Average, Ema, NoAverage, Swa, Swad
+from stochca.checkpoint import cloned
+from stochca.evaluation import Scores
+from stochca.methods import Average, Ema, NoAverage, Swa, Swad, WiseFt
 
 Weights = dict[str, Tensor]
+Look = Callable[[nn.Module], Scores]
 
 
 class Averaging:
@@ -23,6 +27,9 @@ class Averaging:
 
     def __init__(self, config: Average, student: TimmModule, steps: int) -> None:
         self.notes: list[str] = []
+
+    def before_training(self, student: TimmModule) -> None:
+        """No step has been taken yet; a first phase is through."""
 
     def after_step(self, student: TimmModule, step: int) -> None:
         """`step` optimiser steps have been taken."""
@@ -34,8 +41,11 @@ class Averaging:
     def after_evaluation(self, student: TimmModule, step: int, loss: float) -> None:
         """The evaluated model has this validation loss."""
 
-    def finish(self) -> Weights | None:
-        """The weights to keep; None keeps those that were best on validation."""
+    def finish(self, student: TimmModule, best: Weights, look: Look) -> Weights | None:
+        """The weights to keep; None keeps `best`, those that were best on validation.
+
+        `look` gives a model's validation scores. It may be asked about `student` with other weights.
+        """
         return None
 
     def state_dict(self) -> dict[str, Any]:
@@ -88,7 +98,7 @@ class TailAverage(Averaging):
     def evaluated(self, student: TimmModule) -> nn.Module:
         return self.average.module if self.started else student
 
-    def finish(self) -> Weights | None:
+    def finish(self, student: TimmModule, best: Weights, look: Look) -> Weights | None:
         self.notes.append(f"SWA averaged the last {int(self.average.n_averaged)} steps.")
         return copy.deepcopy(self.average.module.state_dict())
 
@@ -183,7 +193,7 @@ class ValleyAverage(Averaging):
             self.valley = _joined(self.valley, self.above, segment)
             self.above, self.segments_above = None, 0
 
-    def finish(self) -> Weights | None:
+    def finish(self, student: TimmModule, best: Weights, look: Look) -> Weights | None:
         if self.valley is None:
             last = self.recent[-1] if self.recent else self.current
             self.notes.append(
@@ -216,6 +226,47 @@ class ValleyAverage(Averaging):
         self.segments_above = state["segments_above"]
 
 
+class Interpolation(Averaging):
+    """WiSE-FT: (1 - alpha) of the weights at the first step plus alpha of those that validation chose."""
+
+    def __init__(self, config: WiseFt, student: TimmModule, steps: int) -> None:
+        super().__init__(config, student, steps)
+        self.alphas = config.alphas
+        self.start: Weights = {}
+
+    def before_training(self, student: TimmModule) -> None:
+        self.start = cloned(student.state_dict())
+
+    def finish(self, student: TimmModule, best: Weights, look: Look) -> Weights | None:
+        tuned = cloned(best)
+        if len(self.alphas) == 1:
+            self.notes.append(f"WiSE-FT kept alpha {self.alphas[0]:g}.")
+            return interpolated(self.start, tuned, self.alphas[0])
+        seen = []
+        for alpha in self.alphas:
+            student.load_state_dict(interpolated(self.start, tuned, alpha))
+            scores = look(student)
+            seen.append((scores.accuracy, -scores.loss, alpha))
+        chosen = max(seen)[-1]
+        accuracies = ", ".join(f"{alpha:g}: {accuracy:.3f}" for accuracy, _, alpha in seen)
+        self.notes.append(f"WiSE-FT kept alpha {chosen:g}, the best on validation ({accuracies}).")
+        return interpolated(self.start, tuned, chosen)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"start": self.start}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.start = state["start"]
+
+
+def interpolated(start: Weights, end: Weights, alpha: float) -> Weights:
+    """(1 - alpha) · start + alpha · end; what is no floating-point number is taken from `end`."""
+    return {
+        name: start[name].lerp(value, alpha) if value.is_floating_point() else value
+        for name, value in end.items()
+    }
+
+
 def _joined(*parts: Segment | None) -> Segment:
     """Neighbouring segments as one; the first is extended in place."""
     first, *rest = [part for part in parts if part is not None]
@@ -229,6 +280,7 @@ AVERAGES: dict[type, type[Averaging]] = {
     Ema: ExponentialAverage,
     Swa: TailAverage,
     Swad: ValleyAverage,
+    WiseFt: Interpolation,
 }
 
 

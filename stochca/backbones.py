@@ -1,7 +1,8 @@
 """Backbones: transformers of timm at an image size, with pretrained weights and a fresh head.
 
 A backbone folder holds `model.safetensors`, a timm state dict whose positions fit the image size (with
-the head of the weights' source, if it had one), and `card.json`, a `BackboneCard`.
+the head of the weights' source, if it had one), and `card.json`, a `BackboneCard`; its `teachers/` further
+backbone folders, by their names.
 """
 
 import dataclasses
@@ -62,6 +63,11 @@ class BackboneCard:
     def to_dict(self) -> dict[str, Any]:
         """As JSON knows it."""
         return {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+
+def teacher_folder(backbone: Path, name: str) -> Path:
+    """Where a teacher lies in a backbone folder: whatever has the backbone has its teachers."""
+    return backbone / "teachers" / name
 
 
 def create_backbone(

@@ -10,7 +10,9 @@ from stochca.adapters.adaptation import Adaptation, HeadOnly
 from stochca.adapters.lora import LowRank
 from stochca.adapters.prompts import Prompted
 from stochca.adapters.toast import TopDown
-from stochca.cross_attention import StochCA, one_per_block
+from stochca.cross_attention import StochCA
+from stochca.errors import UserError
+from stochca.families import block_names
 from stochca.linear_head import fit_head, linear_heads
 from stochca.loaders import Images, Preprocessing
 from stochca.methods import (
@@ -28,17 +30,52 @@ from stochca.methods import (
     TrainAll,
     TrainHead,
     Vpt,
+    ZeroShot,
 )
+from stochca.probability import one_per_block
+from stochca.support import check_same_architecture, check_supported
+from stochca.zero_shot import ClassTexts, make_head
 
-ATTENTIONS: dict[type, Callable[[Any, nn.Module], nn.Module]] = {
-    SelfAttention: lambda config, student: student,
-    StochasticCrossAttention: lambda config, student: StochCA(student, config.prob),
+
+def cross_attend(
+    config: StochasticCrossAttention, student: TimmModule, teacher: TimmModule | None
+) -> nn.Module:
+    """StochCA with the options of a method; the teacher goes where the student is."""
+    if teacher is not None:
+        teacher.to(next(student.parameters()).device)
+    return StochCA(
+        student,
+        config.prob,
+        teacher=teacher,
+        granularity=config.granularity,
+        blocks=config.blocks,
+        schedule=config.schedule,
+    )
+
+
+def check_cross_attention(
+    config: StochasticCrossAttention, student: TimmModule, teacher: TimmModule | None
+) -> None:
+    """Raise `UserError` for what `cross_attend` can't do, without a copy of anything."""
+    check_supported(student)
+    one_per_block(config.prob, len(block_names(student)), config.blocks)
+    if config.teacher is not None and teacher is None:
+        raise UserError(f"attention.teacher names {config.teacher!r}, but no teacher was given")
+    if config.teacher is None and teacher is not None:
+        raise UserError("a teacher was given, but attention.teacher is null: the method does not want it")
+    if teacher is not None:
+        check_same_architecture(student, teacher)
+
+
+ATTENTIONS: dict[type, Callable[[Any, TimmModule, TimmModule | None], nn.Module]] = {
+    SelfAttention: lambda config, student, teacher: student,
+    StochasticCrossAttention: cross_attend,
 }
 
 # What `attend` would refuse, found without copying a teacher.
-CHECKS: dict[type, Callable[[Any, TimmModule], object]] = {
-    SelfAttention: lambda config, student: None,
-    StochasticCrossAttention: lambda config, student: one_per_block(config.prob, student),
+CHECKS: dict[type, Callable[[Any, TimmModule, TimmModule | None], None]] = {
+    SelfAttention: lambda config, student, teacher: None,
+    StochasticCrossAttention: check_cross_attention,
 }
 
 ADAPTATIONS: dict[type, type[Adaptation]] = {
@@ -51,16 +88,33 @@ ADAPTATIONS: dict[type, type[Adaptation]] = {
 }
 
 FIRST_PHASES: dict[type, Callable[..., str | None]] = {
-    SinglePhase: lambda config, student, train, validation, preprocessing, **kwargs: None,
-    LpFt: lambda config, student, train, validation, preprocessing, **kwargs: fit_head(
+    SinglePhase: lambda config, student, train, validation, preprocessing, texts, **kwargs: None,
+    LpFt: lambda config, student, train, validation, preprocessing, texts, **kwargs: fit_head(
         student, train, validation, preprocessing, strengths=config.C, **kwargs
+    ),
+    ZeroShot: lambda config, student, train, validation, preprocessing, texts, refit, **kwargs: make_head(
+        student, texts, validation, preprocessing, **kwargs
     ),
 }
 
 
-def attend(config: Attention, student: TimmModule) -> nn.Module:
-    """The model whose forward pass trains `student`; it shares the student's parameters."""
-    return ATTENTIONS[type(config)](config, student)
+def attend(config: Attention, student: TimmModule, teacher: TimmModule | None = None) -> nn.Module:
+    """The model whose forward pass trains `student`; it shares the student's parameters.
+
+    `teacher` is what `attention.teacher` names; None where it names nothing.
+    """
+    return ATTENTIONS[type(config)](config, student, teacher)
+
+
+def set_progress(model: nn.Module, step: int, steps: int) -> None:
+    """Tell what follows a schedule that the next forward passes belong to `step`, counted from 1."""
+    if isinstance(model, StochCA):
+        model.set_progress(step, steps)
+
+
+def cross_attended(model: nn.Module) -> list[float]:
+    """Of each block the share of the training images that cross-attended in it; empty without StochCA."""
+    return model.tally.shares if isinstance(model, StochCA) else []
 
 
 def adaptation(config: Train) -> Adaptation:
@@ -68,12 +122,15 @@ def adaptation(config: Train) -> Adaptation:
     return ADAPTATIONS[type(config)](config)
 
 
-def compose(method: Method, student: TimmModule) -> tuple[nn.Module, TimmModule]:
+def compose(
+    method: Method, student: TimmModule, teacher: TimmModule | None = None
+) -> tuple[nn.Module, TimmModule]:
     """The model whose forward pass trains, and the one that is evaluated and kept; they share parameters.
 
     The second is `student` itself, changed in place, or a model around it.
     """
-    model = attend(method.attention, student)  # first, so that its teacher is the model as it was pretrained
+    # First, so that its teacher is the model as it was pretrained.
+    model = attend(method.attention, student, teacher)
     adapted = adaptation(method.train).adapt(student)
     # Whatever else attends by more than itself goes with adapters that work in place; `Method` sees to that.
     return (adapted if model is student else model), adapted
@@ -91,15 +148,26 @@ def first_phase(
     train: Images,
     validation: Images,
     preprocessing: Preprocessing,
+    class_texts: ClassTexts | None,
     **loading: Any,
 ) -> str | None:
     """What happens before the loop; returns a sentence about it, or None."""
-    return FIRST_PHASES[type(config)](config, student, train, validation, preprocessing, **loading)
+    phase = FIRST_PHASES[type(config)]
+    return phase(config, student, train, validation, preprocessing, class_texts, **loading)
 
 
-def check_composition(method: Method, student: TimmModule) -> None:
+def check_composition(
+    method: Method,
+    student: TimmModule,
+    teacher: TimmModule | None = None,
+    class_texts: ClassTexts | None = None,
+) -> None:
     """Raise `UserError` if a choice of `method` does not suit the model."""
-    CHECKS[type(method.attention)](method.attention, student)
+    CHECKS[type(method.attention)](method.attention, student, teacher)
     adaptation(method.train).check(student)
     if isinstance(method.phases, LpFt):
         linear_heads(student)
+    if isinstance(method.phases, ZeroShot):
+        if class_texts is None:
+            raise UserError("phases zero_shot needs the text features of the classes, but none were given")
+        class_texts.check(student)

@@ -13,12 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
+from stochca.distributed import rank, world_size
 from stochca.errors import UserError
 from stochca.families import block_names
 from stochca.key_value import KeyValue, swapped
+from stochca.loaders import batch_share
+from stochca.methods import Schedule
+from stochca.probability import one_per_block, scheduled
 from stochca.projections import attention_layers, projections_of
 from stochca.randomness import Stream, derived_seed
 from stochca.support import check_same_architecture, check_supported
+from stochca.tally import Tally
 from stochca.teacher import headless_copy, teacher_keys_values
 
 
@@ -31,12 +36,14 @@ class StochCA(nn.Module):
         teacher: the frozen model that gives keys and values; None takes a copy of `model` as it is now.
         granularity: "block" draws once per block and forward, shared by the batch (the paper's);
             "sample" draws for every image by itself.
+        blocks: those that may cross-attend, counted from 0; None: all.
+        schedule: how `prob` changes while training; needs `set_progress` before every step.
         generator: CPU generator of the draws; None makes one from torch's seed. Ranks of a data-parallel
             run that share its seed draw the same blocks.
 
     Raises:
-        UserError: the architecture is not supported, the teacher's differs from the student's, or `prob`
-            is no probability or has the wrong length.
+        UserError: the architecture is not supported, the teacher's differs from the student's, `prob` is
+            no probability or has the wrong length, or one of `blocks` does not exist.
 
     >>> model = StochCA(timm.create_model("vit_base_patch16_224", pretrained=True, num_classes=200), prob=0.1)
     >>> loss = criterion(model(images), labels)
@@ -49,16 +56,22 @@ class StochCA(nn.Module):
         *,
         teacher: TimmModule | None = None,
         granularity: Literal["block", "sample"] = "block",
+        blocks: Sequence[int] | None = None,
+        schedule: Schedule | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.prob = one_per_block(prob, model)
+        check_supported(model)
         self.student: TimmModule = model
         self.block_names = block_names(model)
         self.num_blocks = len(self.block_names)
+        self.full_prob = one_per_block(prob, self.num_blocks, blocks)  # before the schedule
+        self.schedule = schedule or Schedule()
+        self.set_progress(1, 1)
         if granularity not in ("block", "sample"):
             raise UserError(f"granularity must be 'block' or 'sample', found {granularity!r}")
         self.granularity = granularity
+        self.tally = Tally(self.num_blocks)
         # A stream of its own: the draws must not follow the numbers that dropout uses.
         seed = derived_seed(torch.initial_seed() % 2**64, Stream.DRAWS)
         self.generator = generator or torch.Generator().manual_seed(seed)
@@ -86,8 +99,13 @@ class StochCA(nn.Module):
             drawn = self._forced(cross_blocks)
         elif self.training:
             drawn = self.draw(len(images))
+            self.tally.count(drawn)
         else:
             drawn = {}
+        return self.attend(images, drawn)
+
+    def attend(self, images: Tensor, drawn: dict[int, Tensor | None]) -> Tensor:
+        """Logits of `images` where the blocks that `draw` gave cross-attend."""
         if not drawn:
             return self.student(images)
         sources = teacher_keys_values(self.teacher, images, drawn)
@@ -98,15 +116,19 @@ class StochCA(nn.Module):
                 stack.enter_context(swapped(blocks, **{name: _CrossBlock(blocks._modules[name], source)}))
             return self.student(images)
 
-    def draw(self, batch_size: int) -> dict[int, Tensor | None]:
+    def set_progress(self, step: int, steps: int) -> None:
+        """The next forward passes belong to step `step` out of `steps`, counted from 1."""
+        self.prob = scheduled(self.full_prob, self.schedule, step, steps)
+
+    def draw(self, batch_size: int, generator: torch.Generator | None = None) -> dict[int, Tensor | None]:
         """Draw the blocks that cross-attend: their images as a boolean (B,), or None for all of them."""
-        columns = batch_size if self.granularity == "sample" else 1
-        chosen = torch.rand(self.num_blocks, columns, generator=self.generator) < self.prob[:, None]
-        return {
-            i: chosen[i] if self.granularity == "sample" else None
-            for i in range(self.num_blocks)
-            if chosen[i].any()
-        }
+        per_image = self.granularity == "sample"
+        # Every rank draws for the images of all ranks, and takes what its own are.
+        columns = batch_share(range(batch_size * world_size()), rank(), world_size()) if per_image else [0]
+        numbers = batch_size * world_size() if per_image else 1
+        uniform = torch.rand(self.num_blocks, numbers, generator=generator or self.generator)
+        chosen = uniform[:, columns] < self.prob[:, None]
+        return {i: chosen[i] if per_image else None for i in range(self.num_blocks) if chosen[i].any()}
 
     def _forced(self, cross_blocks: Iterable[int]) -> dict[int, Tensor | None]:
         blocks = sorted(set(cross_blocks))
@@ -141,25 +163,3 @@ class _CrossBlock(nn.Module):
             for attention, source in zip(attention_layers(self.block), self.sources, strict=True):
                 stack.enter_context(projections_of(attention).cross(source))
             return self.block(*args, **kwargs)
-
-
-def one_per_block(prob: float | Sequence[float], model: TimmModule) -> Tensor:
-    """The probability of every block of `model` (blocks,), as float64.
-
-    Raises:
-        UserError: StochCA can't wrap the model, or `prob` is no probability or has the wrong length.
-    """
-    check_supported(model)
-    num_blocks = len(block_names(model))
-    try:
-        values = [float(prob)] * num_blocks if isinstance(prob, int | float) else [float(p) for p in prob]
-    except (TypeError, ValueError):
-        raise UserError(f"prob must be one probability, or one per block, found {prob!r}") from None
-    if len(values) != num_blocks:
-        raise UserError(
-            f"prob has {len(values)} values, but the model has {num_blocks} blocks; "
-            f"give one value or {num_blocks}"
-        )
-    if not all(0 <= value <= 1 for value in values):
-        raise UserError(f"prob must be between 0 and 1, found {prob}")
-    return torch.tensor(values, dtype=torch.float64)

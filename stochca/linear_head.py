@@ -79,7 +79,7 @@ def linear_heads(model: TimmModule) -> list[nn.Linear]:
     heads = model.get_classifier()
     heads = list(heads) if isinstance(heads, tuple) else [heads]
     if not all(isinstance(head, nn.Linear) for head in heads):
-        raise UserError(f"phases lp_ft needs a linear head, found {type(heads[0]).__name__}")
+        raise UserError(f"phases lp_ft and zero_shot need a linear head, found {type(heads[0]).__name__}")
     return heads
 
 

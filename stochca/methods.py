@@ -23,14 +23,59 @@ class SelfAttention:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """How the probability of cross-attention changes while training; a function of the step alone.
+
+    constant: it does not (the paper's). linear, cosine: from `prob` at the first step to `end` at the last,
+    so that training finishes in the state that evaluation uses. warmup: from 0 up to `prob` over the first
+    `share` of the steps, so that a fresh head first learns from undisturbed features.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["constant", "linear", "cosine", "warmup"] = "constant"
+    end: float | None = None  # of linear and cosine; None: 0
+    share: float | None = None  # of warmup; None: 0.1
+
+    def __post_init__(self) -> None:
+        for name, value, owners in (
+            ("end", self.end, ("linear", "cosine")),
+            ("share", self.share, ("warmup",)),
+        ):
+            require(
+                value is None or self.name in owners,
+                f"{name} belongs to the schedule {' or '.join(owners)}, found {self.name}; leave it out",
+            )
+        require(
+            self.end is None or 0 <= self.end <= 1,
+            f"end is a probability between 0 and 1, found {self.end}",
+        )
+        require(
+            self.share is None or 0 < self.share <= 1,
+            f"share of the steps must be above 0 and at most 1, found {self.share}",
+        )
+
+
+@dataclass(frozen=True)
 class StochasticCrossAttention:
-    """Each block, with probability `prob`, attends to the frozen pretrained model (arXiv 2402.16092)."""
+    """Each block, with probability `prob`, attends to the frozen pretrained model (arXiv 2402.16092).
+
+    The defaults are the paper's; what goes beyond it is off.
+    """
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     name: Literal["stochca"] = "stochca"
     prob: float | tuple[float, ...] = 0.1  # one value, or one per block
+    granularity: Literal["block", "sample"] = "block"  # one draw for the batch, or one per image: less noise
+    blocks: tuple[int, ...] | None = None  # those that may cross-attend, from 0; None: all
+    schedule: Schedule = field(default_factory=Schedule)
+    teacher: str | None = None  # a name in `teachers` of params.yaml; None: the backbone itself
 
     def __post_init__(self) -> None:
+        require(self.blocks != (), "blocks must name one block or more, found none; null means all")
+        require(
+            min(self.blocks or (0,)) >= 0,
+            f"blocks are counted from 0, found {list(self.blocks or ())}",
+        )
         require(self.prob != (), "prob must be one probability, or one per block, found none")
         for prob in self.prob if isinstance(self.prob, tuple) else (self.prob,):
             require(0 <= prob <= 1, f"prob must be between 0 and 1, found {prob}")
@@ -138,6 +183,30 @@ class LpFt:
     def __post_init__(self) -> None:
         require(
             len(self.C) > 0 and min(self.C) > 0, f"C needs one or more values above 0, found {list(self.C)}"
+        )
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """The head of a CLIP backbone is first made from the names of the classes (Radford et al., ICML 2021).
+
+    Each class's weights are the text features of `template` with its name in place of {}.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["zero_shot"] = "zero_shot"
+    template: str = "a photo of a {}."
+    text_encoder: str | None = None  # a model of open_clip, such as ViT-B-16/openai; None: the backbone's own
+
+    def __post_init__(self) -> None:
+        require(
+            self.template.count("{}") == 1,
+            f"template must hold {{}} once, where the name of a class goes, found {self.template!r}",
+        )
+        require(
+            self.text_encoder is None or "/" in self.text_encoder,
+            "text_encoder must be ARCHITECTURE/WEIGHTS of open_clip, such as ViT-B-16/openai, or "
+            f"hf-hub:OWNER/NAME, found {self.text_encoder!r}",
         )
 
 
@@ -263,10 +332,33 @@ def _require_weights(config: Any, *names: str) -> None:
         require(value >= 0, f"{name} must be 0 or more, found {value}")
 
 
+@dataclass(frozen=True)
+class WiseFt:
+    """Between the weights at the first step and the fine-tuned ones (Wortsman et al., CVPR 2022).
+
+    `alpha` 0 gives the start, 1 what fine-tuning alone would keep. Of several, the best on the validation
+    split is kept. It makes models that hold where images differ from the training images, and needs a head
+    that a first phase has made.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: Literal["wise_ft"] = "wise_ft"
+    alpha: float | tuple[float, ...] = 0.5
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        return self.alpha if isinstance(self.alpha, tuple) else (self.alpha,)
+
+    def __post_init__(self) -> None:
+        require(self.alphas != (), "alpha must be one value or more, found none")
+        for alpha in self.alphas:
+            require(0 <= alpha <= 1, f"alpha must be between 0 and 1, found {alpha}")
+
+
 Attention = SelfAttention | StochasticCrossAttention
 Train = TrainAll | TrainHead | Lora | Vpt | Toast | ToastLite
-Phases = SinglePhase | LpFt
-Average = NoAverage | Ema | Swa | Swad
+Phases = SinglePhase | LpFt | ZeroShot
+Average = NoAverage | Ema | Swa | Swad | WiseFt
 
 Penalty = L2Sp | Delta | Bss | CoTuning | Miro
 
@@ -281,8 +373,8 @@ CHOICES: dict[str, dict[str, type]] = {
         "toast": Toast,
         "toast_lite": ToastLite,
     },
-    "phases": {"single": SinglePhase, "lp_ft": LpFt},
-    "average": {"none": NoAverage, "ema": Ema, "swa": Swa, "swad": Swad},
+    "phases": {"single": SinglePhase, "lp_ft": LpFt, "zero_shot": ZeroShot},
+    "average": {"none": NoAverage, "ema": Ema, "swa": Swa, "swad": Swad, "wise_ft": WiseFt},
     "penalties": {"l2sp": L2Sp, "delta": Delta, "bss": Bss, "cotuning": CoTuning, "miro": Miro},
 }
 SEVERAL = ("penalties",)  # choices of which a method may have any number
@@ -324,3 +416,14 @@ class Method:
             )
         names = [penalty.name for penalty in self.penalties]
         require(len(set(names)) == len(names), f"penalties lists one twice: {', '.join(names)}")
+        if self.average.name == "wise_ft":
+            require(
+                self.phases.name != "single",
+                "average 'wise_ft' with phases 'single' makes no sense: it would go halfway back to a head "
+                "of random weights; use phases 'lp_ft', or 'zero_shot' with a CLIP backbone",
+            )
+            require(
+                self.train.name in ("all", "head"),
+                f"average 'wise_ft' with train {self.train.name!r} makes no sense: an adapter's weights "
+                "between two points are not the model between them; use train 'all'",
+            )

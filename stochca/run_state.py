@@ -51,8 +51,9 @@ class RunState:
     device: torch.device
 
     @property
-    def draws(self) -> torch.Generator | None:
-        return self.model.generator if isinstance(self.model, StochCA) else None
+    def draws(self) -> StochCA | None:
+        """What draws blocks, if the method does."""
+        return self.model if isinstance(self.model, StochCA) else None
 
     def save(self, folder: Path, progress: Progress) -> Path:
         """Rank 0 writes; every rank's random state goes in."""
@@ -69,7 +70,8 @@ class RunState:
                 "scaler": self.scaler.state_dict(),
                 "averaging": self.averaging.state_dict(),
                 "random": random,
-                "draws": None if self.draws is None else self.draws.get_state(),
+                "draws": None if self.draws is None else self.draws.generator.get_state(),
+                "tally": None if self.draws is None else self.draws.tally.state_dict(),
             },
         )
 
@@ -90,6 +92,7 @@ class RunState:
         if rank() < len(state["random"]):
             restore_random_state(state["random"][rank()], self.device)
         if self.draws is not None:
-            self.draws.set_state(state["draws"])
+            self.draws.generator.set_state(state["draws"])
+            self.draws.tally.load_state_dict(state["tally"])
         progress = Progress(**to_device(state["progress"], self.device))
         return progress

@@ -1,9 +1,8 @@
 """The training loop."""
 
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,9 +10,16 @@ from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.averaging import start_averaging
-from stochca.callbacks import Callback, Callbacks, EvalEvent, StepEvent
+from stochca.callbacks import Callback, Callbacks, EvalEvent
 from stochca.checkpoint import cloned
-from stochca.composition import adaptation, check_composition, compose, first_phase
+from stochca.composition import (
+    adaptation,
+    check_composition,
+    compose,
+    cross_attended,
+    first_phase,
+    set_progress,
+)
 from stochca.devices import default_device, device_name, peak_memory_mb
 from stochca.distributed import (
     average_gradients,
@@ -21,7 +27,6 @@ from stochca.distributed import (
     data_parallel,
     from_main,
     is_main,
-    mean_over_ranks,
     rank,
     world_size,
 )
@@ -31,13 +36,15 @@ from stochca.examples import Examples
 from stochca.loaders import Images, Joined, Preprocessing, keep_in_memory, training_batches
 from stochca.looks import Keep, save_look
 from stochca.loss import Loss
-from stochca.methods import Method, Swad
+from stochca.methods import Method, Swad, WiseFt
 from stochca.optimisation import create_optimizer, create_schedule
 from stochca.penalties import check_penalties
 from stochca.precision import autocast, choose_attention_kernel, resolve_precision
 from stochca.randomness import Stream, derived_seed, seed_everything
+from stochca.reporting import backbone_lr, report_steps
 from stochca.run_state import RunState
 from stochca.settings import Training
+from stochca.zero_shot import ClassTexts
 
 EVENTS_EVERY = 10  # steps between reading losses back from the device
 
@@ -56,6 +63,8 @@ class Fitted:
     precision: str
     device: str
     notes: list[str]
+    # Of each block the share of the training images that cross-attended in it; empty without StochCA.
+    cross_attended: list[float] = field(default_factory=list)
 
 
 def fit(
@@ -67,6 +76,8 @@ def fit(
     settings: Training,
     preprocessing: Preprocessing,
     source_head: nn.Linear | None = None,
+    teacher: TimmModule | None = None,
+    class_texts: ClassTexts | None = None,
     domains: Sequence[str] | None = None,
     refit: bool = False,
     seed: int = 0,
@@ -85,6 +96,9 @@ def fit(
     `refit` the validation images, on which everything has been chosen, are trained on too: nothing is
     looked at any more, and the weights of the last step are kept.
 
+    `teacher` is the model that `attention.teacher` names, if it names one, and `class_texts` what the first
+    phase `zero_shot` makes a head of.
+
     In a data-parallel run (see `stochca.distributed`) every rank calls this with the same arguments and
     ends with the same weights, which are those of a single process within rounding: `batch_size` counts
     the images of all ranks. Callbacks are called on rank 0 alone, which also writes the checkpoints.
@@ -96,7 +110,16 @@ def fit(
     precision = resolve_precision(settings.precision, device)
     listeners = Callbacks(callbacks if is_main() else ())
     check_settings(
-        student, method, settings, preprocessing, device, source_head, domains=domains, refit=refit
+        student,
+        method,
+        settings,
+        preprocessing,
+        device,
+        source_head,
+        teacher=teacher,
+        class_texts=class_texts,
+        domains=domains,
+        refit=refit,
     )
     for name, split in (("training", train), ("validation", validation)):
         if len(split) < world_size():
@@ -111,8 +134,10 @@ def fit(
     student.load_state_dict(from_main(student.state_dict(), device))
     student.set_grad_checkpointing(settings.gradient_checkpointing)
     choose_attention_kernel(student, precision, device)
+    if teacher is not None:
+        choose_attention_kernel(teacher, precision, device)
     train_choice = adaptation(method.train)
-    model, student = compose(method, student)
+    model, student = compose(method, student, teacher)
     model.to(device)
     if not is_main():  # dropout differs between ranks; the draws of StochCA, seeded by now, don't
         seed_everything(derived_seed(seed, Stream.GLOBAL, rank()))
@@ -134,12 +159,14 @@ def fit(
             train,
             validation,
             preprocessing,
+            class_texts,
             device=device,
             precision=precision,
             workers=settings.workers,
             refit=refit,
         )
         progress.notes += [note] if note else []
+        averaging.before_training(student)
     listeners.on_start(progress.step, settings.steps)
     for note in progress.notes:
         listeners.on_note(note)
@@ -168,6 +195,7 @@ def fit(
         ):
             step = progress.step + 1
             schedule.step_update(step)
+            set_progress(state.model, step, settings.steps)
             losses: list[Tensor] = []
             for part, part_labels in zip(
                 images.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True
@@ -216,17 +244,19 @@ def fit(
                 window_started = time.perf_counter()
 
         selected, selected_step = progress.best
-        kept = averaging.finish()
+        best = progress.best_weights
+        if refit:
+            best, selected_step = cloned(averaging.evaluated(student).state_dict()), settings.steps
+        kept = averaging.finish(student, best, look)
         if kept is not None:
             student.load_state_dict(kept)
         elif refit:
-            student.load_state_dict(averaging.evaluated(student).state_dict())
-            selected_step = settings.steps
+            student.load_state_dict(best)
         student = train_choice.finish(student)
         if kept is not None:
             selected, selected_step = (None if refit else look(student)), None
         elif not refit:
-            student.load_state_dict(progress.best_weights)
+            student.load_state_dict(best)
         student.requires_grad_(True).eval()
         for note in averaging.notes:
             listeners.on_note(note)
@@ -243,6 +273,7 @@ def fit(
         precision=precision,
         device=device_name(device),
         notes=progress.notes + averaging.notes,
+        cross_attended=cross_attended(state.model),
     )
 
 
@@ -254,6 +285,8 @@ def check_settings(
     device: torch.device,
     source_head: nn.Linear | None = None,
     *,
+    teacher: TimmModule | None = None,
+    class_texts: ClassTexts | None = None,
     domains: Sequence[str] | None = None,
     refit: bool = False,
 ) -> None:
@@ -272,6 +305,11 @@ def check_settings(
         )
     if refit and isinstance(method.average, Swad):
         raise UserError("average swad chooses its steps by the validation loss, of which refit leaves none")
+    if refit and isinstance(method.average, WiseFt) and len(method.average.alphas) > 1:
+        raise UserError(
+            "average wise_ft chooses among several alpha on validation, of which refit leaves nothing; give "
+            "one alpha"
+        )
     share = settings.batch_size / (settings.accumulate * world_size())
     pairs = settings.augmentation.mixup or settings.augmentation.cutmix
     if share % (2 if pairs else 1):
@@ -287,34 +325,5 @@ def check_settings(
         )
     create_optimizer(student, settings)
     preprocessing.training(settings.augmentation)
-    check_composition(method, student)
+    check_composition(method, student, teacher, class_texts)
     check_penalties(method.penalties, source_head, int(share))
-
-
-def report_steps(
-    listeners: Callback, unread: list[tuple[int, Tensor, float]], settings: Training, started: float
-) -> float:
-    """Read the losses back, all at once, so that steps don't wait for the device or other ranks one by one.
-
-    Returns the seconds since `started`, the waiting for data and for the device included.
-
-    Raises:
-        UserError: training has diverged. Nothing of it has been evaluated or saved by then.
-    """
-    losses = mean_over_ranks(torch.stack([loss for _, loss, _ in unread])).tolist()
-    seconds = time.perf_counter() - started
-    for (step, _, lr), loss in zip(unread, losses, strict=True):
-        if not math.isfinite(loss):
-            raise UserError(
-                f"training diverged: the loss of step {step} is {loss}; lower training.lr, or set "
-                "training.clip_grad"
-            )
-        images_per_second = len(unread) * settings.batch_size / seconds
-        listeners.on_step(StepEvent(step, settings.steps, loss, lr, images_per_second))
-    return seconds
-
-
-def backbone_lr(optimizer: torch.optim.Optimizer) -> float:
-    """The schedule's learning rate, before each group's own factor."""
-    group = next(group for group in optimizer.param_groups if group["lr_scale"] > 0)
-    return float(group["lr"] / group["lr_scale"])

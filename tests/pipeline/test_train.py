@@ -48,6 +48,7 @@ def test_checkpoints_are_found_again_by_all_that_decides_the_weights() -> None:
         folder(fingerprint="g"),
         folder(precision="bf16"),
         folder(device="cuda"),
+        work_folder(JOB, CARD.to_dict(), "f", "fp32", "cpu", teacher=CARD.to_dict()),
         folder(architecture="test_vit2"),
         folder(weights_sha256="1" * 64),
         folder(global_pool="avg"),
@@ -73,7 +74,9 @@ def test_the_images_are_logged_as_they_were_prepared() -> None:
 def test_a_run_describes_its_whole_backbone() -> None:
     manifest = {"dataset": "shapes", "domains": ["all"]}
     prepared = SimpleNamespace(manifest=manifest, classes=["a"], fingerprint="f")
-    fitted = SimpleNamespace(selected_step=1, notes=[], device="cpu", precision="fp32")
+    fitted = SimpleNamespace(
+        selected_step=1, notes=[], device="cpu", precision="fp32", cross_attended=[0.5, 0.0]
+    )
     tags = {"git_commit": "none", "stage": "none"}
     anything: Any = None
     outcome = Outcome(
@@ -89,6 +92,8 @@ def test_a_run_describes_its_whole_backbone() -> None:
         tags=tags,
     )
     assert outcome.description["backbone"] == CARD.to_dict()
+    assert outcome.description["teacher"] is None
+    assert outcome.description["cross_attended"] == [0.5, 0.0]
 
 
 @pytest.mark.parametrize(

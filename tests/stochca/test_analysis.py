@@ -1,7 +1,10 @@
+from typing import Any
+
 import pytest
 import torch
 
-from stochca.analysis import block_features, linear_cka
+from stochca.analysis import attention_maps, block_features, linear_cka, weight_distances
+from stochca.errors import UserError
 from tests.stochca.tiny import tiny_vit
 
 
@@ -39,3 +42,49 @@ def test_block_features_are_those_of_a_forward_block_by_block() -> None:
         tokens = block(tokens)
         torch.testing.assert_close(first, tokens[:, 0])
         torch.testing.assert_close(mean, tokens[:, 1:].mean(dim=1))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(
+    "options", [{}, {"class_token": False, "global_pool": "avg"}, {"qk_norm": True, "reg_tokens": 2}]
+)
+def test_attention_maps_are_the_softmax_of_the_definition(options: dict[str, Any], fused: bool) -> None:
+    model = tiny_vit(**options).train()
+    for block in model.blocks:
+        block.attn.fused_attn = fused
+        torch.nn.init.normal_(block.attn.qkv.weight)  # or all patches would get the same
+    images = torch.randn(4, 3, 16, 16)
+    found = attention_maps(model, images)
+    assert model.training
+    assert all(block.attn.fused_attn is fused for block in model.blocks)
+    model.eval()
+    tokens = model.norm_pre(model._pos_embed(model.patch_embed(images)))
+    prefix = model.num_prefix_tokens
+    for block, maps in zip(model.blocks, found, strict=True):
+        attention = block.attn
+        query, key, _ = attention.qkv(block.norm1(tokens)).unflatten(2, (3, 2, 8)).unbind(2)
+        query, key = attention.q_norm(query), attention.k_norm(key)
+        weights = torch.einsum("bnhd,bmhd->bhnm", query, key).div(8**0.5).softmax(dim=-1).mean(dim=1)
+        expected = weights[:, 0, prefix:] if prefix else weights.mean(dim=1)
+        torch.testing.assert_close(maps, expected.reshape(4, 2, 2))
+        tokens = block(tokens)
+
+
+def test_models_that_do_not_attend_to_all_patches_are_refused() -> None:
+    class Pooling(torch.nn.Module):
+        def forward(self, tokens: torch.Tensor, **options: Any) -> torch.Tensor:
+            return tokens.mean(dim=1, keepdim=True)
+
+    model = tiny_vit()
+    model.blocks[1].attn = Pooling()
+    with pytest.raises(UserError, match="VisionTransformer has no attention maps: 2 of its 3 blocks"):
+        attention_maps(model, torch.randn(1, 3, 16, 16))
+
+
+def test_distances_are_relative_and_per_block() -> None:
+    start, model = tiny_vit(), tiny_vit()
+    with torch.no_grad():
+        for parameter in model.blocks[1].parameters():
+            parameter.mul_(1.5)
+        model.head.weight.add_(1)
+    assert weight_distances(model, start) == pytest.approx([0, 0.5, 0])

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from stochca.averaging import start_averaging
-from stochca.methods import Average, Ema, NoAverage, Swa, Swad
+from stochca.evaluation import Scores
+from stochca.methods import Average, Ema, NoAverage, Swa, Swad, WiseFt
 
 
 class Scalar(nn.Module):
@@ -63,8 +64,16 @@ def slow_swad(losses: list[float], n_converge: int, n_tolerance: int, ratio: flo
     return list(range(start, end))
 
 
+def never(model: nn.Module) -> Scores:
+    raise AssertionError("nothing is to be chosen on validation")
+
+
+def finished(averaging: Any) -> Any:
+    return averaging.finish(Scalar(), never)
+
+
 def valley_weight(averaging: Any) -> float:
-    weights: dict[str, Tensor] = averaging.finish()
+    weights: dict[str, Tensor] = finished(averaging)
     return float(weights["weight"])
 
 
@@ -101,7 +110,7 @@ def test_swad_without_a_valley_says_so_and_keeps_the_last_segment() -> None:
 def test_swa_is_the_mean_of_the_last_steps() -> None:
     for interrupt in (False, True):
         averaging, _ = train(Swa(start=0.5), [1.0, 1.0, 1.0, 1.0], interrupt=interrupt)
-        assert float(averaging.finish()["weight"]) == pytest.approx(mean_of([7, 8, 9, 10, 11, 12]))
+        assert float(finished(averaging)["weight"]) == pytest.approx(mean_of([7, 8, 9, 10, 11, 12]))
 
 
 def test_swa_is_what_validation_looks_at_once_it_has_begun() -> None:
@@ -122,10 +131,63 @@ def test_ema_equals_the_recursion() -> None:
             decay = min(0.8, 1 - step ** (-2 / 3))
             expected = decay * expected + (1 - decay) * weight_after(step)
         assert averaging.evaluated(student).weight.item() == pytest.approx(expected, rel=1e-4)
-        assert averaging.finish() is None  # its best on validation is kept
+        assert finished(averaging) is None  # its best on validation is kept
 
 
 def test_no_average_leaves_everything_to_the_loop() -> None:
     averaging, student = train(NoAverage(), [1.0])
     assert averaging.evaluated(student) is student
-    assert averaging.finish() is None
+    assert finished(averaging) is None
+
+
+def wise_ft(alpha: float | tuple[float, ...], interrupt: bool = False) -> tuple[Any, Scalar]:
+    """Trained from 2 to 10, with a checkpoint in between."""
+    student = Scalar()
+    averaging: Any = start_averaging(WiseFt(alpha=alpha), student, 1)
+    student.weight.data.fill_(2)  # as a first phase leaves it
+    averaging.before_training(student)
+    if interrupt:
+        state = averaging.state_dict()
+        averaging = start_averaging(WiseFt(alpha=alpha), Scalar(), 1)
+        averaging.load_state_dict(state)
+    student.weight.data.fill_(10)
+    averaging.after_step(student, 1)
+    return averaging, student
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+@pytest.mark.parametrize(("alpha", "expected"), [(0.0, 2.0), (0.25, 4.0), (1.0, 10.0)])
+def test_wise_ft_is_between_the_first_step_and_the_last(
+    alpha: float, expected: float, interrupt: bool
+) -> None:
+    averaging, student = wise_ft(alpha, interrupt)
+    assert averaging.evaluated(student) is student
+    assert float(averaging.finish(student, never)["weight"]) == pytest.approx(expected)
+
+
+def test_wise_ft_takes_the_alpha_that_is_best_on_validation() -> None:
+    averaging, student = wise_ft((0.0, 0.25, 0.5, 1.0))
+
+    def look(model: Any) -> Scores:  # as accurate at 4 as at 6, but surer at 4
+        weight = model.weight.item()
+        return Scores(loss=weight, accuracy=0.75 if weight in (4.0, 6.0) else 0.5)
+
+    assert float(averaging.finish(student, look)["weight"]) == pytest.approx(4.0)
+    assert averaging.notes == [
+        "WiSE-FT kept alpha 0.25, the best on validation (0: 0.500, 0.25: 0.750, 0.5: 0.750, 1: 0.500)."
+    ]
+
+
+def test_wise_ft_keeps_counters() -> None:
+    """What is no floating-point number has no value halfway."""
+
+    class Counting(Scalar):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("steps", torch.tensor(3))
+
+    student: Any = Counting()
+    averaging: Any = start_averaging(WiseFt(alpha=0.5), student, 1)
+    averaging.before_training(student)
+    student.steps.fill_(8)
+    assert averaging.finish(student, never)["steps"].item() == 8

@@ -16,7 +16,16 @@ from stochca.checkpoint import load_checkpoint, save_weights
 from stochca.cross_attention import StochCA
 from stochca.errors import UserError
 from stochca.loaders import batch_share, training_batches
-from stochca.methods import Ema, LpFt, Method, StochasticCrossAttention, Swa, Swad, TrainHead
+from stochca.methods import (
+    Ema,
+    LpFt,
+    Method,
+    Schedule,
+    StochasticCrossAttention,
+    Swa,
+    Swad,
+    TrainHead,
+)
 from stochca.settings import Augmentation, Training
 from stochca.training import fit
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
@@ -43,6 +52,12 @@ RUNS: dict[str, tuple[Method, Training]] = {
     "ema": (Method(average=Ema(decay=0.9)), BASE),
     "swa": (Method(average=Swa(start=0.5)), BASE),
     "swad": (Method(attention=STOCHCA, average=Swad(n_converge=2, n_tolerance=2)), BASE),
+    "per_image": (
+        Method(
+            attention=StochasticCrossAttention(prob=0.5, granularity="sample", schedule=Schedule("linear"))
+        ),
+        dataclasses.replace(BASE, accumulate=2),
+    ),
     "accumulate": (Method(attention=STOCHCA), dataclasses.replace(BASE, accumulate=2)),
     "checkpointing": (Method(attention=STOCHCA), dataclasses.replace(BASE, gradient_checkpointing=True)),
     "mixup": (Method(), MIXED),
@@ -108,9 +123,12 @@ def two_ranks(rank: int, folder: Path) -> None:
     start_rank(rank, 2, folder)
     draw, drawn = StochCA.draw, []
 
-    def recorded(self: StochCA, batch_size: int) -> dict[int, Tensor | None]:
-        blocks = draw(self, batch_size)
-        drawn.append(sorted(blocks))
+    def recorded(
+        self: StochCA, batch_size: int, generator: torch.Generator | None = None
+    ) -> dict[int, Tensor | None]:
+        blocks = draw(self, batch_size, generator)
+        if self.granularity == "block":  # else every rank has its own images' draws
+            drawn.append(sorted(blocks))
         return blocks
 
     StochCA.draw = recorded  # type: ignore[method-assign]

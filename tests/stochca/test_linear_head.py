@@ -77,5 +77,5 @@ def test_features_are_what_the_head_sees() -> None:
 def test_a_head_that_is_not_linear_is_refused() -> None:
     model = tiny_vit()
     model.head = nn.Sequential(nn.Linear(16, 3))
-    with pytest.raises(UserError, match="needs a linear head, found Sequential"):
+    with pytest.raises(UserError, match="need a linear head, found Sequential"):
         fit_head(model, ColouredSquares(6), ColouredSquares(6), PREPROCESSING, strengths=(1.0,), **CPU)

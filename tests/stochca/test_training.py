@@ -16,7 +16,17 @@ from stochca.errors import UserError
 from stochca.evaluation import predict, score
 from stochca.loaders import Joined
 from stochca.looks import Keep, find_looks
-from stochca.methods import Ema, LpFt, Method, StochasticCrossAttention, Swa, Swad, TrainHead
+from stochca.methods import (
+    Ema,
+    LpFt,
+    Method,
+    Schedule,
+    StochasticCrossAttention,
+    Swa,
+    Swad,
+    TrainHead,
+    WiseFt,
+)
 from stochca.settings import Augmentation, Training
 from stochca.training import Fitted, check_settings, fit
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
@@ -35,6 +45,13 @@ METHODS = {
         attention=STOCHCA, phases=LpFt(C=(1.0,)), average=Swad(n_converge=2, n_tolerance=2)
     ),
     "linear_probe+ema": Method(train=TrainHead(), average=Ema(decay=0.9)),
+    "stochca+lp_ft+wise_ft": Method(
+        attention=StochasticCrossAttention(
+            prob=0.8, granularity="sample", blocks=(0, 2), schedule=Schedule("cosine", end=0.2)
+        ),
+        phases=LpFt(C=(1.0,)),
+        average=WiseFt(alpha=(0.0, 0.5, 1.0)),
+    ),
 }
 
 
@@ -114,6 +131,7 @@ def test_killed_and_resumed_equals_undisturbed(name: str, tmp_path: Path) -> Non
     assert_equal(found, expected)
     assert resumed.selected_step == undisturbed.selected_step
     assert resumed.validation == undisturbed.validation
+    assert resumed.cross_attended == undisturbed.cross_attended
     without_times = [
         [
             {key: value for key, value in event.items() if key != "images_per_second"}
