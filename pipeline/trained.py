@@ -105,6 +105,9 @@ def load_trained(folder: Path) -> TrainedModel:
                 num_classes=len(card["classes"]),
                 **card["options"],
             )
+        expected = pooling_options(model)
+        if card["options"] != expected:
+            raise ValueError(f"{CARD} has the options {card['options']}, where {expected} are needed")
         model.load_state_dict(load_file(folder / WEIGHTS))
         trained = TrainedModel(model.eval(), card)
         trained.preprocessing.evaluation()  # so that what is wrong with it is found here
