@@ -137,6 +137,9 @@ def _plain(folder: Path, card: dict[str, Any]) -> TimmModule:
             num_classes=len(card["classes"]),
             **card["options"],
         )
+    expected = pooling_options(model)
+    if card["options"] != expected:
+        raise ValueError(f"{CARD} has the options {card['options']}, where {expected} are needed")
     model.load_state_dict(load_file(folder / WEIGHTS))
     return model
 

@@ -281,7 +281,7 @@ def test_models_that_cannot_be_used(folder: Path, tmp_path: Path, monkeypatch: p
         ("architecture", "no_vit", "no_vit"),
         ("classes", CLASSES[:2], "head.weight"),
         ("image_size", "large", "damaged"),
-        ("options", {}, "model.json has no 'global_pool'"),
+        ("options", {}, "model.json has the options {}, where {'global_pool'"),
         ("interpolation", "magic", "magic"),
         ("mean", None, "damaged"),
     ]:
