@@ -110,7 +110,14 @@ class Workspace:
 
 def environment() -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return {
+        **os.environ,
+        "PATH": path,
+        "DVC_NO_ANALYTICS": "1",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+        "RAY_worker_niceness": "0",  # Ray's 15 lets its workers wait for the tests beside them
+    }
 
 
 def make_tiny(raw: dict[str, Any]) -> None:

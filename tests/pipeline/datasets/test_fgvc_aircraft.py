@@ -119,7 +119,12 @@ def test_partial_downloads_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         load(root)
     refused(error, "1 of the 9 images", "images/0041419.jpg", "vgg/data/fgvc-aircraft")
-    lines(root / "fgvc-aircraft-2013b/data/variants.txt", "737-200", "737-300", "A380", "F-16")
+    variants = root / "fgvc-aircraft-2013b/data/variants.txt"
+    lines(variants, "737-200", "737-300", "A380")
+    with pytest.raises(UserError) as error:
+        load(root)
+    refused(error, "has 4 classes", "have 3 classes")
+    lines(variants, "737-200", "737-300", "A380", "F-16")
     with pytest.raises(UserError) as error:
         load(root)
     refused(error, "images/0037511.jpg is a F/A-18, which is no class of it")

@@ -21,7 +21,7 @@ from tests.pipeline.datasets.miniatures import (
 )
 
 FACTS = miniature(stanford_dogs.FACTS, classes=3, train=5, test=3)
-BREEDS = ["n02085620-Chihuahua", "n02116738-African_hunting_dog", "n02107142-Doberman"]  # labels 1, 2, 3
+BREEDS = ["n02107142-Doberman", "n02116738-African_hunting_dog", "n02085620-Chihuahua"]  # labels 1, 2, 3
 LISTS = {
     "train": [(0, 10074), (0, 10131), (1, 3), (2, 7), (2, 8)],
     "test": [(0, 1), (1, 4), (2, 9)],
