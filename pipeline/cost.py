@@ -17,7 +17,7 @@ from pipeline.tuned import TunedCrossAttention
 from stochca.methods import Delta, LpFt, Method, Miro, StochasticCrossAttention
 from stochca.settings import Training
 
-RUN_SECONDS = 12.0  # of a stage around its training: start, loading, tracking, DVC (benchmarks/RESULTS.md)
+RUN_SECONDS = 12.0  # of a stage around its training, roughly: start, loading, tracking, DVC
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pipeline.cost import Speed
 from pipeline.datasets.source import Sides
 from pipeline.params import Params
 from stochca.backbones import create_backbone
+from stochca.cores import cores_of_process
 from stochca.devices import default_device, device_name
 from stochca.errors import UserError
 from stochca.loaders import Preprocessing, loader_processes
@@ -22,6 +23,7 @@ from stochca.precision import autocast, choose_attention_kernel, resolve_precisi
 
 CLASSES = 100  # of the head, which costs next to nothing
 BUDGET = 2.0  # seconds for each kind of step, unless a single one takes longer
+WORK_PER_CORE = 2e11  # operations of a measured step on a processor
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
@@ -44,7 +46,12 @@ def measure(params: Params) -> Speed:
     model.set_grad_checkpointing(settings.gradient_checkpointing)
     choose_attention_kernel(model, precision, device)
     optimizer = create_optimizer(model, settings)
-    micro_batch = settings.batch_size // settings.accumulate
+    size = settings.batch_size // settings.accumulate
+    if device.type == "cpu":  # as many images as a few seconds allow
+        weights = sum(parameter.numel() for parameter in model.parameters())
+        tokens = model.patch_embed.num_patches + model.num_prefix_tokens
+        work = 6 * weights * tokens  # of a training image: two operations per weight, forward and twice back
+        size = min(size, max(1, int(WORK_PER_CORE * cores_of_process() / work)))
 
     def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
         side = params.image_size
@@ -76,20 +83,13 @@ def measure(params: Params) -> Speed:
     try:
         look(1)()  # whatever a first call sets up
         model.train()
-        size = min(2, micro_batch)
-        first = _seconds(train(size), device, 0.0)
-        if device.type != "cpu":
-            size = micro_batch
-        elif first < BUDGET:  # a larger batch is faster, up to what the budget allows
-            size = max(size, min(micro_batch, int(BUDGET / 2 * size / first) // 2 * 2))
-        too_slow = device.type == "cpu" and first > BUDGET
-        train_batch = first if too_slow else _seconds(train(size), device, BUDGET)
+        train_batch = _seconds(train(size), device, BUDGET)
         optimizer_step = _seconds(update, device, BUDGET)
         model.eval()
         forward_batch = _seconds(look(size), device, BUDGET)
     except torch.OutOfMemoryError:
         raise UserError(
-            f"{micro_batch} images of {params.image_size} pixels don't fit into the memory of "
+            f"{size} images of {params.image_size} pixels don't fit into the memory of "
             f"{device_name(device)} at once; raise training.accumulate, which splits a step, or set "
             "training.gradient_checkpointing: true"
         ) from None
