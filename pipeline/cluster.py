@@ -75,7 +75,7 @@ def connected(address: str, *, key: str, cpus: float = 0) -> Iterator[None]:
                 f"{key} {address}: the cluster asks for a token; set RAY_AUTH_MODE=token, and see "
                 "`ray get-auth-token`"
             ) from None
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # Ray's own, or a plain one where its processes start too slowly
             if address == LOCAL:
                 raise UserError(f"Ray can't be started on this machine: {_first_line(error)}") from None
             raise UserError(_refused(address, key, _first_line(error))) from None
