@@ -1,12 +1,10 @@
 """What fine-tuning has done to a model: how alike two models' features are, block by block."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stochca._typing import TimmModule
+from stochca.recording import recorded
 
 
 @torch.no_grad()
@@ -21,11 +19,11 @@ def block_features(model: TimmModule, images: Tensor) -> list[tuple[Tensor, Tens
     prefix = model.num_prefix_tokens
     was_training = model.training
     model.eval()
-    with _outputs(model.blocks) as outputs:
+    with recorded(model) as records:
         model.forward_features(images)
     model.train(was_training)
-    means = [tokens[:, prefix:].float().mean(dim=1) for tokens in outputs]
-    firsts = [tokens[:, 0].float() for tokens in outputs] if prefix else means
+    means = [tokens[:, prefix:].mean(dim=1) for tokens in records.blocks]
+    firsts = [tokens[:, 0] for tokens in records.blocks] if prefix else means
     return list(zip(firsts, means, strict=True))
 
 
@@ -42,15 +40,3 @@ def linear_cka(first: Tensor, second: Tensor) -> float:
     shared = (first.T @ second).square().sum()
     own = (first.T @ first).norm() * (second.T @ second).norm()
     return float(shared / own)
-
-
-@contextmanager
-def _outputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collects what the modules give, in the order in which they run."""
-    found: list[Tensor] = []
-    hooks = [module.register_forward_hook(lambda _, __, output: found.append(output)) for module in modules]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()

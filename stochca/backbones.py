@@ -16,6 +16,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
@@ -184,9 +185,10 @@ def load_source_head(folder: Path) -> nn.Linear | None:
     card = BackboneCard.from_file(folder / CARD_FILE)
     if not card.source_classes:
         return None
-    weights = load_file(folder / WEIGHTS_FILE)
-    head = nn.Linear(weights["head.weight"].shape[1], card.source_classes)
-    head.load_state_dict({name: weights[f"head.{name}"] for name in ("weight", "bias")})
+    with safe_open(folder / WEIGHTS_FILE, framework="pt") as weights:  # reads nothing else of the file
+        tensors = {name: weights.get_tensor(f"head.{name}") for name in ("weight", "bias")}
+    head = nn.Linear(tensors["weight"].shape[1], card.source_classes)
+    head.load_state_dict(tensors)
     return head.requires_grad_(False)
 
 
