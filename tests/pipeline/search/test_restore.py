@@ -72,9 +72,7 @@ def test_interrupted_searches_go_on(tmp_path: Path) -> None:
     assert trials[0]["steps"] == str(STEPS)
     found = statuses(folder)
     assert len(found) == 1 + 4
-    # Each run once; but a trial that began within Ray's last seconds before -9 is begun anew.
-    assert {tuple(sorted(each)) for each in found.values()} <= {("FINISHED",), ("FINISHED", "KILLED")}
-    assert found["search"] == ["FINISHED"]
+    assert {tuple(status) for status in found.values()} == {("FINISHED",)}  # each run once
     with sqlite3.connect(folder / "mlflow.db") as database:
         query = "select run_uuid, step from metrics where key = 'validation_accuracy'"
         points = database.execute(query).fetchall()
