@@ -31,7 +31,7 @@ from stochca.analysis import block_features, linear_cka
 from stochca.backbones import BackboneCard, load_backbone
 from stochca.devices import default_device
 from stochca.evaluation import predict, score
-from stochca.linear_head import fit_logistic_regression
+from stochca.linear_head import best_regression
 from stochca.loaders import Images, Preprocessing, evaluation_batches
 from stochca.methods import Method, StochasticCrossAttention
 from stochca.settings import Training
@@ -115,15 +115,12 @@ def probe(
     """Validation and test accuracy of the regression whose strength is best on validation."""
     rows = train[0][block][pooling]
     mean, std = rows.mean(dim=0), rows.std(dim=0).clamp_min(1e-6)
-    best = (-1.0, -1.0)
-    for C in STRENGTHS:
-        weight, bias = fit_logistic_regression((rows - mean) / std, train[1], classes, C)
-        accuracies = [
-            score((part[0][block][pooling] - mean) / std @ weight.T + bias, part[1]).accuracy
-            for part in (validation, test)
-        ]
-        best = max(best, (accuracies[0], accuracies[1]))
-    return best
+    fitted, held_out, tested = (
+        ((part[0][block][pooling] - mean) / std, part[1]) for part in (train, validation, test)
+    )
+    best = best_regression(fitted, held_out, classes, STRENGTHS)
+    logits = tested[0] @ best.weight.T + best.bias
+    return best.scores.accuracy, score(logits, tested[1]).accuracy
 
 
 def show_drift(images: RunImages, models: list[Path]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.comparison import Row, Standing
+from pipeline.comparison import Row, Standing, correctness
 from pipeline.params import Params
 from pipeline.results import OTHER_CHOICES
 from pipeline.statistics import Difference, Spread, Verdict, paired_bootstrap_over_targets
@@ -57,9 +57,7 @@ class Average(Standing):
             "trials": self.trials,
             **accuracies,
             "reference": self.reference,
-            "difference": self.difference.mean,
-            "difference_low": self.difference.low,
-            "difference_high": self.difference.high,
+            **self.difference_numbers,
             "difference_standard_error": self.gain.standard_error,
             "confidence": self.confidence,
             "verdict": self.verdict,
@@ -79,7 +77,7 @@ def average_over_targets(params: Params, rows: Sequence[Row]) -> list[Average]:
 
     def difference(method: str, other: str) -> Difference:
         pairs = [
-            (_correct(own), _correct(its))
+            (correctness(own.runs), correctness(its.runs))
             for own, its in zip(of_method[method], of_method[other], strict=True)
         ]
         if shared:  # an image that is hard on one target is hard on the others
@@ -113,8 +111,3 @@ def _by_trial(rows: Sequence[Row], metric: str) -> list[float]:
     """The mean over the targets of each trial."""
     trials = zip(*([run.metrics[metric] for run in row.runs] for row in rows), strict=True)
     return [fmean(trial) for trial in trials]
-
-
-def _correct(row: Row) -> np.ndarray:
-    """Which test images each run got right: bool (runs, N)."""
-    return np.stack([run.correct for run in row.runs])

@@ -47,8 +47,7 @@ def check() -> None:
     params = load_params()
     check_inputs(params)
     protocol = params.protocol
-    runs = len(protocol.methods) * len(protocol.targets) * len(protocol.seeds)
-    typer.echo(f"params.yaml is valid: {runs} training runs of {', '.join(protocol.methods)}")
+    typer.echo(f"params.yaml is valid: {protocol.runs} training runs of {', '.join(protocol.methods)}")
 
 
 @app.command()

@@ -21,9 +21,10 @@ LOCAL = "local"
 SECONDS_TO_ANSWER = 10.0
 PACKAGES = Path(__file__).parents[1]  # where stochca/ and pipeline/ are
 # Workers inherit these.
-QUIET = {
+SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Ray Tune's tables: our own lines say more in less
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its files per trial: MLflow has that
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",  # seconds between snapshots; what began since is lost by -9
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the stage, as everywhere
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # tasks without a GPU still see those of the machine
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
@@ -35,7 +36,7 @@ QUIET = {
 
 def set_environment(address: str) -> None:
     """What Ray reads when it is imported: to be called before."""
-    for name, value in QUIET.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if address.startswith("ray://") and _has_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does; Ray's client does not
@@ -75,7 +76,7 @@ def connected(address: str, *, key: str, cpus: float = 0) -> Iterator[None]:
                 f"{key} {address}: the cluster asks for a token; set RAY_AUTH_MODE=token, and see "
                 "`ray get-auth-token`"
             ) from None
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # Ray's own, or a plain one where its processes start too slowly
             if address == LOCAL:
                 raise UserError(f"Ray can't be started on this machine: {_first_line(error)}") from None
             raise UserError(_refused(address, key, _first_line(error))) from None
@@ -102,7 +103,7 @@ def check_one_machine_has(needs: Resources, section: str) -> None:
 def _quiet(*, ship_code: bool) -> dict[str, Any]:
     """Options of ray.init: no chatter, and workers that find the project's code."""
     paths = [str(PACKAGES), os.environ.get("PYTHONPATH", "")]
-    variables = {name: os.environ[name] for name in QUIET}
+    variables = {name: os.environ[name] for name in SETTINGS}
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     environment: dict[str, Any] = {"env_vars": variables}
     if ship_code:  # to machines that don't have it

@@ -32,6 +32,16 @@ class Standing:
         return self.metrics["test_accuracy"].mean
 
     @property
+    def difference_numbers(self) -> dict[str, float]:
+        """The difference to the reference and its interval, as flat columns; shares of 1."""
+        difference = self.difference
+        return {
+            "difference": difference.mean,
+            "difference_low": difference.low,
+            "difference_high": difference.high,
+        }
+
+    @property
     def judgement(self) -> Verdict:
         """Of the difference to the reference."""
         return self.difference.verdict
@@ -80,9 +90,7 @@ class Row(Standing):
             "test_accuracy_n": accuracy.n,
             "test_images": self.test_images,
             "reference": self.reference,
-            "difference": self.difference.mean,
-            "difference_low": self.difference.low,
-            "difference_high": self.difference.high,
+            **self.difference_numbers,
             "confidence": self.confidence,
             "p_value": self.difference.p_value,
             "verdict": self.verdict,
@@ -93,6 +101,11 @@ class Row(Standing):
             "mlflow_run_ids": self.mlflow_run_ids,
             "caveat": self.caveat,
         }
+
+
+def correctness(runs: Sequence[Run]) -> np.ndarray:
+    """Which test images each run got right: bool (runs, N)."""
+    return np.stack([run.correct for run in runs])
 
 
 def compare_runs(params: Params, runs: Sequence[Run]) -> list[Row]:
@@ -117,7 +130,7 @@ def _rank(params: Params, target: str, by_method: dict[str, list[Run]]) -> list[
         }
         for method, runs in by_method.items()
     }
-    correct = {method: np.stack([run.correct for run in runs]) for method, runs in by_method.items()}
+    correct = {method: correctness(runs) for method, runs in by_method.items()}
 
     def merit(method: str) -> tuple[float, bool]:
         """Of equals the reference comes first, then the order of params.yaml."""

@@ -23,6 +23,7 @@ from mlflow.utils.time import get_current_time_millis
 from pipeline.files import write_json
 from pipeline.patience import UPLOADS, WHILE_TRAINING, patience
 from pipeline.served import BACKBONE, log_model
+from pipeline.signals import postponed_signals
 from pipeline.tracking_errors import reason_of, without_password
 
 UNSYNCED = Path("work/unsynced")
@@ -115,7 +116,7 @@ class Outbox:
         Raises:
             Exception: whatever MLflow or its store of files raises.
         """
-        with patience(WHILE_TRAINING):
+        with patience(WHILE_TRAINING), postponed_signals():
             self._deliver_params_and_tags()
             self._deliver_metrics()
             if not self.folder.exists():
@@ -131,7 +132,7 @@ class Outbox:
                 shutil.rmtree(models)
         run = self._read(RUN)
         if run.get("status"):
-            with patience(WHILE_TRAINING):
+            with patience(WHILE_TRAINING), postponed_signals():
                 self.client.set_terminated(self.run_id, run["status"], run["end_time"])
         shutil.rmtree(self.folder)
 

@@ -19,7 +19,7 @@ from pipeline.files import replace_folder, write_json
 from pipeline.ingest import Row, ingest
 from pipeline.params import Dataset, load_params
 from pipeline.prepared import FOLDER, MANIFEST, SPLITS, TABLE
-from pipeline.splits import Item, draw_fraction, draw_splits
+from pipeline.splits import Item, draw_splits, keep_fraction
 from pipeline.table import add_splits, open_table
 from stochca.errors import UserError
 
@@ -81,13 +81,9 @@ def assign_splits(
     if dataset.duplicates == "error":
         refuse_across_splits(rows, splits)
 
-    for part in ("train", *({"val"} & missing.keys())):
-        members = [index for index, split in enumerate(splits) if split == part]
-        of_part = [items[index] for index in members]
-        used = draw_fraction(of_part, dataset.train_fraction, dataset.split_seed, dither=part == "val")
-        for index, keep in zip(members, used, strict=True):
-            if not keep:
-                splits[index] = "unused"
+    parts = ["train", *({"val"} & missing.keys())]
+    kept = keep_fraction(items, splits, parts, dataset.train_fraction, dataset.split_seed)
+    splits = [split if keep else "unused" for split, keep in zip(splits, kept, strict=True)]
     _refuse_unused_classes(rows, splits, source.classes, dataset)
     return splits, problems
 

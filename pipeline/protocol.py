@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.prepared import Prepared, PreparedImages
-from pipeline.splits import Item, draw_fraction, draw_splits
+from pipeline.splits import Item, draw_splits, keep_fraction
 from stochca.errors import UserError
 
 HELD_OUT = 0.2  # of every source domain, as in DomainBed (Gulrajani and Lopez-Paz, ICLR 2021)
@@ -37,6 +37,15 @@ def images_for(prepared: Prepared, protocol: str, target: str, trial: int) -> Ru
     return PROTOCOLS[protocol](prepared, target, trial)
 
 
+def images_of_trials(
+    prepared: Prepared, protocol: str, target: str, trials: Sequence[int]
+) -> dict[int, RunImages]:
+    """`images_for` of several trials; the same object where a protocol does not split by the trial."""
+    if protocol in SPLIT_BY_TRIAL:
+        return {trial: images_for(prepared, protocol, target, trial) for trial in trials}
+    return dict.fromkeys(trials, images_for(prepared, protocol, target, trials[0]))
+
+
 def _transfer(prepared: Prepared, target: str, trial: int) -> RunImages:
     """Train and test on the same domains, by the splits as they were prepared."""
     return RunImages(prepared.images("train"), prepared.images("val"), prepared.images("test"))
@@ -47,13 +56,13 @@ def _sampling_ratios(prepared: Prepared, target: str, trial: int) -> RunImages:
     manifest = prepared.manifest
     seed, share = manifest["split_seed"], manifest["validation"]
     pool = [row for row, split in enumerate(prepared.splits) if split in ("train", "val")]
-    drawn = draw_splits(prepared.items(pool), {"val": share}, seed)
-    parts = []
-    for part in ("train", "val"):
-        rows = [row for row, split in zip(pool, drawn, strict=True) if split == part]
-        chosen = draw_fraction(prepared.items(rows), float(target) / 100, seed, dither=part == "val")
-        parts.append([row for row, keep in zip(rows, chosen, strict=True) if keep])
-    train, validation = parts
+    items = prepared.items(pool)
+    drawn = draw_splits(items, {"val": share}, seed)
+    kept = keep_fraction(items, drawn, ("train", "val"), float(target) / 100, seed)
+    train, validation = (
+        [row for row, split, keep in zip(pool, drawn, kept, strict=True) if keep and split == part]
+        for part in ("train", "val")
+    )
     _refuse_empty_classes(prepared, pool, train, f"{target} % of the training images")
     if not validation:
         raise UserError(f"{target} % of the training images leave none to validate on; take a larger share")
@@ -78,13 +87,13 @@ def _leave_one_domain_out(prepared: Prepared, target: str, trial: int) -> RunIma
             f"{', '.join(domains)}"
         )
     paired = prepared.manifest["paired"]
-    places = list(enumerate(zip(prepared.domains, prepared.splits, strict=True)))
-    sources = [
-        row
-        for row, (domain, split) in places
-        if domain != target and split != "unused" and not (paired and split == "test")
-    ]
-    test = [row for row, (domain, split) in places if domain == target and (split == "test" or not paired)]
+    sources, test = [], []
+    for row, (domain, split) in enumerate(zip(prepared.domains, prepared.splits, strict=True)):
+        if domain == target:
+            if split == "test" or not paired:
+                test.append(row)
+        elif split != "unused" and not (paired and split == "test"):
+            sources.append(row)
     items = prepared.items(sources)
     drawn = draw_splits(items, {"val": HELD_OUT}, trial)
     train, validation = (
@@ -121,3 +130,4 @@ PROTOCOLS: dict[str, Callable[[Prepared, str, int], RunImages]] = {
     "sampling_ratios": _sampling_ratios,
     "leave_one_domain_out": _leave_one_domain_out,
 }
+SPLIT_BY_TRIAL = ("leave_one_domain_out",)

@@ -157,6 +157,11 @@ class Protocol(Section):
         """Every method that is trained, in the order of the stages."""
         return [*self.baseline, "stochca", *self.combined]
 
+    @property
+    def runs(self) -> int:
+        """How many models are trained."""
+        return len(self.methods) * len(self.targets) * len(self.seeds)
+
     @model_validator(mode="after")
     def _nothing_twice(self) -> "Protocol":
         for name, values in (

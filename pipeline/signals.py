@@ -1,4 +1,8 @@
-"""SIGTERM and Ctrl-C end a run in order: they unwind the stack, but never while MLflow opens or closes it."""
+"""SIGTERM and Ctrl-C end a run in order: they unwind the stack, but never while MLflow opens or closes it.
+
+Nor while it is told something: a database whose transaction is torn apart stays locked for this process,
+which then could not tell how the run ended.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -55,3 +59,20 @@ def held_signals() -> Iterator[HeldSignals]:
         for number, earlier in before.items():
             signal.signal(number, earlier)
     handler.raise_if_arrived()
+
+
+@contextmanager
+def postponed_signals() -> Iterator[None]:
+    """Within `released`: let no signal interrupt the block; what has arrived is raised behind it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if not isinstance(handler, HeldSignals) or handler.held:
+        yield
+        return
+    handler.held = True
+    try:
+        yield
+    finally:
+        handler.held = False
+        if handler.arrived is not None:
+            handler.held = True
+            handler.raise_if_arrived()

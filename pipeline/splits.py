@@ -65,6 +65,22 @@ def draw_fraction(items: Sequence[Item], fraction: float, seed: int, *, dither: 
     return chosen
 
 
+def keep_fraction(
+    items: Sequence[Item], splits: Sequence[str], parts: Sequence[str], fraction: float, seed: int
+) -> list[bool]:
+    """Keep a share of the items of each of the splits `parts`, and all of the others.
+
+    Validation images may be few per class, so that their number is right in total; see `draw_fraction`.
+    """
+    kept = [True] * len(items)
+    for part in parts:
+        members = [index for index, split in enumerate(splits) if split == part]
+        chosen = draw_fraction([items[index] for index in members], fraction, seed, dither=part == "val")
+        for index, keep in zip(members, chosen, strict=True):
+            kept[index] = keep
+    return kept
+
+
 def _strata(items: Sequence[Item], seed: int) -> list[list[list[int]]]:
     """For each stratum its groups in the drawn order, each group as indices into `items`."""
     groups: dict[str, list[int]] = {}

@@ -42,9 +42,7 @@ def write_summary(path: Path, rows: Sequence[Row], averages: Sequence[Average]) 
     for row in rows:
         values: dict[str, float] = {
             "test_accuracy": row.accuracy,
-            "difference": row.difference.mean,
-            "difference_low": row.difference.low,
-            "difference_high": row.difference.high,
+            **row.difference_numbers,
             **{name: row.metrics[name].mean for name in SUMMARY_METRICS},
         }
         std = row.metrics["test_accuracy"].std
@@ -54,9 +52,7 @@ def write_summary(path: Path, rows: Sequence[Row], averages: Sequence[Average]) 
     for average in averages:
         values = {
             **{name: spread.mean for name, spread in average.metrics.items()},
-            "difference": average.difference.mean,
-            "difference_low": average.difference.low,
-            "difference_high": average.difference.high,
+            **average.difference_numbers,
         }
         error = average.metrics["test_accuracy"].standard_error
         if error is not None:

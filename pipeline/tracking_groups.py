@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline.averages import Average
-from pipeline.comparison import Row
+from pipeline.comparison import Row, Standing
 from pipeline.params import Params
 from pipeline.patience import WHILE_TRAINING, patience
 from pipeline.tracking import connect
@@ -48,12 +49,7 @@ def _log_groups(
         parent = _group_run(client, experiment_id, f"{row.method}-{row.target}", tags)
         for name in ("method", "target"):
             client.log_param(parent, name, getattr(row, name))
-        for name, spread in row.metrics.items():
-            client.log_metric(parent, name, spread.mean)
-            if spread.std is not None:
-                client.log_metric(parent, f"{name}_std", spread.std)
-        client.log_metric(parent, f"difference_to_{row.reference}", row.difference.mean)
-        client.set_terminated(parent)
+        _log_numbers(client, parent, row, "std")
         for run_id in row.mlflow_run_ids:
             with suppress(MlflowException):
                 client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, parent)
@@ -68,12 +64,19 @@ def _log_averages(client: MlflowClient, experiment_id: str, averages: Sequence[A
         tags = {"targets": ",".join(row.target for row in average.rows), "verdict": average.verdict}
         run = _group_run(client, experiment_id, f"{average.method}-over-targets", tags)
         client.log_param(run, "method", average.method)
-        for name, spread in average.metrics.items():
-            client.log_metric(run, name, spread.mean)
-            if spread.standard_error is not None:
-                client.log_metric(run, f"{name}_standard_error", spread.standard_error)
-        client.log_metric(run, f"difference_to_{average.reference}", average.difference.mean)
-        client.set_terminated(run)
+        _log_numbers(client, run, average, "standard_error")
+
+
+def _log_numbers(
+    client: MlflowClient, run: str, standing: Standing, error: Literal["std", "standard_error"]
+) -> None:
+    """Every metric with its error, and the difference to the reference; they end the run."""
+    for name, spread in standing.metrics.items():
+        client.log_metric(run, name, spread.mean)
+        if (value := getattr(spread, error)) is not None:
+            client.log_metric(run, f"{name}_{error}", value)
+    client.log_metric(run, f"difference_to_{standing.reference}", standing.difference.mean)
+    client.set_terminated(run)
 
 
 def _group_run(client: MlflowClient, experiment_id: str, group: str, tags: Mapping[str, str]) -> str:

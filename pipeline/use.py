@@ -9,6 +9,7 @@ from pipeline.files import replace_file
 from pipeline.known_images import known_facts
 from pipeline.params import PARAMS_FILE, Params
 from pipeline.presets import DEFAULT, FIRST_WORDS, Preset, find_preset, preset_names
+from pipeline.sections import Protocol
 from stochca.errors import UserError
 
 
@@ -74,11 +75,9 @@ def preset_table() -> list[str]:
     rows = [("name", "dataset", "protocol", "runs", "what")]
     for name in preset_names():
         preset = find_preset(name)
-        protocol = preset.values["protocol"]
-        methods = len(protocol["baseline"]) + 1 + len(protocol["combined"])
-        runs = methods * len(protocol["targets"]) * len(protocol["seeds"])
-        dataset = preset.values["dataset"]["name"]
-        rows.append((name, str(dataset), str(protocol["name"]), str(runs), preset.title))
+        values = preset.values
+        protocol = Protocol.model_validate(values["protocol"])
+        rows.append((name, str(values["dataset"]["name"]), protocol.name, str(protocol.runs), preset.title))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -193,9 +194,10 @@ def load_source_head(folder: Path) -> nn.Linear | None:
     if not card.source_classes:
         return None
     prefix = head_prefixes(_default_model(card.architecture))[0]
-    weights = load_file(folder / WEIGHTS_FILE)
-    head = nn.Linear(weights[f"{prefix}weight"].shape[1], card.source_classes)
-    head.load_state_dict({name: weights[prefix + name] for name in ("weight", "bias")})
+    with safe_open(folder / WEIGHTS_FILE, framework="pt") as weights:  # reads nothing else of the file
+        tensors = {name: weights.get_tensor(prefix + name) for name in ("weight", "bias")}
+    head = nn.Linear(tensors["weight"].shape[1], card.source_classes)
+    head.load_state_dict(tensors)
     return head.requires_grad_(False)
 
 

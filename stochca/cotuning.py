@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stochca._typing import TimmModule
-from stochca.evaluation import score
 from stochca.examples import Examples
-from stochca.linear_head import features, fit_logistic_regression
+from stochca.linear_head import best_regression, features
 
 # 17 strengths from strong to weak regularisation, as in the paper's code.
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 1e2, 3e2, 1e3, 3e3, 1e4)
@@ -47,17 +46,12 @@ def learn_relationship(model: TimmModule, head: nn.Linear, examples: Examples) -
     images. p(target | source) is what it says of a source probability of one; p(source) is the mean of the
     source probabilities of the training images.
     """
-    inputs, labels = source_probabilities(model, head, examples, train=True)
+    train = source_probabilities(model, head, examples, train=True)
     held_out, held_labels = source_probabilities(model, head, examples, train=False)
-    candidates = []
-    for C in STRENGTHS:
-        weight, bias = fit_logistic_regression(inputs, labels, model.num_classes, C)
-        scores = score(functional.linear(held_out, weight, bias), held_labels)
-        candidates.append((scores.accuracy, -scores.loss, C, weight, bias))
-    _, _, C, weight, bias = max(candidates, key=lambda candidate: candidate[:2])
+    C, _, weight, bias = best_regression(train, (held_out, held_labels), model.num_classes, STRENGTHS)
     temperature = calibrated_temperature(functional.linear(held_out, weight, bias), held_labels)
     target_given_source = torch.softmax((weight.T + bias) / temperature, dim=1)
-    joint = target_given_source.T * inputs.mean(dim=0)
+    joint = target_given_source.T * train[0].mean(dim=0)
     return Relationship(joint / joint.sum(dim=1, keepdim=True), C, temperature)
 
 

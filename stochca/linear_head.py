@@ -1,7 +1,7 @@
 """The first phase of LP-FT: the best linear head on frozen features, by logistic regression."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn import functional
 from stochca._typing import TimmModule
 from stochca.distributed import ImageShare, joined
 from stochca.errors import UserError
-from stochca.evaluation import score
+from stochca.evaluation import Scores, score
 from stochca.loaders import Images, Preprocessing, evaluation_batches
 from stochca.precision import autocast
 
@@ -70,6 +70,32 @@ def fit_logistic_regression(inputs: Tensor, labels: Tensor, classes: int, C: flo
     return weight.detach().float(), bias.detach().float()
 
 
+class Regression(NamedTuple):
+    """A logistic regression that was chosen by its scores on held-out rows."""
+
+    C: float
+    scores: Scores
+    weight: Tensor  # (classes, D)
+    bias: Tensor  # (classes,)
+
+
+def best_regression(
+    train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int, strengths: Sequence[float]
+) -> Regression:
+    """Of one regression per strength `C`, fitted to `train`, the most accurate on `held_out`, then by loss.
+
+    Args:
+        train: rows (N, D) and labels (N,).
+        held_out: rows (M, D) and labels (M,).
+    """
+    rows, labels = held_out
+    candidates = []
+    for C in strengths:
+        weight, bias = fit_logistic_regression(*train, classes, C)
+        candidates.append(Regression(C, score(rows @ weight.T + bias, labels), weight, bias))
+    return max(candidates, key=lambda each: (each.scores.accuracy, -each.scores.loss))
+
+
 def linear_heads(model: TimmModule) -> list[nn.Linear]:
     """The model's classifiers; distilled models have two.
 
@@ -111,18 +137,14 @@ def fit_head(
     # Solved on standardised features, where one grid of strengths fits every backbone.
     mean, std = train_rows.mean(0), train_rows.std(0).clamp_min(1e-6)
     train_rows, rows = (train_rows - mean) / std, (rows - mean) / std
-    candidates = []
-    for C in strengths:
-        weight, bias = fit_logistic_regression(train_rows, train_labels, heads[0].out_features, C)
-        scores = score(rows @ weight.T + bias, labels)
-        candidates.append((scores.accuracy, -scores.loss, C, weight, bias))
-    accuracy, _, C, weight, bias = max(candidates, key=lambda candidate: candidate[:2])
+    classes = heads[0].out_features
+    C, scores, weight, bias = best_regression((train_rows, train_labels), (rows, labels), classes, strengths)
     if refit:
         everything = torch.cat([train_rows, rows]), torch.cat([train_labels, labels])
-        weight, bias = fit_logistic_regression(*everything, heads[0].out_features, C)
+        weight, bias = fit_logistic_regression(*everything, classes, C)
     weight = weight / std
     with torch.no_grad():
         for head in heads:
             head.weight.copy_(weight)
             head.bias.copy_(bias - weight @ mean)
-    return f"the head was fitted first, with C = {C:g}: validation accuracy {accuracy:.3f}"
+    return f"the head was fitted first, with C = {C:g}: validation accuracy {scores.accuracy:.3f}"

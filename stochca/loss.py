@@ -31,13 +31,14 @@ class Loss:
     ) -> None:
         self.student, self.settings, self.seed = student, settings, seed
         augmentation = settings.augmentation
-        self.mixes = bool(augmentation.mixup or augmentation.cutmix)
-        self.mix = Mixup(
-            mixup_alpha=augmentation.mixup,
-            cutmix_alpha=augmentation.cutmix,
-            label_smoothing=settings.label_smoothing,
-            num_classes=student.num_classes,
-        )
+        self.mix: Mixup | None = None
+        if augmentation.mixup or augmentation.cutmix:
+            self.mix = Mixup(
+                mixup_alpha=augmentation.mixup,
+                cutmix_alpha=augmentation.cutmix,
+                label_smoothing=settings.label_smoothing,
+                num_classes=student.num_classes,
+            )
         self.start: Start | None = None
         self.terms: list[Term] = []
         if penalties:
@@ -49,7 +50,7 @@ class Loss:
         """`model` is what trains the student: itself, or what wraps it."""
         targets = functional.one_hot(labels, self.student.num_classes).float() if self.terms else labels
         smoothing = self.settings.label_smoothing
-        if self.mixes:
+        if self.mix is not None:
             with isolated(derived_seed(self.seed, Stream.MIX, step)):
                 images, targets = self.mix(images, labels)
             smoothing = 0.0  # mixed in already

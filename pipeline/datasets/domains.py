@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.datasets.archives import find
-from pipeline.datasets.official import Facts
-from pipeline.datasets.source import Problem, Record, Sides, Source
+from pipeline.datasets.official import Facts, counted
+from pipeline.datasets.source import Problem, Record, Sides, Source, printable
 from pipeline.images import EXTENSIONS, Decoded, decode
 from pipeline.params import Dataset
 from stochca.errors import UserError
@@ -61,7 +61,7 @@ def class_folders(folder: Path, domain: str, place: str | None = None) -> list[C
     """The class folders in `folder`, in order; hidden files and files that are no images are passed over."""
     place = place or domain
     return [
-        ClassFolder(domain, _printable(name), folder / name, f"{place}/{_printable(name)}", names)
+        ClassFolder(domain, printable(name), folder / name, f"{place}/{printable(name)}", names)
         for name in _listed(folder, folders=True)
         if (names := [file for file in _listed(folder / name) if _is_image(file)])
     ]
@@ -89,7 +89,7 @@ def domain_source(
     picture = partial(decode, short_side=sides.stored, max_megapixels=dataset.max_megapixels)
     return Source(
         layout=dataset.name,
-        summary=f"{facts.name}: {_counted(len(classes), counts)}",
+        summary=f"{facts.name}: {counted(len(classes), counts)}",
         classes=classes,
         domains=list(domains),
         records=partial(_records, folders, picture),
@@ -97,7 +97,7 @@ def domain_source(
         stored_side=sides.stored,
         root=dataset.root,
         license=facts.license,
-        attribution=f"{facts.citation} Source: {facts.url}. Changes: made small.",
+        attribution=facts.attribution,
         problems=list(problems),
     )
 
@@ -112,7 +112,7 @@ def images_per_domain(domains: Sequence[str], folders: Sequence[ClassFolder]) ->
 def _records(folders: Sequence[ClassFolder], picture: Callable[[bytes], Decoded]) -> Iterator[Record]:
     for folder in folders:
         for name in folder.names:
-            id = f"{folder.place}/{_printable(name)}"
+            id = f"{folder.place}/{printable(name)}"
             yield Record(
                 id=id,
                 class_name=folder.class_name,
@@ -136,8 +136,8 @@ def _check_counts(
     if counts == expected and len(classes) == number:
         return
     raise UserError(
-        f"{facts.name} has {_counted(number, expected)}, but dataset.root {dataset.root} has "
-        f"{_counted(len(classes), counts)}{_gap(expected, counts, classes, folders)}; "
+        f"{facts.name} has {counted(number, expected)}, but dataset.root {dataset.root} has "
+        f"{counted(len(classes), counts)}{_gap(expected, counts, classes, folders)}; "
         f"download {facts.described} again, or unpack it again"
     )
 
@@ -158,11 +158,6 @@ def _gap(
     return ""
 
 
-def _counted(classes: int, images: Mapping[str, int]) -> str:
-    parts = [f"{count:,} {domain}" for domain, count in images.items()]
-    return f"{classes} classes and {' + '.join(parts)} images"
-
-
 def _listed(folder: Path, *, folders: bool = False) -> list[str]:
     """The names of the files, or of the folders, in a folder; in order."""
     try:
@@ -180,8 +175,3 @@ def _listed(folder: Path, *, folders: bool = False) -> list[str]:
 
 def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122  a path would cost ten times as much
-
-
-def _printable(name: str) -> str:
-    """A file's name as text that can be stored, whatever bytes it holds."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.datasets.source import LEFT_OUT, Problem, Record, Sides, Source, select_domains
+from pipeline.datasets.source import LEFT_OUT, Problem, Record, Sides, Source, printable, select_domains
 from pipeline.images import EXTENSIONS, decode
 from pipeline.params import Dataset
 from stochca.errors import UserError
@@ -104,8 +104,7 @@ class Scan:
 
     def name(self, path: Path) -> str:
         """The path below the root, as text that can be stored whatever bytes the file name holds."""
-        relative = path.relative_to(self.root).as_posix()
-        return os.fsencode(relative).decode("utf-8", "backslashreplace")
+        return printable(path.relative_to(self.root).as_posix())
 
     def note(self, path: Path, problem: str, action: str) -> None:
         self.problems.append({"file": self.name(path), "problem": problem, "action": action})

@@ -31,6 +31,11 @@ class Facts:
         """For a sentence that says what to download."""
         return f"{self.name} from {self.url}"
 
+    @property
+    def attribution(self) -> str:
+        """For the manifest of what is prepared."""
+        return f"{self.citation} Source: {self.url}. Changes: made small."
+
 
 class Photo(NamedTuple):
     """One image of an official list."""
@@ -63,7 +68,7 @@ def official_source(
     picture = partial(decoder, short_side=sides.stored, max_megapixels=dataset.max_megapixels)
     return Source(
         layout=dataset.name,
-        summary=f"{facts.name}: {_counted(len(classes), facts.images)}",
+        summary=f"{facts.name}: {counted(len(classes), facts.images)}",
         classes=list(classes),
         domains=domains,
         records=partial(_records, photos, picture),
@@ -71,7 +76,7 @@ def official_source(
         stored_side=sides.stored,
         root=dataset.root,
         license=facts.license,
-        attribution=f"{facts.citation} Source: {facts.url}. Changes: made small.",
+        attribution=facts.attribution,
     )
 
 
@@ -93,8 +98,8 @@ def _check_counts(dataset: Dataset, facts: Facts, photos: Sequence[Photo], class
     counts = {split: listed[split] for split in facts.images}
     if counts != dict(facts.images) or len(set(classes)) != facts.classes:
         raise UserError(
-            f"{facts.name} has {_counted(facts.classes, facts.images)}, but the lists in dataset.root "
-            f"{dataset.root} have {_counted(len(set(classes)), counts)}; download {facts.described} again"
+            f"{facts.name} has {counted(facts.classes, facts.images)}, but the lists in dataset.root "
+            f"{dataset.root} have {counted(len(set(classes)), counts)}; download {facts.described} again"
         )
     known = set(classes)
     for photo in photos:
@@ -120,7 +125,8 @@ def _check_files(dataset: Dataset, facts: Facts, photos: Sequence[Photo]) -> Non
         )
 
 
-def _counted(classes: int, images: Mapping[str, int]) -> str:
+def counted(classes: int, images: Mapping[str, int]) -> str:
+    """``200 classes and 5,994 train + 5,794 test images``."""
     parts = [f"{count:,} {split}" for split, count in images.items()]
     return f"{classes} classes and {' + '.join(parts) or 'no'} images"
 

@@ -1,5 +1,6 @@
 """What every dataset file hands over: where its images are, one by one, and what is known about them."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypedDict
@@ -60,6 +61,11 @@ class Source:
     attribution: str | None = None
     problems: list[Problem] = field(default_factory=list)
     paired: bool = False  # the same subject comes in several domains; `Record.group` names the subject
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be stored, whatever bytes it holds."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def select_domains(wanted: Sequence[str] | None, available: Sequence[str]) -> list[str]:

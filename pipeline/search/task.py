@@ -75,15 +75,14 @@ def plan(params: Params) -> Task:
         UserError: the backbone or the prepared images are missing or damaged.
     """
     from pipeline.prepared import load_prepared
-    from pipeline.protocol import images_for
+    from pipeline.protocol import images_of_trials
     from stochca.backbones import CARD_FILE, BackboneCard
 
     card = BackboneCard.from_file(BACKBONE / CARD_FILE)
     prepared = load_prepared()
     fingerprint = prepared.fingerprint
     protocol, target = params.protocol.name, params.search_target
-    for trial in params.tune.seeds:
-        images_for(prepared, protocol, target, trial)  # finds what is wrong before Ray starts
+    images_of_trials(prepared, protocol, target, params.tune.seeds)  # finds what is wrong before Ray starts
     training = params.training_with(params.tune.training)
     decides = {
         "tune": params.tune.model_dump(exclude={"address"}),

@@ -6,6 +6,7 @@ What counts is the mean over the seeds, so that one lucky seed does not choose.
 import shutil
 import socket
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import ray
@@ -26,7 +27,7 @@ class Trial(tune.Trainable):
         import torch
 
         from pipeline.prepared import FOLDER, load_prepared
-        from pipeline.protocol import images_for
+        from pipeline.protocol import images_of_trials
         from stochca.devices import default_device
         from stochca.loaders import Preprocessing, keep_in_memory
 
@@ -35,7 +36,8 @@ class Trial(tune.Trainable):
         device = default_device() if task.tune.resources.gpu else torch.device("cpu")
         root = task.inputs.root((lambda: ray.get(sent[0])) if sent else None)
         prepared = load_prepared(root / FOLDER)
-        images = {seed: images_for(prepared, task.protocol, task.target, seed) for seed in task.tune.seeds}
+        images = images_of_trials(prepared, task.protocol, task.target, task.tune.seeds)
+        decoded = cache(keep_in_memory)  # once, where seeds share their images
         card = task.card
         self.task = task
         self.history: list[dict[str, float]] = []  # one entry per rung
@@ -48,8 +50,8 @@ class Trial(tune.Trainable):
                 folder=self.folder / f"seed-{seed}",
                 backbone=root / BACKBONE,
                 classes=len(prepared.classes),
-                train=keep_in_memory(images[seed].train),
-                validation=keep_in_memory(images[seed].validation),
+                train=decoded(images[seed].train),
+                validation=decoded(images[seed].validation),
                 domains=images[seed].domains,
                 preprocessing=Preprocessing.of(card),
                 method=task.method(config),

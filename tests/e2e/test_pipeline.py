@@ -158,9 +158,10 @@ def test_an_ended_training_continues_to_the_same_weights(copied: Workspace, numb
     shutil.rmtree(copied.folder / ".dvc" / "cache")  # or DVC would take the weights from there
     (copied.folder / "mlflow.db").unlink()
     command = ("dvc", "repro", "--force", "--no-run-cache", "--single-item", "stochca@all-0")
-    copied.kill_when(checkpoint, *command, number=number)
+    output = copied.kill_when(checkpoint, *command, number=number)
     assert not (copied.folder / "models" / "stochca-all-0").exists()
-    assert runs(copied) == [("stochca-all-0", "RUNNING" if number == signal.SIGKILL else "KILLED")]
+    status = "RUNNING" if number == signal.SIGKILL else "KILLED"
+    assert runs(copied) == [("stochca-all-0", status)], output
     output = copied.run("dvc", "repro", "stochca@all-0")
     assert "continues after step" in output
     assert runs(copied) == [("stochca-all-0", "FINISHED")]  # the same run

@@ -37,10 +37,11 @@ def test_gpus_are_those_that_cuda_sees(setting: str | None, expected: list[int])
     assert visible_gpus(setting, UUIDS) == expected
 
 
-def test_the_machines_other_gpus_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_machines_other_gpus_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NVML answers for four GPUs that this machine need not have; the monitor is MLflow's own."""
     import pynvml
 
+    monkeypatch.chdir(tmp_path)  # where MLflow makes a database
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: len(UUIDS))
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda i: i)

@@ -146,6 +146,34 @@ def test_a_signal_while_the_run_starts_waits_until_its_id_is_kept(
     assert mlflow.active_run() is None
 
 
+def test_a_signal_while_metrics_are_sent_waits_until_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outer_signals: list[int], number: int
+) -> None:
+    log_batch = MlflowClient.log_batch
+    seen: list[str] = []
+
+    def interrupted(client: MlflowClient, run_id: str, **batch: Any) -> None:
+        seen.append("begins")
+        if len(seen) == 1:
+            os.kill(os.getpid(), number)
+        log_batch(client, run_id, **batch)
+        seen.append("ends")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", interrupted)
+
+    def train() -> None:
+        with tracked_run("trial", "a", {}, tmp_path / "id") as run:
+            run.add_metrics({"loss": 1.0})
+            run.send()
+            time.sleep(20)  # not reached
+
+    with pytest.raises(ENDS) as end:
+        train()
+    assert end.type is KeyboardInterrupt or end.value.code == 143
+    assert (seen, outer_signals) == (["begins", "ends"], [])
+    assert status((tmp_path / "id").read_text()) == "KILLED"
+
+
 @pytest.mark.parametrize(("error", "expected"), [(None, "FINISHED"), (RuntimeError, "FAILED")])
 def test_a_signal_while_the_run_ends_waits_until_it_has_ended(
     error: type[Exception] | None,
