@@ -79,6 +79,7 @@ def running(servers: list[Server]) -> Iterator[None]:
         UserError: one ended, or did not answer in time; the sentence says where its log is.
     """
     HOME.mkdir(exist_ok=True)
+    bypass_proxies()
     processes: list[subprocess.Popen[str]] = []
     try:
         for server in servers:
@@ -98,6 +99,13 @@ def running(servers: list[Server]) -> Iterator[None]:
         yield
     finally:
         end_groups(processes, gently=signal.SIGTERM)
+
+
+def bypass_proxies() -> None:
+    """Let this process and its children reach servers on this machine directly, whatever proxy is set."""
+    for variable in ("no_proxy", "NO_PROXY"):
+        hosts = [host for host in os.environ.get(variable, "").split(",") if host]
+        os.environ[variable] = ",".join(dict.fromkeys([*hosts, HOST, "localhost"]))
 
 
 def _log(server: Server) -> Path:

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import struct
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
+    # urllib keeps what its first request of the process made, proxies included.
+    monkeypatch.setattr(urllib.request, "_opener", None)
 
 
 def food(root: Path) -> dict[str, int]:
