@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.extensions import FOLDER as EXTENSIONS
 from pipeline.sections import Resources
 from stochca.cores import cores_of_process
 from stochca.errors import UserError
@@ -102,12 +103,13 @@ def check_one_machine_has(needs: Resources, section: str) -> None:
 
 def _quiet(*, ship_code: bool) -> dict[str, Any]:
     """Options of ray.init: no chatter, and workers that find the project's code."""
-    paths = [str(PACKAGES), os.environ.get("PYTHONPATH", "")]
+    paths = [str(PACKAGES), str(Path.cwd()), os.environ.get("PYTHONPATH", "")]
     variables = {name: os.environ[name] for name in SETTINGS}
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     environment: dict[str, Any] = {"env_vars": variables}
     if ship_code:  # to machines that don't have it
-        environment["py_modules"] = [str(PACKAGES / "stochca"), str(PACKAGES / "pipeline")]
+        folders = [PACKAGES / "stochca", PACKAGES / "pipeline", Path(EXTENSIONS).resolve()]
+        environment["py_modules"] = [str(folder) for folder in folders if folder.is_dir()]
     return {"logging_level": logging.ERROR, "log_to_driver": False, "runtime_env": environment}
 
 

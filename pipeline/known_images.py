@@ -1,9 +1,9 @@
 """How many images the known datasets hold, to say what a protocol costs before anything is downloaded."""
 
-import sys
 from dataclasses import dataclass, field
+from importlib import import_module
 
-from pipeline.datasets import LOADERS
+from pipeline.datasets import MODULES
 from pipeline.datasets.official import Facts
 from pipeline.known_domains import KNOWN_DOMAINS
 
@@ -35,4 +35,4 @@ def known_images(name: str) -> Images | None:
 
 def known_facts(name: str) -> Facts | None:
     """What the authors of a benchmark say about it, where the dataset `name` is one."""
-    return getattr(sys.modules[LOADERS[name].__module__], "FACTS", None)
+    return getattr(import_module(MODULES[name]), "FACTS", None)

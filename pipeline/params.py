@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
+from pipeline.extensions import load_extensions
 from pipeline.protocol_rules import check_protocol
 from pipeline.sections import (
     Backbone,
@@ -37,6 +38,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Params(Section):
+    extensions: list[str] = Field(default_factory=list)  # files in extensions/, imported first
     image_size: int = Field(ge=8)  # pixels, side of the square the backbone sees
     resize: int | None = None  # pixels; images are resized to this square first, then cropped to image_size
     backbone: Backbone
@@ -286,6 +288,7 @@ def parse_params(text: str, subject: str) -> Params:
         raise UserError(
             f"{subject} must hold sections such as training: and methods:, found {type(raw).__name__}"
         )
+    load_extensions(raw.get("extensions", []), subject)
     return validated(Params, raw, subject)
 
 

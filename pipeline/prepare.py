@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import boundary
-from pipeline.datasets import LOADERS
+from pipeline.datasets import loader
 from pipeline.datasets.source import LEFT_OUT, Problem, Sides, Source
 from pipeline.duplicates import merge_groups, refuse_across_splits, report
 from pipeline.files import replace_folder, write_json
@@ -37,7 +37,7 @@ def prepare(dataset: Dataset, sides: Sides, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the dataset can't be used as it is; the sentence says what to change.
     """
-    source = LOADERS[dataset.name](dataset, sides)
+    source = loader(dataset.name)(dataset, sides)
     print(source.summary, flush=True)
     with replace_folder(folder) as temporary:
         unsplit = temporary / "unsplit.arrow"

@@ -7,29 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from pipeline.datasets import MODULES
 from stochca.methods import Method, SelfAttention, ZeroShot
 
 SEED_LIMIT = 2**63  # what torch takes
 # The name becomes an argument on a command line, so that it must not look like an option.
 MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+-]*$")]
-DatasetName = Literal[
-    "openmoji",
-    "image_folder",
-    "cub_200_2011",
-    "stanford_cars",
-    "fgvc_aircraft",
-    "stanford_dogs",
-    "flowers_102",
-    "nabirds",
-    "pacs",
-    "vlcs",
-    "office_home",
-    "terra_incognita",
-    "domain_net",
-    "torchvision",
-    "huggingface",
-    "arrays",
-]
 AIRCRAFT_LEVELS = ("variant", "family", "manufacturer")
 # A target becomes part of file names and of arguments on a command line.
 Target = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
@@ -40,6 +23,10 @@ class Section(BaseModel):
     """A part of params.yaml; forbids keys it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """With the options of every choice of a method, whichever class it is."""
+        return super().model_dump(**{"serialize_as_any": True, **options})
 
 
 class Backbone(Section):
@@ -57,7 +44,7 @@ class Backbone(Section):
 
 
 class Dataset(Section):
-    name: DatasetName
+    name: str  # one of pipeline.datasets.MODULES
     root: str = "data/raw"  # where the images, or the official archives, are; not used by openmoji
     source: str | None = None  # torchvision: the class; huggingface: OWNER/NAME; fgvc_aircraft: the level
     label_column: str | None = None  # huggingface: the column with the class, where several might be it
@@ -68,6 +55,13 @@ class Dataset(Section):
     train_fraction: float = Field(1.0, gt=0, le=1)
     duplicates: Literal["warn", "error"] = "warn"  # the same image in two splits
     max_megapixels: float = Field(100.0, gt=0)  # larger images are left out and reported
+
+    @field_validator("name")
+    @classmethod
+    def _known_name(cls, value: str) -> str:
+        if value not in MODULES:
+            raise ValueError(f"must be one of {', '.join(MODULES)}, found {value!r}")
+        return value
 
     @field_validator("domains")
     @classmethod
@@ -85,7 +79,7 @@ class Dataset(Section):
         elif self.name == "fgvc_aircraft":
             if self.source not in (None, *AIRCRAFT_LEVELS):
                 raise ValueError(f"source must be one of {', '.join(AIRCRAFT_LEVELS)}, found {self.source!r}")
-        elif self.source is not None:
+        elif self.source is not None and MODULES[self.name].startswith("pipeline."):
             raise ValueError(f"name {self.name} takes no source, found {self.source!r}; remove it")
         if self.label_column is not None and self.name != "huggingface":
             raise ValueError(f"name {self.name} takes no label_column; remove it")

@@ -1,15 +1,14 @@
 import os
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from PIL import Image
 
-from pipeline.datasets import LOADERS, image_folder
+from pipeline.datasets import MODULES, image_folder, loader
 from pipeline.datasets.source import Sides, Source
 from pipeline.params import Dataset
-from pipeline.sections import DatasetName
 from stochca.errors import UserError
 
 
@@ -193,5 +192,6 @@ def test_ambiguous_layouts_are_refused(tmp_path: Path) -> None:
     refused(make(tmp_path / "untrained", "test/cat/1.png", "test/dog/1.png"), "no images to train on")
 
 
-def test_every_dataset_that_params_allow_has_a_loader() -> None:
-    assert set(LOADERS) == set(get_args(DatasetName))
+@pytest.mark.parametrize("name", MODULES)
+def test_every_dataset_that_params_allow_has_a_loader(name: str) -> None:
+    assert list(signature(loader(name)).parameters)[:2] == ["dataset", "sides"]

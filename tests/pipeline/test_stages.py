@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.datasets import MODULES
 from tests.imports import ROOT, closure, imported_names
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -18,6 +19,7 @@ LOADED_AS_FILES = {
         f"pipeline/templates/{name}" for name in ("report.html", "overview.html", "report.css")
     },
 }
+LOADED_BY_NAME = {"pipeline/prepare.py": MODULES.values()}
 
 
 def module_of(stage: dict[str, Any]) -> Path:
@@ -42,6 +44,11 @@ def declared_code(stage: dict[str, Any]) -> set[str]:
 def test_declared_code_is_the_imported_code(name: str) -> None:
     stage = STAGES[name]
     needed = {str(file.relative_to(ROOT)) for file in closure(module_of(stage))}
+    for file, modules in LOADED_BY_NAME.items():
+        if file in needed:
+            for module in modules:
+                path = ROOT / Path(*module.split(".")).with_suffix(".py")
+                needed |= {str(file.relative_to(ROOT)) for file in closure(path)}
     for file, loaded in LOADED_AS_FILES.items():
         if file in needed:
             needed |= loaded

@@ -6,7 +6,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from pipeline.datasets import LOADERS, cub_200_2011
+from pipeline.datasets import cub_200_2011
 from pipeline.datasets.source import Source
 from pipeline.prepare import prepare
 from stochca.errors import UserError
@@ -141,7 +141,7 @@ def test_it_has_no_domains(tmp_path: Path) -> None:
 
 
 def test_it_is_prepared_from_its_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LOADERS, "cub_200_2011", partial(cub_200_2011.load, facts=FACTS))
+    monkeypatch.setattr(cub_200_2011, "load", partial(cub_200_2011.load, facts=FACTS))
     write(tmp_path / "CUB_200_2011")
     pack(tmp_path / "raw" / "CUB_200_2011.tgz", tmp_path, "CUB_200_2011")
     dataset = params("cub_200_2011", tmp_path / "raw", validation=0.3)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from pipeline.datasets import LOADERS, domain_net, office_home, pacs, terra_incognita, vlcs
+from pipeline.datasets import domain_net, loader, office_home, pacs, terra_incognita, vlcs
 from pipeline.datasets.domains import class_folders
 from pipeline.known_domains import KNOWN_DOMAINS
 from pipeline.sections import Target
@@ -25,7 +25,7 @@ BENCHMARKS = {
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_what_params_may_name_is_what_there_is(name: str) -> None:
     module = BENCHMARKS[name]
-    assert LOADERS[name] is module.load
+    assert loader(name) is module.load
     domains = list(module.FACTS.images)
     assert list(KNOWN_DOMAINS[name]) == domains
     for domain in domains:
