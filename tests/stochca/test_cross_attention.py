@@ -393,11 +393,12 @@ def test_draws_do_not_follow_the_global_generator() -> None:
 def test_data_parallel_training(options: dict[str, Any], tmp_path: Path) -> None:
     """Every parameter gets a gradient at every step, drawn or not; DDP refuses to go on otherwise."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    student, teacher = student_and_teacher(**options)
+    model = nn.parallel.DistributedDataParallel(stochca.StochCA(student, 0.5, teacher=teacher))
     try:
-        student, teacher = student_and_teacher(**options)
-        model = nn.parallel.DistributedDataParallel(stochca.StochCA(student, 0.5, teacher=teacher))
         for blocks in ([], [0, 2], [1], [0, 1, 2, 3]):
             model(images(), cross_blocks=blocks).sum().backward()
             assert all(parameter.grad is not None for parameter in student.parameters())
     finally:
+        del model  # before its group: a group that dies with its last model waits for a thread that waits for it
         torch.distributed.destroy_process_group()
