@@ -400,5 +400,5 @@ def test_data_parallel_training(options: dict[str, Any], tmp_path: Path) -> None
             model(images(), cross_blocks=blocks).sum().backward()
             assert all(parameter.grad is not None for parameter in student.parameters())
     finally:
-        del model  # before its group: a group that dies with its last model waits for a thread that waits for it
+        del model  # first: a process group that dies with its last model may wait for ever
         torch.distributed.destroy_process_group()
