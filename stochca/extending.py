@@ -2,11 +2,14 @@
 
 from typing import Any
 
+from stochca._typing import TimmModule
 from stochca.adapters.adaptation import Adaptation
 from stochca.averaging import AVERAGES, Averaging
 from stochca.composition import ADAPTATIONS
 from stochca.methods import CHOICES, Average, Options, Penalty, Train
 from stochca.penalties import PENALTIES, Term
+
+__all__ = ["TimmModule", "register"]
 
 # The base of the settings -> the choice in params.yaml, the base of the code, and where it is looked up.
 KINDS: dict[type[Options], tuple[str, type, dict[Any, Any]]] = {

@@ -20,6 +20,7 @@ COPIED = (
     "stochca",
     "pipeline",
     "flows",
+    "extensions",
     "dvc.yaml",
     "params.yaml",
     "pyproject.toml",
