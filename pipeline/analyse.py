@@ -1,6 +1,10 @@
-"""What fine-tuning has done to a trained model: `stochca analyse`, in `reports/analysis/NAME/`."""
+"""What fine-tuning has done to a trained model: `stochca analyse`, and the stage of this name.
+
+python -m pipeline.analyse METHOD
+"""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,13 +14,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline import analysis_pictures
+from pipeline import analysis_pictures, boundary
+from pipeline.analysed import FOLDER
 from pipeline.datasets.source import Sides
 from pipeline.files import replace_folder, write_json
 from pipeline.images import UnusableImage, decode
 from pipeline.model_address import open_model
+from pipeline.params import load_params
 from pipeline.predict import MAX_MEGAPIXELS, find_images
-from pipeline.prepared import load_prepared
+from pipeline.prepared import PreparedImages, load_prepared
+from pipeline.protocol import images_for
 from pipeline.tracking import first_request
 from pipeline.tracking_errors import reason_of
 from pipeline.trained import TrainedModel
@@ -27,8 +34,9 @@ from stochca.devices import default_device
 from stochca.errors import UserError
 
 BACKBONE = Path("data/backbone")
+MODELS = Path("models")
 RESULTS = Path("results")
-REPORTS = Path("reports/analysis")
+REPORTS = Path("reports/analysis")  # of `stochca analyse`; the stage has a folder of its own
 BATCH_SIZE = 64
 FEW = 3  # test images or fewer tell nothing about how alike features are
 
@@ -48,13 +56,31 @@ class Analysis:
     shown: list[str]  # the images of the attention maps
 
 
+def main() -> None:
+    """Analyse the run of a method for the first target with the first seed."""
+    params = load_params()
+    method, protocol = sys.argv[1], params.protocol
+    target, seed = protocol.targets[0], protocol.seeds[0]
+    tests = images_for(load_prepared(), protocol.name, target, seed).test
+    model = MODELS / f"{method}-{target}-{seed}"
+    for line in analyse_model(model, tests=tests, target=FOLDER / method):
+        print(line, flush=True)
+
+
 def analyse_model(
-    model: Path, images: Sequence[Path] = (), *, compared: int = 256, shown: int = 4
+    model: Path,
+    images: Sequence[Path] = (),
+    *,
+    compared: int = 256,
+    shown: int = 4,
+    tests: PreparedImages | None = None,
+    target: Path | None = None,
 ) -> Iterator[str]:
     """Write the analysis of a trained model, and tell MLflow; gives lines about it.
 
-    Features are compared on `compared` test images of data/prepared; attention is shown on `images`, which
-    may be folders, or else on `shown` of those.
+    Features are compared on `compared` of the images `tests`, the test images of data/prepared unless
+    told otherwise; attention is shown on `images`, which may be folders, or else on `shown` of those. The
+    folder `target` is reports/analysis/NAME unless told otherwise.
 
     Raises:
         UserError: there is no such model, it was made from another backbone than data/backbone holds, or
@@ -62,7 +88,7 @@ def analyse_model(
     """
     trained, path = open_model(model)
     start = _backbone_of(trained)
-    tests = load_prepared().images("test")
+    tests = tests or load_prepared().images("test")
     if len(tests) <= FEW:
         raise UserError(
             f"data/prepared has {len(tests)} test images, too few to compare features on; "
@@ -95,7 +121,7 @@ def analyse_model(
         attention_maps=problem,
         shown=list(looked_at),
     )
-    target = REPORTS / path.name
+    target = target or REPORTS / path.name
     with replace_folder(target) as folder:
         write_json(folder / "analysis.json", asdict(analysis))
         analysis_pictures.blocks(analysis).savefig(folder / "blocks.png", dpi=120)
@@ -208,3 +234,7 @@ def _as_seen(image: Image.Image, trained: TrainedModel) -> Image.Image:
     mean, std = (torch.tensor(trained.card[name])[:, None, None] for name in ("mean", "std"))
     pixels = trained.preprocessing.evaluation()(image) * std + mean
     return Image.fromarray(pixels.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy())
+
+
+if __name__ == "__main__":
+    boundary.run(main)

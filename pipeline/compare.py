@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from pipeline import boundary
+from pipeline.analysed import read_analysed
 from pipeline.averages import Average, average_over_targets
 from pipeline.comparison import Row, compare_runs
 from pipeline.comparison_file import ComparisonFile
@@ -58,7 +59,8 @@ def compare(params: Params) -> tuple[list[Row], list[Average], list[Path]]:
     averages = average_over_targets(params, rows)
     results = ComparisonFile.of(params, rows, averages, prepared, backbone)
     table, terms = paper_table(results), results.protocol.terms
-    page = build_page(rows, averages, table, results.protocol, prepared, backbone.to_dict())
+    analysed = read_analysed(params.compare.analysed)
+    page = build_page(rows, averages, table, results.protocol, prepared, backbone.to_dict(), analysed)
 
     files = write_comparison(REPORTS, results, markdown(rows, averages, table, terms))
     files += write_table(REPORTS, table)

@@ -86,6 +86,12 @@ class Params(Section):
                 f"compare.reference {self.compare.reference!r} is not trained; add it to protocol.baseline "
                 f"or choose one of {', '.join(self.protocol.methods)}"
             )
+        for name in self.compare.analysed:
+            if name not in self.protocol.methods:
+                raise ValueError(
+                    f"compare.analysed names {name!r}, which is not trained; choose among "
+                    f"{', '.join(self.protocol.methods)}"
+                )
         if self.promotion.method not in ("best", *self.protocol.methods):
             raise ValueError(
                 f"promotion.method {self.promotion.method!r} is not trained; choose best or one of "

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline import wording
+from pipeline.analysed import Analysed
 from pipeline.averages import Average
 from pipeline.comparison import Row, Standing
 from pipeline.comparison_file import ProtocolFacts
@@ -22,7 +23,7 @@ from pipeline.gallery import Gallery, disagreements
 from pipeline.paper_table import Block, PaperTable, TableLine
 from pipeline.prepared import Prepared, PreparedImages
 from pipeline.tracking import flatten
-from stochca.methods import Method
+from stochca.methods import CHOICES, Method
 
 TEMPLATES = Path(__file__).parent / "templates"
 COLOURS = 6  # in the style sheet, besides the reference's; further methods use them again, dashed
@@ -65,6 +66,7 @@ def build_page(
     protocol: ProtocolFacts,
     prepared: Prepared,
     backbone: Mapping[str, Any],
+    analysed: Sequence[Analysed] = (),
 ) -> str:
     """The page as HTML.
 
@@ -75,6 +77,7 @@ def build_page(
         protocol: what was asked for.
         prepared: the images that it is about.
         backbone: the contents of the backbone's card.
+        analysed: pictures of what fine-tuning changed, by method.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -104,6 +107,7 @@ def build_page(
         colours=COLOURS,
         manifest=prepared.manifest,
         backbone=backbone,
+        analysed=analysed,
         runs=runs,
         choices={run.method: describe_method(run.description["config"]) for run in runs},
         training=flatten(reference.runs[0].description["training"]),
@@ -123,9 +127,22 @@ def method_styles(methods: Sequence[str], reference: str) -> dict[str, str]:
 
 
 def describe_method(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a method sets differently from plain fine-tuning, as flat settings."""
+    """What a method sets differently from plain fine-tuning, as flat settings.
+
+    Numbers of a choice are told also where they are its defaults, other options only where they are not.
+    """
     plain = flatten(dataclasses.asdict(Method()))
-    return {key: value for key, value in flatten(config).items() if plain.get(key) != value}
+    defaults: dict[str, Any] = {}
+    for choice, classes in CHOICES.items():
+        chosen = config.get(choice)
+        if isinstance(chosen, Mapping) and chosen["name"] in classes:
+            options = dataclasses.asdict(classes[chosen["name"]]())
+            defaults |= {f"{choice}.{key}": value for key, value in flatten(options).items() if key != "name"}
+    return {
+        key: value
+        for key, value in flatten(config).items()
+        if plain.get(key) != value and not (defaults.get(key) == value and isinstance(value, str | None))
+    }
 
 
 def _overview(averages: Sequence[Average], table: PaperTable) -> Overview:

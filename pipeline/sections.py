@@ -172,6 +172,7 @@ class Protocol(Section):
 
 class Compare(Section):
     reference: str = "finetune"  # the method that the others are measured against
+    analysed: list[MethodName] = Field(["finetune", "stochca"], min_length=1)  # looked into block by block
     bootstrap_samples: int = Field(10_000, ge=100)
     confidence: float = Field(0.95, gt=0, lt=1)
 

@@ -1,5 +1,6 @@
 """The pipeline as its users run it: real DVC, real MLflow, real files, a tiny task."""
 
+import base64
 import json
 import shutil
 import signal
@@ -59,6 +60,11 @@ def test_everything_is_there(finished: Workspace) -> None:
     assert {row["method"] for row in rows} == {"finetune", "stochca", "stochca+swad"}
     page = (finished.folder / "reports" / "index.html").read_text()
     assert "stochca+swad" in page
+    for name in ("finetune", "stochca"):  # looked into block by block, on the page and in MLflow
+        pictures = finished.folder / "reports" / "blocks" / name
+        shown = base64.b64encode((pictures / "blocks.png").read_bytes()).decode()
+        assert f'src="data:image/png;base64,{shown}"' in page
+        assert next((finished.folder / "mlruns").glob("**/artifacts/analysis/attention.png")).exists()
     # Of finished runs no checkpoint stays, and nothing that MLflow lacks.
     assert [path for path in (finished.folder / "work").rglob("*") if path.is_file()] == []
 
@@ -88,7 +94,7 @@ def test_nothing_changed_runs_nothing(finished: Workspace) -> None:
 
 def test_one_methods_parameter_runs_that_method_and_compare(copied: Workspace) -> None:
     copied.edit_params(lambda raw: raw["methods"]["stochca"]["attention"].update(prob=0.4))
-    assert stages_that_run(copied) == {"stochca@all-0", "compare"}
+    assert stages_that_run(copied) == {"stochca@all-0", "analyse@stochca", "compare"}
     diff = copied.run("dvc", "metrics", "diff")
     assert "stochca" in diff
 

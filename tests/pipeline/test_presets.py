@@ -256,7 +256,7 @@ def test_the_table_lists_all(project: Path) -> None:
         (
             "cub",
             "title: x\nparams: {methods: {new: {train: hat}}}",
-            "the preset cub: methods.new.train: .*found 'hat'",
+            "the preset cub: methods.new.train must be one of .*found 'hat'",
         ),
     ],
 )

@@ -258,7 +258,7 @@ def contender() -> Callable[..., Contender]:
     return contender
 
 
-COMPARE = Compare(bootstrap_samples=1000, confidence=0.95)
+COMPARE = Compare.model_validate({"bootstrap_samples": 1000, "confidence": 0.95})
 NOTHING = np.array([], np.uint64)
 
 
