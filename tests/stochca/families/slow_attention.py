@@ -54,7 +54,7 @@ def _replaced(
     inputs: dict[nn.Module, Tensor],
     crossed: Sequence[set[int]],
 ) -> Iterator[None]:
-    forwards = {}
+    forwards: dict[TimmModule, Callable[..., Tensor]] = {}
     for i, (block, others) in enumerate(zip(case.blocks(student), teachers, strict=True)):
         chosen = [i in blocks for blocks in crossed]
         for layer, other in zip(attention_layers(block), others, strict=True):

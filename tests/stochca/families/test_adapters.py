@@ -47,9 +47,10 @@ def toast(case: Case) -> Any:
 
 def lora(case: Case, **choices: Any) -> tuple[Any, TimmModule]:
     torch.manual_seed(0)
+    student = case.model()
     method = Method(train=Lora(rank=2), **choices)
-    check_composition(method, case.model())
-    return compose(method, case.model())
+    check_composition(method, student)
+    return compose(method, student)
 
 
 def learning(model: Any) -> set[str]:
@@ -122,22 +123,15 @@ def test_gradient_checkpointing_changes_nothing(case: Case, make: Any) -> None:
 
 
 @every_family
-def test_updates_start_at_nothing_and_each_layers_changes_the_output(case: Case) -> None:
+def test_updates_start_at_nothing_and_each_layers_matters(case: Case) -> None:
     _, student = lora(case)
-    plain = case.model()(images())
-    torch.testing.assert_close(student.eval()(images()), plain, rtol=1e-5, atol=1e-6)
+    found = student.eval()(images())
+    torch.testing.assert_close(found, case.model()(images()), rtol=1e-5, atol=1e-6)
+    found.square().sum().backward()
     ups = [parameter for name, parameter in student.named_parameters() if "lora_B" in name]
-    parts = sum(
-        1 if isinstance(layer.qkv, torch.nn.Module) else 3
-        for block in case.blocks(student)
-        for layer in attention_layers(block)
-    )
-    assert len(ups) == parts
-    with torch.no_grad():
-        for parameter in ups:
-            parameter.normal_(std=0.4)
-            assert not torch.allclose(student(images()), plain, rtol=1e-4, atol=1e-5)
-            parameter.zero_()
+    layers = [layer for block in case.blocks(student) for layer in attention_layers(block)]
+    assert len(ups) == sum(3 if layer.qkv is None else 1 for layer in layers)
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in ups)
 
 
 @every_family
@@ -148,13 +142,15 @@ def test_updates_learn_and_merge_into_a_plain_model(case: Case) -> None:
     updates = {name for name, _ in student.named_parameters() if "lora_" in name}
     assert {name for name in learning(student) if not name.startswith("head.")} == updates
     assert all(student.get_parameter(name).grad.any() for name in updates)
-    expected = student(images())
+    with torch.no_grad():
+        expected = student(images())
+        assert not torch.allclose(expected, case.model()(images()), rtol=1e-3, atol=1e-4)
     train = adaptation(Lora())
     for merged in (train.plain(student), train.finish(student)):
         plain = case.model().requires_grad_(False)
         plain.load_state_dict(merged.state_dict())  # every name is where timm has it
-        torch.testing.assert_close(plain(images()), expected, rtol=1e-4, atol=1e-5)
         with torch.no_grad():
+            torch.testing.assert_close(plain(images()), expected, rtol=1e-4, atol=1e-5)
             assert torch.equal(merged(images()), plain(images()))
 
 
@@ -170,15 +166,15 @@ def test_stochca_takes_queries_from_updated_weights(name: str) -> None:
     torch.testing.assert_close(found, by_hand(images(), cross_blocks=[0, 1]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("train", [Vpt(), Toast(), ToastLite()])
 @pytest.mark.parametrize("case", OTHER_CASES.values(), ids=OTHER_CASES)
-def test_what_is_no_sequence_is_refused_by_name(case: Case, train: Any) -> None:
+def test_what_is_no_sequence_is_refused_by_name(case: Case) -> None:
     student = case.model()
     before = copy.deepcopy(student.state_dict())
     sentence = f"^(VPT|TOAST) does not support {type(student).__name__}: its blocks .*; supported are timm's"
-    with pytest.raises(stochca.UserError, match=sentence):
-        check_composition(Method(train=train), student)
-    with pytest.raises(stochca.UserError, match=sentence):
-        adaptation(train).adapt(student)
+    for train in (Vpt(), Toast(), ToastLite()):
+        with pytest.raises(stochca.UserError, match=sentence):
+            check_composition(Method(train=train), student)
+        with pytest.raises(stochca.UserError, match=sentence):
+            adaptation(train).adapt(student)
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
     assert all(parameter.requires_grad for parameter in student.parameters())
