@@ -218,6 +218,6 @@ def _bias(layer: TimmModule, x: Tensor, query: Tensor) -> Tensor | None:
     if getattr(layer, "rel_pos", None) is not None:  # MaxViT, relative-position ViT
         return layer.rel_pos.get_bias()
     if getattr(layer, "use_rel_pos", False):  # SAM
-        size = (x.shape[1], x.shape[2])
+        size = (x.shape[0], x.shape[1])
         return get_decomposed_rel_pos_bias(query[None], layer.rel_pos_h, layer.rel_pos_w, size, size)[0]
     return None

@@ -1,6 +1,7 @@
 """LoRA, VPT and TOAST on every family: the properties that `tests/stochca/adapters` checks on a plain ViT."""
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -111,6 +112,7 @@ def test_the_backbone_is_unchanged_and_gradients_are_only_where_something_learns
     with torch.no_grad():
         assert torch.equal(model.backbone(images()), plain(images()))
     assert torch.equal(model.eval()(images()), first)
+    assert torch.equal(pickle.loads(pickle.dumps(model))(images()), first)
 
 
 @every_sequence
