@@ -5,7 +5,7 @@ are numbered in the order in which they run, across the stages of a hierarchical
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,10 +21,11 @@ from timm.models import (
     vision_transformer_relpos,
     vision_transformer_sam,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.errors import UserError
+from stochca.positions import Positions, RelativePositions, no_positions, rotary_positions
 
 StateDict = dict[str, Any]
 
@@ -41,6 +42,8 @@ class Family:
         no_blocks: classes of modules that stand among the blocks, but have no attention.
         channels_first: blocks give (B, D, height, width), not (B, N, D) or (B, height, width, D).
         norm_argument: timm's argument that puts the last norm behind the pooling; None: there is no choice.
+        positions: how attention leaves further tokens without a position; None where blocks don't hand on
+            one sequence of tokens (B, N, D), all of which attend to each other.
     """
 
     model: type[nn.Module]
@@ -50,6 +53,7 @@ class Family:
     no_blocks: tuple[type[nn.Module], ...] = ()
     channels_first: bool = False
     norm_argument: str | None = None
+    positions: Positions | None = None
 
     def block_names(self, model: TimmModule) -> list[str]:
         """Names of the model's blocks, in the order in which they run."""
@@ -60,6 +64,14 @@ class Family:
         ]
 
 
+def _bias_of_beit(attention: TimmModule) -> Tensor:
+    return attention._get_rel_pos_bias()
+
+
+def _bias_of_relpos(attention: TimmModule) -> Tensor:
+    return attention.rel_pos.get_bias()
+
+
 FAMILIES = (
     Family(
         vision_transformer.VisionTransformer,
@@ -67,6 +79,7 @@ FAMILIES = (
         r"blocks\.\d+",
         partial(vision_transformer.checkpoint_filter_fn, adapt_layer_scale=True),
         norm_argument="fc_norm",
+        positions=no_positions,
     ),
     Family(
         eva.Eva,
@@ -74,6 +87,7 @@ FAMILIES = (
         r"blocks\.\d+",
         eva.checkpoint_filter_fn,
         norm_argument="use_fc_norm",
+        positions=rotary_positions,
     ),
     Family(
         beit.Beit,
@@ -81,6 +95,11 @@ FAMILIES = (
         r"blocks\.\d+",
         beit.checkpoint_filter_fn,
         norm_argument="use_fc_norm",
+        positions=RelativePositions(
+            "relative_position_bias_table",
+            own_bias=_bias_of_beit,
+            shared="shared_rel_pos_bias",
+        ),
     ),
     Family(
         vision_transformer_relpos.VisionTransformerRelPos,
@@ -88,6 +107,7 @@ FAMILIES = (
         r"blocks\.\d+",
         vision_transformer_relpos.checkpoint_filter_fn,
         norm_argument="fc_norm",
+        positions=RelativePositions("rel_pos", own_bias=_bias_of_relpos, shared="shared_rel_pos"),
     ),
     Family(
         vision_transformer_sam.VisionTransformerSAM,
@@ -123,7 +143,13 @@ FAMILIES = (
     ),
 )
 
-SUPPORTED = "timm's " + "; ".join(f"{family.model.__name__} ({family.names})" for family in FAMILIES)
+
+def names_of(families: Iterable[Family]) -> str:
+    """As sentences list them."""
+    return "timm's " + "; ".join(f"{family.model.__name__} ({family.names})" for family in families)
+
+
+SUPPORTED = names_of(FAMILIES)
 
 
 def family_of(model: nn.Module) -> Family:
@@ -142,3 +168,18 @@ def block_names(model: nn.Module) -> list[str]:
 def blocks_of(model: nn.Module) -> list[TimmModule]:
     """A model's blocks, in the order in which they run; raises `UserError` as `family_of`."""
     return [model.get_submodule(name) for name in block_names(model)]
+
+
+def positions_of(model: nn.Module, method: str) -> Positions:
+    """How a model's attention leaves further tokens without a position; `method` asks for it.
+
+    Raises:
+        UserError: the model's blocks don't hand on one sequence of tokens, all of which attend to each other.
+    """
+    for family in FAMILIES:
+        if isinstance(model, family.model) and family.positions is not None:
+            return family.positions
+    raise UserError(
+        f"{method} does not support {type(model).__name__}: its blocks don't hand on one sequence of tokens "
+        f"that all attend to each other; supported are {names_of(f for f in FAMILIES if f.positions)}"
+    )

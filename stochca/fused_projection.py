@@ -26,6 +26,9 @@ class FusedProjection:
     def recording_last(self, record: Record) -> AbstractContextManager[None]:
         return self._swapped(LastProjection(self.attention, record))
 
+    def informed(self, further_BNC: Tensor) -> AbstractContextManager[None]:
+        return self._swapped(InformedProjection(self.attention, further_BNC))
+
     def _swapped(self, qkv: nn.Module, **others: nn.Module) -> AbstractContextManager[None]:
         # Without a q_bias, timm calls qkv and adds nothing to what it gives.
         without = {"q_bias": None} if _has_biases(self.attention) else {}
@@ -112,6 +115,19 @@ class LastProjection(RecordingProjection):
         key_BND, value_BND = self.project(x_BNC, slice(1, 3))
         self.record(self.key_norm(key_BND), value_BND)
         raise DeepestReached
+
+
+class InformedProjection(_FusedStandIn):
+    """The values of the tokens and, added to them, of what they are told."""
+
+    def __init__(self, attention: TimmModule, further_BNC: Tensor) -> None:
+        super().__init__(attention)
+        self.further_BNC = further_BNC
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        query_BND, key_BND, value_BND = self.project(x_BNC, slice(0, 3))
+        (further_BND,) = self.project(self.further_BNC, slice(2, 3))
+        return self.join([query_BND, key_BND, value_BND + further_BND])
 
 
 def _has_biases(attention: TimmModule) -> bool:

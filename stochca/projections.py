@@ -1,8 +1,9 @@
 """Queries, keys and values of timm's attention layers, with keys and values taken from elsewhere.
 
 timm computes them in one fused layer `attn.qkv`, or in three, `attn.q_proj`, `attn.k_proj` and
-`attn.v_proj`. Swapping those layers for a moment is all that cross-attention needs; the rest of timm's
-attention (fused kernels, rotary positions, windows, masks, gates, norms of its output) stays as it is.
+`attn.v_proj`. Swapping those layers for a moment is all that cross-attention and top-down attention need;
+the rest of timm's attention (fused kernels, rotary positions, windows, masks, gates, norms of its output)
+stays as it is.
 """
 
 from contextlib import AbstractContextManager
@@ -20,7 +21,7 @@ from timm.models import (
     vision_transformer_relpos,
     vision_transformer_sam,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.fused_projection import FusedProjection
@@ -60,6 +61,9 @@ class Projections(Protocol):
 
     def recording_last(self, record: Record) -> AbstractContextManager[None]:
         """As `recording`, but no queries are computed, and `DeepestReached` ends the forward pass."""
+
+    def informed(self, further_BNC: Tensor) -> AbstractContextManager[None]:
+        """Add to the values what the value projection, its bias included, makes of `further_BNC`."""
 
 
 def projections_of(attention: TimmModule) -> Projections:

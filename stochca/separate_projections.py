@@ -48,6 +48,9 @@ class SeparateProjections:
     def recording_last(self, record: Record) -> AbstractContextManager[None]:
         return swapped(self.attention, q_proj=_LastProjections(self.key, self.value, record))
 
+    def informed(self, further_BNC: Tensor) -> AbstractContextManager[None]:
+        return swapped(self.attention, v_proj=_InformedProjection(self.value, further_BNC))
+
 
 class _GivenProjection(nn.Module):
     """Gives what the teacher's projection gave; the student's own for images that don't use it."""
@@ -76,6 +79,18 @@ class _TappedProjection(nn.Module):
         y_BND = self.own(x_BNC)
         self.tap(y_BND)
         return y_BND
+
+
+class _InformedProjection(nn.Module):
+    """The values of the tokens and, added to them, of what they are told."""
+
+    def __init__(self, own: nn.Module, further_BNC: Tensor) -> None:
+        super().__init__()
+        self.own = own
+        self.further_BNC = further_BNC
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        return self.own(x_BNC) + self.own(self.further_BNC)
 
 
 class _LastProjections(nn.Module):

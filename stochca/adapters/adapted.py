@@ -3,14 +3,11 @@
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.adapters.adaptation import Adaptation, head_modules
-from stochca.errors import UserError
-
-SUPPORTED = "plain vision transformers of timm (class VisionTransformer): vit_*, deit_*, *_clip_*, *_dinov2"
+from stochca.families import positions_of
 
 
 class AdaptedModel(nn.Module):
@@ -33,8 +30,7 @@ class AdaptedModel(nn.Module):
     @classmethod
     def check(cls, model: TimmModule) -> None:
         """Raise `UserError` where the architecture is not supported."""
-        if not isinstance(model, VisionTransformer):
-            raise UserError(f"{cls.title} does not support {type(model).__name__}; supported are {SUPPORTED}")
+        positions_of(model, cls.title)
 
     def train(self, mode: bool = True) -> "AdaptedModel":
         super().train(mode)

@@ -40,14 +40,15 @@ class LowRank(Adaptation):
 def target_names(model: TimmModule, targets: tuple[str, ...]) -> list[str]:
     """The linear layers whose names end with one of `targets`, the head never.
 
+    Convolutions of single pixels are linear layers too. Where queries, keys and values have a layer each,
+    `qkv` means all three.
+
     Raises:
         UserError: a target matches none; the sentence names the linear layers that there are.
     """
     heads = {id(part) for head in head_modules(model) for part in head.modules()}
     linear = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and id(module) not in heads
+        name for name, module in model.named_modules() if _is_linear(module) and id(module) not in heads
     ]
     for target in targets:
         if not any(_ends_with(name, target) for name in linear):
@@ -59,8 +60,15 @@ def target_names(model: TimmModule, targets: tuple[str, ...]) -> list[str]:
     return [name for name in linear if any(_ends_with(name, target) for target in targets)]
 
 
+def _is_linear(module: nn.Module) -> bool:
+    # Subclasses of a convolution may change its weight before they use it.
+    pointwise = type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.groups == 1
+    return pointwise or isinstance(module, nn.Linear)
+
+
 def _ends_with(name: str, target: str) -> bool:
-    return f".{name}".endswith(f".{target}")
+    names = (f".{name}", re.sub(r"\.[qkv]_proj$", ".qkv", f".{name}"))
+    return any(known.endswith(f".{target}") for known in names)
 
 
 def check_installed() -> None:
@@ -78,6 +86,8 @@ def inject(model: nn.Module, names: list[str], *, rank: int, alpha: float, dropo
     exactly = "|".join(re.escape(name) for name in names)
     settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=f"({exactly})")
     inject_adapter_in_model(settings, model)
+    for name in names:
+        _add_biases_separately(model.get_submodule(name.rpartition(".")[0]), True)
 
 
 def merge(model: nn.Module) -> None:
@@ -89,4 +99,11 @@ def merge(model: nn.Module) -> None:
             layer.merge()
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer.get_base_layer())
+            _add_biases_separately(model.get_submodule(parent), False)
     del model.peft_config
+
+
+def _add_biases_separately(parent: TimmModule, wanted: bool) -> None:
+    """Only then do attention layers with biases beside their `qkv` call it, instead of using its weight."""
+    if hasattr(parent, "qkv_bias_separate"):
+        parent.qkv_bias_separate = wanted

@@ -1,12 +1,14 @@
 """Visual prompt tuning (Jia et al., ECCV 2022, arXiv 2203.12119).
 
 Learned tokens attend and are attended to like patches, in a frozen transformer. Shallow: they enter before
-the first block. Deep: what a block made of them is replaced by new ones before the next.
+the first block. Deep: what a block made of them is replaced by new ones before the next. They have no
+position, and attention knows no order but positions: prompts stand in front of the other tokens.
 
 Shapes: B images, N tokens, P prompts, D channels.
 """
 
 import math
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -15,7 +17,10 @@ from torch import Tensor, nn
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel, Around
 from stochca.errors import UserError
+from stochca.families import positions_of
 from stochca.key_value import swapped
+from stochca.positions import Positions
+from stochca.projections import attention_layers
 
 
 class VPT(AdaptedModel):
@@ -40,6 +45,7 @@ class VPT(AdaptedModel):
         self, model: TimmModule, tokens: int = 5, deep: bool = True, *, dropout: float = 0.0
     ) -> None:
         super().__init__(model)
+        self.positions = positions_of(model, self.title)
         if tokens < 1:
             raise UserError(f"tokens must be 1 or more, found {tokens}")
         height, width = model.patch_embed.patch_size
@@ -53,15 +59,14 @@ class VPT(AdaptedModel):
     def forward_features(self, images: Tensor) -> Tensor:
         """Tokens (B, N, D), the prompts left out."""
         blocks = self.backbone.blocks
-        place = 1 if self.backbone.has_class_token else 0
-        last = len(blocks) - 1
         prompted = [
             _PromptedBlock(
                 block,
+                self.positions,
                 self.dropout,
-                place,
-                enter=self.prompts[i if self.deep else 0] if self.deep or i == 0 else None,
-                leave=self.prompts.shape[1] if self.deep or i == last else 0,
+                self.prompts[i if self.deep else 0],
+                enter=self.deep or i == 0,
+                leave=self.deep or i == len(blocks) - 1,
             )
             for i, block in enumerate(blocks)
         ]
@@ -70,23 +75,32 @@ class VPT(AdaptedModel):
 
 
 class _PromptedBlock(nn.Module):
-    """A block of one forward pass before which prompts enter, or after which they leave."""
+    """A block of one forward pass that prompts take part in; they may enter before it and leave after it."""
 
     def __init__(
-        self, block: nn.Module, dropout: nn.Module, place: int, enter: Tensor | None, leave: int
+        self,
+        block: nn.Module,
+        positions: Positions,
+        dropout: nn.Module,
+        prompts_PD: Tensor,
+        *,
+        enter: bool,
+        leave: bool,
     ) -> None:
         super().__init__()
-        self.block, self.dropout = block, dropout
-        self.place, self.enter, self.leave = place, enter, leave
+        self.block, self.positions, self.dropout = block, positions, dropout
+        self.prompts_PD, self.enter, self.leave = prompts_PD, enter, leave
 
-    def forward(self, x_BND: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if self.enter is not None:
-            prompts_BPD = self.dropout(self.enter.expand(x_BND.shape[0], -1, -1)).to(x_BND)
-            x_BND = torch.cat([x_BND[:, : self.place], prompts_BPD, x_BND[:, self.place :]], dim=1)
-        x_BND = self.block(x_BND, *args, **kwargs)
-        if self.leave:
-            x_BND = torch.cat([x_BND[:, : self.place], x_BND[:, self.place + self.leave :]], dim=1)
-        return x_BND
+    def forward(self, x_BND: Tensor, **arguments: Any) -> Tensor:
+        count = len(self.prompts_PD)
+        if self.enter:
+            prompts_BPD = self.dropout(self.prompts_PD.expand(x_BND.shape[0], -1, -1)).to(x_BND)
+            x_BND = torch.cat([prompts_BPD, x_BND], dim=1)
+        with ExitStack() as stack:
+            for attention in attention_layers(self.block):
+                arguments = stack.enter_context(self.positions(attention, count, arguments))
+            x_BND = self.block(x_BND, **arguments)
+        return x_BND[:, count:] if self.leave else x_BND
 
 
 class Prompted(Around):

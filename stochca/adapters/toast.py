@@ -25,7 +25,7 @@ from stochca.adapters.lora import check_installed, inject, merge
 from stochca.errors import UserError
 from stochca.key_value import swapped
 from stochca.methods import ToastLite
-from stochca.projections import attention_layers
+from stochca.projections import attention_layers, projections_of
 
 
 class TOAST(AdaptedModel):
@@ -74,7 +74,7 @@ class TOAST(AdaptedModel):
             if not attention_layers(block):
                 raise UserError(
                     f"{cls.title} does not support {type(model).__name__} with {type(block).__name__}: block "
-                    f"{i} has no attention with a fused `attn.qkv`"
+                    f"{i} has no attention layer whose values can be added to"
                 )
 
     def forward_features(self, images: Tensor) -> Tensor:
@@ -147,26 +147,8 @@ class _InformedBlock(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         with ExitStack() as stack:
             for attention in attention_layers(self.block):
-                informed = _InformedProjection(attention.qkv, self.emitted_BND)
-                stack.enter_context(swapped(attention, qkv=informed))
+                stack.enter_context(projections_of(attention).informed(self.emitted_BND))
             return self.block(*args, **kwargs)
-
-
-class _InformedProjection(nn.Module):
-    """Stands in for `attn.qkv`: what was emitted goes through the value projection too, its bias included."""
-
-    def __init__(self, qkv: nn.Linear, emitted_BND: Tensor) -> None:
-        super().__init__()
-        self.qkv = qkv
-        self.emitted_BND = emitted_BND
-
-    def forward(self, x_BND: Tensor) -> Tensor:
-        third = self.qkv.out_features // 3
-        query_key, value = self.qkv(x_BND).split([2 * third, third], dim=-1)
-        rows = slice(2 * third, 3 * third)
-        bias = None if self.qkv.bias is None else self.qkv.bias[rows]
-        further = functional.linear(self.emitted_BND, self.qkv.weight[rows], bias)
-        return torch.cat([query_key, value + further], dim=-1)
 
 
 class TopDown(Around):

@@ -30,7 +30,7 @@ class Lora(Train):
     rank: int = 8
     alpha: float = 16.0  # the update counts alpha / rank
     dropout: float = 0.0  # of the update's input
-    targets: tuple[str, ...] = ("qkv",)  # ends of the layers' names, such as qkv, attn.proj or mlp.fc1
+    targets: tuple[str, ...] = ("qkv",)  # ends of the layers' names: qkv (also where it is three), attn.proj
 
     def __post_init__(self) -> None:
         require(self.rank >= 1, f"rank must be 1 or more, found {self.rank}")

@@ -99,5 +99,7 @@ def test_what_is_saved_is_small_and_enough() -> None:
 
 @pytest.mark.parametrize("adapter", [stochca.VPT, stochca.TOAST])
 def test_other_architectures_are_refused(adapter: Any) -> None:
-    with pytest.raises(UserError, match="does not support ResNet; supported are plain vision transformers"):
+    with pytest.raises(
+        UserError, match=r"does not support ResNet: its blocks .*; supported are timm's Vision"
+    ):
         adapter(timm.create_model("test_resnet"))

@@ -1,4 +1,4 @@
-"""StochCA for any family, written out slowly and without swapping a projection.
+"""Attention and StochCA for any family, written out slowly and without swapping a projection.
 
 The teacher runs as it is, to the end, and what enters its attention layers is written down. In the
 student every attention layer is replaced by its definition, one image (or window) and head at a time, with
@@ -7,8 +7,9 @@ not touch (patch embedding, norms, windows, tables of positions, MLP) comes from
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,80 +54,102 @@ def _replaced(
     inputs: dict[nn.Module, Tensor],
     crossed: Sequence[set[int]],
 ) -> Iterator[None]:
-    replaced = []
+    forwards: dict[TimmModule, Callable[..., Tensor]] = {}
     for i, (block, others) in enumerate(zip(case.blocks(student), teachers, strict=True)):
         chosen = [i in blocks for blocks in crossed]
         for layer, other in zip(attention_layers(block), others, strict=True):
+            forwards[layer] = partial(_cross_attention, layer, other, inputs[other], chosen)
+    with replaced(forwards):
+        yield
 
-            def forward(
-                x: Tensor,
-                *args: Any,
-                layer: TimmModule = layer,
-                other: TimmModule = other,
-                chosen: list[bool] = chosen,
-                **kwargs: Any,
-            ) -> Tensor:
-                return _attention(layer, other, x, inputs[other], chosen, *args, **kwargs)
 
-            layer.forward = forward
-            replaced.append(layer)
+@contextmanager
+def replaced(forwards: dict[TimmModule, Callable[..., Tensor]]) -> Iterator[None]:
+    """Put other functions in the place of modules' `forward`."""
+    for module, forward in forwards.items():
+        module.forward = forward
     try:
         yield
     finally:
-        for layer in replaced:
-            del layer.forward
+        for module in forwards:
+            del module.forward
 
 
-def _attention(
+def _cross_attention(
     layer: TimmModule,
     other: TimmModule,
-    x: Tensor,
     other_x: Tensor,
     chosen: list[bool],
-    *args: Any,
+    x: Tensor,
+    *,
+    mask: Tensor | None = None,
+    **arguments: Any,
+) -> Tensor:
+    windows = len(x) // len(chosen)
+    rows = []
+    for row in range(len(x)):
+        queries, keys, values = query_key_value(layer, tokens_of(layer, x[row]))
+        if chosen[row // windows]:
+            with torch.no_grad():
+                _, keys, values = query_key_value(other, tokens_of(other, other_x[row]))
+        row_mask = None if mask is None else mask[row % len(mask)]
+        rows.append(attend(layer, x[row], queries, keys, values, mask=row_mask, **arguments))
+    return torch.stack(rows)
+
+
+def attend(
+    layer: TimmModule,
+    x: Tensor,
+    queries: Heads,
+    keys: Heads,
+    values: Heads,
+    *,
     rope: Tensor | None = None,
     mask: Tensor | None = None,
     shared_rel_pos: Tensor | None = None,
     shared_rel_pos_bias: Tensor | None = None,
     attn_mask: None = None,
     is_causal: bool = False,
+    further: int = 0,
 ) -> Tensor:
-    assert (args, attn_mask, is_causal) == ((), None, False)
-    windows = len(x) // len(chosen)
-    rows = []
-    for row in range(len(x)):
-        tokens, other_tokens = _tokens(layer, x[row]), _tokens(other, other_x[row])
-        queries, keys, values = _query_key_value(layer, tokens)
-        if chosen[row // windows]:
-            with torch.no_grad():
-                _, keys, values = _query_key_value(other, other_tokens)
-        if rope is None and getattr(layer, "rope", None) is not None:
-            rope = layer.rope.get_embed()
-        if rope is not None:
-            queries, keys = _rotated(layer, queries, rope), _rotated(layer, keys, rope)
-        share = len(queries) // len(keys)  # heads of queries that look at the same keys
-        heads = []
-        for head, query in enumerate(queries):
-            logits = _logits(layer, head, query, keys[head // share])
-            for bias in (_bias(layer, x, query), shared_rel_pos, shared_rel_pos_bias):
-                if bias is not None:
-                    logits = (
-                        logits + bias.reshape(-1, *logits.shape)[head if bias.numel() > logits.numel() else 0]
-                    )
-            if mask is not None:
-                logits = logits + mask[row % len(mask)]
-            heads.append(torch.softmax(logits, dim=-1) @ values[head // share])
-        y = torch.cat(heads, dim=-1)
-        if isinstance(getattr(layer, "norm", None), nn.Module):
-            y = layer.norm(y)
-        if getattr(layer, "gate", None) is not None:
-            y = y * torch.sigmoid(layer.gate(tokens))
-        weight = layer.proj.weight.flatten(1)
-        rows.append(_as_before(layer, y @ weight.T + layer.proj.bias, x[row]))
-    return torch.stack(rows)
+    """Of one image or window; the last `further` tokens have no position."""
+    assert (attn_mask, is_causal) == (None, False)
+    placed = len(queries[0]) - further
+    if rope is None and getattr(layer, "rope", None) is not None:
+        rope = layer.rope.get_embed()
+    if rope is not None:
+        queries, keys = (
+            [
+                torch.cat([turned, head[placed:]])
+                for turned, head in zip(
+                    _rotated(layer, [head[:placed] for head in heads], rope), heads, strict=True
+                )
+            ]
+            for heads in (queries, keys)
+        )
+    share = len(queries) // len(keys)  # heads of queries that look at the same keys
+    outputs = []
+    for head, query in enumerate(queries):
+        logits = _logits(layer, head, query, keys[head // share])
+        for bias in (_bias(layer, x, query), shared_rel_pos, shared_rel_pos_bias):
+            if bias is not None:
+                biases = bias.reshape(-1, placed, placed)
+                added = torch.zeros_like(logits)
+                added[:placed, :placed] = biases[head if len(biases) > 1 else 0]
+                logits = logits + added
+        if mask is not None:
+            logits = logits + mask
+        outputs.append(torch.softmax(logits, dim=-1) @ values[head // share])
+    y = torch.cat(outputs, dim=-1)
+    if isinstance(getattr(layer, "norm", None), nn.Module):
+        y = layer.norm(y)
+    if getattr(layer, "gate", None) is not None:
+        y = y * torch.sigmoid(layer.gate(tokens_of(layer, x)))
+    weight = layer.proj.weight.flatten(1)
+    return _as_before(layer, y @ weight.T + layer.proj.bias, x)
 
 
-def _tokens(layer: TimmModule, x: Tensor) -> Tensor:
+def tokens_of(layer: TimmModule, x: Tensor) -> Tensor:
     """(N, C), whatever the layout."""
     return x.flatten(1).T if isinstance(layer.proj, nn.Conv2d) else x.reshape(-1, x.shape[-1])
 
@@ -137,7 +160,7 @@ def _as_before(layer: TimmModule, y: Tensor, x: Tensor) -> Tensor:
     )
 
 
-def _query_key_value(layer: TimmModule, tokens: Tensor) -> tuple[Heads, Heads, Heads]:
+def query_key_value(layer: TimmModule, tokens: Tensor) -> tuple[Heads, Heads, Heads]:
     heads = layer.num_heads
     if layer.qkv is None:
         parts = [projection(tokens) for projection in (layer.q_proj, layer.k_proj, layer.v_proj)]
@@ -195,6 +218,6 @@ def _bias(layer: TimmModule, x: Tensor, query: Tensor) -> Tensor | None:
     if getattr(layer, "rel_pos", None) is not None:  # MaxViT, relative-position ViT
         return layer.rel_pos.get_bias()
     if getattr(layer, "use_rel_pos", False):  # SAM
-        size = (x.shape[1], x.shape[2])
+        size = (x.shape[0], x.shape[1])
         return get_decomposed_rel_pos_bias(query[None], layer.rel_pos_h, layer.rel_pos_w, size, size)[0]
     return None

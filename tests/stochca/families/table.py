@@ -7,15 +7,33 @@ python -m tests.stochca.families.table --write  # put it into docs/families.md
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+import torch
+from torch import nn
 
 import stochca
+from stochca._typing import TimmModule
+from stochca.adapters.adaptation import head_modules
+from stochca.composition import adaptation, compose
+from stochca.methods import Lora, Method
 from tests.stochca.families.cases import CASES, Case, images
 
 PAGE = Path("docs/families.md")
 BEGIN, END = "<!-- families: begin -->", "<!-- families: end -->"
 
-METHODS: dict[str, Callable[[Any], Any]] = {"StochCA": stochca.StochCA}
+
+def _lora(model: TimmModule) -> nn.Module:
+    train = Lora(rank=2)
+    adaptation(train).check(model)
+    return compose(Method(train=train), model)[0]
+
+
+METHODS: dict[str, Callable[[TimmModule], nn.Module]] = {
+    "StochCA": stochca.StochCA,
+    "LoRA": _lora,
+    "VPT": stochca.VPT,
+    "TOAST": stochca.TOAST,
+}
 
 
 def table() -> str:
@@ -39,14 +57,25 @@ def table() -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def works(wrap: Callable[[Any], Any], case: Case) -> bool:
-    """Whether the method takes the model, and its loss reaches parameters in training mode."""
+def works(wrap: Callable[[TimmModule], nn.Module], case: Case) -> bool:
+    """Whether the method takes the model, what learns gets gradients, and changes of it show."""
+    torch.manual_seed(0)
+    student = case.model()
+    head = {id(parameter) for module in head_modules(student) for parameter in module.parameters()}
     try:
-        model = wrap(case.model()).train()
+        model = wrap(student).train()
     except stochca.UserError:
         return False
     model(images()).square().sum().backward()
-    return any(parameter.grad is not None for parameter in model.parameters())
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    reached = any(p.grad is not None and p.grad.any() for p in learning if id(p) not in head)
+    model.eval()
+    with torch.no_grad():
+        before = model(images())
+        for parameter in learning:
+            if id(parameter) not in head:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        return reached and not torch.equal(model(images()), before)
 
 
 def in_page(page: str) -> str:
