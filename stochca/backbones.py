@@ -203,7 +203,7 @@ def load_source_head(folder: Path) -> nn.Linear | None:
 
 def head_prefixes(model: TimmModule) -> tuple[str, ...]:
     """What the names of the classifier's tensors begin with; distilled models have two classifiers."""
-    classifiers = model.pretrained_cfg["classifier"]
+    classifiers = model.pretrained_cfg["classifier"] or "head"  # not said of models that timm does not list
     names = (classifiers,) if isinstance(classifiers, str) else classifiers
     return tuple(f"{name}." for name in names)
 

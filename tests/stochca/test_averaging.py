@@ -69,7 +69,8 @@ def never(model: nn.Module) -> Scores:
 
 
 def finished(averaging: Any) -> Any:
-    return averaging.finish(Scalar(), never)
+    student = Scalar()
+    return averaging.finish(student, student.state_dict(), never)
 
 
 def valley_weight(averaging: Any) -> float:
@@ -162,7 +163,7 @@ def test_wise_ft_is_between_the_first_step_and_the_last(
 ) -> None:
     averaging, student = wise_ft(alpha, interrupt)
     assert averaging.evaluated(student) is student
-    assert float(averaging.finish(student, never)["weight"]) == pytest.approx(expected)
+    assert float(averaging.finish(student, student.state_dict(), never)["weight"]) == pytest.approx(expected)
 
 
 def test_wise_ft_takes_the_alpha_that_is_best_on_validation() -> None:
@@ -172,7 +173,7 @@ def test_wise_ft_takes_the_alpha_that_is_best_on_validation() -> None:
         weight = model.weight.item()
         return Scores(loss=weight, accuracy=0.75 if weight in (4.0, 6.0) else 0.5)
 
-    assert float(averaging.finish(student, look)["weight"]) == pytest.approx(4.0)
+    assert float(averaging.finish(student, student.state_dict(), look)["weight"]) == pytest.approx(4.0)
     assert averaging.notes == [
         "WiSE-FT kept alpha 0.25, the best on validation (0: 0.500, 0.25: 0.750, 0.5: 0.750, 1: 0.500)."
     ]
@@ -190,4 +191,4 @@ def test_wise_ft_keeps_counters() -> None:
     averaging: Any = start_averaging(WiseFt(alpha=0.5), student, 1)
     averaging.before_training(student)
     student.steps.fill_(8)
-    assert averaging.finish(student, never)["steps"].item() == 8
+    assert averaging.finish(student, student.state_dict(), never)["steps"].item() == 8
