@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from benchmarks.step import step_parser, synchronise
 from stochca.averaging import start_averaging
 from stochca.composition import adaptation, compose
 from stochca.devices import default_device, device_name, peak_memory_mb
@@ -130,11 +131,6 @@ class Candidate:
         return time.perf_counter() - started
 
 
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def batch(arguments: argparse.Namespace, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(1)
     size = arguments.image_size
@@ -174,15 +170,7 @@ def memory_alone(name: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="vit_small_patch14_dinov2")
-    parser.add_argument("--image-size", type=int, default=70)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--warm-up", type=int, default=2)
+    parser = step_parser(__doc__, steps=20, warm_up=2)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="NAME")
     parser.add_argument("--memory-of", choices=METHODS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -118,17 +118,23 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def main() -> None:
+def step_parser(description: str | None, *, steps: int, warm_up: int) -> argparse.ArgumentParser:
+    """What every benchmark of training steps is told, with these defaults."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="vit_small_patch14_dinov2")
     parser.add_argument("--image-size", type=int, default=70)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--prob", type=float, default=0.1)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--warm-up", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--warm-up", type=int, default=warm_up)
+    return parser
+
+
+def main() -> None:
+    parser = step_parser(__doc__, steps=40, warm_up=3)
+    parser.add_argument("--prob", type=float, default=0.1)
     parser.add_argument("--attention", action="store_true", help="compare attention kernels instead")
     arguments = parser.parse_args()
 

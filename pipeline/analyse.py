@@ -26,15 +26,14 @@ from pipeline.prepared import PreparedImages, load_prepared
 from pipeline.protocol import images_for
 from pipeline.tracking import first_request
 from pipeline.tracking_errors import reason_of
-from pipeline.trained import TrainedModel
+from pipeline.trained import BACKBONE, TrainedModel
+from pipeline.trained import FOLDER as MODELS
 from stochca._typing import TimmModule
 from stochca.analysis import attention_maps, block_features, linear_cka, weight_distances
 from stochca.backbones import CARD_FILE, BackboneCard, load_backbone
 from stochca.devices import default_device
 from stochca.errors import UserError
 
-BACKBONE = Path("data/backbone")
-MODELS = Path("models")
 RESULTS = Path("results")
 REPORTS = Path("reports/analysis")  # of `stochca analyse`; the stage has a folder of its own
 BATCH_SIZE = 64

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.boundary import run
+from pipeline.digests import LIBRARY, code_sha256, digest_of
 from pipeline.params import Params, load_params
 from stochca.callbacks import Callback, StepEvent
 
@@ -65,10 +66,9 @@ def pretune_decoders(params: Params) -> None:
         "images": fingerprint,
         "precision": resolve_precision(settings.precision, device),
         "device": device.type,
-        "code": code_sha256(),
+        "code": code_sha256(LIBRARY),
     }
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    work = WORK / f"pretune-{digest[:16]}"
+    work = WORK / f"pretune-{digest_of(decides)}"
     tags = {
         "stage": os.environ.get("DVC_STAGE", "none"),
         "git_commit": git_commit() or "none",
@@ -134,14 +134,6 @@ def find_images(params: Params, short_side: int) -> tuple["Images", str]:
     )
     names = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files.paths]
     return files, hashlib.sha256(json.dumps(names).encode()).hexdigest()
-
-
-def code_sha256() -> str:
-    """Of the library."""
-    code = hashlib.sha256()
-    for path in sorted((Path(__file__).parent.parent / "stochca").rglob("*.py")):
-        code.update(path.read_bytes())
-    return code.hexdigest()
 
 
 def main() -> None:

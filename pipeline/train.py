@@ -7,8 +7,6 @@ deletes a stage's outputs before it runs; the results are moved into place at th
 
 import argparse
 import dataclasses
-import hashlib
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.boundary import run
+from pipeline.digests import LIBRARY, code_sha256, digest_of
 from pipeline.params import Params, load_params
 from pipeline.sections import SEED_LIMIT, Protocol
 from pipeline.tuned import is_tuned, read_best, resolved
@@ -77,9 +76,6 @@ def work_folder(
     teacher: dict[str, Any] | None = None,
 ) -> Path:
     """Where checkpoints go: a folder named after all that decides the weights, the code included."""
-    code = hashlib.sha256()
-    for path in sorted((Path(__file__).parent.parent / "stochca").rglob("*.py")):
-        code.update(path.read_bytes())
     decides = {
         "method": dataclasses.asdict(job.method),
         "training": dataclasses.asdict(job.training),
@@ -91,10 +87,9 @@ def work_folder(
         "dataset": dataset_fingerprint,
         "precision": precision,
         "device": device_type,
-        "code": code.hexdigest(),
+        "code": code_sha256(LIBRARY),
     }
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    return WORK / f"{job.name}-{digest[:16]}"
+    return WORK / f"{job.name}-{digest_of(decides)}"
 
 
 def train(job: Job, params: Params) -> None:

@@ -1,5 +1,6 @@
 """StochCA: fine-tune vision transformers that attend to their pretrained selves now and then."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from stochca._torchvision import make_importable
@@ -15,23 +16,16 @@ __all__ = ["TOAST", "VPT", "StochCA", "UserError", "averaged_predictions"]
 
 make_importable()
 
+# Lazy, so that command lines which only read params don't wait for torch and timm.
+_MODULES = {
+    "TOAST": "stochca.adapters.toast",
+    "VPT": "stochca.adapters.prompts",
+    "StochCA": "stochca.cross_attention",
+    "averaged_predictions": "stochca.ensembling",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # Lazy, so that command lines which only read params don't wait for torch and timm.
-    if name == "StochCA":
-        from stochca.cross_attention import StochCA
-
-        return StochCA
-    if name == "VPT":
-        from stochca.adapters.prompts import VPT
-
-        return VPT
-    if name == "TOAST":
-        from stochca.adapters.toast import TOAST
-
-        return TOAST
-    if name == "averaged_predictions":
-        from stochca.ensembling import averaged_predictions
-
-        return averaged_predictions
-    raise AttributeError(f"module 'stochca' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'stochca' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,6 +1,6 @@
 """What fine-tuning has done to a model, block by block: features, weights, and where it looks."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from stochca._typing import TimmModule
 from stochca.errors import UserError
 from stochca.families import blocks_of, family_of
+from stochca.recording import recorded
 
 
 @torch.no_grad()
@@ -27,12 +28,12 @@ def block_features(model: TimmModule, images: Tensor) -> list[tuple[Tensor, Tens
     channels_first = family_of(model).channels_first
     was_training = model.training
     model.eval()
-    with _outputs(blocks_of(model)) as outputs:
+    with recorded(model) as records:
         model.forward_features(images)
     model.train(was_training)
-    outputs = [_as_tokens(output, channels_first) for output in outputs]
-    means = [tokens[:, prefix:].float().mean(dim=1) for tokens in outputs]
-    firsts = [tokens[:, 0].float() for tokens in outputs] if prefix else means
+    outputs = [_as_tokens(output, channels_first) for output in records.blocks]
+    means = [tokens[:, prefix:].mean(dim=1) for tokens in outputs]
+    firsts = [tokens[:, 0] for tokens in outputs] if prefix else means
     return list(zip(firsts, means, strict=True))
 
 
@@ -162,15 +163,3 @@ def _fused_attention(model: nn.Module) -> Iterator[None]:
 
 def _joined(module: nn.Module) -> Tensor:
     return torch.cat([parameter.double().flatten() for parameter in module.parameters()])
-
-
-@contextmanager
-def _outputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collects what the modules give, in the order in which they run."""
-    found: list[Tensor] = []
-    hooks = [module.register_forward_hook(lambda _, __, output: found.append(output)) for module in modules]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()

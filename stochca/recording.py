@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
+from stochca.families import blocks_of
 
 
 @dataclass
@@ -16,7 +17,7 @@ class Records:
     """Of one forward pass, in fp32."""
 
     embedding: Tensor | None = None  # patches: (B, T, D), as the model has them
-    blocks: list[Tensor] = field(default_factory=list)  # outputs (B, T, D)
+    blocks: list[Tensor] = field(default_factory=list)  # outputs (B, T, D), in their family's own layout
     pooled: Tensor | None = None  # what the head sees, (B, D)
 
 
@@ -26,6 +27,7 @@ def recorded(model: TimmModule) -> Iterator[Records]:
     records = Records()
     head = model.get_classifier()
     head = head[0] if isinstance(head, tuple) else head
+    embeddings = [model.patch_embed] if hasattr(model, "patch_embed") else []  # a hybrid has a stem instead
 
     def embed(_: nn.Module, __: Any, output: Tensor) -> None:
         records.embedding, records.blocks = output.float(), []
@@ -37,8 +39,8 @@ def recorded(model: TimmModule) -> Iterator[Records]:
         records.pooled = inputs[0].float()
 
     hooks = [
-        model.patch_embed.register_forward_hook(embed),
-        *(module.register_forward_hook(block) for module in model.blocks),
+        *(module.register_forward_hook(embed) for module in embeddings),
+        *(module.register_forward_hook(block) for module in blocks_of(model)),
         head.register_forward_pre_hook(pool),
     ]
     try:

@@ -1,12 +1,11 @@
 """What every trial of a search is asked to do, and the name that the search is found again by."""
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.digests import LIBRARY, code_sha256, digest_of
 from pipeline.params import Params
 from pipeline.search.inputs import BACKBONE, Inputs
 from pipeline.search.space import Values, prob_of
@@ -90,18 +89,7 @@ def plan(params: Params) -> Task:
         "backbone": card.to_dict(),
         "dataset": fingerprint,
         "images": [protocol, target],
-        "code": _code(),
+        "code": code_sha256(LIBRARY, Path(__file__).parent),
     }
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     inputs = Inputs(Path.cwd(), card.weights_sha256, fingerprint)
-    return Task(params.tune, training, inputs, card, protocol, target, digest[:16])
-
-
-def _code() -> str:
-    """A hash of the library and of the search itself."""
-    here = Path(__file__).parent
-    digest = hashlib.sha256()
-    for folder in (here.parent.parent / "stochca", here):
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return Task(params.tune, training, inputs, card, protocol, target, digest_of(decides))

@@ -45,8 +45,7 @@ class HeadOnly(Adaptation):
 
     def adapt(self, student: TimmModule) -> TimmModule:
         student.requires_grad_(False)
-        for head in head_modules(student):
-            head.requires_grad_(True)
+        unfreeze_heads(student)
         return student
 
     def set_training_mode(self, model: nn.Module, adapted: TimmModule) -> None:
@@ -61,3 +60,9 @@ def head_modules(student: TimmModule) -> list[nn.Module]:
     """The classifier; distilled models have two."""
     heads = student.get_classifier()
     return list(heads) if isinstance(heads, tuple) else [heads]
+
+
+def unfreeze_heads(student: TimmModule) -> None:
+    """Let the classifier learn, whatever else does."""
+    for head in head_modules(student):
+        head.requires_grad_(True)

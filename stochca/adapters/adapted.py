@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
-from stochca.adapters.adaptation import Adaptation, head_modules
+from stochca.adapters.adaptation import Adaptation, head_modules, unfreeze_heads
 from stochca.families import positions_of
 
 
@@ -24,8 +24,7 @@ class AdaptedModel(nn.Module):
         super().__init__()
         self.check(model)
         self.backbone: TimmModule = model.requires_grad_(False)
-        for head in head_modules(model):
-            head.requires_grad_(True)
+        unfreeze_heads(model)
 
     @classmethod
     def check(cls, model: TimmModule) -> None:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from torch import nn
 
 from stochca._typing import TimmModule
-from stochca.adapters.adaptation import Adaptation, head_modules
+from stochca.adapters.adaptation import Adaptation, head_modules, unfreeze_heads
 from stochca.errors import UserError
 
 
@@ -25,8 +25,7 @@ class LowRank(Adaptation):
         config = self.config
         names = target_names(student, config.targets)
         inject(student, names, rank=config.rank, alpha=config.alpha, dropout=config.dropout)
-        for head in head_modules(student):
-            head.requires_grad_(True)
+        unfreeze_heads(student)
         return student
 
     def plain(self, adapted: TimmModule) -> TimmModule:

@@ -27,9 +27,9 @@ from stochca.methods import NoAverage
 from stochca.optimisation import create_optimizer, create_schedule
 from stochca.precision import autocast, choose_attention_kernel, resolve_precision
 from stochca.randomness import Stream, derived_seed, seed_everything
+from stochca.reporting import backbone_lr, report_steps
 from stochca.run_state import RunState
 from stochca.settings import Training
-from stochca.training import backbone_lr, report_steps
 
 WEIGHT = 0.1
 MEASURED = 256  # images that the loss is measured on at the end
