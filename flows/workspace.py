@@ -5,13 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from pipeline.exclusive import exclusive
 from pipeline.params import Params, load_params
 from pipeline.precheck import check_inputs
 from stochca.errors import UserError
 
-FLOW_LOCK = Path("work/flow.lock")
 DVC_FOLDER = Path(".dvc/tmp")
 
 
@@ -22,22 +20,12 @@ def held_workspace() -> Iterator[Params]:
     Raises:
         UserError: another flow or DVC holds it, or params.yaml has a mistake.
     """
-    FLOW_LOCK.parent.mkdir(exist_ok=True)
-    lock = FileLock(FLOW_LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"another flow run holds this workspace ({FLOW_LOCK}); wait until it ends, or cancel it in "
-            "Prefect's UI"
-        ) from None
-    try:
+    otherwise = "another flow run holds this workspace; wait until it ends, or cancel it in Prefect's UI"
+    with exclusive("flow", otherwise):
         refuse_running_dvc()
         params = load_params()
         check_inputs(params)
         yield params
-    finally:
-        lock.release()
 
 
 def refuse_running_dvc() -> None:

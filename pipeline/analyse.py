@@ -17,6 +17,7 @@ from torch import Tensor
 from pipeline import analysis_pictures, boundary
 from pipeline.analysed import FOLDER
 from pipeline.datasets.source import Sides
+from pipeline.exclusive import exclusive
 from pipeline.files import replace_folder, write_json
 from pipeline.images import UnusableImage, decode
 from pipeline.model_address import open_model
@@ -62,8 +63,9 @@ def main() -> None:
     target, seed = protocol.targets[0], protocol.seeds[0]
     tests = images_for(load_prepared(), protocol.name, target, seed).test
     model = MODELS / f"{method}-{target}-{seed}"
-    for line in analyse_model(model, tests=tests, target=FOLDER / method):
-        print(line, flush=True)
+    with exclusive(f"analyse-{method}"):
+        for line in analyse_model(model, tests=tests, target=FOLDER / method):
+            print(line, flush=True)
 
 
 def analyse_model(

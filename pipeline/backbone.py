@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
 from pipeline.boundary import run
+from pipeline.exclusive import exclusive
 from pipeline.files import replace_folder, sha256, write_json
 from pipeline.params import Backbone, Params, load_params
+from pipeline.settings_kept import settings_kept
 from pipeline.sources import fetch_weights
 from pipeline.sources.weights import log
 from stochca.backbones import (
@@ -121,12 +124,17 @@ def _shape(size: torch.Size) -> str:
 
 def main() -> None:
     params = load_params()
-    card = make_backbones(params, TARGET)
+    with exclusive("backbone"), settings_kept(params, _decides, "the stage backbone"):
+        card = make_backbones(params, TARGET)
     grid = card.image_size // card.patch_size
     log(
         f"{card.architecture} in {TARGET}: {card.parameters:,} parameters in {card.blocks} blocks, "
         f"{grid}x{grid} patches of {card.patch_size} pixels, license {card.license or 'unknown'}"
     )
+
+
+def _decides(params: Params) -> Any:
+    return params.backbone, params.teachers, params.image_size, params.resize
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pipeline.analysed import read_analysed
 from pipeline.averages import Average, average_over_targets
 from pipeline.comparison import Row, compare_runs
 from pipeline.comparison_file import ComparisonFile
+from pipeline.exclusive import exclusive
 from pipeline.files import replace_file
 from pipeline.paper_formats import write_table
 from pipeline.paper_table import paper_table
@@ -31,7 +32,8 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params()
-    rows, averages, files = compare(params)
+    with exclusive("compare"):
+        rows, averages, files = compare(params)
     try:
         log_groups(params, rows, averages, files)
     except Exception as error:  # MLflow's own, a database's, that of a store of files: the page is there

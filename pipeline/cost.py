@@ -129,7 +129,7 @@ def split_of(params: Params, target: str) -> Split:
 
 
 def _prepared(known: Images, dataset: Dataset) -> Split:
-    """What the stage `prepare` makes of a dataset."""
+    """What the stage `prepare` makes of a dataset, equal pictures that it leaves out included."""
     images, test = known.train, known.test
     if known.domains:
         images = sum(_of_domains(known, dataset).values())

@@ -1,10 +1,10 @@
-"""Finds the same image under several names, keeps it in one split, and tells the user."""
+"""Finds the same image under several names, keeps it in one split or leaves it out, and tells the user."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipeline.datasets.source import Problem
+from pipeline.datasets.source import LEFT_OUT, Problem
 from pipeline.ingest import Row
 from stochca.errors import UserError
 
@@ -65,6 +65,28 @@ def refuse_across_splits(rows: Sequence[Row], splits: Sequence[str]) -> None:
             f"{rows[first].id} ({splits[first]}) and {rows[other].id} ({splits[other]}) are the same image, "
             f"one of {len(across)} in several splits; remove one of each or set dataset.duplicates: warn"
         )
+
+
+def leave_out_repeated(rows: Sequence[Row], splits: Sequence[str]) -> tuple[list[str], list[Problem]]:
+    """Of equal pictures of a class in a domain only one stays in use: one to test on before one to train on.
+
+    Pictures are compared as they are stored: what differs in one style may be drawn alike in another.
+
+    Returns:
+        The split of each row, `unused` where its picture is another's, and one problem for each of those.
+    """
+    order = sorted(range(len(rows)), key=lambda index: ("test", "val", "train").index(splits[index]))
+    stays: dict[tuple[int, str, bytes], int] = {}
+    kept = list(splits)
+    problems: list[Problem] = []
+    for index in order:
+        row = rows[index]
+        first = stays.setdefault((row.label, row.domain, row.stored_hash), index)
+        if first != index:
+            kept[index] = "unused"
+            same = f"is the same picture as {rows[first].id}"
+            problems.append({"file": row.id, "problem": same, "action": LEFT_OUT})
+    return kept, problems
 
 
 def _equal_images(rows: Sequence[Row]) -> Iterator[list[int]]:

@@ -69,7 +69,12 @@ def disagreements(first: Run, second: Run, images: PreparedImages, limit: int = 
     only_first, only_second = both[first_right], both[second_right]
     neither = both[~first_right & ~second_right]
     places = {id: place for place, id in enumerate(images.ids)}
-    shown = list(_taking_turns([kind.head(limit) for kind in (only_first, only_second, neither)]))[:limit]
+    pictures: dict[str, Picture] = {}  # the same picture under several names is shown once
+    for row in _taking_turns([only_first, only_second, neither]):
+        picture = _picture(row, first, second, images[places[row["id"]]][0])
+        pictures.setdefault(picture.data_url, picture)
+        if len(pictures) == limit:
+            break
     return Gallery(
         first=first.method,
         second=second.method,
@@ -78,7 +83,7 @@ def disagreements(first: Run, second: Run, images: PreparedImages, limit: int = 
         only_first_right=len(only_first),
         only_second_right=len(only_second),
         both_wrong=len(neither),
-        pictures=[_picture(row, first, second, images[places[row["id"]]][0]) for row in shown],
+        pictures=list(pictures.values()),
     )
 
 

@@ -14,11 +14,13 @@ from typing import Any
 from pipeline import boundary
 from pipeline.datasets import loader
 from pipeline.datasets.source import LEFT_OUT, Problem, Sides, Source
-from pipeline.duplicates import merge_groups, refuse_across_splits, report
+from pipeline.duplicates import leave_out_repeated, merge_groups, refuse_across_splits, report
+from pipeline.exclusive import exclusive
 from pipeline.files import replace_folder, write_json
 from pipeline.ingest import Row, ingest
-from pipeline.params import Dataset, load_params
+from pipeline.params import Dataset, Params, load_params
 from pipeline.prepared import FOLDER, MANIFEST, SPLITS, TABLE
+from pipeline.settings_kept import settings_kept
 from pipeline.splits import Item, draw_splits, keep_fraction
 from pipeline.table import add_splits, open_table
 from stochca.errors import UserError
@@ -28,7 +30,12 @@ SHOWN_PROBLEMS = 10
 
 def main() -> None:
     params = load_params()
-    prepare(params.dataset, Sides.of(params.image_size, params.resize), FOLDER)
+    with exclusive("prepare"), settings_kept(params, _decides, "the stage prepare"):
+        prepare(params.dataset, Sides.of(params.image_size, params.resize), FOLDER)
+
+
+def _decides(params: Params) -> Any:
+    return params.dataset, params.image_size, params.resize
 
 
 def prepare(dataset: Dataset, sides: Sides, folder: Path) -> dict[str, Any]:
@@ -80,6 +87,9 @@ def assign_splits(
     problems = [*report(rows, splits, source.classes), *_check_splits(rows, splits, source.classes)]
     if dataset.duplicates == "error":
         refuse_across_splits(rows, splits)
+    elif dataset.duplicates == "leave_out":
+        splits, repeated = leave_out_repeated(rows, splits)
+        problems.extend(repeated)
 
     parts = ["train", *({"val"} & missing.keys())]
     kept = keep_fraction(items, splits, parts, dataset.train_fraction, dataset.split_seed)

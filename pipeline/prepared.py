@@ -36,8 +36,15 @@ class PreparedImages:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """The image (RGB) and its label."""
-        return self._table[int(self._rows[index])]["image"].convert("RGB"), int(self.labels[index])
+        """The image (RGB) and its label; raises `UserError` where the table is damaged there."""
+        try:
+            image = self._table[int(self._rows[index])]["image"].convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
+            raise UserError(
+                f"the prepared images are damaged: {self.ids[index]} can't be decoded ({error}); "
+                "run: dvc repro prepare --force"
+            ) from None
+        return image, int(self.labels[index])
 
     @cached_property
     def ids(self) -> list[str]:

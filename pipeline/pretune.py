@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.boundary import run
 from pipeline.digests import LIBRARY, code_sha256, digest_of
+from pipeline.exclusive import exclusive
 from pipeline.params import Params, load_params
+from pipeline.settings_kept import settings_kept
 from stochca.callbacks import Callback, StepEvent
 
 if TYPE_CHECKING:
@@ -76,7 +78,10 @@ def pretune_decoders(params: Params) -> None:
         "images": params.pretune.images,
         "images_fingerprint": fingerprint,
     }
-    with tracked_run(params.tracking.experiment, "pretune", tags, work / "mlflow_run_id") as outbox:
+    with (
+        exclusive("pretune"),
+        tracked_run(params.tracking.experiment, "pretune", tags, work / "mlflow_run_id") as outbox,
+    ):
         outbox.add_params(
             {"backbone": card.architecture, **flatten(dataclasses.asdict(settings), "training.")}
         )
@@ -137,7 +142,9 @@ def find_images(params: Params, short_side: int) -> tuple["Images", str]:
 
 
 def main() -> None:
-    pretune_decoders(load_params())
+    params = load_params()
+    with settings_kept(params, lambda settings: (settings.training, settings.pretune), "the stage pretune"):
+        pretune_decoders(params)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Dataset(Section):
     test: float = Field(0.25, gt=0, lt=1)
     split_seed: int = Field(0, ge=0)
     train_fraction: float = Field(1.0, gt=0, le=1)
-    duplicates: Literal["warn", "error"] = "warn"  # the same image in two splits
+    duplicates: Literal["warn", "error", "leave_out"] = "warn"  # of images that come under several names
     max_megapixels: float = Field(100.0, gt=0)  # larger images are left out and reported
 
     @field_validator("name")

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.boundary import run
 from pipeline.digests import LIBRARY, code_sha256, digest_of
+from pipeline.exclusive import exclusive
+from pipeline.extensions import FOLDER as EXTENSIONS
 from pipeline.params import Params, load_params
 from pipeline.sections import SEED_LIMIT, Protocol
+from pipeline.settings_kept import settings_kept
 from pipeline.tuned import is_tuned, read_best, resolved
 from stochca.errors import UserError
 from stochca.methods import Method
@@ -44,6 +47,17 @@ class Job:
     @property
     def name(self) -> str:
         return f"{self.method_name}-{self.target}-{self.seed}"
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What of params.yaml decides the weights."""
+        return {
+            "method": dataclasses.asdict(self.method),
+            "training": dataclasses.asdict(self.training),
+            "protocol": [self.protocol.name, self.protocol.oracle, self.protocol.refit],
+            "target": self.target,
+            "seed": self.seed,
+        }
 
 
 def plan(params: Params, method: str, target: str, seed: int) -> Job:
@@ -77,17 +91,13 @@ def work_folder(
 ) -> Path:
     """Where checkpoints go: a folder named after all that decides the weights, the code included."""
     decides = {
-        "method": dataclasses.asdict(job.method),
-        "training": dataclasses.asdict(job.training),
-        "protocol": [job.protocol.name, job.protocol.oracle, job.protocol.refit],
-        "target": job.target,
-        "seed": job.seed,
+        **job.decides,
         "teacher": teacher,
         "backbone": backbone,  # the whole card: pooling and normalisation decide as much as the weights
         "dataset": dataset_fingerprint,
         "precision": precision,
         "device": device_type,
-        "code": code_sha256(LIBRARY),
+        "code": code_sha256(LIBRARY, Path(EXTENSIONS)),
     }
     return WORK / f"{job.name}-{digest_of(decides)}"
 
@@ -158,7 +168,10 @@ def train(job: Job, params: Params) -> None:
     }
     if params.train.num_workers == 1 or params.train.address == "local":  # else known when it is through
         tags |= {"device": device_name(device), "precision": precision}
-    with tracked_run(params.tracking.experiment, job.name, tags, folder / "mlflow_run_id") as outbox:
+    with (
+        exclusive(folder.name),
+        tracked_run(params.tracking.experiment, job.name, tags, folder / "mlflow_run_id") as outbox,
+    ):
         outbox.add_params(settings_to_compare(job, card, prepared.manifest))
         outbox.send()
         if params.train.num_workers > 1:
@@ -243,7 +256,13 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     params = load_params()
-    train(plan(params, arguments.method, arguments.target, arguments.seed), params)
+    job = plan(params, arguments.method, arguments.target, arguments.seed)
+
+    def decides(settings: Params) -> dict[str, Any]:
+        return plan(settings, arguments.method, arguments.target, arguments.seed).decides
+
+    with settings_kept(params, decides, job.name):
+        train(job, params)
 
 
 if __name__ == "__main__":

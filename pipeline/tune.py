@@ -9,7 +9,8 @@ it runs; interrupted and started again, it goes on.
 from pipeline.boundary import run
 from pipeline.cluster import set_environment
 from pipeline.params import load_params
-from pipeline.search.task import plan
+from pipeline.search.task import decided_by, plan
+from pipeline.settings_kept import settings_kept
 
 
 def main() -> None:
@@ -19,7 +20,8 @@ def main() -> None:
     # Heavy, and not needed to find a mistake in params.yaml.
     from pipeline.search.run import search
 
-    search(task, params)
+    with settings_kept(params, decided_by, "the search"):
+        search(task, params)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from stochca._typing import TimmModule
 from stochca.errors import UserError
-from stochca.families import blocks_of, family_of
+from stochca.families import blocks_of
 from stochca.recording import recorded
 
 
@@ -25,13 +25,12 @@ def block_features(model: TimmModule, images: Tensor) -> list[tuple[Tensor, Tens
         images: (B, 3, height, width), normalised.
     """
     prefix = getattr(model, "num_prefix_tokens", 0)
-    channels_first = family_of(model).channels_first
     was_training = model.training
     model.eval()
     with recorded(model) as records:
         model.forward_features(images)
     model.train(was_training)
-    outputs = [_as_tokens(output, channels_first) for output in records.blocks]
+    outputs = [output.flatten(1, -2) for output in records.blocks]  # as tokens
     means = [tokens[:, prefix:].mean(dim=1) for tokens in outputs]
     firsts = [tokens[:, 0] for tokens in outputs] if prefix else means
     return list(zip(firsts, means, strict=True))
@@ -50,13 +49,6 @@ def linear_cka(first: Tensor, second: Tensor) -> float:
     shared = (first.T @ second).square().sum()
     own = (first.T @ first).norm() * (second.T @ second).norm()
     return float(shared / own)
-
-
-def _as_tokens(output: Tensor, channels_first: bool) -> Tensor:
-    """(B, N, D) of what a block gives, whatever the layout."""
-    if output.dim() == 3:
-        return output
-    return output.flatten(2).transpose(1, 2) if channels_first else output.flatten(1, 2)
 
 
 @torch.no_grad()

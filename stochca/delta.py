@@ -1,13 +1,15 @@
 """DELTA's channel attention (Li et al., ICLR 2019): channels without which the loss would rise count more."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from stochca._typing import TimmModule
 from stochca.examples import Examples
+from stochca.families import blocks_of, family_of
 from stochca.linear_head import features, fit_logistic_regression
 from stochca.loaders import InMemory, evaluation_batches
+from stochca.recording import channels_last
 
 STRENGTH = 0.01  # C of the head that is fitted first
 BATCH = 32
@@ -29,31 +31,31 @@ def channel_attention(model: TimmModule, examples: Examples, number: int) -> lis
     rows, labels = features(model, shown, examples.preprocessing, device=examples.device, precision="fp32")
     weight, bias = fit_logistic_regression(rows, labels, model.num_classes, STRENGTH)
     head = weight.to(examples.device), bias.to(examples.device)
-    totals = [torch.zeros(model.embed_dim, device=examples.device) for _ in model.blocks]
-    for images, batch_labels in evaluation_batches(shown, examples.preprocessing, batch_size=BATCH):
-        rises = _rises(model, images.to(examples.device), batch_labels.to(examples.device), head)
-        totals = [total + rise for total, rise in zip(totals, rises, strict=True)]
-    return [torch.softmax(total / len(shown), dim=0) * model.embed_dim for total in totals]
+    batches = [
+        _rises(model, images.to(examples.device), batch_labels.to(examples.device), head)
+        for images, batch_labels in evaluation_batches(shown, examples.preprocessing, batch_size=BATCH)
+    ]
+    totals = [torch.stack(rises).sum(dim=0) for rises in zip(*batches, strict=True)]
+    return [torch.softmax(total / len(shown), dim=0) * len(total) for total in totals]
 
 
 def _rises(model: TimmModule, images: Tensor, labels: Tensor, head: tuple[Tensor, Tensor]) -> list[Tensor]:
     """Per block how much the summed loss would rise without each channel, to first order: (D,)."""
     outputs: list[Tensor] = []
-
-    def keep(_: nn.Module, __: object, output: Tensor) -> None:
-        output.retain_grad()
-        outputs.append(output)
-
-    hooks = [block.register_forward_hook(keep) for block in model.blocks]
+    hooks = [
+        block.register_forward_hook(lambda _, __, output: outputs.append(output))
+        for block in blocks_of(model)
+    ]
     try:
         with torch.enable_grad():
             pooled = model.forward_head(model.forward_features(images.requires_grad_()), pre_logits=True)
-            functional.cross_entropy(functional.linear(pooled, *head), labels, reduction="sum").backward()
+            loss = functional.cross_entropy(functional.linear(pooled, *head), labels, reduction="sum")
+            gradients = torch.autograd.grad(loss, outputs)
     finally:
         for hook in hooks:
             hook.remove()
+    first = family_of(model).channels_first
     return [
-        -(output.grad * output.detach()).flatten(0, -2).sum(dim=0)
-        for output in outputs
-        if output.grad is not None
+        -channels_last(gradient * output.detach(), first).flatten(0, -2).sum(dim=0)
+        for gradient, output in zip(gradients, outputs, strict=True)
     ]

@@ -41,6 +41,7 @@ class Family:
         convert: brings a published state dict into timm's layout for a given model, resampled to its size.
         no_blocks: classes of modules that stand among the blocks, but have no attention.
         channels_first: blocks give (B, D, height, width), not (B, N, D) or (B, height, width, D).
+        embeds_channels_first: the patch embedding, or the stem of a hybrid, does.
         norm_argument: timm's argument that puts the last norm behind the pooling; None: there is no choice.
         positions: how attention leaves further tokens without a position; None where blocks don't hand on
             one sequence of tokens (B, N, D), all of which attend to each other.
@@ -52,6 +53,7 @@ class Family:
     convert: Callable[[StateDict, TimmModule], StateDict]
     no_blocks: tuple[type[nn.Module], ...] = ()
     channels_first: bool = False
+    embeds_channels_first: bool = False
     norm_argument: str | None = None
     positions: Positions | None = None
 
@@ -132,6 +134,7 @@ FAMILIES = (
         "swinv2_cr_*",
         r"stages\.\d+\.blocks\.\d+",
         swin_transformer_v2_cr.checkpoint_filter_fn,
+        embeds_channels_first=True,
     ),
     Family(
         maxxvit.MaxxVit,
@@ -140,6 +143,7 @@ FAMILIES = (
         maxxvit.checkpoint_filter_fn,
         no_blocks=(maxxvit.MbConvBlock, maxxvit.ConvNeXtBlock),
         channels_first=True,
+        embeds_channels_first=True,
     ),
 )
 

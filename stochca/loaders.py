@@ -140,6 +140,11 @@ def keep_in_memory(images: Images) -> Images:
     return InMemory(images) if 3 * width * height * len(images) <= CACHE_BYTES else images
 
 
+def names_of(images: Images) -> list[str]:
+    """What the images are called where they have names, else their numbers."""
+    return list(getattr(images, "ids", None) or [f"image {i}" for i in range(len(images))])
+
+
 class Joined:
     """The images of several collections, one after the other."""
 
@@ -263,11 +268,24 @@ def training_batches(
     times `ranks` must divide `batch_size`.
     """
     augmented = _Augmented(images, preprocessing.training(settings.augmentation))
-    members: dict[str, list[int]] = {}
-    for index, domain in enumerate(domains or [""] * len(images)):
-        members.setdefault(domain, []).append(index)
-    order = _Order([members[name] for name in sorted(members)], settings, seed, start, rank, ranks)
+    order = _Order(_by_domain(len(images), domains), settings, seed, start, rank, ranks)
     return iter(DataLoader(augmented, batch_sampler=order, **_loading(settings.workers)))
+
+
+def images_of_step(
+    number: int, settings: Training, *, domains: Sequence[str] | None = None, seed: int, step: int
+) -> list[int]:
+    """Which of so many images `training_batches` gives all ranks together for `step`, counted from 1."""
+    order = _Order(_by_domain(number, domains), settings, seed, step - 1, rank=0, ranks=1)
+    return [index for index, _ in next(iter(order))]
+
+
+def _by_domain(number: int, domains: Sequence[str] | None) -> list[list[int]]:
+    """The images of each domain, the domains by name; all together where there are none."""
+    members: dict[str, list[int]] = {}
+    for index, domain in enumerate(domains or [""] * number):
+        members.setdefault(domain, []).append(index)
+    return [members[name] for name in sorted(members)]
 
 
 class _Plain(Dataset[tuple[Tensor, int]]):

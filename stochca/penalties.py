@@ -19,6 +19,7 @@ from stochca.cotuning import Relationship, learn_relationship
 from stochca.delta import channel_attention
 from stochca.errors import UserError
 from stochca.examples import Examples
+from stochca.families import blocks_of
 from stochca.methods import Bss, CoTuning, Delta, L2Sp, Miro, Penalty
 from stochca.recording import Records, records_of
 
@@ -96,8 +97,7 @@ class KeptOutputs(Term):
 
     def __init__(self, config: Delta, student: TimmModule, start: Start, examples: Examples) -> None:
         super().__init__(config, student, start, examples)
-        blocks = len(student.blocks)
-        self.attention: list[Tensor | None] = [None] * blocks
+        self.attention: list[Tensor | None] = [None] * len(blocks_of(student))
         if config.attention:
             self.attention = [*channel_attention(start.model, examples, config.images)]
 
@@ -149,13 +149,14 @@ class SharedInformation(Term):
 
     def __init__(self, config: Miro, student: TimmModule, start: Start, examples: Examples) -> None:
         super().__init__(config, student, start, examples)
-        depth = len(student.blocks)
+        depth = len(blocks_of(student))
         self.layers = sorted({max(0, round(depth * quarter / 4) - 1) for quarter in (1, 2, 3, 4)})
         raw = torch.tensor(MIRO_START - MIRO_FLOOR).expm1().log()  # softplus of it is the start
-        device = next(student.parameters()).device
+        image, _ = examples.train[0]
+        pixels = examples.preprocessing.evaluation()(image).to(next(student.parameters()).device)
+        layers = self._layers(records_of(start.model, pixels.unsqueeze(0)))  # their widths may differ
         self.raw = nn.ParameterList(
-            nn.Parameter(raw.expand(student.embed_dim).clone().to(device))
-            for _ in range(1 + len(self.layers))
+            nn.Parameter(raw.to(pixels).expand(layer.shape[-1]).clone()) for layer in layers
         )
 
     def __call__(self, batch: Batch) -> Tensor:

@@ -9,16 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
-from stochca.families import blocks_of
+from stochca.families import blocks_of, family_of
 
 
 @dataclass
 class Records:
-    """Of one forward pass, in fp32."""
+    """Of one forward pass, in fp32: (B, T, D), or (B, height, width, D) where the model keeps the grid."""
 
-    embedding: Tensor | None = None  # patches: (B, T, D), as the model has them
-    blocks: list[Tensor] = field(default_factory=list)  # outputs (B, T, D), in their family's own layout
+    embedding: Tensor | None = None  # of the patches
+    blocks: list[Tensor] = field(default_factory=list)  # outputs
     pooled: Tensor | None = None  # what the head sees, (B, D)
+
+
+def channels_last(output: Tensor, first: bool) -> Tensor:
+    """(B, ..., D) of (B, D, ...), if that is what it is."""
+    return output.movedim(1, -1) if first else output
 
 
 @contextmanager
@@ -27,19 +32,20 @@ def recorded(model: TimmModule) -> Iterator[Records]:
     records = Records()
     head = model.get_classifier()
     head = head[0] if isinstance(head, tuple) else head
-    embeddings = [model.patch_embed] if hasattr(model, "patch_embed") else []  # a hybrid has a stem instead
+    family = family_of(model)
+    embedding = model.patch_embed if hasattr(model, "patch_embed") else model.stem  # of a hybrid
 
     def embed(_: nn.Module, __: Any, output: Tensor) -> None:
-        records.embedding, records.blocks = output.float(), []
+        records.embedding, records.blocks = channels_last(output, family.embeds_channels_first).float(), []
 
     def block(_: nn.Module, __: Any, output: Tensor) -> None:
-        records.blocks.append(output.float())
+        records.blocks.append(channels_last(output, family.channels_first).float())
 
     def pool(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         records.pooled = inputs[0].float()
 
     hooks = [
-        *(module.register_forward_hook(embed) for module in embeddings),
+        embedding.register_forward_hook(embed),
         *(module.register_forward_hook(block) for module in blocks_of(model)),
         head.register_forward_pre_hook(pool),
     ]

@@ -28,6 +28,7 @@ class Progress:
     seconds: float = 0.0  # of the whole run, interruptions left out
     step_seconds: float = 0.0  # of the optimiser steps alone
     notes: list[str] = field(default_factory=list)
+    skipped: int = 0  # steps, because their gradients were not finite
 
     @property
     def best(self) -> tuple[Scores | None, int | None]:

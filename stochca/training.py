@@ -1,5 +1,6 @@
 """The training loop."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,10 +31,19 @@ from stochca.distributed import (
     rank,
     world_size,
 )
+from stochca.divergence import IN_A_ROW, IN_A_ROW_FP16, Divergence
 from stochca.errors import UserError
 from stochca.evaluation import Scores, predict_together, score
 from stochca.examples import Examples
-from stochca.loaders import Images, Joined, Preprocessing, keep_in_memory, training_batches
+from stochca.loaders import (
+    Images,
+    Joined,
+    Preprocessing,
+    images_of_step,
+    keep_in_memory,
+    names_of,
+    training_batches,
+)
 from stochca.looks import Keep, save_look
 from stochca.loss import Loss
 from stochca.methods import Method, Swad, WiseFt
@@ -129,6 +139,7 @@ def fit(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
+    names = [name for part in (train, validation) for name in names_of(part)]
     train, validation = keep_in_memory(train), keep_in_memory(validation)
     student.to(device)
     student.load_state_dict(from_main(student.state_dict(), device))
@@ -177,6 +188,20 @@ def fit(
         )
         return from_main(score(logits, labels), device)
 
+    divergence = Divergence(
+        lambda step: [
+            names[index]
+            for index in images_of_step(
+                len(train) + (len(validation) if refit else 0),
+                settings,
+                domains=domains,
+                seed=seed,
+                step=step,
+            )
+        ],
+        in_a_row=IN_A_ROW_FP16 if scaler.is_enabled() else IN_A_ROW,
+        skipped=progress.skipped,
+    )
     model = data_parallel(model)
     train_choice.set_training_mode(model, student)
     trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
@@ -209,18 +234,20 @@ def fit(
                     scaler.scale(loss).backward()
                 losses.append(loss.detach())
             average_gradients(loss_of.parameters)
-            if settings.clip_grad is not None:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(trainable, settings.clip_grad)
-            scaler.step(optimizer)
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(trainable, settings.clip_grad or math.inf)
+            if not divergence.skips(norm, step):
+                scaler.step(optimizer)
+                averaging.after_step(student, step)
+                unread.append((step, torch.stack(losses).sum(), backbone_lr(optimizer)))
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
-            averaging.after_step(student, step)
-            progress.step = step
-            unread.append((step, torch.stack(losses).sum(), backbone_lr(optimizer)))
+            progress.step, progress.skipped = step, divergence.skipped
 
             evaluates = not refit and (step % settings.eval_every == 0 or step == settings.steps)
-            saves = step % settings.checkpoint_every == 0 or step == settings.steps
+            saves = (step % settings.checkpoint_every == 0 or step == settings.steps) and (
+                not divergence.going_on
+            )
             if evaluates or saves or step % EVENTS_EVERY == 0:
                 progress.step_seconds += report_steps(listeners, unread, settings, window_started)
                 unread.clear()
@@ -258,7 +285,8 @@ def fit(
         elif not refit:
             student.load_state_dict(best)
         student.requires_grad_(True).eval()
-        for note in averaging.notes:
+        notes = [*averaging.notes, *divergence.notes]
+        for note in notes:
             listeners.on_note(note)
     finally:
         listeners.on_end()
@@ -272,7 +300,7 @@ def fit(
         trainable_parameters=sum(parameter.numel() for parameter in trainable),
         precision=precision,
         device=device_name(device),
-        notes=progress.notes + averaging.notes,
+        notes=progress.notes + notes,
         cross_attended=cross_attended(state.model),
     )
 

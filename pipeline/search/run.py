@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.cluster import LOCAL, check_one_machine_has, connected
+from pipeline.exclusive import exclusive
 from pipeline.files import replace_folder
 from pipeline.outbox import Outbox
 from pipeline.params import Params
@@ -49,6 +50,7 @@ def search(task: Task, params: Params, trial: type[Trial] = Trial) -> None:
         "dataset_fingerprint": task.inputs.fingerprint,
     }
     with (
+        exclusive("tune"),
         _ray(settings),
         tracked_run(params.tracking.experiment, "search", tags, task.folder / "mlflow_run_id") as outbox,
     ):

@@ -3,9 +3,10 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.digests import LIBRARY, code_sha256, digest_of
+from pipeline.extensions import FOLDER as EXTENSIONS
 from pipeline.params import Params
 from pipeline.search.inputs import BACKBONE, Inputs
 from pipeline.search.space import Values, prob_of
@@ -67,6 +68,15 @@ def _workers(training: Training, cpus: float) -> int:
     return 0 if cpus <= 2 else min(8, int(cpus) - 1)
 
 
+def decided_by(params: Params) -> dict[str, Any]:
+    """What of params.yaml decides the search's result."""
+    return {
+        "tune": params.tune.model_dump(exclude={"address"}),
+        "training": dataclasses.asdict(params.training_with(params.tune.training)),
+        "images": [params.protocol.name, params.search_target],
+    }
+
+
 def plan(params: Params) -> Task:
     """The search that params.yaml asks for, on the data that is there.
 
@@ -84,12 +94,10 @@ def plan(params: Params) -> Task:
     images_of_trials(prepared, protocol, target, params.tune.seeds)  # finds what is wrong before Ray starts
     training = params.training_with(params.tune.training)
     decides = {
-        "tune": params.tune.model_dump(exclude={"address"}),
-        "training": dataclasses.asdict(training),
+        **decided_by(params),
         "backbone": card.to_dict(),
         "dataset": fingerprint,
-        "images": [protocol, target],
-        "code": code_sha256(LIBRARY, Path(__file__).parent),
+        "code": code_sha256(LIBRARY, Path(__file__).parent, Path(EXTENSIONS)),
     }
     inputs = Inputs(Path.cwd(), card.weights_sha256, fingerprint)
     return Task(params.tune, training, inputs, card, protocol, target, digest_of(decides))

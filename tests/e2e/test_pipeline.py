@@ -6,6 +6,7 @@ import shutil
 import signal
 import sqlite3
 import statistics
+import time
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,21 @@ def test_an_ended_training_continues_to_the_same_weights(copied: Workspace, numb
     found = load_file(copied.folder / "models" / "stochca-all-0" / "model.safetensors")
     assert found.keys() == expected.keys()
     assert all(found[name].equal(value) for name, value in expected.items())
+
+
+def test_settings_edited_while_training_count_from_the_next_start_on(copied: Workspace) -> None:
+    process = copied.start("dvc", "repro", "--force", "--no-run-cache", "--single-item", "stochca@all-0")
+    while not any((copied.folder / "work").glob("stochca-all-0-*/checkpoint.safetensors")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    copied.edit_params(lambda raw: raw["methods"]["stochca"]["attention"].update(prob=0.4))
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode != 0
+    assert "params.yaml was changed while stochca-all-0 was under way" in output
+    trained = copied.folder / "results" / "stochca-all-0" / "run.json"
+    assert json.loads(trained.read_text())["config"]["attention"]["prob"] == 0.1
+    assert "Running stage 'stochca@all-0'" in copied.run("dvc", "repro", "stochca@all-0")
+    assert json.loads(trained.read_text())["config"]["attention"]["prob"] == 0.4
 
 
 @pytest.mark.parametrize(

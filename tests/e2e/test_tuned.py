@@ -26,7 +26,9 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         raw["tune"].update(prob=[0.25, 0.75], seeds=[0], trials=2)
 
     workspace.edit_params(edit)
-    assert stages(workspace.run("dvc", "repro", STAGE)) == ["backbone", "prepare", "tune", STAGE]
+    ran = stages(workspace.run("dvc", "repro", STAGE))
+    assert sorted(ran[:2]) == ["backbone", "prepare"]  # neither needs the other: DVC takes them in any order
+    assert ran[2:] == ["tune", STAGE]
     return workspace
 
 

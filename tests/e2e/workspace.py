@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+import stochca  # noqa: F401 - lets timm be imported beside a torch without its torchvision
 from tests.imports import ROOT
 
 COPIED = (

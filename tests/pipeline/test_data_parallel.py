@@ -190,5 +190,5 @@ def test_a_mistake_that_workers_find_is_one_sentence(workspace: Workspace) -> No
     workspace.edit_params(lambda raw: raw["training"].update(lr=1e30, warmup_steps=0, clip_grad=None))
     output = workspace.run(*COMMAND, expect=2)
     assert output.count("\n") == 1
-    assert output.startswith("error: training diverged: the loss of step ")
+    assert output.startswith("error: training diverged: the gradients of 5 steps in a row, ")
     assert database(workspace, "select status from runs") == [("FAILED",)]

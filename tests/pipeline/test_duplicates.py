@@ -1,6 +1,6 @@
 import random
 
-from pipeline.duplicates import merge_groups, report
+from pipeline.duplicates import leave_out_repeated, merge_groups, report
 from pipeline.ingest import Row
 
 
@@ -52,3 +52,39 @@ def test_a_long_chain_of_groups() -> None:
         for half in (0, 1)
     ]
     assert set(merge_groups(rows)) == {"000000"}
+
+
+def test_one_of_equal_pictures_of_a_class_and_domain_stays() -> None:
+    for seed in range(50):
+        draw = random.Random(seed)
+        rows = [
+            Row(
+                str(number),
+                draw.randrange(2),
+                draw.choice("ab"),
+                str(number),
+                None,
+                b"",
+                draw.choice([b"x", b"y"]),
+            )
+            for number in range(14)
+        ]
+        splits = [draw.choice(["train", "val", "test"]) for _ in rows]
+        kept, problems = leave_out_repeated(rows, splits)
+        for row in rows:
+            alike = [
+                other
+                for other in range(14)
+                if (rows[other].label, rows[other].domain, rows[other].stored_hash)
+                == (row.label, row.domain, row.stored_hash)
+            ]
+            staying = [other for other in alike if kept[other] != "unused"]
+            assert len(staying) == 1
+            assert kept[staying[0]] == splits[staying[0]]
+            assert ("test" in {splits[other] for other in alike}) == (kept[staying[0]] == "test")
+        assert [problem["file"] for problem in problems] == [
+            row.id
+            for wanted in ("test", "val", "train")
+            for row, split, now in zip(rows, splits, kept, strict=True)
+            if split == wanted and now == "unused"
+        ]

@@ -163,6 +163,19 @@ def test_duplicates_across_given_splits_warn_or_fail(tmp_path: Path) -> None:
         assert word in str(error.value)
 
 
+def test_repeated_pictures_are_left_out_on_request(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", {f"{s}/{c}": 5 for s in ("train", "val", "test") for c in ("cat", "dog")})
+    shutil.copy(root / "train/cat/000.png", root / "test/cat/leak.png")
+    shutil.copy(root / "val/dog/000.png", root / "train/cat/other_class.png")
+    manifest = run(root, tmp_path / "out", duplicates="leave_out")
+    assert splits_of(tmp_path / "out")["train/cat/000.png"] == "unused"
+    assert splits_of(tmp_path / "out")["test/cat/leak.png"] == "test"
+    assert splits_of(tmp_path / "out")["train/cat/other_class.png"] == "train"  # of a class of its own
+    assert manifest["totals"] == {"train": 10, "val": 10, "test": 11, "unused": 1}
+    left_out = [problem["file"] for problem in manifest["problems"] if problem["action"] == "left out"]
+    assert left_out == ["train/cat/000.png"]
+
+
 def test_train_fraction_is_nested_and_leaves_test_alone(tmp_path: Path) -> None:
     root = make(tmp_path / "raw", {"cat": 40, "dog": 40})
     found = {}

@@ -53,6 +53,7 @@ def test_every_preset_and_variant_is_valid(composed: dict[str, Params]) -> None:
     assert set(composed) == {
         "default",
         "openmoji_dg",
+        "openmoji_methods",
         *(name + variant for name in TRANSFER for variant in ("", "/refit", "/refit_tuned")),
         *(name + variant for name in HELD_OUT for variant in ("", "/clip")),
         *TOAST,
@@ -61,6 +62,12 @@ def test_every_preset_and_variant_is_valid(composed: dict[str, Params]) -> None:
 
 def test_the_default_is_what_is_shipped() -> None:
     assert find_preset("default").text == BASE.read_text() == (ROOT / "params.yaml").read_text()
+
+
+def test_all_methods_that_the_default_backbone_allows_are_run(composed: dict[str, Params]) -> None:
+    params = composed["openmoji_methods"]
+    assert set(params.protocol.methods) == set(params.methods) - {"cotuning"}
+    assert len(params.protocol.seeds) > 1
 
 
 @pytest.mark.parametrize("name", TRANSFER)
@@ -130,7 +137,9 @@ def test_toast_counts_100_epochs(name: str, composed: dict[str, Params]) -> None
     assert abs(training.steps * 32 - 100 * images) < 32
     assert abs(training.warmup_steps - training.steps / 10) < 1
     assert (training.lr, training.weight_decay, training.optimizer) == (lr, weight_decay, "momentum")
-    assert params.protocol.methods == ["linear_probe", "finetune", "stochca"]
+    table = ["linear_probe", "finetune", "vpt", "lora", "toast_lite", "toast"]
+    assert params.protocol.methods == [*table, "stochca"]
+    assert {params.training_of(method).lr for method in params.protocol.methods} == {lr}
 
 
 def test_momentum_is_plain_sgd_with_momentum(composed: dict[str, Params]) -> None:

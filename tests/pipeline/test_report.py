@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -249,6 +250,22 @@ def test_all_shown_when_there_are_few(tmp_path: Path, monkeypatch: pytest.Monkey
     gallery = disagreements(first, second, load_prepared().images("test"), limit=1000)
     assert len(gallery.pictures) == gallery.total
     assert disagreements(first, first, load_prepared().images("test")).total == 0
+
+
+def test_one_picture_under_many_names_is_shown_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = runs_of(write_inputs(tmp_path), "stochca", "finetune")
+
+    class Same:
+        ids = load_prepared().images("test").ids
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            return Image.new("RGB", (20, 20), "red"), 0
+
+    images: Any = Same()
+    gallery = disagreements(first, second, images)
+    assert len(gallery.pictures) == 1
+    assert gallery.total > 1
 
 
 def test_many_classes_get_a_list_instead_of_a_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

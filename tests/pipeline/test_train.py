@@ -59,6 +59,19 @@ def test_checkpoints_are_found_again_by_all_that_decides_the_weights() -> None:
     assert len({folder(), *others}) == 1 + len(others)
 
 
+def test_a_changed_extension_continues_no_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    extension = Path("extensions", "own.py")
+    extension.parent.mkdir()
+    folders = []
+    for code in ("one = 1\n", "one = 2\n"):
+        extension.write_text(code)
+        folders.append(work_folder(JOB, CARD.to_dict(), "f", "fp32", "cpu"))
+    assert folders[0] != folders[1]
+
+
 def test_the_images_are_logged_as_they_were_prepared() -> None:
     manifest = {"dataset": "image_folder", "domains": ["line", "photo"], "train_fraction": 0.5}
     settings = settings_to_compare(JOB, CARD, manifest)

@@ -17,6 +17,28 @@ def test_reading_params_waits_for_nothing_heavy() -> None:
     assert not loaded & {"torch", "timm", "mlflow", "datasets", "pandas", "ray", "prefect", "matplotlib"}
 
 
+HEAVY = {
+    *("torch", "timm", "mlflow", "datasets", "pandas", "pyarrow", "ray", "prefect", "matplotlib", "sklearn"),
+    *("dvc", "optuna", "transformers", "scipy", "peft"),
+}
+# What each entry point may wait for before it has looked at what it was told.
+WAITS_FOR: dict[str, set[str]] = {
+    "pipeline.cli": set(),
+    "pipeline.train": set(),
+    "pipeline.backbone": {"torch", "timm"},
+    "pipeline.prepare": {"datasets", "pandas", "pyarrow"},
+    "pipeline.tune": {"torch", "timm", "datasets", "pandas", "pyarrow"},
+    "pipeline.compare": {"torch", "timm", "datasets", "pandas", "pyarrow", "mlflow", "scipy"},
+    "flows.train": {"prefect"},
+    "flows.serve": set(),
+}
+
+
+@pytest.mark.parametrize("entry", WAITS_FOR)
+def test_entry_points_wait_for_no_more_than_they_need(entry: str) -> None:
+    assert modules_after(f"import {entry}") & HEAVY <= WAITS_FOR[entry]
+
+
 def test_the_library_loads_none_of_the_tools_around_it() -> None:
     loaded = modules_after("import stochca.training")
     assert not loaded & {"mlflow", "dvc", "prefect", "ray", "pandas", "datasets", "pydantic", "pipeline"}

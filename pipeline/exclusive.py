@@ -1,0 +1,55 @@
+"""One at a time: what two would write at once, one of them is refused."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stochca.errors import UserError
+
+WORK = Path("work")
+
+_held_here: set[Path] = set()  # the system does not keep a process from what it holds itself
+
+
+@contextmanager
+def exclusive(name: str, otherwise: str | None = None) -> Iterator[None]:
+    """Hold work/NAME.lock, which the system lets go of when the process is gone, however it ended.
+
+    Raises:
+        UserError: somebody else holds it; `otherwise` is the sentence.
+    """
+    WORK.mkdir(exist_ok=True)
+    path = (WORK / f"{name}.lock").absolute()
+    file = None if path in _held_here else _locked(path)
+    if file is None:
+        raise UserError(
+            otherwise
+            or f"another process is at work on {name} in this folder (it holds {WORK}/{path.name}); "
+            "wait until it ends, or end it"
+        )
+    _held_here.add(path)
+    try:
+        yield
+    finally:
+        _held_here.remove(path)
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _locked(path: Path) -> int | None:
+    """The open file, locked; None where another process has it."""
+    while True:
+        file = os.open(path, os.O_CREAT | os.O_RDWR)
+        try:
+            # Not flock, which forked processes keep: those that load images outlive a kill by some seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file), path.stat()):
+                return file
+        except (BlockingIOError, PermissionError):
+            os.close(file)
+            return None
+        except FileNotFoundError:
+            pass
+        os.close(file)  # who held it has just removed it

@@ -1,0 +1,13 @@
+"""Killed at any moment, every stage ends as if nothing had been; the long form is a benchmark."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.torture import torture
+
+
+@pytest.mark.slow
+def test_killed_anywhere_ends_the_same(tmp_path: Path) -> None:
+    killed = torture(tmp_path / "workspace", kills=5, seed=1, methods=["stochca", "lp_ft"])
+    assert killed.total() == 5
