@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -197,7 +198,10 @@ class Params(Section):
         augmentation = overrides.get("augmentation", {})
         if isinstance(augmentation, Mapping):  # anything else is refused below
             augmentation = {**common["augmentation"], **augmentation}
-        return TypeAdapter(Training).validate_python({**common, **overrides, "augmentation": augmentation})
+        return _adapter(Training).validate_python({**common, **overrides, "augmentation": augmentation})
+
+
+_adapter = cache(TypeAdapter)  # of a dataclass; making one costs more than what it then checks
 
 
 def _expand_method(path: str, method: Any) -> Any:
@@ -234,7 +238,7 @@ def _choice(path: str, classes: Mapping[str, type], value: Any) -> Any:
         options = {key: value for key, value in options.items() if key != "prob"}
         chosen = TunedCrossAttention
     try:
-        return TypeAdapter(chosen).validate_python(options)
+        return _adapter(chosen).validate_python(options)
     except ValidationError as error:
         raise ValueError(_sentence(error, chosen, prefix=f"{path}.")) from None
 

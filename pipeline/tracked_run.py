@@ -14,6 +14,7 @@ from pipeline.files import replace_file
 from pipeline.outbox import UNSYNCED, Outbox
 from pipeline.patience import WHILE_TRAINING, patience
 from pipeline.signals import Terminated, held_signals
+from pipeline.startup import importing
 from pipeline.system_monitor import SystemMonitor
 from pipeline.tracking import connect, first_request
 
@@ -30,7 +31,8 @@ def tracked_run(experiment: str, name: str, tags: Mapping[str, str], id_file: Pa
     Raises:
         UserError: the tracking server can't be used at the start.
     """
-    experiment_id = connect(experiment)
+    with importing():  # MLflow imports what its store needs when it is first asked
+        experiment_id = connect(experiment)
     with held_signals() as signals:
         with first_request():
             run_id = _start_run(experiment_id, name, tags, id_file)

@@ -20,6 +20,7 @@ from pipeline.extensions import FOLDER as EXTENSIONS
 from pipeline.params import Params, load_params
 from pipeline.sections import SEED_LIMIT, Protocol
 from pipeline.settings_kept import settings_kept
+from pipeline.startup import importing
 from pipeline.tuned import is_tuned, read_best, resolved
 from stochca.errors import UserError
 from stochca.methods import Method
@@ -105,24 +106,25 @@ def work_folder(
 def train(job: Job, params: Params) -> None:
     """Train, look at the test split once, track, and put the results in place."""
     # Heavy, and not needed to find a mistake in params.yaml.
-    from pipeline.class_texts import class_texts_of
-    from pipeline.data_parallel import Assignment, fit_on_workers
-    from pipeline.decoders import decoders_sha256
-    from pipeline.outcome import Outcome
-    from pipeline.prepared import load_prepared
-    from pipeline.protocol import images_for
-    from pipeline.teacher import load_teacher, teacher_card
-    from pipeline.tracked_run import tracked_run
-    from pipeline.tracking import git_commit
-    from pipeline.tracking_callback import MlflowCallback
-    from pipeline.training_progress import TrainingProgress
-    from stochca.backbones import BackboneCard, load_backbone, load_source_head
-    from stochca.callbacks import JsonLines, read_events
-    from stochca.devices import default_device, device_name
-    from stochca.loaders import Preprocessing
-    from stochca.looks import find_looks
-    from stochca.precision import resolve_precision
-    from stochca.training import check_settings, fit
+    with importing():
+        from pipeline.class_texts import class_texts_of
+        from pipeline.data_parallel import Assignment, fit_on_workers
+        from pipeline.decoders import decoders_sha256
+        from pipeline.outcome import Outcome
+        from pipeline.prepared import load_prepared
+        from pipeline.protocol import images_for
+        from pipeline.teacher import load_teacher, teacher_card
+        from pipeline.tracked_run import tracked_run
+        from pipeline.tracking import git_commit
+        from pipeline.tracking_callback import MlflowCallback
+        from pipeline.training_progress import TrainingProgress
+        from stochca.backbones import BackboneCard, load_backbone, load_source_head
+        from stochca.callbacks import JsonLines, read_events
+        from stochca.devices import default_device, device_name
+        from stochca.loaders import Preprocessing
+        from stochca.looks import find_looks
+        from stochca.precision import resolve_precision
+        from stochca.training import check_settings, fit
 
     prepared = load_prepared()
     card = BackboneCard.from_file(BACKBONE / "card.json")

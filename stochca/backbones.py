@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +172,11 @@ def load_backbone(
             f"{path} is not what {CARD_FILE} describes: its sha256 is {sha256}, not {card.weights_sha256}; "
             "run the stage backbone again"
         )
+    # What create_backbone checks was checked before the card was written.
+    arguments = _arguments(card.architecture, card.image_size, card.global_pool)
     with _seeded(seed):
-        model = create_backbone(
-            card.architecture,
-            image_size=card.image_size,
-            num_classes=num_classes,
-            global_pool=card.global_pool,
-            drop_path=drop_path,
+        model = timm.create_model(
+            card.architecture, num_classes=num_classes, drop_path_rate=drop_path, **arguments
         )
     state_dict = model.state_dict()
     heads = head_prefixes(model)
@@ -242,10 +241,7 @@ def _checked_arguments(
             f"image_size {image_size} is no multiple of the patch size {step} of {architecture}; "
             f"nearest: {sizes}"
         )
-    arguments: dict[str, Any] = {"img_size": image_size}
-    if global_pool is not None:
-        # The norm stays where it is, whatever the pooling.
-        arguments |= {**pooling_options(model), "global_pool": global_pool}
+    arguments = _arguments(architecture, image_size, global_pool)
     try:
         with torch.device("meta"):
             skeleton = timm.create_model(architecture, **arguments)
@@ -265,6 +261,15 @@ def _checked_arguments(
     return arguments, skeleton
 
 
+def _arguments(architecture: str, image_size: int, global_pool: str | None) -> dict[str, Any]:
+    if global_pool is None:
+        return {"img_size": image_size}
+    # The norm stays where it is, whatever the pooling.
+    options = pooling_options(_default_model(architecture))
+    return {"img_size": image_size, **options, "global_pool": global_pool}
+
+
+@lru_cache(1)
 def _default_model(architecture: str) -> TimmModule:
     """The architecture as timm makes it by default, on the meta device: no memory for weights."""
     if not timm.is_model(architecture):
