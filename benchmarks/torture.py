@@ -2,25 +2,26 @@
 
 python -m benchmarks.torture [--kills 100] [--seed 0]
 
-Every stage of a tiny task runs once undisturbed. Then each in turn is started, killed after a random time and
-started again until it comes to its end, and what it leaves must equal the undisturbed run's, byte for byte:
-weights, numbers (but times and memory), tables. Training writes a checkpoint after every step here, so that
-many kills meet one that is being written. Ends with 1 as soon as anything differs.
+Every stage of a tiny task runs once undisturbed. Then each in turn is started, killed and started again until
+it comes to its end, and what it leaves must equal the undisturbed run's, byte for byte: weights, numbers (but
+times and memory), tables. Half of the kills come at a random moment; the others wait from such a moment for
+the next file that is being written, and meet that. Ends with 1 as soon as anything differs.
 """
 
 import argparse
+import csv
 import hashlib
+import io
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,9 @@ MEASURED = {
     "peak_memory_mb",
     "mlflow_run_id",
     "mlflow_run_ids",
+    *("seconds", "finished_at"),  # of a trial
 }  # differ from run to run
+UNFINISHED = ("work/*/.*.tmp", *(f"{name}/.*.partial" for name in ("data", "models", "results", "reports")))
 METHODS: dict[str, dict[str, Any]] = {
     "stochca": {"attention": {"name": "stochca", "prob": 0.3}, "average": "swad"},
     "lp_ft": {"phases": "lp_ft", "training": {"head_lr_scale": 1}},
@@ -68,29 +71,46 @@ class Stage:
             )
 
 
-def stages(methods: Sequence[str]) -> list[Stage]:
+@dataclass
+class Kills:
+    """How often a stage was killed, and how often of these while it wrote a file."""
+
+    all: int = 0
+    while_writing: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.all} kills, {self.while_writing} of them while a file was being written"
+
+
+def stages(methods: Sequence[str], search: bool) -> list[Stage]:
     def training(method: str) -> Stage:
         run = f"{method}-all-0"
         leaves = (f"models/{run}", f"results/{run}", f"metrics/{run}.json")
         return Stage(f"train {method}", (*_module("train"), method, "all", "0"), leaves)
 
+    found = ("reports/tune/best.yaml", "reports/tune/trials.csv")
     return [
         Stage("backbone", _module("backbone"), ("data/backbone",)),
         Stage("prepare", _module("prepare"), ("data/prepared",)),
+        *([Stage("tune", _module("tune"), found)] if search else []),
         *(training(method) for method in methods),
         Stage("compare", _module("compare"), ("reports/comparison.json", "reports/table.csv")),
     ]
 
 
-def torture(folder: Path, kills: int, seed: int, methods: Sequence[str] = tuple(METHODS)) -> Counter[str]:
-    """Kill `kills` times in all; returns how often each stage was. `stochca` has to be among the methods.
+def torture(
+    folder: Path, kills: int, seed: int, methods: Sequence[str] = tuple(METHODS), search: bool = True
+) -> dict[str, Kills]:
+    """Kill `kills` times in all; returns how often each stage was.
+
+    `stochca` has to be among the methods; `search`: the stage tune is among the stages.
 
     Raises:
         SystemExit: a stage failed, or left something else than undisturbed.
     """
     workspace = Workspace(folder)
     workspace.edit_params(partial(_set, methods))
-    todo = stages(methods)
+    todo = stages(methods, search)
     for stage in todo:
         started = time.perf_counter()
         output = workspace.run(*stage.command)
@@ -100,38 +120,53 @@ def torture(folder: Path, kills: int, seed: int, methods: Sequence[str] = tuple(
         if not stage.expected:
             sys.exit(f"error: {stage.name} left nothing:\n{output}")
     draw = random.Random(seed)
-    killed: Counter[str] = Counter()
-    while killed.total() < kills:
+    killed = {stage.name: Kills() for stage in todo}
+    while (so_far := sum(kills.all for kills in killed.values())) < kills:
         for stage in todo:
             stage.clear(folder)
-            while killed.total() < kills and _killed(workspace, stage, draw.uniform(0, stage.seconds)):
-                killed[stage.name] += 1
+            mine = killed[stage.name]
+            while so_far < kills and (met := _killed(workspace, stage, draw)) is not None:
+                mine.all, mine.while_writing, so_far = mine.all + 1, mine.while_writing + met, so_far + 1
             workspace.run(*stage.command)  # to its end; nothing to do where it came to it
             _compare(stage, folder)
-            print(
-                f"{stage.name}: equal after {killed[stage.name]} kills; {killed.total()} in all", flush=True
-            )
+            print(f"{stage.name}: equal after {mine}; {so_far} in all", flush=True)
     return killed
 
 
 def _set(methods: Sequence[str], raw: dict[str, Any]) -> None:
     raw["training"].update(steps=8, eval_every=2, checkpoint_every=1)
+    raw["tune"].update(grace_steps=4, concurrent=1, training={"precision": "fp32"})
     raw["methods"] = {name: METHODS[name] for name in methods}
     raw["protocol"].update(baseline=[name for name in methods if name != "stochca"], combined=[], seeds=[0])
     raw["compare"].update(reference="stochca", analysed=["stochca"])
 
 
-def _killed(workspace: Workspace, stage: Stage, after: float) -> bool:
-    """Whether it had to be killed; otherwise it came to its end before."""
+def _killed(workspace: Workspace, stage: Stage, draw: random.Random) -> bool | None:
+    """Whether a file was being written when it was killed; None: it came to its end before."""
     process = workspace.start(*stage.command)
-    try:
-        output = process.communicate(timeout=after)[0]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        return True
+    started = time.time()
+    due = started + draw.uniform(0, stage.seconds)
+    wants_write = draw.random() < 0.5
+    while process.poll() is None:
+        writes = _is_writing(workspace.folder, since=started)
+        if time.time() >= due and (writes or not wants_write):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return writes
+        time.sleep(0.001)
+    output = process.communicate()[0]
     if process.returncode:
         sys.exit(f"error: {stage.name} failed after a kill:\n{output}")
+    return None
+
+
+def _is_writing(folder: Path, since: float) -> bool:
+    """Whether there is something under a temporary name that no earlier kill has left."""
+    for place in UNFINISHED:
+        for path in folder.glob(place):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime >= since:
+                    return True
     return False
 
 
@@ -160,6 +195,9 @@ def _digest(file: Path) -> str:
     content = file.read_bytes()
     if file.suffix == ".json":
         content = json.dumps(_without_measured(json.loads(content))).encode()
+    elif file.suffix == ".csv":
+        rows = csv.DictReader(io.StringIO(content.decode()))
+        content = json.dumps(_without_measured(list(rows))).encode()
     return hashlib.sha256(content).hexdigest()
 
 
@@ -179,7 +217,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         killed = torture(Path(folder, "workspace"), arguments.kills, arguments.seed)
     for stage, number in killed.items():
-        print(f"{stage:20} killed {number:3} times, the same in the end")
+        print(f"{stage:20} {number}; the same in the end")
 
 
 if __name__ == "__main__":
