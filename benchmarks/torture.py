@@ -35,7 +35,7 @@ MEASURED = {
     "peak_memory_mb",
     "mlflow_run_id",
     "mlflow_run_ids",
-    *("seconds", "finished_at"),  # of a trial
+    *("seconds", "finished_at", "node"),  # of a trial
 }  # differ from run to run
 UNFINISHED = ("work/*/.*.tmp", *(f"{name}/.*.partial" for name in ("data", "models", "results", "reports")))
 METHODS: dict[str, dict[str, Any]] = {
