@@ -193,8 +193,8 @@ class Params(Section):
             for penalty in self.methods[name].penalties:
                 if isinstance(penalty, Bss) and penalty.k > share:
                     raise ValueError(
-                        f"methods.{name}.penalties: bss takes the {penalty.k} smallest singular values (k) of "
-                        f"a micro-batch, which has only {share} images; raise batch_size or lower k"
+                        f"methods.{name}.penalties: bss takes the {penalty.k} smallest singular values (k) "
+                        f"of a micro-batch, which has only {share} images; raise batch_size or lower k"
                     )
         return self
 
