@@ -30,6 +30,7 @@ from pipeline.tracking_errors import reason_of
 from pipeline.trained import BACKBONE, TrainedModel
 from pipeline.trained import FOLDER as MODELS
 from stochca._typing import TimmModule
+from stochca.adapters.adapted import AdaptedModel
 from stochca.analysis import attention_maps, block_features, linear_cka, weight_distances
 from stochca.backbones import CARD_FILE, BackboneCard, load_backbone
 from stochca.devices import default_device
@@ -84,10 +85,15 @@ def analyse_model(
     folder `target` is reports/analysis/NAME unless told otherwise.
 
     Raises:
-        UserError: there is no such model, it was made from another backbone than data/backbone holds, or
-            there are no images.
+        UserError: there is no such model, its backbone was left as it is, it was made from another one than
+            data/backbone holds, or there are no images.
     """
     trained, path = open_model(model)
+    if isinstance(trained.model, AdaptedModel):
+        raise UserError(
+            f"{trained.card['name']} is a backbone with {trained.model.title} around it, whose blocks are "
+            "still the pretrained ones; analyse a model whose blocks have learned, as with train: all or lora"
+        )
     start = _backbone_of(trained)
     tests = tests or load_prepared().images("test")
     if len(tests) <= FEW:

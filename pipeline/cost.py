@@ -14,7 +14,7 @@ from pipeline.known_images import Images, known_images
 from pipeline.params import Params
 from pipeline.sections import Dataset
 from pipeline.tuned import TunedCrossAttention
-from stochca.methods import Delta, LpFt, Method, Miro, StochasticCrossAttention
+from stochca.methods import Delta, LpFt, Method, Miro, StochasticCrossAttention, TrainHead
 from stochca.settings import Training
 
 RUN_SECONDS = 12.0  # of a stage around its training, roughly: start, loading, tracking, DVC
@@ -93,7 +93,7 @@ def looks_of(training: Training) -> int:
 
 
 def training_seconds(method: Method, training: Training, speed: Speed) -> float:
-    image = speed.forward_image if method.train == "head" else speed.train_image
+    image = speed.forward_image if isinstance(method.train, TrainHead) else speed.train_image
     image += teacher_share(method, speed.blocks) * speed.forward_image
     if any(isinstance(penalty, Delta | Miro) for penalty in method.penalties):
         image += speed.forward_image  # through the pretrained model, once for both

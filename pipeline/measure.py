@@ -13,10 +13,11 @@ from torch.nn import functional
 from pipeline.cost import Speed
 from pipeline.datasets.source import Sides
 from pipeline.params import Params
-from stochca.backbones import create_backbone
+from stochca.backbones import create_backbone, patch_size
 from stochca.cores import cores_of_process
 from stochca.devices import default_device, device_name
 from stochca.errors import UserError
+from stochca.families import block_names
 from stochca.loaders import Preprocessing, loader_processes
 from stochca.optimisation import create_optimizer
 from stochca.precision import autocast, choose_attention_kernel, resolve_precision
@@ -49,7 +50,7 @@ def measure(params: Params) -> Speed:
     size = settings.batch_size // settings.accumulate
     if device.type == "cpu":  # as many images as a few seconds allow
         weights = sum(parameter.numel() for parameter in model.parameters())
-        tokens = model.patch_embed.num_patches + model.num_prefix_tokens
+        tokens = (params.image_size // patch_size(model)) ** 2
         work = 6 * weights * tokens  # of a training image: two operations per weight, forward and twice back
         size = min(size, max(1, int(WORK_PER_CORE * cores_of_process() / work)))
 
@@ -105,7 +106,7 @@ def measure(params: Params) -> Speed:
         train_image=with_loading(train_batch / size),
         forward_image=with_loading(forward_batch / size),
         step=optimizer_step,
-        blocks=len(model.blocks),
+        blocks=len(block_names(model)),
     )
 
 

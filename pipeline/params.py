@@ -31,7 +31,7 @@ from pipeline.sections import (
 )
 from pipeline.tuned import BEST, TunedCrossAttention, is_tuned
 from stochca.errors import UserError
-from stochca.methods import CHOICES, SEVERAL, Method, StochasticCrossAttention
+from stochca.methods import CHOICES, SEVERAL, Bss, Method, StochasticCrossAttention
 from stochca.settings import Training
 
 PARAMS_FILE = Path("params.yaml")
@@ -92,6 +92,11 @@ class Params(Section):
                 raise ValueError(
                     f"compare.analysed names {name!r}, which is not trained; choose among "
                     f"{', '.join(self.protocol.methods)}"
+                )
+            if not self.methods[name].train.changes_backbone:
+                raise ValueError(
+                    f"compare.analysed names {name!r}, whose train {self.methods[name].train.name!r} leaves "
+                    "the blocks as they were pretrained; choose methods that train them"
                 )
         if self.promotion.method not in ("best", *self.protocol.methods):
             raise ValueError(
@@ -186,6 +191,12 @@ class Params(Section):
                     f"train.num_workers {self.train.num_workers} leaves micro-batches of {share} images to "
                     f"the method {name}; they must be even, because mixup and cutmix pair images up"
                 )
+            for penalty in self.methods[name].penalties:
+                if isinstance(penalty, Bss) and penalty.k > share:
+                    raise ValueError(
+                        f"methods.{name}.penalties: bss takes the {penalty.k} smallest singular values (k) "
+                        f"of a micro-batch, which has only {share} images; raise batch_size or lower k"
+                    )
         return self
 
     def training_of(self, method: str) -> Training:

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from stochca._typing import TimmModule
 from stochca.errors import UserError
-from stochca.families import blocks_of
+from stochca.families import blocks_of, positions_of
 from stochca.recording import recorded
 
 
@@ -74,6 +74,7 @@ def attention_maps(model: TimmModule, images: Tensor) -> list[Tensor]:
     Raises:
         UserError: the model has no attention from every token to every patch.
     """
+    positions_of(model, "a picture of attention")  # refuses windows and maps
     rows, columns = model.patch_embed.grid_size
     prefix = model.num_prefix_tokens
     tokens = prefix + rows * columns

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import stochca
+from pipeline.analyse import analyse_model
 from pipeline.backbone import make_backbone
 from pipeline.decoders import decoders_sha256
 from pipeline.export import export_model
@@ -76,6 +77,8 @@ def test_saved_small_and_loaded_again(name: str, card: BackboneCard) -> None:
     picture(50, 40).save("photo.png")
     (prediction,) = predict_images(folder, [Path("photo.png")], top=1)
     assert prediction.classes[0] in CLASSES
+    with pytest.raises(UserError, match=f"{name} is a backbone with {name.upper()} around it, whose blocks"):
+        list(analyse_model(folder))
 
 
 def test_another_backbone_is_refused(card: BackboneCard) -> None:

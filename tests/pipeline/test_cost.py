@@ -4,11 +4,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cost import RUN_SECONDS, Speed, Split, cost_of, search_seconds, split_of, teacher_share
+from pipeline.cost import (
+    RUN_SECONDS,
+    Speed,
+    Split,
+    cost_of,
+    search_seconds,
+    split_of,
+    teacher_share,
+    training_seconds,
+)
 from pipeline.params import Params
 from pipeline.presets import find_preset
 from pipeline.use import cost_lines, hours
-from stochca.methods import Method, StochasticCrossAttention
+from stochca.methods import Method, StochasticCrossAttention, TrainHead
 
 SPEED = Speed("a device", "fp32", train_image=0.3, forward_image=0.1, step=1.0, blocks=12)
 
@@ -108,6 +117,13 @@ def test_stochca_costs_what_was_measured() -> None:
     assert 1.12 < 1 + share / 3 < 1.16
     assert teacher_share(Method(), 12) == 0
     assert teacher_share(Method(attention=StochasticCrossAttention(prob=(0.0, 1.0, 0.0))), 3) == 1 / 3
+
+
+def test_a_linear_probe_goes_forward_alone(cub: Params) -> None:
+    training = cub.training
+    assert training_seconds(Method(), training, SPEED) == pytest.approx(10_000 * (16 * 0.3 + 1.0))
+    probe = Method(train=TrainHead())
+    assert training_seconds(probe, training, SPEED) == pytest.approx(10_000 * (16 * 0.1 + 1.0))
 
 
 def test_the_search_is_counted_by_trials_and_seeds(cub: Params) -> None:

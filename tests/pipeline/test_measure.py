@@ -8,10 +8,10 @@ from pipeline.presets import find_preset
 from stochca.errors import UserError
 
 
-def params(**changes: Any) -> Params:
+def params(architecture: str = "vit_tiny_patch16_224", **changes: Any) -> Params:
     """The default with a tiny transformer."""
     default = find_preset("default").params()
-    tiny = default.backbone.model_copy(update={"name": "vit_tiny_patch16_224"})
+    tiny = default.backbone.model_copy(update={"name": architecture})
     return default.model_copy(update={"backbone": tiny, "image_size": 32, **changes})
 
 
@@ -24,6 +24,16 @@ def test_what_takes_longer_is_measured_to(monkeypatch: pytest.MonkeyPatch) -> No
     # 36 times the patches, 145 tokens instead of 5: the factor on an idle machine is about 20.
     assert large.train_image > 3 * small.train_image
     assert large.forward_image > 3 * small.forward_image
+
+
+@pytest.mark.parametrize(
+    ("architecture", "blocks"), [("swin_tiny_patch4_window7_224", 12), ("coatnet_0_rw_224", 9)]
+)
+def test_hierarchical_models_are_measured(
+    architecture: str, blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "BUDGET", 0.0)
+    assert measure.measure(params(architecture, image_size=64)).blocks == blocks
 
 
 def test_a_backbone_that_does_not_fit_is_a_sentence() -> None:

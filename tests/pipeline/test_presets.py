@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pipeline.tuned import is_tuned
 from pipeline.use import preset_table, use_preset
 from stochca.errors import UserError
 from stochca.methods import StochasticCrossAttention, Swad
+from stochca.settings import Augmentation
 from tests.imports import ROOT
 
 NAMES = preset_names()
@@ -140,6 +142,22 @@ def test_toast_counts_100_epochs(name: str, composed: dict[str, Params]) -> None
     table = ["linear_probe", "finetune", "vpt", "lora", "toast_lite", "toast"]
     assert params.protocol.methods == [*table, "stochca"]
     assert {params.training_of(method).lr for method in params.protocol.methods} == {lr}
+
+
+def test_toasts_decoders_learn_by_their_own_settings(composed: dict[str, Params]) -> None:
+    """SGD at the rate of pre-tuning would leave them as they start."""
+    from stochca.adapters.pretuning import pretune
+    from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
+
+    params = composed["toast_fgvc"]
+    settings = dataclasses.replace(
+        params.training_with(params.pretune.training),
+        steps=60, warmup_steps=6, batch_size=8, precision="fp32", workers=0, augmentation=Augmentation(),
+    )  # fmt: skip
+    pretuned = pretune(
+        tiny_vit(num_classes=0), ColouredSquares(24), settings=settings, preprocessing=PREPROCESSING
+    )
+    assert pretuned.loss < 0.9 * pretuned.loss_before
 
 
 def test_momentum_is_plain_sgd_with_momentum(composed: dict[str, Params]) -> None:

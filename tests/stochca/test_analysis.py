@@ -5,6 +5,7 @@ import torch
 
 from stochca.analysis import attention_maps, block_features, linear_cka, weight_distances
 from stochca.errors import UserError
+from tests.stochca.families.cases import CASES, images
 from tests.stochca.tiny import tiny_vit
 
 
@@ -79,6 +80,22 @@ def test_models_that_do_not_attend_to_all_patches_are_refused() -> None:
     model.blocks[1].attn = Pooling()
     with pytest.raises(UserError, match="VisionTransformer has no attention maps: 2 of its 3 blocks"):
         attention_maps(model, torch.randn(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("name", ["dinov3", "eva02", "beit", "relative positions"])
+def test_attention_maps_of_other_families_are_shares(name: str) -> None:
+    model = CASES[name].model()
+    maps = attention_maps(model, images())
+    assert len(maps) == len(model.blocks)
+    totals = torch.stack([of_block.flatten(1).sum(dim=1) for of_block in maps])
+    assert (totals > 0).all()
+    assert (totals <= 1 + 1e-5).all()
+
+
+@pytest.mark.parametrize("name", ["sam", "swin", "swin v2, christoph reich", "maxvit", "coatnet"])
+def test_models_with_windows_or_maps_have_no_attention_maps(name: str) -> None:
+    with pytest.raises(UserError, match="a picture of attention does not support"):
+        attention_maps(CASES[name].model(), images())
 
 
 def test_distances_are_relative_and_per_block() -> None:
