@@ -4,8 +4,8 @@
     python -m benchmarks.growth --images 1000 10000 100000 1000000   # a million are 4 GB of small files
     python -m benchmarks.growth --images 500 2000 --size 1024x768 --runs   # the speed with photographs
 
-Of folders DOMAIN/CLASS/* of JPEGs, made up in a temporary folder (TMPDIR says where), every stage in a process
-of its own:
+On folders DOMAIN/CLASS/* of JPEGs, made up in a temporary folder (TMPDIR says where), with every stage in a
+process of its own:
 
 - prepare: the whole stage but what DVC does around it.
 - first step: from opening the prepared images to the first training step of a transformer of 0.3 million
@@ -14,7 +14,7 @@ of its own:
   not have the project's folder.
 
 Validation is capped at about 2,000 images, so that what a look costs does not hide the rest. Memory is what
-belongs to a process alone (anonymous memory); the table is mapped, and its pages are the system's to take back.
+belongs to a process alone (anonymous memory); the table is mapped, and its pages are the system's.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def train_there(target: Path) -> dict[str, float]:
 
     started = time.perf_counter()
     whole = measured(train)
-    steps = [after - before for before, after in zip(forwards, forwards[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(forwards)]
     step = statistics.median(steps)
     return {
         "first_step": forwards[0] - started,

@@ -46,7 +46,7 @@ def own_memory() -> float:
 def in_process(module: str, *arguments: object) -> dict[str, float]:
     """The JSON that `python -m module arguments` prints as its last line."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-4000:]}")
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
