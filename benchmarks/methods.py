@@ -4,30 +4,33 @@
     python benchmarks/methods.py --model vit_base_patch16_224 --image-size 224 --precision bf16
 
 Time: all methods take their steps in turn, in one process, on the same images, so that a machine whose speed
-drifts treats them alike. Memory: each method alone, in a process of its own, over what that process took
-before it built a model. What happens once before training (the head of LP-FT, DELTA's and Co-Tuning's look at
-training images, TOAST's pre-tuning) and looks at validation are not counted.
+drifts treats them alike. Which blocks cross-attend is not left to luck, which a few steps would not even out:
+the steps have the draws from the middle of equal parts of all, ordered by what they cost. Memory: each method
+alone, in a process of its own, over what that process took before it built a model. What happens once before
+training (the head of LP-FT, DELTA's and Co-Tuning's look at training images, TOAST's pre-tuning) and looks at
+validation are not counted.
 """
 
 import argparse
-import json
 import math
 import statistics
-import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import stochca  # noqa: F401  isort: skip  (before timm, which it lets import torchvision)
+import stochca  # isort: skip  (before timm, which it lets import torchvision)
 import numpy as np
 import timm
 import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks.step import step_parser, synchronise
+from benchmarks.step import draws, step_parser, synchronise
 from stochca.averaging import start_averaging
 from stochca.composition import adaptation, compose
 from stochca.devices import default_device, device_name, peak_memory_mb
@@ -115,20 +118,31 @@ class Candidate:
         self.averaging = start_averaging(method.average, self.student, settings.steps)
         adaptation(method.train).set_training_mode(self.model, self.student)
         self.step = 0
+        self.draws: list[list[int]] | None = None  # None: no block cross-attends, or each image has its own
+        if isinstance(self.model, stochca.StochCA) and self.model.granularity == "block":
+            self.draws = typical_draws(STOCHCA.prob, self.model.num_blocks, arguments.steps)
 
     def train(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         """Take a step; returns its seconds."""
+        # The first step has the dearest draw, for what is allocated once.
+        model = partial(self.model, cross_blocks=self.draws[self.step - 1]) if self.draws else self.model
         synchronise(self.device)
         started = time.perf_counter()
-        self.step += 1
+        self.step = (self.step + 1) % (len(self.draws) if self.draws else sys.maxsize)
         with autocast(self.precision, self.device):
-            loss = self.loss(self.model, images, labels, self.step)
+            loss = self.loss(model, images, labels, self.step)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.averaging.after_step(self.student, self.step)
         synchronise(self.device)
         return time.perf_counter() - started
+
+
+def typical_draws(prob: float, blocks: int, number: int) -> list[list[int]]:
+    """Of the draws ordered by their cost, the middle one of each of `number` equal parts."""
+    many = draws(prob, blocks, 1000 * number)
+    return sorted(many, key=lambda row: (max(row, default=-1), len(row)))[500::1000]
 
 
 def batch(arguments: argparse.Namespace, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,33 +168,32 @@ def time_steps(names: list[str], arguments: argparse.Namespace, device: torch.de
 
 
 def measure_memory(name: str, arguments: argparse.Namespace, device: torch.device) -> float:
-    """MB at the peak of three steps, over what the process took before."""
+    """MB at the peak of two steps, over what the process took before."""
     before = peak_memory_mb(device)
     images, labels = batch(arguments, device)
     candidate = Candidate(METHODS[name], arguments, device)
-    for _ in range(3):
+    for _ in range(2):
         candidate.train(images, labels)
     return peak_memory_mb(device) - before
 
 
-def memory_alone(name: str) -> float:
-    """`measure_memory` in a process of its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name]
-    return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+def memory_of_each(names: list[str], arguments: argparse.Namespace, device: torch.device) -> dict[str, float]:
+    """`measure_memory` of each method in a process of its own, which has torch imported already."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["stochca", "timm.data", "stochca.methods", "stochca.training"])
+    with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as alone:
+        found = alone.map(partial(measure_memory, arguments=arguments, device=device), names)
+        return dict(zip(names, found, strict=True))
 
 
 def main() -> None:
-    parser = step_parser(__doc__, steps=20, warm_up=2)
+    parser = step_parser(__doc__, steps=6, warm_up=1)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="NAME")
-    parser.add_argument("--memory-of", choices=METHODS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = default_device()
-    if arguments.memory_of:
-        print(json.dumps(measure_memory(arguments.memory_of, arguments, device)))
-        return
     names = list(dict.fromkeys(["finetune", *arguments.methods]))
     seconds = time_steps(names, arguments, device)
-    memory = {name: memory_alone(name) for name in names}
+    memory = memory_of_each(names, arguments, device)
     print(
         f"{arguments.model}, {arguments.image_size} px, batch {arguments.batch_size}, "
         f"{arguments.precision}, {arguments.steps} steps; torch {torch.__version__}, {device_name(device)}\n"

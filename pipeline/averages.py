@@ -72,8 +72,8 @@ def average_over_targets(params: Params, rows: Sequence[Row]) -> list[Average]:
     of_method = {name: [row for row in rows if row.method == name] for name in params.protocol.methods}
     trials = {name: _by_trial(of_method[name], "test_accuracy") for name in of_method}
 
-    tested = [row.runs[0].predictions["id"].to_list() for row in of_method[reference]]
-    shared = all(ids == tested[0] for ids in tested)
+    tested = [row.runs[0].predictions["id"] for row in of_method[reference]]
+    shared = all(np.array_equal(ids, tested[0]) for ids in tested)
 
     def difference(method: str, other: str) -> Difference:
         pairs = [

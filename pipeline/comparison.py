@@ -110,12 +110,12 @@ def correctness(runs: Sequence[Run]) -> np.ndarray:
 
 def compare_runs(params: Params, runs: Sequence[Run]) -> list[Row]:
     """Aggregate over seeds, measure against the reference and rank; by target, best first."""
+    of_cell: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        of_cell.setdefault((run.target, run.method), []).append(run)
     rows: list[Row] = []
     for target in params.protocol.targets:
-        by_method = {
-            method: [run for run in runs if (run.method, run.target) == (method, target)]
-            for method in params.protocol.methods
-        }
+        by_method = {method: of_cell[target, method] for method in params.protocol.methods}
         rows += _rank(params, target, by_method)
     return rows
 

@@ -68,7 +68,8 @@ def disagreements(first: Run, second: Run, images: PreparedImages, limit: int = 
     second_right = both["label"] == both["prediction_second"]
     only_first, only_second = both[first_right], both[second_right]
     neither = both[~first_right & ~second_right]
-    places = {id: place for place, id in enumerate(images.ids)}
+    disputed = set(both["id"])
+    places = {id: place for place, id in enumerate(images.ids) if id in disputed}
     pictures: dict[str, Picture] = {}  # the same picture under several names is shown once
     for row in _taking_turns([only_first, only_second, neither]):
         picture = _picture(row, first, second, images[places[row["id"]]][0])
@@ -88,8 +89,10 @@ def disagreements(first: Run, second: Run, images: PreparedImages, limit: int = 
 
 
 def _taking_turns(tables: Sequence[pd.DataFrame]) -> Iterator[Mapping[Hashable, Any]]:
-    for rows in zip_longest(*(table.to_dict("records") for table in tables)):
-        yield from (row for row in rows if row is not None)
+    for rows in zip_longest(*(table.itertuples(index=False, name=None) for table in tables)):
+        for table, row in zip(tables, rows, strict=True):
+            if row is not None:
+                yield dict(zip(table.columns, row, strict=True))
 
 
 def _picture(row: Mapping[Hashable, Any], first: Run, second: Run, image: Image.Image) -> Picture:

@@ -12,7 +12,8 @@ Image.init()  # loads every decoder, so that the tables below are complete
 
 # Pillow opens these only with another program, or knows their names but not their pixels.
 _NOT_DECODED = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}
-_FORMATS = tuple(name for name in Image.ID if name not in _NOT_DECODED)
+# Pillow tries them in this order, and some know only after a look inside that a file is not theirs.
+_FORMATS = tuple(dict.fromkeys(("JPEG", "PNG", *(name for name in Image.ID if name not in _NOT_DECODED))))
 _LOSSY = {"JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"}
 EXTENSIONS = frozenset(
     suffix for suffix, name in Image.registered_extensions().items() if name in _FORMATS

@@ -147,6 +147,7 @@ def load_prepared(folder: Path = FOLDER) -> Prepared:
 
 def _names(table: Dataset, column: str) -> list[str]:
     """A whole column of a few different texts, each of which is in memory once."""
-    encoded = table.data.column(column).combine_chunks().dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    return [names[index] for index in encoded.indices.to_numpy()]
+    encoded = table.data.column(column).dictionary_encode()  # before joining: the texts may be gigabytes
+    joined = encoded.combine_chunks()
+    names = joined.dictionary.to_pylist()
+    return [names[index] for index in joined.indices.to_numpy()]

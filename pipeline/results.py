@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,7 @@ class Run:
         """Which test images were right: bool (N,), in the order of the predictions."""
         return (self.predictions["label"] == self.predictions["prediction"]).to_numpy()
 
-    @property
+    @cached_property
     def looks(self) -> pd.DataFrame:
         """The curves where validation was looked at; train_loss is the mean since the look before."""
         curves = self.curves.sort_values("step")
@@ -88,11 +90,11 @@ def read_runs(protocol: Protocol) -> list[Run]:
     """
     runs: list[Run] = []
     for target in protocol.targets:
-        of_target = [
-            read_run(protocol, method, target, seed) for method in protocol.methods for seed in protocol.seeds
-        ]
-        _check_same_images(protocol, of_target)
-        runs += of_target
+        first: Run | None = None
+        for method, seed in product(protocol.methods, protocol.seeds):
+            run = read_run(protocol, method, target, seed)
+            first = first or run
+            runs.append(_on_images_of(first, run, protocol))
     return runs
 
 
@@ -202,17 +204,21 @@ def _stage(protocol: Protocol, method: str, target: str, seed: int) -> str:
     return f"{stage}@{method}-{target}-{seed}"
 
 
-def _check_same_images(protocol: Protocol, runs: Sequence[Run]) -> None:
-    """Differences are taken image by image, so all runs of a target must have seen the same ones."""
-    first = runs[0]
-    for run in runs[1:]:
-        if _tested_on(run) != _tested_on(first):
-            stages = [_stage(protocol, each.method, each.target, each.seed) for each in (first, run)]
-            raise UserError(
-                f"{RESULTS / first.name} and {RESULTS / run.name} were not tested on the same images and "
-                f"classes, so they can't be compared; run: dvc repro {' '.join(stages)}"
-            )
+def _on_images_of(first: Run, run: Run, protocol: Protocol) -> Run:
+    """`run` with the names and labels of the test images that `first` holds, and small numbers of classes.
 
+    What all runs of a target share is in memory once; a thousand runs need a few bytes per test image each.
 
-def _tested_on(run: Run) -> tuple[list[str], list[str], list[int]]:
-    return run.classes, run.predictions["id"].to_list(), run.predictions["label"].to_list()
+    Raises:
+        UserError: they are others; differences are taken image by image, so that can't be compared.
+    """
+    shared = {name: first.predictions[name] for name in ("id", "label")}
+    same = all(np.array_equal(run.predictions[name], values) for name, values in shared.items())
+    if run.classes != first.classes or not same:
+        stages = [_stage(protocol, each.method, each.target, each.seed) for each in (first, run)]
+        raise UserError(
+            f"{RESULTS / first.name} and {RESULTS / run.name} were not tested on the same images and "
+            f"classes, so they can't be compared; run: dvc repro {' '.join(stages)}"
+        )
+    prediction = pd.to_numeric(run.predictions["prediction"], downcast="unsigned")
+    return replace(run, predictions=run.predictions.assign(**shared, prediction=prediction))

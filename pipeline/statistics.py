@@ -132,9 +132,7 @@ def paired_bootstrap_over_targets(
         pairs: for each target the correctness of the method (seeds, N) and of the reference (its seeds, N).
     """
     generator = np.random.default_rng(seed)
-    gains = [
-        np.asarray(own, float).mean(axis=0) - np.asarray(other, float).mean(axis=0) for own, other in pairs
-    ]
+    gains = [np.mean(own, axis=0, dtype=float) - np.mean(other, axis=0, dtype=float) for own, other in pairs]
     drawn = [_means_of_resamples(each, samples, generator) for each in gains]
     means = np.mean(drawn, axis=0).round(ROUNDING)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])

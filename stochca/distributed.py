@@ -67,7 +67,9 @@ class ImageShare:
 
     def __init__(self, images: Images) -> None:
         self.images = images
-        self.rows = torch.arange(len(images)).tensor_split(world_size())[rank()].tolist()
+        share, longer = divmod(len(images), world_size())  # the first ranks have one more
+        start = rank() * share + min(rank(), longer)
+        self.rows = range(start, start + share + (rank() < longer))
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,9 +1,11 @@
 """Images to batches. Training batches are a pure function of seed and step, so a run can resume exactly."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from stochca.backbones import BackboneCard
 
 Item = TypeVar("Item")
+Indices = range | np.ndarray  # small, and shared with the processes that load images
 CACHE_BYTES = 1 << 30  # decoded images are kept in memory up to this size
 
 
@@ -132,17 +135,27 @@ class InMemory:
         return self._items[index]
 
 
-def keep_in_memory(images: Images) -> Images:
-    """Decode the images once and for all, where that takes less than `CACHE_BYTES`."""
-    if len(images) == 0:
+def keep_in_memory(images: Images, reads: float = math.inf) -> Images:
+    """Decode the images once and for all, where that takes less than `CACHE_BYTES`.
+
+    Args:
+        reads: how many will be asked for, one epoch after the other; where none is asked for twice, they
+            are decoded when they are.
+    """
+    if len(images) == 0 or reads <= len(images):
         return images
     width, height = images[0][0].size
     return InMemory(images) if 3 * width * height * len(images) <= CACHE_BYTES else images
 
 
-def names_of(images: Images) -> list[str]:
-    """What the images are called where they have names, else their numbers."""
-    return list(getattr(images, "ids", None) or [f"image {i}" for i in range(len(images))])
+def names_of(parts: Sequence[Images], indices: Sequence[int]) -> list[str]:
+    """What these of the images of all parts together are called: by name where they have one."""
+    names = [
+        name
+        for part in parts
+        for name in getattr(part, "ids", None) or [f"image {i}" for i in range(len(part))]
+    ]
+    return [names[index] for index in indices]
 
 
 class Joined:
@@ -198,7 +211,7 @@ class _Order(Sampler[list[tuple[int, int]]]):
     """
 
     def __init__(
-        self, domains: list[list[int]], settings: Training, seed: int, start: int, rank: int, ranks: int
+        self, domains: list[Indices], settings: Training, seed: int, start: int, rank: int, ranks: int
     ) -> None:
         self.domains, self.seed, self.start = domains, seed, start
         self.rank, self.ranks = rank, ranks
@@ -238,7 +251,7 @@ class _Order(Sampler[list[tuple[int, int]]]):
 class _Shuffled:
     """Images in one shuffled epoch after the other, without end; asked for in order, mostly."""
 
-    def __init__(self, images: list[int], seed_of: Callable[[int], int]) -> None:
+    def __init__(self, images: Indices, seed_of: Callable[[int], int]) -> None:
         self.images, self.seed_of = images, seed_of
         self.epoch, self.order = -1, torch.empty(0)
 
@@ -247,7 +260,7 @@ class _Shuffled:
         if epoch != self.epoch:
             generator = torch.Generator().manual_seed(self.seed_of(epoch))
             self.epoch, self.order = epoch, torch.randperm(len(self.images), generator=generator)
-        return self.images[int(self.order[place])]
+        return int(self.images[int(self.order[place])])
 
 
 def training_batches(
@@ -280,12 +293,14 @@ def images_of_step(
     return [index for index, _ in next(iter(order))]
 
 
-def _by_domain(number: int, domains: Sequence[str] | None) -> list[list[int]]:
+def _by_domain(number: int, domains: Sequence[str] | None) -> list[Indices]:
     """The images of each domain, the domains by name; all together where there are none."""
+    if not domains:
+        return [range(number)]
     members: dict[str, list[int]] = {}
-    for index, domain in enumerate(domains or [""] * number):
+    for index, domain in enumerate(domains):
         members.setdefault(domain, []).append(index)
-    return [members[name] for name in sorted(members)]
+    return [np.array(members[name]) for name in sorted(members)]
 
 
 class _Plain(Dataset[tuple[Tensor, int]]):

@@ -139,8 +139,9 @@ def fit(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
-    names = [name for part in (train, validation) for name in names_of(part)]
-    train, validation = keep_in_memory(train), keep_in_memory(validation)
+    parts = (train, validation)
+    train = keep_in_memory(train, reads=settings.steps * settings.batch_size)
+    validation = keep_in_memory(validation)
     student.to(device)
     student.load_state_dict(from_main(student.state_dict(), device))
     student.set_grad_checkpointing(settings.gradient_checkpointing)
@@ -189,16 +190,16 @@ def fit(
         return from_main(score(logits, labels), device)
 
     divergence = Divergence(
-        lambda step: [
-            names[index]
-            for index in images_of_step(
-                len(train) + (len(validation) if refit else 0),
+        lambda step: names_of(
+            parts,
+            images_of_step(
+                sum(len(part) for part in parts[: 1 + refit]),
                 settings,
                 domains=domains,
                 seed=seed,
                 step=step,
-            )
-        ],
+            ),
+        ),
         in_a_row=IN_A_ROW_FP16 if scaler.is_enabled() else IN_A_ROW,
         skipped=progress.skipped,
     )

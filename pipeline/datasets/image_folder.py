@@ -81,15 +81,16 @@ class Scan:
         """The images' names and the folders directly in `folder`, in order; hidden ones are ignored."""
         images: list[str] = []
         folders: list[Path] = []
-        for path in self._listed(folder):
-            if path.is_symlink() and not path.exists():
+        for entry in self._listed(folder):  # which says without a further question what each is
+            path = folder / entry.name
+            if entry.is_symlink() and not path.exists():
                 self.note(path, "is a link to nothing", LEFT_OUT)
-            elif path.is_symlink() and not path.resolve().is_relative_to(self.root):
+            elif entry.is_symlink() and not path.resolve().is_relative_to(self.root):
                 self.note(path, "is a link that leads out of dataset.root", "not followed")
-            elif path.is_dir():
+            elif entry.is_dir():
                 folders.append(path)
-            elif path.is_file() and path.suffix.lower() in EXTENSIONS:
-                images.append(path.name)
+            elif entry.is_file() and path.suffix.lower() in EXTENSIONS:
+                images.append(entry.name)
             else:
                 self.note(path, "has no file name extension of an image", LEFT_OUT)
         return images, folders
@@ -109,9 +110,11 @@ class Scan:
     def note(self, path: Path, problem: str, action: str) -> None:
         self.problems.append({"file": self.name(path), "problem": problem, "action": action})
 
-    def _listed(self, folder: Path) -> list[Path]:
+    def _listed(self, folder: Path) -> list[os.DirEntry[str]]:
         try:
-            return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+            with os.scandir(folder) as entries:
+                shown = [entry for entry in entries if not entry.name.startswith(".")]
+            return sorted(shown, key=lambda entry: entry.name)
         except OSError as error:
             raise UserError(
                 f"the folder {folder} can't be read: {error.strerror}; check its permissions"
@@ -218,9 +221,10 @@ def _records(
 ) -> Iterator[Record]:
     picture = partial(decode, short_side=short_side, max_megapixels=max_megapixels)
     for folder in folders:
+        above = scan.name(folder.path)
         for file in folder.images:
             path = folder.path / file
-            name = scan.name(path)
+            name = f"{above}/{printable(file)}"
             yield Record(
                 id=name,
                 class_name=folder.class_name,

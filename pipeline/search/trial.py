@@ -38,6 +38,7 @@ class Trial(tune.Trainable):
         prepared = load_prepared(root / FOLDER)
         images = images_of_trials(prepared, task.protocol, task.target, task.tune.seeds)
         decoded = cache(keep_in_memory)  # once, where seeds share their images
+        reads = len(task.tune.seeds) * task.training.steps * task.training.batch_size
         card = task.card
         self.task = task
         self.history: list[dict[str, float]] = []  # one entry per rung
@@ -50,7 +51,7 @@ class Trial(tune.Trainable):
                 folder=self.folder / f"seed-{seed}",
                 backbone=root / BACKBONE,
                 classes=len(prepared.classes),
-                train=decoded(images[seed].train),
+                train=decoded(images[seed].train, reads),
                 validation=decoded(images[seed].validation),
                 domains=images[seed].domains,
                 preprocessing=Preprocessing.of(card),

@@ -1,0 +1,271 @@
+"""How each stage grows: with the number of images, and `compare` with the number of runs. Time and memory.
+
+    python -m benchmarks.growth                                      # 10^3 to 10^5 images, 12 to 1,002 runs
+    python -m benchmarks.growth --images 1000 10000 100000 1000000   # a million are 4 GB of small files
+    python -m benchmarks.growth --images 500 2000 --size 1024x768 --runs   # the speed with photographs
+
+On folders DOMAIN/CLASS/* of JPEGs, made up in a temporary folder (TMPDIR says where), with every stage in a
+process of its own:
+
+- prepare: the whole stage but what DVC does around it.
+- first step: from opening the prepared images to the first training step of a transformer of 0.3 million
+  parameters; then the median step, and a look at validation, for each of its images.
+- search: `tune` with a single trial of 8 steps, Ray's start included; shipped is what machines get that do
+  not have the project's folder.
+
+Validation is capped at about 2,000 images, so that what a look costs does not hide the rest. Memory is what
+belongs to a process alone (anonymous memory); the table is mapped, and its pages are the system's.
+"""
+
+import argparse
+import io
+import json
+import math
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.measuring import in_process, measured
+
+DOMAINS, CLASSES = 4, 20
+VALIDATION = 2_000  # images, at most
+STEPS, BATCH_SIZE = 30, 32
+METHODS = 6  # of the runs that are compared
+
+
+def make_images(root: Path, count: int, size: tuple[int, int]) -> None:
+    """`count` JPEGs of noise, alike to look at but each with bytes of its own."""
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(
+        0, 255, (size[1] // 8 + 1, size[0] // 8 + 1, 3), dtype=np.uint8
+    )
+    Image.fromarray(pixels).resize(size).save(buffer, "JPEG", quality=85)
+    start, rest = buffer.getvalue()[:2], buffer.getvalue()[2:]
+    for place in range(DOMAINS * CLASSES):
+        folder = root / f"domain_{place % DOMAINS}" / f"class_{place // DOMAINS:03}"
+        folder.mkdir(parents=True)
+        for number in range(place, count, DOMAINS * CLASSES):
+            comment = f"{number:010}".encode()
+            segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
+            (folder / f"{number:09}.jpg").write_bytes(start + segment + rest)
+
+
+def prepare_there(root: Path, target: Path, count: int) -> dict[str, float]:
+    from pipeline.datasets.source import Sides
+    from pipeline.prepare import prepare
+    from pipeline.sections import Dataset
+
+    share = min(0.15, VALIDATION / count)
+    dataset = Dataset.model_validate({"name": "image_folder", "root": str(root), "validation": share})
+    return measured(lambda: prepare(dataset, Sides.of(224, None), target))
+
+
+def train_there(target: Path) -> dict[str, float]:
+    """As a training run goes, from the images to a few steps and one look at validation."""
+    import stochca  # noqa: F401  isort: skip  (before timm, which it lets import torchvision)
+    import timm
+    import torch
+
+    from pipeline.prepared import load_prepared
+    from pipeline.protocol import images_for
+    from stochca.loaders import Preprocessing
+    from stochca.methods import Method
+    from stochca.settings import Training
+    from stochca.training import fit
+
+    student = timm.create_model("test_vit", img_size=32, num_classes=CLASSES)
+    settings = Training(
+        steps=STEPS, batch_size=BATCH_SIZE, eval_every=STEPS, warmup_steps=0, precision="fp32"
+    )
+    preprocessing = Preprocessing(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    forwards: list[float] = []
+    student.register_forward_pre_hook(
+        lambda module, inputs: forwards.append(time.perf_counter()) if module.training else None
+    )
+    validated = 0
+
+    def train() -> object:
+        nonlocal validated
+        images = images_for(load_prepared(target), "transfer", "all", 0)
+        validated = len(images.validation)
+        return images, fit(
+            student,
+            images.train,
+            images.validation,
+            method=Method(),
+            settings=settings,
+            preprocessing=preprocessing,
+            device=torch.device("cpu"),
+        )
+
+    started = time.perf_counter()
+    whole = measured(train)
+    steps = [after - before for before, after in pairwise(forwards)]
+    step = statistics.median(steps)
+    return {
+        "first_step": forwards[0] - started,
+        "step": step,
+        "look": max(0.0, started + whole["seconds"] - forwards[-1] - step) / validated,
+        "memory": whole["memory"],
+    }
+
+
+def open_there(target: Path) -> dict[str, float]:
+    """As a run opens the images that holds one domain out, which draws the splits anew."""
+    from pipeline.prepared import load_prepared
+    from pipeline.protocol import images_for
+
+    return measured(lambda: images_for(load_prepared(target), "leave_one_domain_out", "domain_0", 0))
+
+
+def search_there(project: Path, target: Path) -> dict[str, float]:
+    from pipeline.search.run import search
+    from pipeline.search.task import plan
+    from tests.pipeline.search.small_project import STEPS, write_project
+
+    params = write_project(project, {"trials": 1, "seeds": [0], "grace_steps": STEPS})
+    os.chdir(project)
+    shutil.rmtree("data/prepared")
+    target.rename("data/prepared")
+    shipped = 0
+
+    def run() -> None:
+        nonlocal shipped
+        task = plan(params)
+        shipped = task.inputs.size()
+        search(task, params)
+
+    try:
+        return measured(run) | {"shipped": shipped}
+    finally:
+        Path("data/prepared").rename(target)
+
+
+def compare_there(project: Path) -> dict[str, float]:
+    from pipeline.compare import compare
+    from pipeline.params import load_params
+
+    os.chdir(project)
+    return measured(lambda: compare(load_params())) | {"page": Path("reports/index.html").stat().st_size}
+
+
+PIECES: Mapping[str, Callable[..., dict[str, float]]] = {
+    "prepare": lambda root, target, count: prepare_there(Path(root), Path(target), int(count)),
+    "open": lambda target: open_there(Path(target)),
+    "train": lambda target: train_there(Path(target)),
+    "search": lambda project, target: search_there(Path(project), Path(target)),
+    "compare": lambda project: compare_there(Path(project)),
+}
+
+
+def alone(piece: str, *arguments: object) -> dict[str, float]:
+    """One of PIECES in a process of its own."""
+    return in_process("benchmarks.growth", "--piece", piece, *arguments)
+
+
+def grow_images(counts: Sequence[int], size: tuple[int, int], search: bool) -> None:
+    print(f"images of {size[0]} x {size[1]} pixels; memory in MB")
+    columns = (
+        *("images", "prepare, s", "images/s", "memory", "open, s", "memory"),
+        *("first step, s", "step, ms", "look, ms/image", "memory", "search, s", "shipped, MB"),
+    )
+    print_head(columns)
+    rows: list[list[float]] = []
+    for count in counts:
+        with tempfile.TemporaryDirectory(prefix="growth-") as name:
+            root, target = Path(name, "raw"), Path(name, "prepared")
+            make_images(root, count, size)
+            prepared = alone("prepare", root, target, count)
+            opened, trained = alone("open", target), alone("train", target)
+            searched = alone("search", Path(name, "project"), target) if search else {}
+        rows.append(
+            [
+                *(count, prepared["seconds"], count / prepared["seconds"], prepared["memory"]),
+                *(opened["seconds"], opened["memory"], trained["first_step"], 1000 * trained["step"]),
+                *(1000 * trained["look"], trained["memory"]),
+                *(searched.get("seconds", math.nan), searched.get("shipped", math.nan) / 1e6),
+            ]
+        )
+        print_row(rows[-1])
+    print_growth(rows)
+
+
+def grow_runs(seeds: Sequence[int], test_images: int) -> None:
+    from tests.pipeline.synthetic_runs import SKILL, write_inputs
+
+    assert len(SKILL) == METHODS
+    print(f"\nruns of {METHODS} methods on {test_images:,} test images; memory in MB")
+    print_head(("runs", "compare, s", "memory", "page, MB"))
+    rows: list[list[float]] = []
+    for number in seeds:
+        with tempfile.TemporaryDirectory(prefix="growth-") as name:
+            project = Path(name, "project")
+            write_inputs(project, seeds=range(number), test_images=test_images)
+            found = alone("compare", project)
+        rows.append([number * METHODS, found["seconds"], found["memory"], found["page"] / 1e6])
+        print_row(rows[-1])
+    print_growth(rows)
+
+
+def print_head(columns: Sequence[str]) -> None:
+    print(f"| {' | '.join(columns)} |\n|{' --: |' * len(columns)}", flush=True)
+
+
+def print_row(values: Sequence[float]) -> None:
+    cells = (
+        "–" if math.isnan(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values
+    )
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def print_growth(rows: Sequence[Sequence[float]]) -> None:
+    """The power with which each column grows from the row before the last to the last; 1 is linear."""
+    if len(rows) < 2:
+        return
+    (fewer, *before), (more, *after) = rows[-2:]
+    powers = [
+        math.log(b / a) / math.log(more / fewer) if a > 0 and b > 0 else math.nan
+        for a, b in zip(before, after, strict=True)
+    ]
+    cells = ["–" if math.isnan(power) else f"{power:.2f}" for power in powers]
+    print(f"| *power* | {' | '.join(cells)} |", flush=True)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    return int(width), int(height)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, nargs="*", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--size", type=_size, default=(32, 24), help="WIDTHxHEIGHT in pixels")
+    parser.add_argument("--no-search", action="store_true", help="leave out `tune`")
+    parser.add_argument(
+        "--runs", type=int, nargs="*", default=[2, 17, 167], help=f"seeds of each of {METHODS} methods"
+    )
+    parser.add_argument("--test-images", type=int, default=500, help="of the runs")
+    parser.add_argument("--piece", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.piece:
+        piece, *rest = arguments.piece
+        print(json.dumps(PIECES[piece](*rest)))
+        return
+    if arguments.images:
+        grow_images(arguments.images, arguments.size, not arguments.no_search)
+    if arguments.runs:
+        grow_runs(arguments.runs, arguments.test_images)
+
+
+if __name__ == "__main__":
+    main()
