@@ -34,9 +34,9 @@ class BatchTransform:
     def collate(self, items: Sequence[tuple[Any, int]]) -> tuple[Tensor, Tensor]:
         """Images (B, 3, size, size) and labels (B,)."""
         images, labels = zip(*items, strict=True)
-        return self._stacked(images), default_collate(labels)
+        return self._stacked(list(images)), default_collate(list(labels))
 
-    def _stacked(self, images: Sequence[Any]) -> Tensor:
+    def _stacked(self, images: list[Any]) -> Tensor:
         if self._normalize is None:
             return default_collate(images)
         bytes_BHWC = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
