@@ -11,11 +11,12 @@ from PIL import Image
 from timm.data import create_transform
 from timm.data.transforms import RandomCropOrPad, str_to_pil_interp
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
+from stochca.batching import Augmented, BatchTransform, Plain
 from stochca.cores import cores_of_process
 from stochca.errors import UserError
-from stochca.randomness import Stream, derived_seed, isolated
+from stochca.randomness import Stream, derived_seed
 from stochca.settings import Augmentation, Training
 
 if TYPE_CHECKING:
@@ -144,8 +145,11 @@ def keep_in_memory(images: Images, reads: float = math.inf) -> Images:
     """
     if len(images) == 0 or reads <= len(images):
         return images
-    width, height = images[0][0].size
-    return InMemory(images) if 3 * width * height * len(images) <= CACHE_BYTES else images
+    first = images[0]
+    width, height = first[0].size
+    if 3 * width * height * len(images) > CACHE_BYTES:
+        return images
+    return InMemory([first, *(images[i] for i in range(1, len(images)))])
 
 
 def names_of(parts: Sequence[Images], indices: Sequence[int]) -> list[str]:
@@ -173,20 +177,6 @@ class Joined:
                 return part[index]
             index -= len(part)
         raise IndexError("there are no more images")
-
-
-class _Augmented(Dataset[tuple[Tensor, int]]):
-    """Transforms an image with randomness of its own, whichever process loads it."""
-
-    def __init__(self, images: Images, transform: Callable[[Image.Image], Tensor]) -> None:
-        self.images = images
-        self.transform = transform
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        index, seed = key
-        image, label = self.images[index]
-        with isolated(seed):
-            return self.transform(image), label
 
 
 def batch_share(batch: Sequence[Item], rank: int, ranks: int) -> list[Item]:
@@ -280,9 +270,12 @@ def training_batches(
     `batch_size`. Together the ranks get the images that one alone would, augmented alike; `accumulate`
     times `ranks` must divide `batch_size`.
     """
-    augmented = _Augmented(images, preprocessing.training(settings.augmentation))
+    transform = BatchTransform(preprocessing.training(settings.augmentation))
+    augmented = Augmented(images, transform)
     order = _Order(_by_domain(len(images), domains), settings, seed, start, rank, ranks)
-    return iter(DataLoader(augmented, batch_sampler=order, **_loading(settings.workers)))
+    return iter(
+        DataLoader(augmented, batch_sampler=order, collate_fn=transform.collate, **_loading(settings.workers))
+    )
 
 
 def images_of_step(
@@ -303,25 +296,13 @@ def _by_domain(number: int, domains: Sequence[str] | None) -> list[Indices]:
     return [np.array(members[name]) for name in sorted(members)]
 
 
-class _Plain(Dataset[tuple[Tensor, int]]):
-    def __init__(self, images: Images, transform: Callable[[Image.Image], Tensor]) -> None:
-        self.images = images
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, label = self.images[index]
-        return self.transform(image), label
-
-
 def evaluation_batches(
     images: Images, preprocessing: Preprocessing, *, batch_size: int, workers: int | str = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Every image once, in order, without augmentation."""
-    plain = _Plain(images, preprocessing.evaluation())
-    return iter(DataLoader(plain, batch_size=batch_size, **_loading(workers)))
+    transform = BatchTransform(preprocessing.evaluation())
+    plain = Plain(images, transform)
+    return iter(DataLoader(plain, batch_size=batch_size, collate_fn=transform.collate, **_loading(workers)))
 
 
 def loader_processes(workers: int | str) -> int:

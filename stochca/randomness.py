@@ -33,19 +33,31 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-@contextmanager
-def isolated(seed: int) -> Iterator[None]:
-    """Randomness from `seed` inside; outside, the CPU's generators go on as if nothing had happened."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+def reseed(seed: int) -> None:
+    """Seed what augmentation draws from: Python, NumPy and torch on the CPU."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Whatever is drawn inside: afterwards the CPU's generators go on as if nothing had happened."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+@contextmanager
+def isolated(seed: int) -> Iterator[None]:
+    """Randomness from `seed` inside; outside, the CPU's generators go on as if nothing had happened."""
+    with untouched():
+        reseed(seed)
+        yield
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
