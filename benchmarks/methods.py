@@ -59,7 +59,8 @@ from stochca.precision import autocast, choose_attention_kernel
 from stochca.settings import Training
 
 CLASSES = 10
-STOCHCA = StochasticCrossAttention(prob=0.1)
+PROB = 0.1
+STOCHCA = StochasticCrossAttention(prob=PROB)
 METHODS = {
     "finetune": Method(),
     "linear_probe": Method(train=TrainHead()),
@@ -120,7 +121,7 @@ class Candidate:
         self.step = 0
         self.draws: list[list[int]] | None = None  # None: no block cross-attends, or each image has its own
         if isinstance(self.model, stochca.StochCA) and self.model.granularity == "block":
-            self.draws = typical_draws(STOCHCA.prob, self.model.num_blocks, arguments.steps)
+            self.draws = typical_draws(PROB, self.model.num_blocks, arguments.steps)
 
     def train(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         """Take a step; returns its seconds."""

@@ -1,13 +1,15 @@
 """What StochCA costs beside plain fine-tuning and beside its floor, over probabilities and image sizes.
 
-python -m benchmarks.sweep [--probs 0 0.1 1] [--image-sizes 70 224] [--model NAME] [--precision bf16]
+python -m benchmarks.sweep [--probs 0 0.1 1] [--image-sizes 70 224] [--precision bf16] [--compile] ...
 
 Plain fine-tuning and every probability take their steps in turn, on the same images, as in step.py beside it,
 which says what the floor is. The batch shrinks as images grow, so that a step sees about as many tokens.
 """
 
+import argparse
 import statistics
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 import stochca  # isort: skip  (before timm, which it lets import torchvision)
@@ -15,24 +17,25 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from benchmarks.step import draws, floor, step_parser, time_steps
+from benchmarks.step import compile_all, draws, floor, mode, step_parser, time_steps
+from stochca.compilation import compiled_blocks
 from stochca.devices import default_device, device_name
-from stochca.precision import autocast, choose_attention_kernel
+from stochca.precision import autocast, choose_attention_kernel, store_in_half
 
 
-def measure(
-    model_name: str, size: int, batch_size: int, probs: list[float], precision: str, steps: int, warm_up: int
-) -> list[tuple[float, float, float]]:
+def measure(arguments: argparse.Namespace, size: int, batch_size: int) -> list[tuple[float, float, float]]:
     """Per probability: milliseconds of a step, relative to plain, and the floor of that."""
     device = default_device()
+    precision, probs, warm_up = arguments.precision, arguments.probs, arguments.warm_up
     torch.manual_seed(0)
-    student = timm.create_model(model_name, img_size=size, num_classes=100).to(device).train()
+    student = timm.create_model(arguments.model, img_size=size, num_classes=100).to(device).train()
     model = stochca.StochCA(student)
     for candidate in (student, model.teacher):
         choose_attention_kernel(candidate, precision, device)
+    store_in_half(model.teacher, precision)
     images = torch.randn(batch_size, 3, size, size, device=device)
     labels = torch.randint(0, 100, (batch_size,), device=device)
-    drawn = {prob: draws(prob, model.num_blocks, steps + warm_up) for prob in probs}
+    drawn = {prob: draws(prob, model.num_blocks, arguments.steps + warm_up) for prob in probs}
 
     def loss_of(forward: Callable[[], Tensor]) -> Tensor:
         with autocast(precision, device):
@@ -45,8 +48,11 @@ def measure(
         "plain": lambda row: loss_of(lambda: student(images))
     }
     candidates |= {str(prob): partial(cross, prob) for prob in probs}
-    numbered = [[step] for step in range(steps + warm_up)]  # each candidate looks its own draws up
-    seconds = time_steps(candidates, list(student.parameters()), numbered, warm_up, device)
+    numbered = [[step] for step in range(arguments.steps + warm_up)]  # each candidate looks its own draws up
+    with compiled_blocks(student, model.teacher) if arguments.compile else nullcontext():
+        if arguments.compile:
+            compile_all(lambda row: loss_of(lambda: model(images, cross_blocks=row)), model.num_blocks)
+        seconds = time_steps(candidates, list(student.parameters()), numbered, warm_up, device)
     plain = statistics.fmean(seconds["plain"])
     tokens = student.patch_embed.num_patches + student.num_prefix_tokens
     return [
@@ -66,22 +72,15 @@ def main() -> None:
     arguments = parser.parse_args()
     sizes = arguments.image_sizes or [arguments.image_size]
     print(
-        f"{arguments.model}, {arguments.precision}, {arguments.steps} steps; torch {torch.__version__}, "
+        f"{arguments.model}, {arguments.precision}, "
+        f"{mode(arguments)}, {arguments.steps} steps; torch {torch.__version__}, "
         f"{device_name(default_device())}, {torch.get_num_threads()} threads"
     )
     print("| pixels | batch | p | ms | × plain | floor |")
     print("| --: | --: | --: | --: | --: | --: |")
     for size in sizes:
         batch_size = max(1, round(arguments.batch_size * (arguments.image_size / size) ** 2))
-        found = measure(
-            arguments.model,
-            size,
-            batch_size,
-            arguments.probs,
-            arguments.precision,
-            arguments.steps,
-            arguments.warm_up,
-        )
+        found = measure(arguments, size, batch_size)
         for prob, (milliseconds, ratio, least) in zip(arguments.probs, found, strict=True):
             print(
                 f"| {size} | {batch_size} | {prob:g} | {milliseconds:.0f} | {ratio:.3f} | {least:.3f} |",

@@ -112,6 +112,11 @@ def set_progress(model: nn.Module, step: int, steps: int) -> None:
         model.set_progress(step, steps)
 
 
+def teacher_of(model: nn.Module) -> TimmModule | None:
+    """The frozen model that `model` asks while it trains, if there is one."""
+    return model.teacher if isinstance(model, StochCA) else None
+
+
 def cross_attended(model: nn.Module) -> list[float]:
     """Of each block the share of the training images that cross-attended in it; empty without StochCA."""
     return model.tally.shares if isinstance(model, StochCA) else []

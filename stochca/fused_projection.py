@@ -96,7 +96,7 @@ class CrossProjection(_FusedStandIn):
 
 
 class RecordingProjection(_FusedStandIn):
-    """Hands the keys and values that pass to `record`."""
+    """Appends the keys and values that pass to `record`."""
 
     def __init__(self, attention: TimmModule, record: Record) -> None:
         super().__init__(attention)
@@ -104,7 +104,7 @@ class RecordingProjection(_FusedStandIn):
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         query_BND, key_BND, value_BND = self.project(x_BNC, slice(0, 3))
-        self.record(self.key_norm(key_BND), value_BND)
+        self.record.append((self.key_norm(key_BND), value_BND))
         return self.join([query_BND, key_BND, value_BND])
 
 
@@ -113,7 +113,7 @@ class LastProjection(RecordingProjection):
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         key_BND, value_BND = self.project(x_BNC, slice(1, 3))
-        self.record(self.key_norm(key_BND), value_BND)
+        self.record.append((self.key_norm(key_BND), value_BND))
         raise DeepestReached
 
 

@@ -5,7 +5,7 @@ D = heads x H channels. A projection maps (B, N, C) to (B, N, D), a fused one to
 families keep the channels in front: (B, C, height, width).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 
-Record = Callable[[Tensor, Tensor], None]  # takes keys and values
+Record = list[tuple[Tensor, Tensor]]  # gets the keys and values of one layer's forward pass
 
 
 @dataclass(frozen=True)

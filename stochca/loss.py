@@ -1,6 +1,6 @@
 """The loss of a batch: cross-entropy, and the terms that a method adds to it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -46,7 +46,9 @@ class Loss:
             self.start = Start.of(student, source_head)
             self.terms = start_terms(penalties, student, self.start, examples)
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, step: int) -> Tensor:
+    def __call__(
+        self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, step: int
+    ) -> Tensor:
         """`model` is what trains the student: itself, or what wraps it."""
         targets = functional.one_hot(labels, self.student.num_classes).float() if self.terms else labels
         smoothing = self.settings.label_smoothing

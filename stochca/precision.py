@@ -46,3 +46,15 @@ def choose_attention_kernel(model: nn.Module, precision: str, device: torch.devi
         for module in model.modules():
             if hasattr(module, "fused_attn"):
                 setattr(module, "fused_attn", False)  # noqa: B010 (typed as Final by timm)
+
+
+def store_in_half(model: nn.Module, precision: str) -> None:
+    """Keep the weights of a frozen model's projections in the numbers that autocast multiplies them in.
+
+    It would make them from fp32 in every forward pass, because it remembers only those of weights that
+    train: the results are the same, and the memory is half. Norms stay in fp32, as in autocast.
+    """
+    if precision != "fp32":
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.to(_DTYPES[precision])

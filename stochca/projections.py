@@ -57,7 +57,7 @@ class Projections(Protocol):
         """Attend to `source`; of the layer's own, only the queries are computed where all images do."""
 
     def recording(self, record: Record) -> AbstractContextManager[None]:
-        """Hand the keys, normalised, and the values of a forward pass to `record`."""
+        """Append the keys, normalised, and the values of a forward pass to `record`."""
 
     def recording_last(self, record: Record) -> AbstractContextManager[None]:
         """As `recording`, but no queries are computed, and `DeepestReached` ends the forward pass."""

@@ -1,6 +1,5 @@
 """Attention layers with `attn.q_proj`, `attn.k_proj` and `attn.v_proj`. Shapes: see `key_value.py`."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from torch import Tensor, nn
@@ -35,14 +34,10 @@ class SeparateProjections:
 
     def recording(self, record: Record) -> AbstractContextManager[None]:
         keys: list[Tensor] = []
-
-        def record_with_key(value_BND: Tensor) -> None:
-            record(self.key[1](keys.pop()), value_BND)
-
         return swapped(
             self.attention,
-            k_proj=_TappedProjection(self.key[0], keys.append),
-            v_proj=_TappedProjection(self.value, record_with_key),
+            k_proj=_KeepingProjection(self.key[0], keys),
+            v_proj=_RecordingProjection(self.value, self.key[1], keys, record),
         )
 
     def recording_last(self, record: Record) -> AbstractContextManager[None]:
@@ -67,18 +62,34 @@ class _GivenProjection(nn.Module):
         return self.source.where_chosen(self.given_BND, self.own(x_BNC))
 
 
-class _TappedProjection(nn.Module):
-    """Shows what a projection gives to `tap`."""
+class _KeepingProjection(nn.Module):
+    """Appends what a projection gives to `kept`."""
 
-    def __init__(self, own: nn.Module, tap: Callable[[Tensor], None]) -> None:
+    def __init__(self, own: nn.Module, kept: list[Tensor]) -> None:
         super().__init__()
         self.own = own
-        self.tap = tap
+        self.kept = kept
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        y_BND = self.own(x_BNC)
-        self.tap(y_BND)
+        y_BND: Tensor = self.own(x_BNC)
+        self.kept.append(y_BND)
         return y_BND
+
+
+class _RecordingProjection(nn.Module):
+    """The projection of the values, the last of the three: appends them, and the keys before, to `record`."""
+
+    def __init__(self, own: nn.Module, key_norm: nn.Module, keys: list[Tensor], record: Record) -> None:
+        super().__init__()
+        self.own = own
+        self.key_norm = key_norm
+        self.keys = keys
+        self.record = record
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        value_BND: Tensor = self.own(x_BNC)
+        self.record.append((self.key_norm(self.keys.pop()), value_BND))
+        return value_BND
 
 
 class _InformedProjection(nn.Module):
@@ -103,5 +114,5 @@ class _LastProjections(nn.Module):
         self.record = record
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        self.record(self.key(x_BNC), self.value(x_BNC))
+        self.record.append((self.key(x_BNC), self.value(x_BNC)))
         raise DeepestReached

@@ -73,6 +73,7 @@ class Training:
     label_smoothing: float = 0.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
+    compile: bool = False  # torch.compile, block by block
     eval_every: int = 100  # steps between looks at the validation split
     checkpoint_every: int = 100  # steps between checkpoints
     workers: int | Literal["auto"] = "auto"  # processes that load and augment images

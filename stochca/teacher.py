@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
+from stochca.compilation import uncompiled
 from stochca.families import block_names
-from stochca.key_value import DeepestReached, KeyValue, swapped
+from stochca.key_value import DeepestReached, KeyValue, Record, swapped
 from stochca.projections import attention_layers, projections_of
 
 
@@ -37,18 +38,15 @@ def teacher_keys_values(
 
     The teacher runs as far as the deepest drawn block, and there only to its keys and values.
     """
-    recorded: dict[int, list[KeyValue]] = {i: [] for i in drawn}
+    records: dict[int, list[Record]] = {}
     names = block_names(teacher)
     deepest = max(drawn)
     with ExitStack() as stack:
-        for i, chosen in drawn.items():
+        stack.enter_context(uncompiled(teacher.get_submodule(names[deepest])))
+        for i in drawn:
             layers = attention_layers(teacher.get_submodule(names[i]))
-            chosen = None if chosen is None else chosen.to(images.device)
-
-            def record(key: Tensor, value: Tensor, i: int = i, chosen: Tensor | None = chosen) -> None:
-                recorded[i].append(KeyValue(key, value, chosen))
-
-            for layer in layers:
+            records[i] = [[] for _ in layers]
+            for layer, record in zip(layers, records[i], strict=True):
                 projections = projections_of(layer)
                 is_last = i == deepest and layer is layers[-1]
                 stack.enter_context(
@@ -56,4 +54,8 @@ def teacher_keys_values(
                 )
         with suppress(DeepestReached):
             teacher.forward_features(images)
-    return recorded
+    chosen = {i: None if images_ is None else images_.to(images.device) for i, images_ in drawn.items()}
+    return {
+        i: [KeyValue(key, value, chosen[i]) for record in of_block for key, value in record]
+        for i, of_block in records.items()
+    }

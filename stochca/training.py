@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from stochca._typing import TimmModule
 from stochca.averaging import start_averaging
 from stochca.callbacks import Callback, Callbacks, EvalEvent
 from stochca.checkpoint import cloned
+from stochca.compilation import check_compiles, compiled_blocks
 from stochca.composition import (
     adaptation,
     check_composition,
@@ -20,6 +22,7 @@ from stochca.composition import (
     cross_attended,
     first_phase,
     set_progress,
+    teacher_of,
 )
 from stochca.devices import default_device, device_name, peak_memory_mb
 from stochca.distributed import (
@@ -49,7 +52,7 @@ from stochca.loss import Loss
 from stochca.methods import Method, Swad, WiseFt
 from stochca.optimisation import create_optimizer, create_schedule
 from stochca.penalties import check_penalties
-from stochca.precision import autocast, choose_attention_kernel, resolve_precision
+from stochca.precision import autocast, choose_attention_kernel, resolve_precision, store_in_half
 from stochca.randomness import Stream, derived_seed, seed_everything
 from stochca.reporting import backbone_lr, report_steps
 from stochca.run_state import RunState
@@ -149,8 +152,12 @@ def fit(
     if teacher is not None:
         choose_attention_kernel(teacher, precision, device)
     train_choice = adaptation(method.train)
+    backbone = student
     model, student = compose(method, student, teacher)
     model.to(device)
+    teacher = teacher_of(model)
+    if teacher is not None:
+        store_in_half(teacher, precision)
     if not is_main():  # dropout differs between ranks; the draws of StochCA, seeded by now, don't
         seed_everything(derived_seed(seed, Stream.GLOBAL, rank()))
     examples = Examples(train, validation, preprocessing, device, precision, settings.workers)
@@ -208,7 +215,10 @@ def fit(
     trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
     unread: list[tuple[int, Tensor, float]] = []  # steps whose losses are still on the device
     window_started = time.perf_counter()
+    compiled = ExitStack()
     try:
+        if settings.compile:
+            compiled.enter_context(compiled_blocks(backbone, teacher))
         for images, labels in training_batches(
             Joined(train, validation) if refit else train,
             preprocessing,
@@ -271,6 +281,7 @@ def fit(
             if not unread:
                 window_started = time.perf_counter()
 
+        compiled.close()
         selected, selected_step = progress.best
         best = progress.best_weights
         if refit:
@@ -290,6 +301,7 @@ def fit(
         for note in notes:
             listeners.on_note(note)
     finally:
+        compiled.close()
         listeners.on_end()
     return Fitted(
         model=student,
@@ -322,8 +334,9 @@ def check_settings(
     """Find what would stop `fit` later, before any work.
 
     Raises:
-        UserError: the device lacks the precision, timm knows no such optimiser or augmentation, a choice
-            of the method does not suit the model, or the ranks or domains can't share a batch.
+        UserError: the device lacks the precision or what compiling needs, timm knows no such optimiser or
+            augmentation, a choice of the method does not suit the model, or the ranks or domains can't share
+            a batch.
     """
     resolve_precision(settings.precision, device)
     names = sorted(set(domains or ()))
@@ -352,6 +365,8 @@ def check_settings(
             f"training.layer_decay {settings.layer_decay} means nothing with train {method.train.name!r}, "
             "which freezes the layers that it counts; set it to null"
         )
+    if settings.compile:
+        check_compiles(device)
     create_optimizer(student, settings)
     preprocessing.training(settings.augmentation)
     check_composition(method, student, teacher, class_texts)

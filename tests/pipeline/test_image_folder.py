@@ -150,14 +150,14 @@ def test_roots_that_hold_nothing_usable(tmp_path: Path) -> None:
 
 def test_a_folder_that_can_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, "cat/1.png", "dog/1.png")
-    listed = Path.iterdir
+    listed = os.scandir
 
     def denied(path: Path) -> object:
         if path.name == "dog":
             raise PermissionError(13, "Permission denied")
         return listed(path)
 
-    monkeypatch.setattr(Path, "iterdir", denied)  # root may read everything, so no mode would do
+    monkeypatch.setattr(os, "scandir", denied)  # root may read everything, so no mode would do
     refused(tmp_path, "dog can't be read: Permission denied")
 
 
