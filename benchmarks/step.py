@@ -200,7 +200,8 @@ def main() -> None:
     )
     print(
         f"{arguments.model}, {size} px, batch {arguments.batch_size}, {arguments.precision}, "
-        f"{mode(arguments)}, p = {arguments.prob}, {arguments.steps} steps; torch {torch.__version__}, {where}"
+        f"{mode(arguments)}, p = {arguments.prob}, {arguments.steps} steps; "
+        f"torch {torch.__version__}, {where}"
     )
     # Means over the same steps, because the draws make steps differ; medians would hide the deep ones.
     mean = {name: statistics.fmean(values) for name, values in seconds.items()}
