@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -116,6 +117,26 @@ def time_steps(
     return seconds
 
 
+def set_up(
+    arguments: argparse.Namespace, size: int, batch_size: int, device: torch.device
+) -> tuple[TimmModule, stochca.StochCA, Callable[[Callable[[Tensor], Tensor]], Tensor]]:
+    """A student, StochCA around it as `stochca.training.fit` has it, and the loss of either on a batch."""
+    torch.manual_seed(0)
+    student = timm.create_model(arguments.model, img_size=size, num_classes=100).to(device).train()
+    model = stochca.StochCA(student)
+    for candidate in (student, model.teacher):
+        choose_attention_kernel(candidate, arguments.precision, device)
+    store_in_half(model.teacher, arguments.precision)
+    images = torch.randn(batch_size, 3, size, size, device=device)
+    labels = torch.randint(0, 100, (batch_size,), device=device)
+
+    def loss_of(forward: Callable[[Tensor], Tensor]) -> Tensor:
+        with autocast(arguments.precision, device):
+            return nn.functional.cross_entropy(forward(images).float(), labels)
+
+    return student, model, loss_of
+
+
 def mode(arguments: argparse.Namespace) -> str:
     return "compiled" if arguments.compile else "eager"
 
@@ -153,25 +174,13 @@ def main() -> None:
     arguments = parser.parse_args()
 
     device = default_device()
-    torch.manual_seed(0)
-    student = timm.create_model(arguments.model, img_size=arguments.image_size, num_classes=100).to(device)
-    model = stochca.StochCA(student, arguments.prob)
+    student, model, loss_of = set_up(arguments, arguments.image_size, arguments.batch_size, device)
     naive = NaiveStochCA(student, copy.deepcopy(student))
-    for candidate in (student, model.teacher):
-        choose_attention_kernel(candidate, arguments.precision, device)
-    store_in_half(model.teacher, arguments.precision)
-    size = arguments.image_size
-    images = torch.randn(arguments.batch_size, 3, size, size, device=device)
-    labels = torch.randint(0, 100, (arguments.batch_size,), device=device)
-
-    def loss_of(forward: Callable[[], Tensor]) -> Tensor:
-        with autocast(arguments.precision, device):
-            return nn.functional.cross_entropy(forward().float(), labels)
 
     def with_kernel(fused: bool) -> Tensor:
         for block in student.blocks:
             block.attn.fused_attn = fused
-        return loss_of(lambda: student(images))
+        return loss_of(student)
 
     candidates: dict[str, Callable[[list[int]], Tensor]]
     if arguments.attention:
@@ -181,12 +190,11 @@ def main() -> None:
         }
     else:
         candidates = {
-            "plain": lambda row: loss_of(lambda: student(images)),
-            "StochCA": lambda row: loss_of(lambda: model(images, cross_blocks=row)),
+            "plain": lambda row: loss_of(student),
+            "StochCA": lambda row: loss_of(partial(model, cross_blocks=row)),
         }
         if not arguments.compile:
-            candidates["naive StochCA"] = lambda row: loss_of(lambda: naive(images, row))
-    student.train()
+            candidates["naive StochCA"] = lambda row: loss_of(partial(naive, cross_blocks=row))
     drawn = draws(arguments.prob, model.num_blocks, arguments.steps + arguments.warm_up)
     with compiled_blocks(student, model.teacher) if arguments.compile else nullcontext():
         if arguments.compile:
@@ -199,7 +207,7 @@ def main() -> None:
         else f"CPU, {torch.get_num_threads()} threads"
     )
     print(
-        f"{arguments.model}, {size} px, batch {arguments.batch_size}, {arguments.precision}, "
+        f"{arguments.model}, {arguments.image_size} px, batch {arguments.batch_size}, {arguments.precision}, "
         f"{mode(arguments)}, p = {arguments.prob}, {arguments.steps} steps; "
         f"torch {torch.__version__}, {where}"
     )

@@ -12,46 +12,30 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
-import stochca  # isort: skip  (before timm, which it lets import torchvision)
-import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.step import compile_all, draws, floor, mode, step_parser, time_steps
+from benchmarks.step import compile_all, draws, floor, mode, set_up, step_parser, time_steps
 from stochca.compilation import compiled_blocks
 from stochca.devices import default_device, device_name
-from stochca.precision import autocast, choose_attention_kernel, store_in_half
 
 
 def measure(arguments: argparse.Namespace, size: int, batch_size: int) -> list[tuple[float, float, float]]:
     """Per probability: milliseconds of a step, relative to plain, and the floor of that."""
     device = default_device()
-    precision, probs, warm_up = arguments.precision, arguments.probs, arguments.warm_up
-    torch.manual_seed(0)
-    student = timm.create_model(arguments.model, img_size=size, num_classes=100).to(device).train()
-    model = stochca.StochCA(student)
-    for candidate in (student, model.teacher):
-        choose_attention_kernel(candidate, precision, device)
-    store_in_half(model.teacher, precision)
-    images = torch.randn(batch_size, 3, size, size, device=device)
-    labels = torch.randint(0, 100, (batch_size,), device=device)
+    probs, warm_up = arguments.probs, arguments.warm_up
+    student, model, loss_of = set_up(arguments, size, batch_size, device)
     drawn = {prob: draws(prob, model.num_blocks, arguments.steps + warm_up) for prob in probs}
 
-    def loss_of(forward: Callable[[], Tensor]) -> Tensor:
-        with autocast(precision, device):
-            return nn.functional.cross_entropy(forward().float(), labels)
-
     def cross(prob: float, row: list[int]) -> Tensor:
-        return loss_of(lambda: model(images, cross_blocks=drawn[prob][row[0]]))
+        return loss_of(partial(model, cross_blocks=drawn[prob][row[0]]))
 
-    candidates: dict[str, Callable[[list[int]], Tensor]] = {
-        "plain": lambda row: loss_of(lambda: student(images))
-    }
+    candidates: dict[str, Callable[[list[int]], Tensor]] = {"plain": lambda row: loss_of(student)}
     candidates |= {str(prob): partial(cross, prob) for prob in probs}
     numbered = [[step] for step in range(arguments.steps + warm_up)]  # each candidate looks its own draws up
     with compiled_blocks(student, model.teacher) if arguments.compile else nullcontext():
         if arguments.compile:
-            compile_all(lambda row: loss_of(lambda: model(images, cross_blocks=row)), model.num_blocks)
+            compile_all(lambda row: loss_of(partial(model, cross_blocks=row)), model.num_blocks)
         seconds = time_steps(candidates, list(student.parameters()), numbered, warm_up, device)
     plain = statistics.fmean(seconds["plain"])
     tokens = student.patch_embed.num_patches + student.num_prefix_tokens

@@ -43,6 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "lp_ft": {"phases": "lp_ft", "training": {"head_lr_scale": 1}},
     "ema": {"attention": {"name": "stochca", "prob": 0.3}, "average": {"name": "ema", "decay": 0.9}},
     "bf16": {"attention": {"name": "stochca", "prob": 0.3}, "training": {"precision": "bf16"}},
+    "compiled": {"attention": {"name": "stochca", "prob": 0.3}, "training": {"compile": True}},
     "miro": {"penalties": ["miro"]},
     "lora": {"train": {"name": "lora", "targets": ["qkv"]}, "training": {"lr": 1.0e-3, "head_lr_scale": 1}},
 }

@@ -42,10 +42,11 @@ ModelFolder = Annotated[
 def check() -> None:
     """Check params.yaml, without running anything."""
     from pipeline.params import load_params
-    from pipeline.precheck import check_inputs
+    from pipeline.precheck import check_inputs, check_lock
 
     params = load_params()
     check_inputs(params)
+    check_lock()
     protocol = params.protocol
     typer.echo(f"params.yaml is valid: {protocol.runs} training runs of {', '.join(protocol.methods)}")
 

@@ -1,9 +1,9 @@
-"""One at a time: what two would write at once, one of them is refused."""
+"""One at a time: what two would write at once, one of them is refused, or waits where it takes a moment."""
 
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stochca.errors import UserError
@@ -36,6 +36,22 @@ def exclusive(name: str, otherwise: str | None = None) -> Iterator[None]:
         _held_here.remove(path)
         path.unlink(missing_ok=True)
         os.close(file)
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Others that come here with the same folder meanwhile wait; nothing is written into it."""
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError:  # what is done there will say so
+        yield
+        return
+    try:
+        with suppress(OSError):  # some network file systems lock no folders
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def _locked(path: Path) -> int | None:

@@ -4,7 +4,7 @@ import logging
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from pipeline.exclusive import in_turn
 from pipeline.patience import FIRST_REQUEST, patience
 from pipeline.tracking_errors import why_unusable
 from stochca.errors import UserError
@@ -51,7 +52,7 @@ def first_request() -> Iterator[str | None]:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri or f"sqlite:///{DATABASE.resolve()}")
     try:
-        with patience(FIRST_REQUEST):
+        with patience(FIRST_REQUEST), _one_makes_the_tables(mlflow.get_tracking_uri()):
             yield uri
     except UserError:
         raise
@@ -59,10 +60,19 @@ def first_request() -> Iterator[str | None]:
         raise UserError(why_unusable(uri, str(DATABASE), error)) from None
 
 
+def _one_makes_the_tables(uri: str) -> AbstractContextManager[None]:
+    """The first process at a new database file does, and two at once would fail."""
+    kind, _, path = uri.partition(":///")
+    return in_turn(Path(path).parent) if kind == "sqlite" else nullcontext()
+
+
 def quiet() -> None:
     """MLflow's warnings alone, not of each request that is tried again; no bars, nothing sent home."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(
+        logging.CRITICAL
+    )  # tracebacks of what is raised anyway
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # once per run is too often

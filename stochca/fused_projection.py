@@ -45,20 +45,30 @@ class _FusedStandIn(nn.Module):
         self.biases = [attention.q_bias, attention.k_bias, attention.v_bias] if _has_biases(attention) else []
         # Channels are ordered (3, heads, H), or (heads, 3, H).
         self.groups: int = attention.num_heads if getattr(attention, "head_first", False) else 1
-        # An adapter may wrap the layer, and is called then: it is more than a weight.
+        # An adapter that wraps the layer is called: it is more than a weight.
+        self.adapted = hasattr(self.layer, "base_layer")
         plain = getattr(self.layer, "base_layer", self.layer)
         self.dim = 1 if isinstance(plain, nn.Conv2d) else -1  # of the channels
 
     def project(self, x: Tensor, parts: slice) -> list[Tensor]:
         """Some of queries (0), keys (1) and values (2) of `x`; only what is asked for is computed."""
-        if hasattr(self.layer, "base_layer"):
-            y = self.layer(x)
-            return self._split(y + torch.cat(self.biases) if self.biases else y, 3)[parts]
-        weight = self._rows(self.layer.weight, parts)
-        bias = torch.cat(self.biases) if self.biases else self.layer.bias
-        bias = None if bias is None else self._rows(bias, parts)
-        multiply = functional.conv2d if isinstance(self.layer, nn.Conv2d) else functional.linear
-        return self._split(multiply(x, weight, bias), len(range(3)[parts]))
+        if self.adapted:
+            return self.split(self.project_together(x))[parts]
+        return self.split(self._multiply(x, parts), len(range(3)[parts]))
+
+    def project_together(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of `x` together, as timm expects them."""
+        if not self.adapted:
+            return self._multiply(x, slice(0, 3))
+        y: Tensor = self.layer(x)
+        return y + torch.cat(self.biases) if self.biases else y
+
+    def split(self, y: Tensor, number: int = 3) -> list[Tensor]:
+        """Views of the queries, keys and values, or of as many of them as are in `y`."""
+        dim = self.dim % y.dim()
+        return [
+            part.flatten(dim, dim + 1) for part in y.unflatten(dim, (self.groups, number, -1)).unbind(dim + 1)
+        ]
 
     def join(self, parts: list[Tensor]) -> Tensor:
         """Put queries, keys and values together as timm expects them."""
@@ -66,11 +76,12 @@ class _FusedStandIn(nn.Module):
         grouped = [part.unflatten(dim, (self.groups, 1, -1)) for part in parts]
         return torch.cat(grouped, dim=dim + 1).flatten(dim, dim + 2)
 
-    def _split(self, y: Tensor, number: int) -> list[Tensor]:
-        dim = self.dim % y.dim()
-        return [
-            part.flatten(dim, dim + 1) for part in y.unflatten(dim, (self.groups, number, -1)).unbind(dim + 1)
-        ]
+    def _multiply(self, x: Tensor, parts: slice) -> Tensor:
+        weight = self._rows(self.layer.weight, parts)
+        bias = torch.cat(self.biases) if self.biases else self.layer.bias
+        bias = None if bias is None else self._rows(bias, parts)
+        multiply = functional.conv2d if isinstance(self.layer, nn.Conv2d) else functional.linear
+        return multiply(x, weight, bias)
 
     def _rows(self, parameter: Tensor, parts: slice) -> Tensor:
         return parameter.unflatten(0, (self.groups, 3, -1))[:, parts].flatten(0, 2)
@@ -103,9 +114,10 @@ class RecordingProjection(_FusedStandIn):
         self.record = record
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        query_BND, key_BND, value_BND = self.project(x_BNC, slice(0, 3))
+        together_BNE = self.project_together(x_BNC)
+        _, key_BND, value_BND = self.split(together_BNE)
         self.record.append((self.key_norm(key_BND), value_BND))
-        return self.join([query_BND, key_BND, value_BND])
+        return together_BNE
 
 
 class LastProjection(RecordingProjection):

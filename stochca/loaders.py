@@ -140,8 +140,8 @@ def keep_in_memory(images: Images, reads: float = math.inf) -> Images:
     """Decode the images once and for all, where that takes less than `CACHE_BYTES`.
 
     Args:
-        reads: how many will be asked for, one epoch after the other; where none is asked for twice, they
-            are decoded when they are.
+        reads: how many the training loop will ask for; where that is less than an epoch, most are asked for
+            at most once, and all are decoded when they are.
     """
     if len(images) == 0 or reads <= len(images):
         return images

@@ -4,6 +4,7 @@ import copy
 from contextlib import ExitStack, suppress
 
 import torch
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
@@ -27,7 +28,12 @@ def headless_copy(model: TimmModule) -> TimmModule:
         for module, names in behind.items():
             unused = {name: nn.Identity() for name in names if module._modules.get(name) is not None}
             stack.enter_context(swapped(module, **unused))
-        return copy.deepcopy(model)
+        teacher = copy.deepcopy(model)
+    for parent in [*teacher.modules()]:
+        for name, module in parent.named_children():
+            if isinstance(module, DropPath):  # whose rate, unused, would tell compiled blocks apart
+                setattr(parent, name, nn.Identity())
+    return teacher
 
 
 @torch.no_grad()

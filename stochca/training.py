@@ -109,7 +109,8 @@ def fit(
     `refit` the validation images, on which everything has been chosen, are trained on too: nothing is
     looked at any more, and the weights of the last step are kept.
 
-    `teacher` is the model that `attention.teacher` names, if it names one, and `class_texts` what the first
+    `teacher` is the model that `attention.teacher` names, if it names one (it is frozen in place, its
+    projections in the numbers of `precision`), and `class_texts` what the first
     phase `zero_shot` makes a head of.
 
     In a data-parallel run (see `stochca.distributed`) every rank calls this with the same arguments and
@@ -301,8 +302,10 @@ def fit(
         for note in notes:
             listeners.on_note(note)
     finally:
-        compiled.close()
-        listeners.on_end()
+        try:
+            compiled.close()
+        finally:
+            listeners.on_end()
     return Fitted(
         model=student,
         validation=selected,

@@ -1,9 +1,12 @@
 import pytest
 import torch
 
+from stochca.cross_attention import StochCA
 from stochca.devices import default_device
 from stochca.errors import UserError
-from stochca.precision import autocast, choose_attention_kernel, resolve_precision
+from stochca.precision import autocast, choose_attention_kernel, resolve_precision, store_in_half
+from stochca.teacher import teacher_keys_values
+from tests.stochca.families.cases import CASES, images
 from tests.stochca.tiny import tiny_vit
 
 CPU = torch.device("cpu")
@@ -56,3 +59,19 @@ def test_timms_own_switch_stays_off() -> None:
     model.blocks[0].attn.fused_attn = False
     choose_attention_kernel(model, "fp32", CPU)
     assert not model.blocks[0].attn.fused_attn
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_projections_in_half_give_the_same_keys_and_values(name: str) -> None:
+    teacher = CASES[name].model()
+    drawn: dict[int, torch.Tensor | None] = {0: None, StochCA(teacher).num_blocks - 1: None}
+    numbers = []
+    for precision in ("fp32", "bf16"):
+        store_in_half(teacher, precision)
+        with autocast("bf16", CPU):
+            numbers.append(teacher_keys_values(teacher, images(), drawn))
+    assert any(parameter.dtype == torch.bfloat16 for parameter in teacher.parameters())
+    for i in drawn:
+        for before, after in zip(numbers[0][i], numbers[1][i], strict=True):
+            assert torch.equal(before.key_BND, after.key_BND)
+            assert torch.equal(before.value_BND, after.value_BND)
