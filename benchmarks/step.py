@@ -16,8 +16,8 @@ import copy
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -141,10 +141,19 @@ def mode(arguments: argparse.Namespace) -> str:
     return "compiled" if arguments.compile else "eager"
 
 
-def compile_all(step: Callable[[list[int]], Tensor], blocks: int) -> None:
-    """Meet every variant of a block before anything is timed."""
-    for row in ([], [0, blocks - 1], [0, 1, blocks - 1]):
-        step(row).backward()
+@contextmanager
+def compiled_if_asked(
+    arguments: argparse.Namespace, model: stochca.StochCA, step: Callable[[list[int]], Tensor]
+) -> Iterator[None]:
+    """With --compile, every variant of a block has been met before anything is timed."""
+    if not arguments.compile:
+        yield
+        return
+    last = model.num_blocks - 1
+    with compiled_blocks(model.student, model.teacher):
+        for row in ([], [0, last], [0, 1, last]):
+            step(row).backward()
+        yield
 
 
 def synchronise(device: torch.device) -> None:
@@ -177,6 +186,9 @@ def main() -> None:
     student, model, loss_of = set_up(arguments, arguments.image_size, arguments.batch_size, device)
     naive = NaiveStochCA(student, copy.deepcopy(student))
 
+    def stochca_step(row: list[int]) -> Tensor:
+        return loss_of(partial(model, cross_blocks=row))
+
     def with_kernel(fused: bool) -> Tensor:
         for block in student.blocks:
             block.attn.fused_attn = fused
@@ -191,14 +203,12 @@ def main() -> None:
     else:
         candidates = {
             "plain": lambda row: loss_of(student),
-            "StochCA": lambda row: loss_of(partial(model, cross_blocks=row)),
+            "StochCA": stochca_step,
         }
         if not arguments.compile:
             candidates["naive StochCA"] = lambda row: loss_of(partial(naive, cross_blocks=row))
     drawn = draws(arguments.prob, model.num_blocks, arguments.steps + arguments.warm_up)
-    with compiled_blocks(student, model.teacher) if arguments.compile else nullcontext():
-        if arguments.compile:
-            compile_all(candidates["StochCA"], model.num_blocks)
+    with compiled_if_asked(arguments, model, stochca_step):
         seconds = time_steps(candidates, list(student.parameters()), drawn, arguments.warm_up, device)
 
     where = (

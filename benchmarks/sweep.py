@@ -9,14 +9,12 @@ which says what the floor is. The batch shrinks as images grow, so that a step s
 import argparse
 import statistics
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from benchmarks.step import compile_all, draws, floor, mode, set_up, step_parser, time_steps
-from stochca.compilation import compiled_blocks
+from benchmarks.step import compiled_if_asked, draws, floor, mode, set_up, step_parser, time_steps
 from stochca.devices import default_device, device_name
 
 
@@ -33,9 +31,7 @@ def measure(arguments: argparse.Namespace, size: int, batch_size: int) -> list[t
     candidates: dict[str, Callable[[list[int]], Tensor]] = {"plain": lambda row: loss_of(student)}
     candidates |= {str(prob): partial(cross, prob) for prob in probs}
     numbered = [[step] for step in range(arguments.steps + warm_up)]  # each candidate looks its own draws up
-    with compiled_blocks(student, model.teacher) if arguments.compile else nullcontext():
-        if arguments.compile:
-            compile_all(lambda row: loss_of(partial(model, cross_blocks=row)), model.num_blocks)
+    with compiled_if_asked(arguments, model, lambda row: loss_of(partial(model, cross_blocks=row))):
         seconds = time_steps(candidates, list(student.parameters()), numbered, warm_up, device)
     plain = statistics.fmean(seconds["plain"])
     tokens = student.patch_embed.num_patches + student.num_prefix_tokens
