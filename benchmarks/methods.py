@@ -32,7 +32,7 @@ from torch import nn
 
 from benchmarks.step import draws, step_parser, synchronise
 from stochca.averaging import start_averaging
-from stochca.composition import adaptation, compose
+from stochca.composition import adaptation, compose, settled_teacher
 from stochca.devices import default_device, device_name, peak_memory_mb
 from stochca.examples import Examples
 from stochca.loaders import Preprocessing
@@ -110,6 +110,7 @@ class Candidate:
         settings = Training(steps=1_000_000, batch_size=arguments.batch_size, lr=1e-6, warmup_steps=0)
         self.model, self.student = compose(method, student)
         self.model.to(device)
+        settled_teacher(self.model, self.precision, device)
         preprocessing = Preprocessing(arguments.image_size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
         noise = Noise(2 * CLASSES, arguments.image_size)
         examples = Examples(noise, noise, preprocessing, device, self.precision)
@@ -121,15 +122,14 @@ class Candidate:
         self.step = 0
         self.draws: list[list[int]] | None = None  # None: no block cross-attends, or each image has its own
         if isinstance(self.model, stochca.StochCA) and self.model.granularity == "block":
-            self.draws = typical_draws(PROB, self.model.num_blocks, arguments.steps)
+            self.draws = draws(PROB, self.model.num_blocks, arguments.steps, arguments.warm_up)
 
     def train(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         """Take a step; returns its seconds."""
-        # The first step has the dearest draw, for what is allocated once.
-        model = partial(self.model, cross_blocks=self.draws[self.step - 1]) if self.draws else self.model
+        model = partial(self.model, cross_blocks=self.draws[self.step]) if self.draws else self.model
         synchronise(self.device)
         started = time.perf_counter()
-        self.step = (self.step + 1) % (len(self.draws) if self.draws else sys.maxsize)
+        self.step += 1
         with autocast(self.precision, self.device):
             loss = self.loss(model, images, labels, self.step)
         loss.backward()
@@ -138,12 +138,6 @@ class Candidate:
         self.averaging.after_step(self.student, self.step)
         synchronise(self.device)
         return time.perf_counter() - started
-
-
-def typical_draws(prob: float, blocks: int, number: int) -> list[list[int]]:
-    """Of the draws ordered by their cost, the middle one of each of `number` equal parts."""
-    many = draws(prob, blocks, 1000 * number)
-    return sorted(many, key=lambda row: (max(row, default=-1), len(row)))[500::1000]
 
 
 def batch(arguments: argparse.Namespace, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,22 +2,25 @@
 
     python benchmarks/step.py                      # ViT-S/14 at 70 px, fp32, p = 0.1
     python benchmarks/step.py --precision bf16 --model vit_base_patch16_224 --image-size 224 --prob 0.3
-    python benchmarks/step.py --compile            # plain and StochCA with compiled blocks
+    python benchmarks/step.py --compile            # plain and StochCA, also with compiled blocks
     python benchmarks/step.py --attention          # fused attention against matrix products
 
-The three take their steps in turn, in one process, on the same images and the same draws, so that a
-machine whose speed drifts treats them alike; ratios of the means are printed. The floor is what
-arithmetic allows: a plain step is three forward passes; the teacher adds its run up to the deepest
-drawn block, and a drawn student's block saves its own keys and values.
+All take their steps in turn, in one process, on the same images and the same draws, so that a machine
+whose speed drifts treats them alike; ratios of the means are printed. The draws stand for all that the
+probability gives. In fp32, StochCA is also timed with a teacher that computes in bf16 where the device does
+so natively. The floor is what arithmetic allows at equal precision: a plain step is three forward passes;
+the teacher adds its run up to the deepest drawn block, and a drawn student's block saves its own keys and
+values.
 """
 
 import argparse
 import copy
+import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -29,9 +32,11 @@ import torch
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
-from stochca.compilation import compiled_blocks
+from stochca.compilation import compiled_blocks, uncompiled
+from stochca.composition import settled_teacher
 from stochca.devices import default_device
-from stochca.precision import autocast, choose_attention_kernel, store_in_half
+from stochca.families import blocks_of
+from stochca.precision import autocast, choose_attention_kernel, resolve_precision
 
 
 class NaiveStochCA(nn.Module):
@@ -73,10 +78,17 @@ class NaiveStochCA(nn.Module):
         return model.forward_head(model.norm(x))
 
 
-def draws(prob: float, blocks: int, steps: int) -> list[list[int]]:
+NAIVE, BF16_TEACHER = "naive StochCA", "StochCA, bf16 teacher"
+
+
+def draws(prob: float, blocks: int, steps: int, warm_up: int) -> list[list[int]]:
+    """The blocks drawn at each step: of many draws ordered by their cost, the middle one of each of `steps`
+    equal parts, in random order. To warm up there are dear ones, for what is allocated once."""
     generator = torch.Generator().manual_seed(0)
-    chosen = torch.rand(steps, blocks, generator=generator) < prob
-    return [row.nonzero().flatten().tolist() for row in chosen]
+    chosen = torch.rand(1000 * steps, blocks, generator=generator) < prob
+    many = [row.nonzero().flatten().tolist() for row in chosen]
+    typical = sorted(many, key=lambda row: (max(row, default=-1), len(row)))[500::1000]
+    return [typical[-1]] * warm_up + random.Random(0).sample(typical, steps)
 
 
 def floor(drawn: list[list[int]], blocks: int, tokens: int, dim: int) -> float:
@@ -124,9 +136,8 @@ def set_up(
     torch.manual_seed(0)
     student = timm.create_model(arguments.model, img_size=size, num_classes=100).to(device).train()
     model = stochca.StochCA(student)
-    for candidate in (student, model.teacher):
-        choose_attention_kernel(candidate, arguments.precision, device)
-    store_in_half(model.teacher, arguments.precision)
+    choose_attention_kernel(student, arguments.precision, device)
+    settled_teacher(model, arguments.precision, device)
     images = torch.randn(batch_size, 3, size, size, device=device)
     labels = torch.randint(0, 100, (batch_size,), device=device)
 
@@ -154,6 +165,19 @@ def compiled_if_asked(
         for row in ([], [0, last], [0, 1, last]):
             step(row).backward()
         yield
+
+
+def eagerly(models: list[TimmModule], step: Callable[[list[int]], Tensor]) -> Callable[[list[int]], Tensor]:
+    """`step` as it is without `compiled_blocks`."""
+
+    def eager(row: list[int]) -> Tensor:
+        with ExitStack() as stack:
+            for model in models:
+                for block in blocks_of(model):
+                    stack.enter_context(uncompiled(block))
+            return step(row)
+
+    return eager
 
 
 def synchronise(device: torch.device) -> None:
@@ -184,10 +208,9 @@ def main() -> None:
 
     device = default_device()
     student, model, loss_of = set_up(arguments, arguments.image_size, arguments.batch_size, device)
-    naive = NaiveStochCA(student, copy.deepcopy(student))
 
-    def stochca_step(row: list[int]) -> Tensor:
-        return loss_of(partial(model, cross_blocks=row))
+    def crossing(model: nn.Module) -> Callable[[list[int]], Tensor]:
+        return lambda row: loss_of(partial(model, cross_blocks=row))
 
     def with_kernel(fused: bool) -> Tensor:
         for block in student.blocks:
@@ -201,14 +224,19 @@ def main() -> None:
             "matrix products": lambda row: with_kernel(False),
         }
     else:
-        candidates = {
-            "plain": lambda row: loss_of(student),
-            "StochCA": stochca_step,
-        }
-        if not arguments.compile:
-            candidates["naive StochCA"] = lambda row: loss_of(partial(naive, cross_blocks=row))
-    drawn = draws(arguments.prob, model.num_blocks, arguments.steps + arguments.warm_up)
-    with compiled_if_asked(arguments, model, stochca_step):
+        candidates = {"plain": lambda row: loss_of(student), "StochCA": crossing(model)}
+        if arguments.compile:
+            compiled = {f"{name}, compiled": step for name, step in candidates.items()}
+            models = [student, model.teacher]
+            candidates = {name: eagerly(models, step) for name, step in candidates.items()} | compiled
+        else:
+            if arguments.precision == "fp32" and resolve_precision("auto", device) == "bf16":
+                cheaper = stochca.StochCA(student, teacher_precision="bf16")
+                settled_teacher(cheaper, arguments.precision, device)
+                candidates[BF16_TEACHER] = crossing(cheaper)
+            candidates[NAIVE] = crossing(NaiveStochCA(student, copy.deepcopy(student)))
+    drawn = draws(arguments.prob, model.num_blocks, arguments.steps, arguments.warm_up)
+    with compiled_if_asked(arguments, model, crossing(model)):
         seconds = time_steps(candidates, list(student.parameters()), drawn, arguments.warm_up, device)
 
     where = (
@@ -218,20 +246,21 @@ def main() -> None:
     )
     print(
         f"{arguments.model}, {arguments.image_size} px, batch {arguments.batch_size}, {arguments.precision}, "
-        f"{mode(arguments)}, p = {arguments.prob}, {arguments.steps} steps; "
+        f"p = {arguments.prob}, {arguments.steps} steps; "
         f"torch {torch.__version__}, {where}"
     )
     # Means over the same steps, because the draws make steps differ; medians would hide the deep ones.
     mean = {name: statistics.fmean(values) for name, values in seconds.items()}
     first = next(iter(mean))
     for name, value in mean.items():
-        print(f"  {name:16} {1000 * value:8.1f} ms   {value / mean[first]:.3f} x {first}")
+        print(f"  {name:21} {1000 * value:8.1f} ms   {value / mean[first]:.3f} x {first}")
     if not arguments.attention:
         tokens = student.patch_embed.num_patches + student.num_prefix_tokens
         least = floor(drawn[arguments.warm_up :], model.num_blocks, tokens, student.embed_dim)
-        print(f"  floor            {'':11}   {least:.3f} x plain, by arithmetic")
-        if "naive StochCA" in mean:
-            print(f"  naive / StochCA  {'':11}   {mean['naive StochCA'] / mean['StochCA']:.3f}")
+        print(f"  floor {'':29}   {least:.3f} x plain, by arithmetic")
+        for name in ("StochCA", BF16_TEACHER):
+            if name in mean and NAIVE in mean:
+                print(f"  {f'naive / {name}':32}      {mean[NAIVE] / mean[name]:.3f}")
 
 
 if __name__ == "__main__":

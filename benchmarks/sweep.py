@@ -23,7 +23,7 @@ def measure(arguments: argparse.Namespace, size: int, batch_size: int) -> list[t
     device = default_device()
     probs, warm_up = arguments.probs, arguments.warm_up
     student, model, loss_of = set_up(arguments, size, batch_size, device)
-    drawn = {prob: draws(prob, model.num_blocks, arguments.steps + warm_up) for prob in probs}
+    drawn = {prob: draws(prob, model.num_blocks, arguments.steps, warm_up) for prob in probs}
 
     def cross(prob: float, row: list[int]) -> Tensor:
         return loss_of(partial(model, cross_blocks=drawn[prob][row[0]]))

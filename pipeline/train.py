@@ -89,6 +89,7 @@ def work_folder(
     precision: str,
     device_type: str,
     teacher: dict[str, Any] | None = None,
+    teacher_precision: str | None = None,
 ) -> Path:
     """Where checkpoints go: a folder named after all that decides the weights, the code included."""
     decides = {
@@ -96,7 +97,7 @@ def work_folder(
         "teacher": teacher,
         "backbone": backbone,  # the whole card: pooling and normalisation decide as much as the weights
         "dataset": dataset_fingerprint,
-        "precision": precision,
+        "precision": [precision, teacher_precision],
         "device": device_type,
         "code": code_sha256(LIBRARY, Path(EXTENSIONS)),
     }
@@ -120,6 +121,7 @@ def train(job: Job, params: Params) -> None:
         from pipeline.training_progress import TrainingProgress
         from stochca.backbones import BackboneCard, load_backbone, load_source_head
         from stochca.callbacks import JsonLines, read_events
+        from stochca.composition import teacher_precision
         from stochca.devices import default_device, device_name
         from stochca.loaders import Preprocessing
         from stochca.looks import find_looks
@@ -160,6 +162,7 @@ def train(job: Job, params: Params) -> None:
         precision,
         device.type,
         teaching.to_dict() if teaching else None,
+        teacher_precision(job.method.attention, device),
     )
     tags = {
         "stage": os.environ.get("DVC_STAGE", "none"),

@@ -1,8 +1,9 @@
 """From a method's choices to modules and parameters; nothing here knows a method by its name."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from stochca._typing import TimmModule
@@ -32,17 +33,27 @@ from stochca.methods import (
     Vpt,
     ZeroShot,
 )
+from stochca.precision import choose_attention_kernel, resolve_precision, store_in_half
 from stochca.probability import one_per_block
 from stochca.support import check_same_architecture, check_supported
 from stochca.zero_shot import ClassTexts, make_head
+
+
+def teacher_precision(config: Attention, device: torch.device) -> Literal["bf16"] | None:
+    """What the teacher computes in, if not in what the student does."""
+    wanted: str = config.teacher_precision if isinstance(config, StochasticCrossAttention) else "same"
+    if wanted == "auto":
+        wanted = resolve_precision("auto", device)
+    return "bf16" if wanted == "bf16" else None
 
 
 def cross_attend(
     config: StochasticCrossAttention, student: TimmModule, teacher: TimmModule | None
 ) -> nn.Module:
     """StochCA with the options of a method; the teacher goes where the student is."""
+    device = next(student.parameters()).device
     if teacher is not None:
-        teacher.to(next(student.parameters()).device)
+        teacher.to(device)
     return StochCA(
         student,
         config.prob,
@@ -50,6 +61,7 @@ def cross_attend(
         granularity=config.granularity,
         blocks=config.blocks,
         schedule=config.schedule,
+        teacher_precision=teacher_precision(config, device),
     )
 
 
@@ -112,9 +124,13 @@ def set_progress(model: nn.Module, step: int, steps: int) -> None:
         model.set_progress(step, steps)
 
 
-def teacher_of(model: nn.Module) -> TimmModule | None:
-    """The frozen model that `model` asks while it trains, if there is one."""
-    return model.teacher if isinstance(model, StochCA) else None
+def settled_teacher(model: nn.Module, precision: str, device: torch.device) -> TimmModule | None:
+    """The frozen model that `model` asks while it trains, if there is one, ready for what it computes in."""
+    if not isinstance(model, StochCA):
+        return None
+    choose_attention_kernel(model.teacher, model.teacher_precision or precision, device)
+    store_in_half(model.teacher, model.teacher_precision or precision)
+    return model.teacher
 
 
 def cross_attended(model: nn.Module) -> list[float]:

@@ -19,6 +19,7 @@ from stochca.families import block_names
 from stochca.key_value import KeyValue, swapped
 from stochca.loaders import batch_share
 from stochca.methods import Schedule
+from stochca.precision import autocast, store_in_half
 from stochca.probability import one_per_block, scheduled
 from stochca.projections import attention_layers, projections_of
 from stochca.randomness import Stream, derived_seed
@@ -38,6 +39,9 @@ class StochCA(nn.Module):
             "sample" draws for every image by itself.
         blocks: those that may cross-attend, counted from 0; None: all.
         schedule: how `prob` changes while training; needs `set_progress` before every step.
+        teacher_precision: "bf16" makes the teacher cheaper than a student that trains in fp32: its
+            projections are kept and computed in bf16, its keys and values handed on as the student computes.
+            None: whatever the surrounding autocast says.
         generator: CPU generator of the draws; None makes one from torch's seed. Ranks of a data-parallel
             run that share its seed draw the same blocks.
 
@@ -58,6 +62,7 @@ class StochCA(nn.Module):
         granularity: Literal["block", "sample"] = "block",
         blocks: Sequence[int] | None = None,
         schedule: Schedule | None = None,
+        teacher_precision: Literal["bf16"] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -83,6 +88,9 @@ class StochCA(nn.Module):
             raise UserError("the teacher is the model itself; pass a copy of it, or None to have one made")
         # In a tuple, the teacher is no submodule: state_dict(), parameters() and train() pass it by.
         self._teacher = (teacher.requires_grad_(False).eval(),)
+        self.teacher_precision = teacher_precision
+        if teacher_precision is not None:
+            store_in_half(teacher, teacher_precision)
 
     @property
     def teacher(self) -> TimmModule:
@@ -108,13 +116,22 @@ class StochCA(nn.Module):
         """Logits of `images` where the blocks that `draw` gave cross-attend."""
         if not drawn:
             return self.student(images)
-        sources = teacher_keys_values(self.teacher, images, drawn)
+        sources = self._keys_values(images, drawn)
         with ExitStack() as stack:
             for i, source in sources.items():
                 parent, _, name = self.block_names[i].rpartition(".")
                 blocks = self.student.get_submodule(parent)
                 stack.enter_context(swapped(blocks, **{name: _CrossBlock(blocks._modules[name], source)}))
             return self.student(images)
+
+    def _keys_values(self, images: Tensor, drawn: dict[int, Tensor | None]) -> dict[int, list[KeyValue]]:
+        if self.teacher_precision is None:
+            return teacher_keys_values(self.teacher, images, drawn)
+        with autocast(self.teacher_precision, images.device):
+            sources = teacher_keys_values(self.teacher, images, drawn)
+        device = images.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else images.dtype
+        return {i: [source.to(dtype) for source in of_block] for i, of_block in sources.items()}
 
     def set_progress(self, step: int, steps: int) -> None:
         """The next forward passes belong to step `step` out of `steps`, counted from 1."""

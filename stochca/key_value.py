@@ -7,7 +7,7 @@ families keep the channels in front: (B, C, height, width).
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,9 @@ class KeyValue:
     key_BND: Tensor
     value_BND: Tensor
     images: Tensor | None = None
+
+    def to(self, dtype: torch.dtype) -> "KeyValue":
+        return replace(self, key_BND=self.key_BND.to(dtype), value_BND=self.value_BND.to(dtype))
 
     def where_chosen(self, given_BND: Tensor, own_BND: Tensor) -> Tensor:
         """`given_BND` for the images that use it, `own_BND` for the others."""

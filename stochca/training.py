@@ -22,7 +22,7 @@ from stochca.composition import (
     cross_attended,
     first_phase,
     set_progress,
-    teacher_of,
+    settled_teacher,
 )
 from stochca.devices import default_device, device_name, peak_memory_mb
 from stochca.distributed import (
@@ -52,7 +52,7 @@ from stochca.loss import Loss
 from stochca.methods import Method, Swad, WiseFt
 from stochca.optimisation import create_optimizer, create_schedule
 from stochca.penalties import check_penalties
-from stochca.precision import autocast, choose_attention_kernel, resolve_precision, store_in_half
+from stochca.precision import autocast, choose_attention_kernel, resolve_precision
 from stochca.randomness import Stream, derived_seed, seed_everything
 from stochca.reporting import backbone_lr, report_steps
 from stochca.run_state import RunState
@@ -110,7 +110,7 @@ def fit(
     looked at any more, and the weights of the last step are kept.
 
     `teacher` is the model that `attention.teacher` names, if it names one (it is frozen in place, its
-    projections in the numbers of `precision`), and `class_texts` what the first
+    projections in the numbers it computes in), and `class_texts` what the first
     phase `zero_shot` makes a head of.
 
     In a data-parallel run (see `stochca.distributed`) every rank calls this with the same arguments and
@@ -150,15 +150,11 @@ def fit(
     student.load_state_dict(from_main(student.state_dict(), device))
     student.set_grad_checkpointing(settings.gradient_checkpointing)
     choose_attention_kernel(student, precision, device)
-    if teacher is not None:
-        choose_attention_kernel(teacher, precision, device)
     train_choice = adaptation(method.train)
     backbone = student
     model, student = compose(method, student, teacher)
     model.to(device)
-    teacher = teacher_of(model)
-    if teacher is not None:
-        store_in_half(teacher, precision)
+    teacher = settled_teacher(model, precision, device)
     if not is_main():  # dropout differs between ranks; the draws of StochCA, seeded by now, don't
         seed_everything(derived_seed(seed, Stream.GLOBAL, rank()))
     examples = Examples(train, validation, preprocessing, device, precision, settings.workers)

@@ -49,6 +49,7 @@ def test_checkpoints_are_found_again_by_all_that_decides_the_weights() -> None:
         folder(precision="bf16"),
         folder(device="cuda"),
         work_folder(JOB, CARD.to_dict(), "f", "fp32", "cpu", teacher=CARD.to_dict()),
+        work_folder(JOB, CARD.to_dict(), "f", "fp32", "cpu", teacher_precision="bf16"),
         folder(architecture="test_vit2"),
         folder(weights_sha256="1" * 64),
         folder(global_pool="avg"),

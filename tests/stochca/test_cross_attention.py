@@ -101,6 +101,21 @@ def test_equals_the_slow_reference_in_bfloat16(blocks: list[int]) -> None:
             assert difference < 0.15, (name, difference)
 
 
+def test_a_teacher_in_bfloat16_is_close_to_one_in_fp32() -> None:
+    student, teacher = student_and_teacher()
+    model = stochca.StochCA(student, teacher=copy.deepcopy(teacher), teacher_precision="bf16")
+    for name, weights in model.teacher.named_parameters():
+        assert weights.dtype == (torch.float32 if "norm" in name else torch.bfloat16) or weights.dim() != 2
+    expected = slow_stochca(student, teacher, images(), [{0, 3}] * 3)
+    found = model(images(), cross_blocks=[0, 3])
+    assert not torch.equal(found, expected)
+    assert (found - expected).abs().max() < 0.02 * expected.abs().max()
+    # Where the student computes in half precision, it gets what it computes in.
+    with torch.autocast("cpu", torch.float16):
+        sources = model._keys_values(images(), {2: None})[2]
+    assert sources[0].key_BND.dtype == sources[0].value_BND.dtype == torch.float16
+
+
 def test_the_teacher_matters() -> None:
     student, teacher = student_and_teacher()
     model = stochca.StochCA(student, teacher=teacher)

@@ -1,9 +1,13 @@
+from typing import Any
+
 import pytest
 import torch
 
+from stochca.composition import compose, settled_teacher
 from stochca.devices import default_device
 from stochca.errors import UserError
 from stochca.families import block_names
+from stochca.methods import Method, StochasticCrossAttention
 from stochca.precision import autocast, choose_attention_kernel, resolve_precision, store_in_half
 from stochca.teacher import teacher_keys_values
 from tests.stochca.families.cases import CASES, images
@@ -24,6 +28,25 @@ def test_auto_takes_bf16_where_the_cpu_has_it(native: bool, monkeypatch: pytest.
 def test_auto_on_gpus(capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert resolve_precision("auto", torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_takes_a_bf16_teacher_where_the_cpu_has_it(
+    native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capabilities = {"avx512_bf16": False, "amx_bf16": native}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    expected: list[tuple[Any, bool]] = [("same", False), ("auto", native), ("bf16", True)]
+    for wanted, in_bf16 in expected:
+        config = StochasticCrossAttention(teacher_precision=wanted)
+        model, student = compose(Method(attention=config), tiny_vit())
+        teacher = settled_teacher(model, "fp32", CPU)
+        assert teacher is not None
+        for block, own in zip(teacher.blocks, student.blocks, strict=True):
+            assert block.attn.qkv.weight.dtype == (torch.bfloat16 if in_bf16 else torch.float32)
+            assert block.attn.fused_attn is not in_bf16
+            assert own.attn.qkv.weight.dtype == torch.float32
+            assert own.attn.fused_attn
 
 
 def test_fp16_needs_a_gpu() -> None:

@@ -37,6 +37,9 @@ METHODS = {
     "linear_probe": Method(train=TrainHead()),
     "lp_ft": Method(phases=LpFt(C=(0.1, 1.0))),
     "stochca": Method(attention=STOCHCA),
+    "stochca, teacher in bf16": Method(
+        attention=StochasticCrossAttention(prob=0.4, teacher_precision="bf16")
+    ),
     "stochca+lp_ft": Method(attention=STOCHCA, phases=LpFt(C=(0.1, 1.0))),
     "stochca+ema": Method(attention=STOCHCA, average=Ema(decay=0.9)),
     "stochca+swa": Method(attention=STOCHCA, average=Swa(start=0.5)),

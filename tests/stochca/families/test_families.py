@@ -14,6 +14,7 @@ from stochca.analysis import block_features
 from stochca.families import FAMILIES, family_of
 from stochca.projections import attention_layers
 from stochca.support import check_supported
+from stochca.teacher import teacher_keys_values
 from tests.stochca.families.cases import CASES, Case, images
 from tests.stochca.families.slow_attention import slow_stochca
 from tests.stochca.test_cross_attention import Counter, assert_same_gradients, gradients
@@ -39,6 +40,24 @@ def test_equals_the_slow_reference(case: Case) -> None:
     assert_same_gradients(
         gradients(student, found.square().sum()), gradients(student, expected.square().sum()), 2e-3
     )
+
+
+@every_family
+def test_the_teacher_may_compute_in_bf16(case: Case) -> None:
+    """It gives what it would give under autocast by itself; the student's numbers stay in fp32."""
+    student, teacher = pair(case)
+    model = stochca.StochCA(student, teacher=copy.deepcopy(teacher), teacher_precision="bf16")
+    drawn: dict[int, Tensor | None] = dict.fromkeys(range(model.num_blocks))
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = teacher_keys_values(teacher, images(), drawn)
+    for i, sources in model._keys_values(images(), drawn).items():
+        for source, by_itself in zip(sources, expected[i], strict=True):
+            assert source.key_BND.dtype == source.value_BND.dtype == torch.float32
+            assert torch.equal(source.key_BND, by_itself.key_BND.float())
+            assert torch.equal(source.value_BND, by_itself.value_BND.float())
+    output = model(images(), cross_blocks=drawn)
+    assert output.dtype == torch.float32
+    assert all(gradient.dtype == torch.float32 for gradient in gradients(student, output.sum()).values())
 
 
 @every_family
