@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.exclusive import exclusive
 from pipeline.params import Params, load_params
-from pipeline.precheck import check_inputs
+from pipeline.precheck import check_inputs, check_lock
 from stochca.errors import UserError
 
 DVC_FOLDER = Path(".dvc/tmp")
@@ -18,13 +18,14 @@ def held_workspace() -> Iterator[Params]:
     """Hold the workspace that the process runs in, and give its params.yaml, checked.
 
     Raises:
-        UserError: another flow or DVC holds it, or params.yaml has a mistake.
+        UserError: another flow or DVC holds it, params.yaml has a mistake, or dvc.lock can't be read.
     """
     otherwise = "another flow run holds this workspace; wait until it ends, or cancel it in Prefect's UI"
     with exclusive("flow", otherwise):
         refuse_running_dvc()
         params = load_params()
         check_inputs(params)
+        check_lock()
         yield params
 
 

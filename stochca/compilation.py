@@ -66,13 +66,13 @@ class CompiledForward:
 
 @contextmanager
 def compiled_blocks(
-    student: TimmModule, teacher: TimmModule | None = None, backend: str = "inductor"
+    student: TimmModule | None, teacher: TimmModule | None = None, backend: str = "inductor"
 ) -> Iterator[None]:
-    """Within, the blocks of both run compiled: the student's for gradients, the teacher's always.
+    """Within, the blocks of both run compiled: the student's for gradients, a frozen teacher's always.
 
     Both keep their modules, names and hooks; a copy of the student made within runs as it does.
     """
-    models = [(student, False), *([(teacher, True)] if teacher is not None else [])]
+    models = [(model, model is teacher) for model in (student, teacher) if model is not None]
     blocks = [(block, is_teacher) for model, is_teacher in models for block in blocks_of(model)]
     # The limits are there to find code that compiles for ever; past them, blocks would silently be eager.
     limit = VARIANTS * len(blocks)

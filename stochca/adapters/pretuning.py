@@ -6,6 +6,7 @@ It teaches what the decoders pass on. What they emit is learned on the task, fro
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from stochca._typing import TimmModule
 from stochca.adapters.toast import TOAST, make_decoders
 from stochca.averaging import start_averaging
 from stochca.callbacks import Callback, Callbacks
+from stochca.compilation import check_compiles, compiled_blocks
 from stochca.devices import default_device
 from stochca.errors import UserError
 from stochca.key_value import swapped
@@ -112,6 +114,8 @@ def pretune(
         raise UserError("there are no images to pre-tune on")
     device = device or default_device()
     precision = resolve_precision(settings.precision, device)
+    if settings.compile:
+        check_compiles(device)
     listeners = Callbacks(callbacks)
     seed_everything(derived_seed(seed, Stream.GLOBAL))
     backbone.to(device)
@@ -144,7 +148,10 @@ def pretune(
     listeners.on_start(progress.step, settings.steps)
     unread: list[tuple[int, Tensor, float]] = []
     window_started = time.perf_counter()
+    compiled = ExitStack()
     try:
+        if settings.compile:
+            compiled.enter_context(compiled_blocks(None, backbone))
         for batch, _ in training_batches(images, preprocessing, settings, seed=seed, start=progress.step):
             progress.step += 1
             schedule.step_update(progress.step)
@@ -172,6 +179,7 @@ def pretune(
             if not unread:
                 window_started = time.perf_counter()
     finally:
+        compiled.close()
         listeners.on_end()
     return Pretuned(model.decoders, measured(), loss_before, time.perf_counter() - started)
 

@@ -46,6 +46,16 @@ def test_it_is_free_again_after_an_error() -> None:
         pass
 
 
+def test_a_lock_that_can_not_be_read_is_named(project: Project) -> None:
+    lock = project.folder / "dvc.lock"
+    before = lock.read_bytes() if lock.exists() else None
+    lock.write_text("stages: [")
+    try:
+        refuses(r"dvc\.lock can't be read: .*git checkout dvc\.lock")
+    finally:
+        lock.unlink() if before is None else lock.write_bytes(before)
+
+
 def test_somebodys_own_dvc_is_named(project: Project) -> None:
     process = project.start("-m", "dvc", "repro", environment={})
     try:

@@ -1,12 +1,17 @@
 """Pre-tuning of TOAST's decoders against the loss by hand, and after an interruption."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
+from stochca.adapters import pretuning
 from stochca.adapters.pretuning import Pretuned, Reconstruction, pretune
 from stochca.callbacks import Callback, StepEvent
+from stochca.compilation import compiled_blocks
 from stochca.errors import UserError
 from stochca.settings import Training
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
@@ -27,11 +32,11 @@ class Kill(Callback):
             raise Killed
 
 
-def run(folder: Path | None = None, *callbacks: Callback) -> Pretuned:
+def run(folder: Path | None = None, *callbacks: Callback, settings: Training = SETTINGS) -> Pretuned:
     return pretune(
         tiny_vit(num_classes=0),
         ColouredSquares(24),
-        settings=SETTINGS,
+        settings=settings,
         preprocessing=PREPROCESSING,
         work_folder=folder,
         callbacks=callbacks,
@@ -64,6 +69,19 @@ def test_decoders_learn_to_reconstruct_and_resume_bit_exactly(tmp_path: Path) ->
     for name, value in expected.decoders.state_dict().items():
         assert torch.equal(resumed.decoders.state_dict()[name], value), name
     assert (resumed.loss, resumed.loss_before) == (expected.loss, expected.loss_before)
+
+
+def test_the_backbone_may_run_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run()
+    # Finds the graphs as inductor has them, and runs them without a compiler.
+    monkeypatch.setattr(pretuning, "compiled_blocks", partial(compiled_blocks, backend="aot_eager"))
+    torch.compiler.reset()
+    before = counters["stats"]["unique_graphs"]
+    found = run(settings=replace(SETTINGS, compile=True))
+    assert counters["stats"]["unique_graphs"] == before + 1  # all blocks are one
+    for name, value in expected.decoders.state_dict().items():
+        torch.testing.assert_close(found.decoders.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    torch.compiler.reset()
 
 
 def test_what_can_not_work_is_refused() -> None:
