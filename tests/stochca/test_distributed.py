@@ -137,7 +137,7 @@ def two_ranks(rank: int, folder: Path) -> None:
 
     StochCA.draw = recorded  # type: ignore[method-assign]
     # Finds the graphs as inductor has them, and runs them without a compiler.
-    training.compiled_blocks = partial(compiled_blocks, backend="aot_eager")  # type: ignore[attr-defined]
+    training.compiled_blocks = partial(compiled_blocks, backend="aot_eager")
     for name, (method, settings) in RUNS.items():
         weights = train(method, settings, folder / name)
         save_weights(folder / name / f"rank{rank}.safetensors", weights)
