@@ -13,6 +13,7 @@ validation are not counted.
 
 import argparse
 import math
+import random
 import statistics
 import sys
 import time
@@ -152,8 +153,9 @@ def time_steps(names: list[str], arguments: argparse.Namespace, device: torch.de
     images, labels = batch(arguments, device)
     candidates = {name: Candidate(METHODS[name], arguments, device) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    order = random.Random(0)
     for i in range(arguments.warm_up + arguments.steps):
-        for name in names[i % len(names) :] + names[: i % len(names)]:
+        for name in order.sample(names, len(names)):
             taken = candidates[name].train(images, labels)
             if i >= arguments.warm_up:
                 seconds[name].append(taken)

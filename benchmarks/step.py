@@ -113,10 +113,10 @@ def time_steps(
     """Seconds of every optimiser step of each candidate, taken in turn."""
     optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    order = random.Random(0)
     for i, row in enumerate(drawn):
-        # Each goes first in turn: a step pays for the memory that the one before it left behind.
-        names = list(steps)
-        for name in names[i % len(names) :] + names[: i % len(names)]:
+        # Each follows each: a step pays for the memory that the one before it left behind.
+        for name in order.sample(list(steps), len(steps)):
             step = steps[name]
             synchronise(device)
             started = time.perf_counter()

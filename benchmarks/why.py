@@ -28,7 +28,8 @@ from pipeline.protocol import RunImages, images_for
 from pipeline.trained import load_trained
 from stochca._typing import TimmModule
 from stochca.analysis import block_features, linear_cka
-from stochca.backbones import BackboneCard, load_backbone
+from stochca.backbone_card import BackboneCard
+from stochca.backbones import load_backbone
 from stochca.devices import default_device
 from stochca.evaluation import predict, score
 from stochca.linear_head import best_regression

@@ -32,7 +32,8 @@ from pipeline.trained import FOLDER as MODELS
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel
 from stochca.analysis import attention_maps, block_features, linear_cka, weight_distances
-from stochca.backbones import CARD_FILE, BackboneCard, load_backbone
+from stochca.backbone_card import CARD_FILE, BackboneCard
+from stochca.backbones import load_backbone
 from stochca.devices import default_device
 from stochca.errors import UserError
 

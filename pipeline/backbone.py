@@ -15,17 +15,8 @@ from pipeline.params import Backbone, Params, load_params
 from pipeline.settings_kept import settings_kept
 from pipeline.sources import fetch_weights
 from pipeline.sources.weights import log
-from stochca.backbones import (
-    CARD_FILE,
-    WEIGHTS_FILE,
-    BackboneCard,
-    adapt_weights,
-    create_backbone,
-    head_prefixes,
-    patch_size,
-    pooling_options,
-    teacher_folder,
-)
+from stochca.backbone_card import CARD_FILE, WEIGHTS_FILE, BackboneCard, teacher_folder
+from stochca.backbones import adapt_weights, create_backbone, head_prefixes, patch_size, pooling_options
 from stochca.errors import UserError
 from stochca.families import block_names
 from stochca.support import check_same_architecture

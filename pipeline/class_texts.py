@@ -9,7 +9,7 @@ import timm
 from safetensors import safe_open
 from torch import Tensor
 
-from stochca.backbones import CARD_FILE, WEIGHTS_FILE, BackboneCard
+from stochca.backbone_card import CARD_FILE, WEIGHTS_FILE, BackboneCard
 from stochca.errors import UserError
 from stochca.methods import Method, ZeroShot
 from stochca.zero_shot import ClassTexts

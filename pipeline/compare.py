@@ -23,7 +23,7 @@ from pipeline.tables import markdown, write_comparison, write_plots, write_summa
 from pipeline.tracking_errors import reason_of
 from pipeline.tracking_groups import log_groups
 from pipeline.wording import headline, overall_headline
-from stochca.backbones import BackboneCard
+from stochca.backbone_card import BackboneCard
 
 REPORTS = Path("reports")
 BACKBONE = Path("data/backbone/card.json")

@@ -12,7 +12,7 @@ from pipeline.comparison import Row
 from pipeline.params import Params
 from pipeline.prepared import Prepared
 from pipeline.terms import Terms, terms_of
-from stochca.backbones import BackboneCard
+from stochca.backbone_card import BackboneCard
 from stochca.errors import UserError
 
 

@@ -188,7 +188,8 @@ def _work(config: dict[str, Any]) -> None:
     from pipeline.prepared import load_prepared
     from pipeline.protocol import images_for
     from pipeline.teacher import load_teacher
-    from stochca.backbones import BackboneCard, load_backbone, load_source_head
+    from stochca.backbone_card import BackboneCard
+    from stochca.backbones import load_backbone, load_source_head
     from stochca.checkpoint import save_weights
     from stochca.cores import cores_of_process
     from stochca.distributed import is_main

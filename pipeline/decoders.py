@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from pipeline.files import sha256
-from stochca.backbones import BackboneCard
+from stochca.backbone_card import BackboneCard
 from stochca.errors import UserError
 from stochca.methods import Method, Toast, ToastLite
 

@@ -26,7 +26,7 @@ from pipeline.statistics import calibration_error, macro_f1
 from pipeline.trained import BACKBONE, save_trained
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel
-from stochca.backbones import BackboneCard
+from stochca.backbone_card import BackboneCard
 from stochca.devices import default_device
 from stochca.evaluation import predict, score
 from stochca.loaders import Preprocessing

@@ -49,7 +49,8 @@ def pretune_decoders(params: Params) -> None:
     from pipeline.tracking import flatten, git_commit
     from pipeline.tracking_callback import MlflowCallback
     from stochca.adapters.pretuning import pretune
-    from stochca.backbones import BackboneCard, load_backbone
+    from stochca.backbone_card import BackboneCard
+    from stochca.backbones import load_backbone
     from stochca.callbacks import JsonLines
     from stochca.checkpoint import save_weights
     from stochca.devices import default_device

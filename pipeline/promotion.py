@@ -21,7 +21,7 @@ from pipeline.seen_images import FILE, read_seen, was_seen
 from pipeline.statistics import paired_bootstrap
 from pipeline.tracking import connect
 from pipeline.trained import TrainedModel
-from stochca.backbones import BackboneCard
+from stochca.backbone_card import BackboneCard
 from stochca.devices import default_device
 from stochca.errors import UserError
 from stochca.evaluation import predict

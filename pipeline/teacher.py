@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stochca.backbones import CARD_FILE, BackboneCard, load_backbone, teacher_folder
+from stochca.backbone_card import CARD_FILE, BackboneCard, teacher_folder
+from stochca.backbones import load_backbone
 from stochca.errors import UserError
 from stochca.loaders import Preprocessing
 from stochca.methods import Method, StochasticCrossAttention

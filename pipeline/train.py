@@ -27,7 +27,7 @@ from stochca.methods import Method
 from stochca.settings import Training
 
 if TYPE_CHECKING:
-    from stochca.backbones import BackboneCard
+    from stochca.backbone_card import BackboneCard
 
 WORK = Path("work")
 BACKBONE = Path("data/backbone")
@@ -119,7 +119,8 @@ def train(job: Job, params: Params) -> None:
         from pipeline.tracking import git_commit
         from pipeline.tracking_callback import MlflowCallback
         from pipeline.training_progress import TrainingProgress
-        from stochca.backbones import BackboneCard, load_backbone, load_source_head
+        from stochca.backbone_card import BackboneCard
+        from stochca.backbones import load_backbone, load_source_head
         from stochca.callbacks import JsonLines, read_events
         from stochca.composition import teacher_precision
         from stochca.devices import default_device, device_name

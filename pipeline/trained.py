@@ -19,7 +19,8 @@ from pipeline.served import BACKBONE as OWN_BACKBONE
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel
 from stochca.adapters.saved import describe, load_adapted
-from stochca.backbones import CARD_FILE, BackboneCard, pooling_options
+from stochca.backbone_card import CARD_FILE, BackboneCard
+from stochca.backbones import pooling_options
 from stochca.checkpoint import save_weights
 from stochca.errors import UserError
 from stochca.loaders import Preprocessing

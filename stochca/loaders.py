@@ -20,7 +20,7 @@ from stochca.randomness import Stream, derived_seed
 from stochca.settings import Augmentation, Training
 
 if TYPE_CHECKING:
-    from stochca.backbones import BackboneCard
+    from stochca.backbone_card import BackboneCard
 
 Item = TypeVar("Item")
 Indices = range | np.ndarray  # small, and shared with the processes that load images

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import prepared
-from stochca.backbones import CARD_FILE, BackboneCard
+from stochca.backbone_card import CARD_FILE, BackboneCard
 from stochca.errors import UserError
 
 BACKBONE = Path("data/backbone")

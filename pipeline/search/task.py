@@ -15,7 +15,7 @@ from stochca.methods import Method, StochasticCrossAttention
 from stochca.settings import Training
 
 if TYPE_CHECKING:
-    from stochca.backbones import BackboneCard
+    from stochca.backbone_card import BackboneCard
 
 WORK = Path("work/tune")
 
@@ -85,7 +85,7 @@ def plan(params: Params) -> Task:
     """
     from pipeline.prepared import load_prepared
     from pipeline.protocol import images_of_trials
-    from stochca.backbones import CARD_FILE, BackboneCard
+    from stochca.backbone_card import CARD_FILE, BackboneCard
 
     card = BackboneCard.from_file(BACKBONE / CARD_FILE)
     prepared = load_prepared()

@@ -39,9 +39,8 @@ class Workspace:
         folder.mkdir(parents=True)
         for name in COPIED:
             source = ROOT / name
-            ignored = shutil.ignore_patterns("__pycache__")
             if source.is_dir():
-                shutil.copytree(source, folder / name, ignore=ignored)
+                shutil.copytree(source, folder / name)
             else:
                 shutil.copy(source, folder / name)
         (folder / ".dvc").mkdir()
@@ -123,9 +122,9 @@ def environment() -> dict[str, str]:
 
 
 def make_tiny(raw: dict[str, Any]) -> None:
-    """A task of three colours, a small transformer with random weights, three methods."""
+    """A task of three colours, a tiny transformer with random weights, three methods."""
     raw["image_size"] = 32
-    raw["backbone"].update(name="vit_tiny_patch16_224", weights="file:weights.safetensors", sha256=None)
+    raw["backbone"].update(name="test_vit", weights="file:weights.safetensors", sha256=None)
     raw["dataset"].update(name="image_folder", root="photos", domains=None)
     raw["training"].update(
         steps=12, batch_size=8, warmup_steps=2, eval_every=2, checkpoint_every=3, precision="fp32"
@@ -155,5 +154,5 @@ def make_weights(path: Path) -> None:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+        model = timm.create_model("test_vit", num_classes=0)
     save_file(model.state_dict(), path)

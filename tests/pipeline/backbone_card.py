@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stochca.backbones import BackboneCard
+from stochca.backbone_card import BackboneCard
 
 
 def backbone_card(**changes: Any) -> BackboneCard:

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from pipeline.params import Params, load_params
 from pipeline.statistics import calibration_error, macro_f1
 from pipeline.table import add_splits, open_table
-from stochca.backbones import BackboneCard
+from stochca.backbone_card import BackboneCard
 from tests.pipeline.backbone_card import backbone_card
 
 FINGERPRINT = "5e" * 32

@@ -25,7 +25,8 @@ from pipeline.params import Backbone, load_params
 from pipeline.predict import predict_images
 from pipeline.trained import load_trained, save_trained
 from stochca.adapters.adapted import AdaptedModel
-from stochca.backbones import BackboneCard, load_backbone
+from stochca.backbone_card import BackboneCard
+from stochca.backbones import load_backbone
 from stochca.errors import UserError
 from stochca.methods import Method, Toast, Vpt
 from tests.imports import ROOT

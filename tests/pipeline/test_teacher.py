@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.backbone import make_backbones
 from pipeline.params import Backbone, Params, load_params
 from pipeline.teacher import load_teacher, teacher_card
-from stochca.backbones import BackboneCard
+from stochca.backbone_card import BackboneCard
 from stochca.errors import UserError
 from stochca.loaders import Preprocessing
 from stochca.methods import Method, StochasticCrossAttention

@@ -14,14 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional
 
-from stochca.backbones import (
-    BackboneCard,
-    adapt_weights,
-    create_backbone,
-    head_prefixes,
-    load_backbone,
-    pooling_options,
-)
+from stochca.backbone_card import BackboneCard
+from stochca.backbones import adapt_weights, create_backbone, head_prefixes, load_backbone, pooling_options
 from stochca.errors import UserError
 from stochca.support import check_supported
 

@@ -28,7 +28,7 @@ WAITS_FOR: dict[str, set[str]] = {
     "pipeline.backbone": {"torch", "timm"},
     "pipeline.prepare": {"datasets", "pandas", "pyarrow"},
     "pipeline.tune": {"torch", "timm", "datasets", "pandas", "pyarrow"},
-    "pipeline.compare": {"torch", "timm", "datasets", "pandas", "pyarrow", "mlflow", "scipy"},
+    "pipeline.compare": {"datasets", "pandas", "pyarrow", "mlflow", "scipy"},
     "flows.train": {"prefect"},
     "flows.serve": set(),
 }

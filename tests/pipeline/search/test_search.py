@@ -13,7 +13,8 @@ import yaml
 from pipeline.params import load_params
 from pipeline.prepared import load_prepared
 from pipeline.tuned import read_best
-from stochca.backbones import BackboneCard, load_backbone
+from stochca.backbone_card import BackboneCard
+from stochca.backbones import load_backbone
 from stochca.loaders import Preprocessing
 from stochca.methods import Method, StochasticCrossAttention
 from stochca.training import fit
