@@ -22,9 +22,10 @@ from mlflow.utils.time import get_current_time_millis
 
 from pipeline.files import write_json
 from pipeline.patience import UPLOADS, WHILE_TRAINING, patience
-from pipeline.served import BACKBONE, log_model
+from pipeline.served import log_model
 from pipeline.signals import postponed_signals
 from pipeline.tracking_errors import reason_of, without_password
+from stochca.backbone_card import OWN_BACKBONE
 
 UNSYNCED = Path("work/unsynced")
 FIRST_PAUSE, LONGEST_PAUSE = 30.0, 600.0  # seconds without a try after the server was lost; doubles
@@ -81,7 +82,7 @@ class Outbox:
         target = self._made(self.folder / "model")
         shutil.copytree(model, target / model.name, dirs_exist_ok=True)
         if backbone is not None:
-            shutil.copytree(backbone, target / model.name / BACKBONE, dirs_exist_ok=True)
+            shutil.copytree(backbone, target / model.name / OWN_BACKBONE, dirs_exist_ok=True)
         np.save(target / "example.npy", example, allow_pickle=False)
 
     def send(self, *, now: bool = False) -> bool:

@@ -11,9 +11,9 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.challenger import choose
 from pipeline.decision import Decision, record
-from pipeline.model_address import load_version, registry_errors
 from pipeline.params import Params
 from pipeline.prepared import Prepared, load_prepared
+from pipeline.registered_model import load_version, registry_errors
 from pipeline.registry import CHALLENGER, CHAMPION, ROLLED_BACK, crown, register, version_called
 from pipeline.results import check_same_inputs, read_runs
 from pipeline.sections import Compare

@@ -7,8 +7,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from pipeline.model_address import contents, registry, registry_errors
 from pipeline.outbox import folder_of
+from pipeline.registered_model import contents, registry, registry_errors
 from pipeline.results import RESULTS, Run
 from pipeline.served import logged_models
 from stochca.errors import UserError

@@ -10,8 +10,9 @@ from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
+from stochca.backbone_card import OWN_BACKBONE
+
 NAME = "model"
-BACKBONE = "backbone"  # in the folder of a model that is an adapter: the backbone's own folder
 CODE = Path(__file__).parent.parent / "stochca"  # goes along with such models, which timm alone can't load
 REQUIREMENTS = ("torch", "torchvision", "timm", "safetensors", "numpy", "pillow")
 
@@ -49,7 +50,7 @@ def log_model(folder: Path, example: np.ndarray, run_id: str) -> None:
         model_id=logged.model_id,
         python_model=str(Path(__file__).with_name("served_model.py")),
         artifacts={"model": str(folder)},
-        code_paths=[str(CODE)] if (folder / BACKBONE).is_dir() else None,
+        code_paths=[str(CODE)] if (folder / OWN_BACKBONE).is_dir() else None,
         signature=signature,
         input_example=example,
         pip_requirements=requirements(),

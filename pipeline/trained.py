@@ -15,11 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.files import sha256, write_json
-from pipeline.served import BACKBONE as OWN_BACKBONE
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel
 from stochca.adapters.saved import describe, load_adapted
-from stochca.backbone_card import CARD_FILE, BackboneCard
+from stochca.backbone_card import CARD_FILE, OWN_BACKBONE, BackboneCard
 from stochca.backbones import pooling_options
 from stochca.checkpoint import save_weights
 from stochca.errors import UserError

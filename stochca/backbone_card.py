@@ -15,6 +15,7 @@ from stochca.errors import UserError
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
+OWN_BACKBONE = "backbone"  # in the folder of a model that is an adapter: its backbone's folder
 
 
 @dataclass(frozen=True)

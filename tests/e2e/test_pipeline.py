@@ -24,6 +24,7 @@ RUNS = ("finetune-all-0", "stochca-all-0", "stochca+swad-all-0")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace after its first `dvc repro compare`; tests that change it work on a copy."""
     workspace = Workspace(tmp_path_factory.mktemp("pipeline") / "project")
+    workspace.edit_params(lambda raw: raw["compare"].update(analysed=["finetune", "stochca"]))
     workspace.run(*REPRO)
     workspace.commit()
     return workspace

@@ -133,7 +133,7 @@ def make_tiny(raw: dict[str, Any]) -> None:
         trials=3, seeds=[0, 1], grace_steps=3, reduction=2, training={"eval_every": 3, "precision": "fp32"}
     )
     raw["protocol"].update(baseline=["finetune"], combined=["stochca+swad"], seeds=[0])
-    raw["compare"].update(bootstrap_samples=500)
+    raw["compare"].update(bootstrap_samples=500, analysed=["finetune"])
     raw["tracking"].update(log_model=False)
 
 

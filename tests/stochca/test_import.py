@@ -29,6 +29,7 @@ WAITS_FOR: dict[str, set[str]] = {
     "pipeline.prepare": {"datasets", "pandas", "pyarrow"},
     "pipeline.tune": {"torch", "timm", "datasets", "pandas", "pyarrow"},
     "pipeline.compare": {"datasets", "pandas", "pyarrow", "mlflow", "scipy"},
+    "pipeline.predict": {"torch", "timm"},
     "flows.train": {"prefect"},
     "flows.serve": set(),
 }
