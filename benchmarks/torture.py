@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.workspace import Workspace
+from tests.e2e.workspace import SLOWER, Workspace
 
 MEASURED = {
     "train_seconds",
@@ -109,7 +109,7 @@ def torture(
     Raises:
         SystemExit: a stage failed, or left something else than undisturbed.
     """
-    workspace = Workspace(folder)
+    workspace = Workspace(folder, SLOWER)
     workspace.edit_params(partial(_set, methods))
     todo = stages(methods, search)
     for stage in todo:

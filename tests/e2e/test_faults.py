@@ -16,7 +16,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from tests.e2e.workspace import Workspace
+from tests.e2e.workspace import SLOWER, Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -28,7 +28,7 @@ STOCHCA = (*TRAIN, "stochca", "all", "0")
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Everything that training needs, and one trained model."""
-    workspace = Workspace(tmp_path_factory.mktemp("faults") / "project")
+    workspace = Workspace(tmp_path_factory.mktemp("faults") / "project", SLOWER)
     workspace.run("dvc", "repro", "baseline@finetune-all-0")
     return workspace
 

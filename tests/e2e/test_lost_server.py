@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tests.e2e.workspace import Workspace
+from tests.e2e.workspace import SLOWER, Workspace
 from tests.pipeline.mlflow_server import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -26,7 +26,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def test_training_goes_on_without_the_server_and_its_model_is_promoted_later(
     server: Server, tmp_path: Path
 ) -> None:
-    workspace = Workspace(tmp_path / "project")
+    workspace = Workspace(tmp_path / "project", SLOWER)
     workspace.edit_params(lambda raw: raw["tracking"].update(log_model=True))
     workspace.edit_params(lambda raw: raw["protocol"].update(baseline=["finetune"], combined=[]))
     workspace.edit_params(lambda raw: raw["promotion"].update(method="stochca"))

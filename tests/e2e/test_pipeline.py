@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.e2e.workspace import Workspace
+from tests.e2e.workspace import SLOWER, Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 # All but the search, which nothing here waits for; tests/e2e/test_tuned.py runs it.
@@ -23,7 +23,7 @@ RUNS = ("finetune-all-0", "stochca-all-0", "stochca+swad-all-0")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace after its first `dvc repro compare`; tests that change it work on a copy."""
-    workspace = Workspace(tmp_path_factory.mktemp("pipeline") / "project")
+    workspace = Workspace(tmp_path_factory.mktemp("pipeline") / "project", SLOWER)
     workspace.edit_params(lambda raw: raw["compare"].update(analysed=["finetune", "stochca"]))
     workspace.run(*REPRO)
     workspace.commit()

@@ -29,12 +29,16 @@ COPIED = (
     ".gitignore",
 )
 CLASSES = ("red", "green", "blue")
+SLOWER = "vit_tiny_patch16_224"
 
 
 class Workspace:
-    """A folder with the project's code, its stages, and a task that trains in seconds."""
+    """A folder with the project's code, its stages, and a task that trains in seconds.
 
-    def __init__(self, folder: Path) -> None:
+    With the backbone `SLOWER`, in some more, for what has to happen while a model trains.
+    """
+
+    def __init__(self, folder: Path, backbone: str = "test_vit") -> None:
         self.folder = folder
         folder.mkdir(parents=True)
         for name in COPIED:
@@ -48,8 +52,9 @@ class Workspace:
         shutil.copy(ROOT / ".dvc" / ".gitignore", folder / ".dvc")
         shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
         make_images(folder / "photos")
-        make_weights(folder / "weights.safetensors")
+        make_weights(folder / "weights.safetensors", backbone)
         self.edit_params(make_tiny)
+        self.edit_params(lambda raw: raw["backbone"].update(name=backbone))
         self.run("git", "init", "--quiet")
         self.commit()
 
@@ -124,7 +129,7 @@ def environment() -> dict[str, str]:
 def make_tiny(raw: dict[str, Any]) -> None:
     """A task of three colours, a tiny transformer with random weights, three methods."""
     raw["image_size"] = 32
-    raw["backbone"].update(name="test_vit", weights="file:weights.safetensors", sha256=None)
+    raw["backbone"].update(weights="file:weights.safetensors", sha256=None)
     raw["dataset"].update(name="image_folder", root="photos", domains=None)
     raw["training"].update(
         steps=12, batch_size=8, warmup_steps=2, eval_every=2, checkpoint_every=3, precision="fp32"
@@ -147,12 +152,12 @@ def make_images(root: Path, per_class: int = 20) -> None:
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / name / f"{i:02}.png")
 
 
-def make_weights(path: Path) -> None:
+def make_weights(path: Path, backbone: str) -> None:
     import timm
     import torch
     from safetensors.torch import save_file
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = timm.create_model("test_vit", num_classes=0)
+        model = timm.create_model(backbone, num_classes=0)
     save_file(model.state_dict(), path)

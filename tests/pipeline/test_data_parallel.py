@@ -19,11 +19,11 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.e2e.workspace import Workspace, environment
+from tests.e2e.workspace import SLOWER, Workspace, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 COMMAND = ("python", "-m", "pipeline.train", "stochca", "all", "0")
-STEPS = 60
+STEPS = 40
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         raw["training"].update(steps=STEPS, eval_every=10, checkpoint_every=5)
         raw["train"].update(num_workers=2)
 
-    workspace = Workspace(tmp_path_factory.mktemp("data_parallel") / "project")
+    workspace = Workspace(tmp_path_factory.mktemp("data_parallel") / "project", SLOWER)
     workspace.edit_params(edit)
     for stage in ("backbone", "prepare"):
         workspace.run("python", "-m", f"pipeline.{stage}")
