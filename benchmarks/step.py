@@ -148,10 +148,6 @@ def set_up(
     return student, model, loss_of
 
 
-def mode(arguments: argparse.Namespace) -> str:
-    return "compiled" if arguments.compile else "eager"
-
-
 @contextmanager
 def compiled_if_asked(
     arguments: argparse.Namespace, model: stochca.StochCA, step: Callable[[list[int]], Tensor]

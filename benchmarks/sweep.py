@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.step import compiled_if_asked, draws, floor, mode, set_up, step_parser, time_steps
+from benchmarks.step import compiled_if_asked, draws, floor, set_up, step_parser, time_steps
 from stochca.devices import default_device, device_name
 
 
@@ -53,8 +53,8 @@ def main() -> None:
     sizes = arguments.image_sizes or [arguments.image_size]
     print(
         f"{arguments.model}, {arguments.precision}, "
-        f"{mode(arguments)}, {arguments.steps} steps; torch {torch.__version__}, "
-        f"{device_name(default_device())}, {torch.get_num_threads()} threads"
+        f"{'compiled' if arguments.compile else 'eager'}, {arguments.steps} steps; "
+        f"torch {torch.__version__}, {device_name(default_device())}, {torch.get_num_threads()} threads"
     )
     print("| pixels | batch | p | ms | × plain | floor |")
     print("| --: | --: | --: | --: | --: | --: |")

@@ -128,8 +128,9 @@ def settled_teacher(model: nn.Module, precision: str, device: torch.device) -> T
     """The frozen model that `model` asks while it trains, if there is one, ready for what it computes in."""
     if not isinstance(model, StochCA):
         return None
-    choose_attention_kernel(model.teacher, model.teacher_precision or precision, device)
-    store_in_half(model.teacher, model.teacher_precision or precision)
+    precision = model.teacher_precision or precision
+    choose_attention_kernel(model.teacher, precision, device)
+    store_in_half(model.teacher, precision)
     return model.teacher
 
 
