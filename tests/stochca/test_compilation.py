@@ -20,11 +20,10 @@ from stochca.training import check_settings
 from tests.stochca.families.cases import CASES
 from tests.stochca.families.cases import images as two_images
 from tests.stochca.test_training import Kill, Killed, assert_equal, run, settings
-from tests.stochca.tiny import PREPROCESSING, tiny_vit
+from tests.stochca.tiny import EAGER, PREPROCESSING, tiny_vit
 
 QUICK = ("vit", "swin")  # tried whenever anything is
 ONE_OF_EACH = {case.family: name for name, case in reversed(CASES.items())}.values()
-EAGER = "aot_eager"  # finds and guards the graphs as inductor has them, and runs them without a compiler
 
 
 @pytest.fixture(autouse=True)

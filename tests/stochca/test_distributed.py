@@ -31,7 +31,7 @@ from stochca.methods import (
 )
 from stochca.settings import Augmentation, Training
 from stochca.training import fit
-from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
+from tests.stochca.tiny import EAGER, PREPROCESSING, ColouredSquares, tiny_vit
 
 STOCHCA = StochasticCrossAttention(prob=0.5)
 BASE = Training(
@@ -136,8 +136,7 @@ def two_ranks(rank: int, folder: Path) -> None:
         return blocks
 
     StochCA.draw = recorded  # type: ignore[method-assign]
-    # Finds the graphs as inductor has them, and runs them without a compiler.
-    training.compiled_blocks = partial(compiled_blocks, backend="aot_eager")
+    training.compiled_blocks = partial(compiled_blocks, backend=EAGER)
     for name, (method, settings) in RUNS.items():
         weights = train(method, settings, folder / name)
         save_weights(folder / name / f"rank{rank}.safetensors", weights)

@@ -9,6 +9,7 @@ from stochca.loaders import Preprocessing
 
 PREPROCESSING = Preprocessing(image_size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 CLASSES = 3
+EAGER = "aot_eager"  # finds and guards the graphs as inductor has them, and runs them without a compiler
 
 
 class ColouredSquares:

@@ -14,7 +14,7 @@ from stochca.callbacks import Callback, StepEvent
 from stochca.compilation import compiled_blocks
 from stochca.errors import UserError
 from stochca.settings import Training
-from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
+from tests.stochca.tiny import EAGER, PREPROCESSING, ColouredSquares, tiny_vit
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 SETTINGS = Training(
@@ -73,8 +73,7 @@ def test_decoders_learn_to_reconstruct_and_resume_bit_exactly(tmp_path: Path) ->
 
 def test_the_backbone_may_run_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = run()
-    # Finds the graphs as inductor has them, and runs them without a compiler.
-    monkeypatch.setattr(pretuning, "compiled_blocks", partial(compiled_blocks, backend="aot_eager"))
+    monkeypatch.setattr(pretuning, "compiled_blocks", partial(compiled_blocks, backend=EAGER))
     torch.compiler.reset()
     before = counters["stats"]["unique_graphs"]
     found = run(settings=replace(SETTINGS, compile=True))
