@@ -109,7 +109,7 @@ class Candidate:
         )
         choose_attention_kernel(student, self.precision, device)
         settings = Training(steps=1_000_000, batch_size=arguments.batch_size, lr=1e-6, warmup_steps=0)
-        self.model, self.student = compose(method, student)
+        self.model, self.student = compose(method, student, precision=self.precision)
         self.model.to(device)
         settled_teacher(self.model, self.precision, device)
         preprocessing = Preprocessing(arguments.image_size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

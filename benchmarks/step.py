@@ -7,10 +7,10 @@
 
 All take their steps in turn, in one process, on the same images and the same draws, so that a machine
 whose speed drifts treats them alike; ratios of the means are printed. The draws stand for all that the
-probability gives. In fp32, StochCA is also timed with a teacher that computes in bf16 where the device does
-so natively. The floor is what arithmetic allows at equal precision: a plain step is three forward passes;
-the teacher adds its run up to the deepest drawn block, and a drawn student's block saves its own keys and
-values.
+probability gives. StochCA is as a method of params.yaml has it: beside a student in fp32 its teacher computes
+in bf16 where the device does so natively; there it is also timed with a teacher in fp32. The floor is what
+arithmetic allows at equal precision: a plain step is three forward passes; the teacher adds its run up to the
+deepest drawn block, and a drawn student's block saves its own keys and values.
 """
 
 import argparse
@@ -33,10 +33,11 @@ from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.compilation import compiled_blocks, uncompiled
-from stochca.composition import settled_teacher
+from stochca.composition import compose, settled_teacher
 from stochca.devices import default_device
 from stochca.families import blocks_of
-from stochca.precision import autocast, choose_attention_kernel, resolve_precision
+from stochca.methods import Method, StochasticCrossAttention
+from stochca.precision import autocast, choose_attention_kernel
 
 
 class NaiveStochCA(nn.Module):
@@ -78,7 +79,8 @@ class NaiveStochCA(nn.Module):
         return model.forward_head(model.norm(x))
 
 
-NAIVE, BF16_TEACHER = "naive StochCA", "StochCA, bf16 teacher"
+METHOD = Method(attention=StochasticCrossAttention())
+NAIVE, FP32_TEACHER = "naive StochCA", "StochCA, fp32 teacher"
 
 
 def draws(prob: float, blocks: int, steps: int, warm_up: int) -> list[list[int]]:
@@ -135,7 +137,8 @@ def set_up(
     """A student, StochCA around it as `stochca.training.fit` has it, and the loss of either on a batch."""
     torch.manual_seed(0)
     student = timm.create_model(arguments.model, img_size=size, num_classes=100).to(device).train()
-    model = stochca.StochCA(student)
+    model, _ = compose(METHOD, student, precision=arguments.precision)
+    assert isinstance(model, stochca.StochCA)
     choose_attention_kernel(student, arguments.precision, device)
     settled_teacher(model, arguments.precision, device)
     images = torch.randn(batch_size, 3, size, size, device=device)
@@ -226,10 +229,8 @@ def main() -> None:
             models = [student, model.teacher]
             candidates = {name: eagerly(models, step) for name, step in candidates.items()} | compiled
         else:
-            if arguments.precision == "fp32" and resolve_precision("auto", device) == "bf16":
-                cheaper = stochca.StochCA(student, teacher_precision="bf16")
-                settled_teacher(cheaper, arguments.precision, device)
-                candidates[BF16_TEACHER] = crossing(cheaper)
+            if model.teacher_precision is not None:
+                candidates[FP32_TEACHER] = crossing(stochca.StochCA(student))
             candidates[NAIVE] = crossing(NaiveStochCA(student, copy.deepcopy(student)))
     drawn = draws(arguments.prob, model.num_blocks, arguments.steps, arguments.warm_up)
     with compiled_if_asked(arguments, model, crossing(model)):
@@ -254,7 +255,7 @@ def main() -> None:
         tokens = student.patch_embed.num_patches + student.num_prefix_tokens
         least = floor(drawn[arguments.warm_up :], model.num_blocks, tokens, student.embed_dim)
         print(f"  floor {'':29}   {least:.3f} x plain, by arithmetic")
-        for name in ("StochCA", BF16_TEACHER):
+        for name in ("StochCA", FP32_TEACHER):
             if name in mean and NAIVE in mean:
                 print(f"  {f'naive / {name}':32}      {mean[NAIVE] / mean[name]:.3f}")
 

@@ -163,7 +163,7 @@ def train(job: Job, params: Params) -> None:
         precision,
         device.type,
         teaching.to_dict() if teaching else None,
-        teacher_precision(job.method.attention, device),
+        teacher_precision(job.method.attention, precision, device),
     )
     tags = {
         "stage": os.environ.get("DVC_STAGE", "none"),

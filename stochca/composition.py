@@ -39,16 +39,26 @@ from stochca.support import check_same_architecture, check_supported
 from stochca.zero_shot import ClassTexts, make_head
 
 
-def teacher_precision(config: Attention, device: torch.device) -> Literal["bf16"] | None:
-    """What the teacher computes in, if not in what the student does."""
+def teacher_precision(config: Attention, precision: str, device: torch.device) -> Literal["bf16"] | None:
+    """What the teacher computes in, if not in `precision` as the student does."""
     wanted: str = config.teacher_precision if isinstance(config, StochasticCrossAttention) else "same"
-    if wanted == "auto":
+    if wanted == "auto" and precision == "fp32":
         wanted = resolve_precision("auto", device)
-    return "bf16" if wanted == "bf16" else None
+    return "bf16" if wanted == "bf16" and precision != "bf16" else None
+
+
+def attention_notes(config: Attention, precision: str, device: torch.device) -> list[str]:
+    """What a user should know of how the blocks of a student that trains in `precision` attend."""
+    other = teacher_precision(config, precision, device)
+    if other is None:
+        return []
+    return [
+        f"The teacher computed in {other}, the student in {precision}; teacher_precision: same changes it."
+    ]
 
 
 def cross_attend(
-    config: StochasticCrossAttention, student: TimmModule, teacher: TimmModule | None
+    config: StochasticCrossAttention, student: TimmModule, teacher: TimmModule | None, precision: str
 ) -> nn.Module:
     """StochCA with the options of a method; the teacher goes where the student is."""
     device = next(student.parameters()).device
@@ -61,7 +71,7 @@ def cross_attend(
         granularity=config.granularity,
         blocks=config.blocks,
         schedule=config.schedule,
-        teacher_precision=teacher_precision(config, device),
+        teacher_precision=teacher_precision(config, precision, device),
     )
 
 
@@ -79,8 +89,8 @@ def check_cross_attention(
         check_same_architecture(student, teacher)
 
 
-ATTENTIONS: dict[type, Callable[[Any, TimmModule, TimmModule | None], nn.Module]] = {
-    SelfAttention: lambda config, student, teacher: student,
+ATTENTIONS: dict[type, Callable[[Any, TimmModule, TimmModule | None, str], nn.Module]] = {
+    SelfAttention: lambda config, student, teacher, precision: student,
     StochasticCrossAttention: cross_attend,
 }
 
@@ -110,12 +120,14 @@ FIRST_PHASES: dict[type, Callable[..., str | None]] = {
 }
 
 
-def attend(config: Attention, student: TimmModule, teacher: TimmModule | None = None) -> nn.Module:
-    """The model whose forward pass trains `student`; it shares the student's parameters.
+def attend(
+    config: Attention, student: TimmModule, teacher: TimmModule | None = None, precision: str = "fp32"
+) -> nn.Module:
+    """The model whose forward pass trains `student` in `precision`; it shares the student's parameters.
 
     `teacher` is what `attention.teacher` names; None where it names nothing.
     """
-    return ATTENTIONS[type(config)](config, student, teacher)
+    return ATTENTIONS[type(config)](config, student, teacher, precision)
 
 
 def set_progress(model: nn.Module, step: int, steps: int) -> None:
@@ -145,14 +157,14 @@ def adaptation(config: Train) -> Adaptation:
 
 
 def compose(
-    method: Method, student: TimmModule, teacher: TimmModule | None = None
+    method: Method, student: TimmModule, teacher: TimmModule | None = None, precision: str = "fp32"
 ) -> tuple[nn.Module, TimmModule]:
-    """The model whose forward pass trains, and the one that is evaluated and kept; they share parameters.
+    """The model whose forward pass trains in `precision`, and the one that is evaluated and kept.
 
-    The second is `student` itself, changed in place, or a model around it.
+    They share parameters. The second is `student` itself, changed in place, or a model around it.
     """
     # First, so that its teacher is the model as it was pretrained.
-    model = attend(method.attention, student, teacher)
+    model = attend(method.attention, student, teacher, precision)
     adapted = adaptation(method.train).adapt(student)
     # Whatever else attends by more than itself goes with adapters that work in place; `Method` sees to that.
     return (adapted if model is student else model), adapted

@@ -17,6 +17,7 @@ from stochca.checkpoint import cloned
 from stochca.compilation import check_compiles, compiled_blocks
 from stochca.composition import (
     adaptation,
+    attention_notes,
     check_composition,
     compose,
     cross_attended,
@@ -152,7 +153,7 @@ def fit(
     choose_attention_kernel(student, precision, device)
     train_choice = adaptation(method.train)
     backbone = student
-    model, student = compose(method, student, teacher)
+    model, student = compose(method, student, teacher, precision)
     model.to(device)
     teacher = settled_teacher(model, precision, device)
     if not is_main():  # dropout differs between ranks; the draws of StochCA, seeded by now, don't
@@ -168,7 +169,7 @@ def fit(
     progress = state.restore(work_folder)
     started = time.perf_counter() - progress.seconds
     if progress.step == 0:
-        progress.notes += train_choice.notes
+        progress.notes += [*train_choice.notes, *attention_notes(method.attention, precision, device)]
         note = first_phase(
             method.phases,
             student,

@@ -59,8 +59,9 @@ class StochasticCrossAttention(Attention):
     blocks: tuple[int, ...] | None = None  # those that may cross-attend, from 0; None: all
     schedule: Schedule = field(default_factory=Schedule)
     teacher: str | None = None  # a name in `teachers` of params.yaml; None: the backbone itself
-    # What the teacher computes in. auto: bf16 where the device does so natively, else as the student.
-    teacher_precision: Literal["same", "auto", "bf16"] = "same"
+    # What the teacher computes in. auto: bf16 beside a student in fp32 where the device does so natively,
+    # else as the student.
+    teacher_precision: Literal["auto", "same", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
         require(self.blocks != (), "blocks must name one block or more, found none; null means all")

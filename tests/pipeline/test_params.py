@@ -62,14 +62,14 @@ def test_options_of_stochca_are_read(tmp_path: Path) -> None:
     def edit(raw: dict[str, Any]) -> None:
         raw["teachers"] = {"dino": {"name": "vit_small_patch14_dinov2", "weights": "hub"}}
         options = {"granularity": "sample", "blocks": [0, 2], "schedule": "cosine", "teacher": "dino"}
-        raw["methods"]["stochca"] = {"attention": {"name": "stochca", "teacher_precision": "auto", **options}}
+        raw["methods"]["stochca"] = {"attention": {"name": "stochca", "teacher_precision": "same", **options}}
 
     assert load_edited(edit, tmp_path).methods["stochca"].attention == StochasticCrossAttention(
         granularity="sample",
         blocks=(0, 2),
         schedule=Schedule(name="cosine"),
         teacher="dino",
-        teacher_precision="auto",
+        teacher_precision="same",
     )
 
 

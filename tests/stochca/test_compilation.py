@@ -140,7 +140,7 @@ def test_what_it_needs(device: str, words: str, monkeypatch: pytest.MonkeyPatch)
         check_settings(tiny_vit(), Method(), settings(compile=True), PREPROCESSING, torch.device(device))
 
 
-STOCHCA = StochasticCrossAttention(prob=0.5)
+STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")
 METHODS = {
     "stochca+swad": (Method(attention=STOCHCA, average=Swad(n_converge=2, n_tolerance=2)), "fp32"),
     "stochca, bf16": (Method(attention=STOCHCA), "bf16"),

@@ -33,7 +33,7 @@ from stochca.settings import Augmentation, Training
 from stochca.training import fit
 from tests.stochca.tiny import EAGER, PREPROCESSING, ColouredSquares, tiny_vit
 
-STOCHCA = StochasticCrossAttention(prob=0.5)
+STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")
 BASE = Training(
     steps=12,
     batch_size=8,

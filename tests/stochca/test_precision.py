@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from stochca.composition import compose, settled_teacher
+from stochca.composition import attention_notes, compose, settled_teacher, teacher_precision
 from stochca.devices import default_device
 from stochca.errors import UserError
 from stochca.families import block_names
@@ -30,12 +30,17 @@ def test_auto_on_gpus(capability: tuple[int, int], expected: str, monkeypatch: p
     assert resolve_precision("auto", torch.device("cuda")) == expected
 
 
+def cpu_has_bf16(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    capabilities = {"avx512_bf16": False, "amx_bf16": native}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_takes_a_bf16_teacher_where_the_cpu_has_it(
     native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    capabilities = {"avx512_bf16": False, "amx_bf16": native}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    cpu_has_bf16(native, monkeypatch)
+    assert StochasticCrossAttention().teacher_precision == "auto"
     expected: list[tuple[Any, bool]] = [("same", False), ("auto", native), ("bf16", True)]
     for wanted, in_bf16 in expected:
         config = StochasticCrossAttention(teacher_precision=wanted)
@@ -47,6 +52,26 @@ def test_auto_takes_a_bf16_teacher_where_the_cpu_has_it(
             assert block.attn.fused_attn is not in_bf16
             assert own.attn.qkv.weight.dtype == torch.float32
             assert own.attn.fused_attn
+
+
+@pytest.mark.parametrize(
+    ("wanted", "student", "teacher"),
+    [
+        ("auto", "fp32", "bf16"),
+        ("auto", "bf16", None),
+        ("auto", "fp16", None),
+        ("same", "fp32", None),
+        ("bf16", "fp16", "bf16"),
+    ],
+)
+def test_the_teacher_of_a_student_in_half_precision_computes_as_it_does(
+    wanted: Any, student: str, teacher: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu_has_bf16(True, monkeypatch)
+    config = StochasticCrossAttention(teacher_precision=wanted)
+    assert teacher_precision(config, student, CPU) == teacher
+    notes = attention_notes(config, student, CPU)
+    assert [f"The teacher computed in {teacher}" in note for note in notes] == [True] * (teacher is not None)
 
 
 def test_fp16_needs_a_gpu() -> None:

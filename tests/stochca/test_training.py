@@ -31,7 +31,7 @@ from stochca.settings import Augmentation, Training
 from stochca.training import Fitted, check_settings, fit
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 
-STOCHCA = StochasticCrossAttention(prob=0.5)
+STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")
 METHODS = {
     "finetune": Method(),
     "linear_probe": Method(train=TrainHead()),

@@ -35,7 +35,7 @@ METHODS = {
     "lora": Method(train=LORA),
     "lora+stochca+lp_ft+swad": Method(
         train=LORA,
-        attention=StochasticCrossAttention(prob=0.5),
+        attention=StochasticCrossAttention(prob=0.5, teacher_precision="same"),
         phases=LpFt(C=(1.0,)),
         average=Swad(n_converge=2, n_tolerance=2),
     ),

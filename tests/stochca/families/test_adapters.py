@@ -159,7 +159,7 @@ def test_updates_learn_and_merge_into_a_plain_model(case: Case) -> None:
 @pytest.mark.parametrize("name", ["beit", "eva", "eva02", "swin v2", "coatnet"])
 def test_stochca_takes_queries_from_updated_weights(name: str) -> None:
     case = CASES[name]
-    model, student = lora(case, attention=StochasticCrossAttention(prob=0.5))
+    model, student = lora(case, attention=StochasticCrossAttention(prob=0.5, teacher_precision="same"))
     assert isinstance(model, stochca.StochCA)
     enlivened(student, ("lora_",))
     plain = adaptation(Lora()).plain(student)
