@@ -66,6 +66,9 @@ class ExponentialAverage(Averaging):
         super().__init__(config, student, steps)
         self.average = ModelEmaV3(student, decay=config.decay, use_warmup=True)
 
+    def before_training(self, student: TimmModule) -> None:
+        self.average.module.load_state_dict(student.state_dict())
+
     def after_step(self, student: TimmModule, step: int) -> None:
         self.average.update(student, step)
 

@@ -50,9 +50,10 @@ def learn_relationship(model: TimmModule, head: nn.Linear, examples: Examples) -
     held_out, held_labels = source_probabilities(model, head, examples, train=False)
     C, _, weight, bias = best_regression(train, (held_out, held_labels), model.num_classes, STRENGTHS)
     temperature = calibrated_temperature(functional.linear(held_out, weight, bias), held_labels)
-    target_given_source = torch.softmax((weight.T + bias) / temperature, dim=1)
-    joint = target_given_source.T * train[0].mean(dim=0)
-    return Relationship(joint / joint.sum(dim=1, keepdim=True), C, temperature)
+    # In logarithms, because a target class that no source class points to would come to 0 / 0.
+    target_given_source = torch.log_softmax((weight.T + bias) / temperature, dim=1)
+    joint = target_given_source.T + train[0].mean(dim=0).log()
+    return Relationship(torch.softmax(joint, dim=1), C, temperature)
 
 
 def calibrated_temperature(logits: Tensor, labels: Tensor) -> float:

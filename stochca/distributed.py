@@ -8,6 +8,8 @@ Every process (rank) holds the whole model and takes its share of every batch. A
 
 Without torch.distributed everything here stands for a single process. All but `rank`, `world_size`,
 `is_main` and the shares must be called by all ranks together.
+
+Batch normalisation, which a few families have, looks at each rank's share of a batch by itself.
 """
 
 from collections.abc import Sequence
@@ -52,7 +54,11 @@ def data_parallel(model: nn.Module) -> nn.Module:
     """
     if world_size() == 1:
         return model
-    return DistributedDataParallel(model, find_unused_parameters=world_size() > 2)
+    return DistributedDataParallel(
+        model,
+        find_unused_parameters=world_size() > 2,
+        broadcast_buffers=False,  # it would before a step; `share_buffers` does after it
+    )
 
 
 def averaging_gradients(model: nn.Module, now: bool) -> AbstractContextManager[Any]:
@@ -97,6 +103,14 @@ def mean_over_ranks(value: Tensor) -> Tensor:
         distributed.all_reduce(value)
         value /= world_size()
     return value
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every rank rank 0's buffers, such as the running statistics of batch normalisation."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            if buffer.is_floating_point():  # whatever counts does so alike on all
+                distributed.broadcast(buffer, src=0)
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:

@@ -135,7 +135,7 @@ def fit_head(
     train_rows, train_labels = features(model, train, preprocessing, **loading)
     rows, labels = features(model, validation, preprocessing, **loading)
     # Solved on standardised features, where one grid of strengths fits every backbone.
-    mean, std = train_rows.mean(0), train_rows.std(0).clamp_min(1e-6)
+    mean, std = train_rows.mean(0), train_rows.std(0, correction=0).clamp_min(1e-6)
     train_rows, rows = (train_rows - mean) / std, (rows - mean) / std
     classes = heads[0].out_features
     C, scores, weight, bias = best_regression((train_rows, train_labels), (rows, labels), classes, strengths)

@@ -126,8 +126,8 @@ class Squash:
 class InMemory:
     """The same images, decoded once."""
 
-    def __init__(self, images: Images) -> None:
-        self._items = [images[i] for i in range(len(images))]
+    def __init__(self, items: Sequence[tuple[Image.Image, int]]) -> None:
+        self._items = items
 
     def __len__(self) -> int:
         return len(self._items)
@@ -145,11 +145,16 @@ def keep_in_memory(images: Images, reads: float = math.inf) -> Images:
     """
     if len(images) == 0 or reads <= len(images):
         return images
-    first = images[0]
-    width, height = first[0].size
-    if 3 * width * height * len(images) > CACHE_BYTES:
-        return images
-    return InMemory([first, *(images[i] for i in range(1, len(images)))])
+    items: list[tuple[Image.Image, int]] = []
+    taken = 0
+    for i in range(len(images)):
+        items.append(images[i])
+        width, height = items[-1][0].size
+        taken += 3 * width * height
+        # Most sets are of one size, and too large a one is then found out at its first image.
+        if (taken * len(images) if i == 0 else taken) > CACHE_BYTES:
+            return images
+    return InMemory(items)
 
 
 def names_of(parts: Sequence[Images], indices: Sequence[int]) -> list[str]:

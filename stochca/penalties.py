@@ -40,18 +40,26 @@ class Start:
 
 
 class Batch:
-    """A batch after the student's forward pass."""
+    """A batch after the student's forward pass; made in the autocast of that pass."""
 
     def __init__(self, images: Tensor, targets: Tensor, student: Records, start: Start) -> None:
         self.images = images  # (B, 3, height, width)
         self.targets = targets  # probabilities of the classes, (B, classes)
         self.student = student
         self._start = start
+        device = images.device.type
+        self._autocast = torch.autocast(
+            device, torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device)
+        )
 
     @cached_property
     def start(self) -> Records:
-        """What the pretrained model computes on the same images; it runs when this is asked for."""
-        return records_of(self._start.model, self.images)
+        """What the pretrained model computes on the same images; it runs when this is asked for.
+
+        In the student's precision, so that their difference is what training changed.
+        """
+        with self._autocast:
+            return records_of(self._start.model, self.images)
 
 
 class Term:
@@ -128,11 +136,13 @@ class CoTrainedSource(Term):
         super().__init__(config, student, start, examples)
         assert start.source_head is not None  # check_penalties has seen to it
         self.relationship: Relationship = learn_relationship(start.model, start.source_head, examples)
-        self.head = copy.deepcopy(start.source_head).requires_grad_(True)
+        device = next(student.parameters()).device
+        self.table = self.relationship.table.to(device)
+        self.head = copy.deepcopy(start.source_head).to(device).requires_grad_(True)
 
     def __call__(self, batch: Batch) -> Tensor:
         assert batch.student.pooled is not None
-        targets = batch.targets @ self.relationship.table.to(batch.targets)
+        targets = batch.targets @ self.table.to(batch.targets.dtype)
         with torch.autocast(batch.images.device.type, enabled=False):
             logits = self.head(batch.student.pooled)
         return self.config.weight * functional.cross_entropy(logits, targets)

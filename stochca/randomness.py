@@ -71,7 +71,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
         "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
         "numpy_rest": [int(position), int(has_gauss), float(cached)],
         "torch": torch.get_rng_state(),
-        "device": None if module is None else module.get_rng_state(),
+        "device": None if module is None else module.get_rng_state(*_which(device)),
     }
 
 
@@ -84,9 +84,14 @@ def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
     module = _device_module(device)
     if module is not None and state["device"] is not None:
-        module.set_rng_state(state["device"])
+        module.set_rng_state(state["device"], *_which(device))
 
 
 def _device_module(device: torch.device) -> Any:
     """`torch.cuda`, `torch.mps` and the like; None for the CPU, whose generator is torch's own."""
     return None if device.type == "cpu" else torch.get_device_module(device)
+
+
+def _which(device: torch.device) -> list[torch.device]:
+    """What the generator of `device` is asked for by, where there may be several of its kind."""
+    return [] if device.type == "mps" else [device]

@@ -33,6 +33,7 @@ from stochca.distributed import (
     from_main,
     is_main,
     rank,
+    share_buffers,
     world_size,
 )
 from stochca.divergence import IN_A_ROW, IN_A_ROW_FP16, Divergence
@@ -50,7 +51,7 @@ from stochca.loaders import (
 )
 from stochca.looks import Keep, save_look
 from stochca.loss import Loss
-from stochca.methods import Method, Swad, WiseFt
+from stochca.methods import Method, Swad, TrainHead, WiseFt
 from stochca.optimisation import create_optimizer, create_schedule
 from stochca.penalties import check_penalties
 from stochca.precision import autocast, choose_attention_kernel, resolve_precision
@@ -243,6 +244,7 @@ def fit(
                     scaler.scale(loss).backward()
                 losses.append(loss.detach())
             average_gradients(loss_of.parameters)
+            share_buffers(student)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(trainable, settings.clip_grad or math.inf)
             if not divergence.skips(norm, step):
@@ -360,6 +362,8 @@ def check_settings(
             f"training.accumulate {settings.accumulate}, leaves {share:g} images; choose a batch size that "
             f"leaves {'an even number, because mixup and cutmix pair images up' if pairs else 'whole images'}"
         )
+    if settings.head_lr_scale == 0 and isinstance(method.train, TrainHead):
+        raise UserError("training.head_lr_scale 0 with train 'head' trains nothing; set it to 1")
     if settings.layer_decay is not None and not adaptation(method.train).takes_layer_decay:
         raise UserError(
             f"training.layer_decay {settings.layer_decay} means nothing with train {method.train.name!r}, "

@@ -4,6 +4,7 @@ The loss is 0.1 · Σ MSE(decoder_i(out_i), in_i) over the blocks of the frozen 
 It teaches what the decoders pass on. What they emit is learned on the task, from its random start.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,9 +22,17 @@ from stochca.averaging import start_averaging
 from stochca.callbacks import Callback, Callbacks
 from stochca.compilation import check_compiles, compiled_blocks
 from stochca.devices import default_device
+from stochca.divergence import IN_A_ROW, IN_A_ROW_FP16, Divergence
 from stochca.errors import UserError
 from stochca.key_value import swapped
-from stochca.loaders import Images, Preprocessing, evaluation_batches, training_batches
+from stochca.loaders import (
+    Images,
+    Preprocessing,
+    evaluation_batches,
+    images_of_step,
+    names_of,
+    training_batches,
+)
 from stochca.loss import Loss
 from stochca.methods import NoAverage
 from stochca.optimisation import create_optimizer, create_schedule
@@ -146,6 +155,11 @@ def pretune(
     progress = state.restore(work_folder)
     started = time.perf_counter() - progress.seconds
     listeners.on_start(progress.step, settings.steps)
+    divergence = Divergence(
+        lambda step: names_of([images], images_of_step(len(images), settings, seed=seed, step=step)),
+        in_a_row=IN_A_ROW_FP16 if scaler.is_enabled() else IN_A_ROW,
+        skipped=progress.skipped,
+    )
     unread: list[tuple[int, Tensor, float]] = []
     window_started = time.perf_counter()
     compiled = ExitStack()
@@ -161,16 +175,17 @@ def pretune(
                     part_loss = model(part.to(device, non_blocking=True)) / settings.accumulate
                 scaler.scale(part_loss).backward()
                 loss += part_loss.detach()
-            if settings.clip_grad is not None:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(model.parameters(), settings.clip_grad)
-            scaler.step(optimizer)
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_grad or math.inf)
+            if not divergence.skips(norm, progress.step):
+                scaler.step(optimizer)
+                unread.append((progress.step, loss, backbone_lr(optimizer)))
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
-            unread.append((progress.step, loss, backbone_lr(optimizer)))
+            progress.skipped = divergence.skipped
             last = progress.step == settings.steps
-            saves = progress.step % settings.checkpoint_every == 0 or last
-            if saves or progress.step % settings.eval_every == 0:
+            saves = (progress.step % settings.checkpoint_every == 0 or last) and not divergence.going_on
+            if saves or last or progress.step % settings.eval_every == 0:
                 report_steps(listeners, unread, settings, window_started)
                 unread.clear()
             if saves and work_folder is not None:
@@ -178,6 +193,8 @@ def pretune(
                 listeners.on_checkpoint(state.save(work_folder, progress), progress.step)
             if not unread:
                 window_started = time.perf_counter()
+        for note in divergence.notes:
+            listeners.on_note(note)
     finally:
         compiled.close()
         listeners.on_end()

@@ -47,6 +47,11 @@ class Method:
             )
         names = [penalty.name for penalty in self.penalties]
         require(len(set(names)) == len(names), f"penalties lists one twice: {', '.join(names)}")
+        require(
+            "l2sp" not in names or self.train.name != "lora",
+            "penalties 'l2sp' with train 'lora' makes no sense: it measures from where weights start, and an "
+            "adapter's start at random; use train 'all', or another penalty",
+        )
         if self.average.name == "wise_ft":
             require(
                 self.phases.name != "single",

@@ -192,3 +192,13 @@ def test_wise_ft_keeps_counters() -> None:
     averaging.before_training(student)
     student.steps.fill_(8)
     assert averaging.finish(student, student.state_dict(), never)["steps"].item() == 8
+
+
+def test_ema_starts_where_a_first_phase_ended() -> None:
+    """Whatever step is the first that it sees: one may be skipped."""
+    student = Scalar()
+    averaging: Any = start_averaging(Ema(decay=0.9), student, 10)
+    student.weight.data.fill_(5.0)
+    averaging.before_training(student)
+    averaging.after_step(student, 3)
+    assert averaging.evaluated(student).weight.item() == 5.0

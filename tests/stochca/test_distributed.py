@@ -56,9 +56,7 @@ RUNS: dict[str, tuple[Method, Training]] = {
     "swa": (Method(average=Swa(start=0.5)), BASE),
     "swad": (Method(attention=STOCHCA, average=Swad(n_converge=2, n_tolerance=2)), BASE),
     "per_image": (
-        Method(
-            attention=StochasticCrossAttention(prob=0.5, granularity="sample", schedule=Schedule("linear"))
-        ),
+        Method(attention=dataclasses.replace(STOCHCA, granularity="sample", schedule=Schedule("linear"))),
         dataclasses.replace(BASE, accumulate=2),
     ),
     "accumulate": (Method(attention=STOCHCA), dataclasses.replace(BASE, accumulate=2)),
@@ -76,9 +74,13 @@ RESUMED: dict[str, tuple[Method, Training]] = {
 }
 
 
-def train(method: Method, settings: Training, folder: Path, *callbacks: Callback) -> dict[str, Tensor]:
+def train(
+    method: Method, settings: Training, folder: Path, *callbacks: Callback, batch_norm: bool = False
+) -> dict[str, Tensor]:
     # Only rank 0's is the one that all others would start from.
     student = tiny_vit(seed=ranks.rank(), drop_path_rate=settings.drop_path)
+    if batch_norm:
+        student.fc_norm = torch.nn.BatchNorm1d(student.num_features)
     fit(
         student,
         ColouredSquares(40),
@@ -141,6 +143,8 @@ def two_ranks(rank: int, folder: Path) -> None:
         weights = train(method, settings, folder / name)
         save_weights(folder / name / f"rank{rank}.safetensors", weights)
     (folder / f"draws{rank}.txt").write_text(repr(drawn))
+    weights = train(Method(average=Ema(decay=0.9)), BASE, folder / "batch_norm", batch_norm=True)
+    save_weights(folder / "batch_norm" / f"rank{rank}.safetensors", weights)
     for name, (method, settings) in RESUMED.items():
         place = folder / "resumed" / name
         twice(place, method, settings)
@@ -168,7 +172,7 @@ def three_ranks(rank: int, folder: Path) -> None:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two ranks did `two_ranks`."""
     folder = tmp_path_factory.mktemp("two_ranks")
-    for name in (*RUNS, "nan", "refused", *(f"resumed/{name}/again" for name in RESUMED)):
+    for name in (*RUNS, "batch_norm", "nan", "refused", *(f"resumed/{name}/again" for name in RESUMED)):
         (folder / name).mkdir(parents=True)
     multiprocessing.spawn(two_ranks, (folder,), nprocs=2)
     return folder
@@ -192,10 +196,11 @@ def test_two_workers_at_half_the_batch_equal_one_process(name: str, done: Path, 
         torch.testing.assert_close(weights[key], value, rtol=1e-4, atol=1e-5, msg=key)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [*RUNS, "batch_norm"])
 def test_all_ranks_end_with_the_same_weights(name: str, done: Path) -> None:
     first, second = (load_file(done / name / f"rank{rank}.safetensors") for rank in (0, 1))
     assert all(second[key].equal(value) for key, value in first.items())
+    assert ("fc_norm.running_mean" in first) is (name == "batch_norm")
 
 
 def test_all_ranks_draw_the_same_blocks(done: Path) -> None:
@@ -264,3 +269,4 @@ def test_one_process_needs_no_group() -> None:
     assert ranks.gathered("a") == ["a"]
     model: Any = torch.nn.Linear(2, 2)
     assert ranks.data_parallel(model) is model
+    ranks.share_buffers(torch.nn.BatchNorm1d(2))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from stochca import loaders
 from stochca.errors import UserError
 from stochca.loaders import InMemory, Joined, Preprocessing, evaluation_batches, training_batches
 from stochca.settings import Augmentation, Training
@@ -112,6 +113,29 @@ def test_decoded_images_are_equal_and_picklable() -> None:
     assert all(
         memory[i][0].tobytes() == images[i][0].tobytes() and memory[i][1] == images[i][1] for i in range(4)
     )
+
+
+def test_images_are_kept_as_long_as_all_of_them_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Sizes:
+        def __init__(self, *sides: int) -> None:
+            self.sides = sides
+
+        def __len__(self) -> int:
+            return len(self.sides)
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            asked.append(index)
+            return Image.new("RGB", (self.sides[index],) * 2), 0
+
+    monkeypatch.setattr(loaders, "CACHE_BYTES", 3 * 10 * 10 * 4)
+    assert isinstance(loaders.keep_in_memory(Sizes(10, 10, 10, 10)), InMemory)
+    for sides, decoded in (((10,) * 5, 1), ((2, 10, 40, 10), 3)):
+        asked.clear()
+        images = Sizes(*sides)
+        assert loaders.keep_in_memory(images) is images
+        assert len(asked) == decoded
 
 
 def test_every_batch_holds_equally_many_of_each_domain() -> None:

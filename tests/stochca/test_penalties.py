@@ -10,13 +10,25 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stochca import cotuning, penalties
 from stochca.cotuning import calibrated_temperature, learn_relationship, source_probabilities
 from stochca.delta import channel_attention
 from stochca.errors import UserError
 from stochca.examples import Examples
 from stochca.loss import Loss
-from stochca.methods import Bss, CoTuning, Delta, L2Sp, Method, Miro, StochasticCrossAttention, TrainHead
-from stochca.penalties import check_penalties
+from stochca.methods import (
+    Bss,
+    CoTuning,
+    Delta,
+    L2Sp,
+    Lora,
+    Method,
+    Miro,
+    StochasticCrossAttention,
+    TrainHead,
+)
+from stochca.penalties import Batch, check_penalties
+from stochca.recording import recorded
 from stochca.settings import Augmentation, Training
 from stochca.training import fit
 from tests.stochca.tiny import CLASSES, PREPROCESSING, ColouredSquares, tiny_vit
@@ -169,6 +181,39 @@ def test_cotuning_learns_which_source_class_goes_with_which(batch: tuple[Tensor,
     assert {tuple(parameter.shape) for parameter in loss.parameters} == {(5, 16), (5,)}
 
 
+def test_cotuning_goes_where_the_student_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    relationship = learn_relationship(tiny_vit().eval(), source_head(), EXAMPLES)
+    monkeypatch.setattr(penalties, "learn_relationship", lambda *arguments: relationship)
+    student = tiny_vit().to("meta")
+    loss = Loss(student, SETTINGS, 0, (CoTuning(),), source_head(), EXAMPLES)
+    (term,) = loss.terms
+    assert isinstance(term, penalties.CoTrainedSource)
+    assert {tensor.device.type for tensor in (term.table, *loss.parameters)} == {"meta"}
+
+
+def test_a_class_that_no_source_class_points_to_has_a_relationship(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, bias = torch.zeros(CLASSES, 5), torch.zeros(CLASSES)
+    bias[0] = -1e4
+    monkeypatch.setattr(cotuning, "best_regression", lambda *arguments: (1.0, None, weight, bias))
+    monkeypatch.setattr(cotuning, "calibrated_temperature", lambda *arguments: 0.01)
+    table = learn_relationship(tiny_vit().eval(), source_head(), EXAMPLES).table
+    torch.testing.assert_close(table.sum(dim=1), torch.ones(CLASSES))
+
+
+@pytest.mark.parametrize("config", [Delta(attention=False), Miro()], ids=lambda config: config.name)
+def test_the_pretrained_model_computes_in_the_precision_of_the_student(
+    config: Any, batch: tuple[Tensor, Tensor]
+) -> None:
+    """Else rounding would be taken for what training changed."""
+    student = tiny_vit().eval()
+    loss = Loss(student, SETTINGS, 0, (config,), source_head(), EXAMPLES)
+    with torch.autocast("cpu", torch.bfloat16), recorded(student) as records:
+        student(batch[0])
+        made = Batch(*batch, records, loss.start)  # type: ignore[arg-type]
+    pairs = zip(records.blocks, made.start.blocks, strict=True)
+    assert all(now.equal(then) for now, then in pairs)
+
+
 @pytest.mark.parametrize("config", EVERY, ids=lambda config: config.name)
 def test_gradients_pull_the_student_alone(config: Any, batch: tuple[Tensor, Tensor]) -> None:
     student = tiny_vit()
@@ -223,3 +268,5 @@ def test_what_penalties_need_is_checked_first() -> None:
         Method(penalties=(Bss(), Bss(k=2)))
     with pytest.raises(ValueError, match="penalties with train 'head' make no sense"):
         Method(train=TrainHead(), penalties=(Bss(),))
+    with pytest.raises(ValueError, match="penalties 'l2sp' with train 'lora' makes no sense"):
+        Method(train=Lora(), penalties=(Bss(), L2Sp()))

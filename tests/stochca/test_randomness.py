@@ -1,6 +1,8 @@
 import random
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from stochca.randomness import (
@@ -47,3 +49,25 @@ def test_states_are_put_back() -> None:
     seed_everything(5)
     restore_random_state(state, CPU)
     assert [draw(), random.gauss(0, 1), float(np.random.normal())] == expected
+
+
+@pytest.mark.parametrize(("place", "asked"), [("cuda:1", [torch.device("cuda:1")]), ("mps", [])])
+def test_the_generator_of_the_device_itself_is_kept(
+    place: str, asked: list[torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    class Module:
+        @staticmethod
+        def get_rng_state(*which: Any) -> torch.Tensor:
+            calls.append(which)
+            return torch.ones(3, dtype=torch.uint8)
+
+        @staticmethod
+        def set_rng_state(state: torch.Tensor, *which: Any) -> None:
+            assert state.equal(torch.ones(3, dtype=torch.uint8))
+            calls.append(which)
+
+    monkeypatch.setattr(torch, "get_device_module", lambda device: Module)
+    restore_random_state(random_state(torch.device(place)), torch.device(place))
+    assert calls == [tuple(asked), tuple(asked)]

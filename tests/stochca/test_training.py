@@ -192,6 +192,11 @@ def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path: Path) -> None:
     assert found is None or all(value.isfinite().all() for value in found["student"].values())
 
 
+def test_a_head_alone_has_to_learn_something() -> None:
+    with pytest.raises(UserError, match="head_lr_scale 0 with train 'head' trains nothing"):
+        run(Method(train=TrainHead()), settings(head_lr_scale=0.0))
+
+
 def test_listeners_hear_of_the_end_of_an_interrupted_run() -> None:
     class Ends(Callback):
         ended = False

@@ -11,6 +11,7 @@ from torch._dynamo.utils import counters
 from stochca.adapters import pretuning
 from stochca.adapters.pretuning import Pretuned, Reconstruction, pretune
 from stochca.callbacks import Callback, StepEvent
+from stochca.checkpoint import load_checkpoint
 from stochca.compilation import compiled_blocks
 from stochca.errors import UserError
 from stochca.settings import Training
@@ -42,6 +43,14 @@ def run(folder: Path | None = None, *callbacks: Callback, settings: Training = S
         callbacks=callbacks,
         device=torch.device("cpu"),
     )
+
+
+def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path: Path) -> None:
+    sentence = r"diverged: the gradients of 5 steps in a row.* saw image \d+, image"
+    with pytest.raises(UserError, match=sentence):
+        run(tmp_path, settings=replace(SETTINGS, steps=30, lr=1e30, warmup_steps=0, clip_grad=None))
+    found = load_checkpoint(tmp_path)
+    assert found is None or all(value.isfinite().all() for value in found["student"].values())
 
 
 def test_the_loss_is_that_of_the_paper() -> None:
