@@ -69,6 +69,7 @@ ui: $(READY)  ## open MLflow's UI on http://127.0.0.1:5000
 	   mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $${PORT:-5000} ;; \
 	esac
 
-clean:  ## remove checkpoints and caches of tools; keep the data, the models and the reports
-	@rm -rf work .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+clean:  ## remove checkpoints and caches of tools; keep the data, the models, the reports and what MLflow lacks
+	@if [ -d work ]; then find work -mindepth 1 -maxdepth 1 ! -name unsynced ! -name '*.lock' -exec rm -rf {} +; fi
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

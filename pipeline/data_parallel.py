@@ -230,8 +230,8 @@ def _work(config: dict[str, Any]) -> None:
             device=get_device(),
         )
     except UserError as error:
-        if is_main():
-            events.put(("mistake", (str(error),)))
+        # From every rank, for the others may be waiting for one that alone has found a damaged image.
+        events.put(("mistake", (str(error),)))
         return  # to raise it would make Ray Train try again
     if is_main():
         save_weights(assignment.run_folder / WEIGHTS, fitted.model.state_dict())

@@ -73,7 +73,7 @@ def leave_out_repeated(rows: Sequence[Row], splits: Sequence[str]) -> tuple[list
     Pictures are compared as they are stored: what differs in one style may be drawn alike in another.
 
     Returns:
-        The split of each row, `unused` where its picture is another's, and one problem for each of those.
+        The split of each row, `repeated` where its picture is another's, and one problem for each of those.
     """
     order = sorted(range(len(rows)), key=lambda index: ("test", "val", "train").index(splits[index]))
     stays: dict[tuple[int, str, bytes], int] = {}
@@ -83,7 +83,7 @@ def leave_out_repeated(rows: Sequence[Row], splits: Sequence[str]) -> tuple[list
         row = rows[index]
         first = stays.setdefault((row.label, row.domain, row.stored_hash), index)
         if first != index:
-            kept[index] = "unused"
+            kept[index] = "repeated"
             same = f"is the same picture as {rows[first].id}"
             problems.append({"file": row.id, "problem": same, "action": LEFT_OUT})
     return kept, problems

@@ -10,8 +10,9 @@ from PIL import Image, UnidentifiedImageError
 
 Image.init()  # loads every decoder, so that the tables below are complete
 
-# Pillow opens these only with another program, or knows their names but not their pixels.
-_NOT_DECODED = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}
+# Pillow opens these only with another program, or knows their names but not their pixels. Inside IPTC it
+# opens any image, of whatever size and format.
+_NOT_DECODED = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC"}
 # Pillow tries them in this order, and some know only after a look inside that a file is not theirs.
 _FORMATS = tuple(dict.fromkeys(("JPEG", "PNG", *(name for name in Image.ID if name not in _NOT_DECODED))))
 _LOSSY = {"JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"}

@@ -41,7 +41,9 @@ Model = TypeVar("Model", bound=BaseModel)
 class Params(Section):
     extensions: list[str] = Field(default_factory=list)  # files in extensions/, imported first
     image_size: int = Field(ge=8)  # pixels, side of the square the backbone sees
-    resize: int | None = None  # pixels; images are resized to this square first, then cropped to image_size
+    resize: int | None = Field(
+        None, ge=8
+    )  # pixels; images are resized to this square first, then cropped to image_size
     backbone: Backbone
     teachers: dict[MethodName, Backbone] = Field(default_factory=dict)  # for attention.teacher
     dataset: Dataset
@@ -66,6 +68,15 @@ class Params(Section):
             method = _expand_method("tune.method", raw["tune"]["method"])
             raw = {**raw, "tune": {**raw["tune"], "method": method}}
         return raw
+
+    @model_validator(mode="after")
+    def _resize_holds_the_crop(self) -> "Params":
+        if self.resize is not None and self.resize < self.image_size:
+            raise ValueError(
+                f"resize {self.resize} is smaller than image_size {self.image_size}, which is cropped out "
+                "of it; raise it, or set it to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _methods_exist(self) -> "Params":

@@ -115,7 +115,15 @@ def _refuse_unused_classes(
     rows: Sequence[Row], splits: Sequence[str], classes: Sequence[str], dataset: Dataset
 ) -> None:
     used = {row.label for row, split in zip(rows, splits, strict=True) if split == "train"}
-    unused = Counter(row.label for row, split in zip(rows, splits, strict=True) if split == "unused")
+    unused, repeated = (
+        Counter(row.label for row, split in zip(rows, splits, strict=True) if split == reason)
+        for reason in ("unused", "repeated")
+    )
+    for label in sorted(repeated.keys() - used - unused.keys()):
+        raise UserError(
+            f"dataset.duplicates: leave_out leaves no image of the class {classes[label]} to train on: the "
+            f"{repeated[label]} that there were are also tested or validated on; add images, or choose warn"
+        )
     for label, count in sorted(unused.items()):
         if label not in used:
             raise UserError(

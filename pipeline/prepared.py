@@ -17,7 +17,7 @@ from stochca.errors import UserError
 FOLDER = Path("data/prepared")
 TABLE = "images.arrow"
 MANIFEST = "manifest.json"
-SPLITS = ("train", "val", "test", "unused")
+SPLITS = ("train", "val", "test", "unused", "repeated")  # repeated: the same picture as another
 
 
 class PreparedImages:
@@ -80,7 +80,7 @@ class Prepared:
         return self.manifest["fingerprint"]
 
     def images(self, split: str, domains: Sequence[str] | None = None) -> PreparedImages:
-        """The images of a split (train, val, test or unused), of some domains or of all.
+        """The images of a split (one of SPLITS), of some domains or of all.
 
         Raises:
             UserError: the split or a domain is not there.

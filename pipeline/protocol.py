@@ -90,9 +90,9 @@ def _leave_one_domain_out(prepared: Prepared, target: str, trial: int) -> RunIma
     sources, test = [], []
     for row, (domain, split) in enumerate(zip(prepared.domains, prepared.splits, strict=True)):
         if domain == target:
-            if split == "test" or not paired:
+            if split == "test" or not (paired or split == "repeated"):
                 test.append(row)
-        elif split != "unused" and not (paired and split == "test"):
+        elif split not in ("unused", "repeated") and not (paired and split == "test"):
             sources.append(row)
     items = prepared.items(sources)
     drawn = draw_splits(items, {"val": HELD_OUT}, trial)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.datasets import MODULES
 from stochca.methods import Method, SelfAttention, ZeroShot
@@ -43,9 +43,18 @@ class Backbone(Section):
         return value
 
 
+def _without_tilde(path: str) -> str:
+    if path.startswith("~"):
+        raise ValueError(f"must not begin with ~, which DVC takes for a name; write the whole path of {path}")
+    return path
+
+
+Watched = Annotated[str, AfterValidator(_without_tilde)]  # a path that DVC watches for changes
+
+
 class Dataset(Section):
     name: str  # one of pipeline.datasets.MODULES
-    root: str = "data/raw"  # where the images, or the official archives, are; not used by openmoji
+    root: Watched = "data/raw"  # where the images, or the official archives, are; not used by openmoji
     source: str | None = None  # torchvision: the class; huggingface: OWNER/NAME; fgvc_aircraft: the level
     label_column: str | None = None  # huggingface: the column with the class, where several might be it
     domains: list[str] | None = None  # None: all there are
@@ -308,7 +317,7 @@ def _ends(space: Space) -> tuple[float, ...]:
 class Pretune(Section):
     """How TOAST's decoders are pre-tuned."""
 
-    images: str = "data/prepared"  # the prepared training images; or any folder of images, without labels
+    images: Watched = "data/prepared"  # the prepared training images; or any folder of images, without labels
     max_megapixels: float = Field(100.0, gt=0)  # larger images of a folder are left out
     seed: int = Field(0, ge=0, lt=SEED_LIMIT)
     training: dict[str, Any] = Field(default_factory=dict)  # overrides of the common training settings

@@ -36,7 +36,7 @@ def write_comparison(folder: Path, results: ComparisonFile, text: str) -> list[P
 
 
 def write_summary(path: Path, rows: Sequence[Row], averages: Sequence[Average]) -> None:
-    """Numbers alone, by method (or method/target and method/average), for `dvc metrics show` and `diff`."""
+    """Numbers alone, by method (or method/target and method/average), as `dvc metrics` reads them."""
     several = len({row.target for row in rows}) > 1
     summary: dict[str, dict[str, float]] = {}
     for row in rows:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.boundary import run
-from pipeline.digests import LIBRARY, code_sha256, digest_of
+from pipeline.digests import IMAGES, LIBRARY, code_sha256, digest_of
 from pipeline.exclusive import exclusive
 from pipeline.extensions import FOLDER as EXTENSIONS
 from pipeline.params import Params, load_params
@@ -99,7 +99,7 @@ def work_folder(
         "dataset": dataset_fingerprint,
         "precision": [precision, teacher_precision],
         "device": device_type,
-        "code": code_sha256(LIBRARY, Path(EXTENSIONS)),
+        "code": code_sha256(LIBRARY, *IMAGES, Path(EXTENSIONS)),
     }
     return WORK / f"{job.name}-{digest_of(decides)}"
 

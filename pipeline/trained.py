@@ -161,7 +161,15 @@ def _adapted(folder: Path, card: dict[str, Any]) -> AdaptedModel:
             f"{folder} is an adapter to the backbone with the sha256 {needed}, but that of {backbone} is "
             f"{found}; make the one that it was trained on (the stage backbone), or train the method again"
         )
-    return load_adapted(folder / ADAPTER, card["adapter"], backbone, num_classes=len(card["classes"]))
+    model = load_adapted(folder / ADAPTER, card["adapter"], backbone, num_classes=len(card["classes"]))
+    options = pooling_options(model.backbone)
+    if options != card["options"]:
+        raise _AnotherBackbone(
+            f"{folder} is an adapter to a backbone that pools with {card['options']}, but {backbone} pools "
+            f"with {options}; set backbone.global_pool in params.yaml as it was and make the backbone again, "
+            "or train the method again"
+        )
+    return model
 
 
 def _available() -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.files import write_json
-from pipeline.prepared import Prepared, load_prepared
+from pipeline.prepared import SPLITS, Prepared, load_prepared
 from pipeline.table import add_splits, open_table
 
 
@@ -36,7 +36,7 @@ def write_prepared_folder(
         "dataset": "shapes",
         "classes": list(classes),
         "domains": list(dict.fromkeys(row.domain for row in rows)),
-        "totals": {split: splits.count(split) for split in ("train", "val", "test", "unused")},
+        "totals": {split: splits.count(split) for split in SPLITS},
         "fingerprint": "5e" * 32,
     }
     write_json(folder / "manifest.json", {**always, **manifest})

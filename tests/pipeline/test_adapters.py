@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -39,10 +39,10 @@ ADAPTERS: dict[str, Callable[[Any], AdaptedModel]] = {
 DECODERS = "data/pretuned/decoders.safetensors"
 
 
-def write_backbone(seed: int = 0) -> BackboneCard:
+def write_backbone(seed: int = 0, pool: Literal["avg"] | None = None) -> BackboneCard:
     torch.manual_seed(seed)
     save_file(timm.create_model("test_vit", num_classes=0).state_dict(), "weights.safetensors")
-    source = Backbone(name="test_vit", weights="file:weights.safetensors")
+    source = Backbone(name="test_vit", weights="file:weights.safetensors", global_pool=pool)
     return make_backbone(source, SIZE, Path("data/backbone"))
 
 
@@ -91,6 +91,13 @@ def test_another_backbone_is_refused(card: BackboneCard) -> None:
     assert other.weights_sha256 in str(refused.value)
     Path("data/backbone/card.json").unlink()
     with pytest.raises(UserError, match=r"is an adapter to a backbone: .*run the stage backbone"):
+        load_trained(folder)
+
+
+def test_the_same_weights_pooled_otherwise_are_another_backbone(card: BackboneCard) -> None:
+    folder, _ = write_model("vpt", card)
+    assert write_backbone(pool="avg").weights_sha256 == card.weights_sha256
+    with pytest.raises(UserError, match=r"pools with .*'token'.*, but data/backbone pools with .*'avg'"):
         load_trained(folder)
 
 

@@ -1,7 +1,10 @@
 """Addresses and machines that can't do it, found out in time."""
 
+import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -46,6 +49,22 @@ def test_an_address_that_nothing_answers(scheme: str, taken_port: int) -> None:
     with pytest.raises(UserError, match=sentence), connected(address, key="tune.address"):
         pytest.fail("connected to nothing")
     assert time.monotonic() - before < 30
+
+
+def test_a_private_ray_listens_to_this_machine_alone() -> None:
+    """In a process of its own, because Ray reads where to listen when it is imported."""
+    program = """
+import json, psutil
+from pipeline.cluster import connected
+with connected("local", key="tune.address"):
+    processes = psutil.Process().children(recursive=True)
+    ports = [port for process in processes for port in process.net_connections("inet")]
+    print(json.dumps([port.laddr.ip for port in ports if port.status == psutil.CONN_LISTEN]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    addresses = json.loads(done.stdout.splitlines()[-1])
+    assert addresses
+    assert set(addresses) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 @pytest.mark.slow

@@ -19,6 +19,9 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pipeline.prepared import load_prepared
+from stochca.loaders import batch_share, images_of_step
+from stochca.settings import Training
 from tests.e2e.workspace import SLOWER, Workspace, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -33,6 +36,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     def edit(raw: dict[str, Any]) -> None:
         raw["training"].update(steps=STEPS, eval_every=10, checkpoint_every=5)
         raw["train"].update(num_workers=2)
+        raw["methods"]["stochca"]["attention"]["teacher_precision"] = "same"  # to be told from rounding
 
     workspace = Workspace(tmp_path_factory.mktemp("data_parallel") / "project", SLOWER)
     workspace.edit_params(edit)
@@ -184,6 +188,24 @@ def test_a_cluster_gives_the_same_weights(
     output = workspace.run(*COMMAND)
     assert f"step {STEPS} of {STEPS}" in output
     assert_same_weights(workspace, undisturbed)
+
+
+def test_a_damaged_image_that_one_worker_alone_reads_ends_all(workspace: Workspace) -> None:
+    batch, steps = 8, 2  # too few to decode all images first
+    workspace.edit_params(lambda raw: raw["training"].update(steps=steps, batch_size=batch, warmup_steps=0))
+    folder = workspace.folder / "data" / "prepared"
+    images = load_prepared(folder).images("train")
+    assert len(images) > batch * steps
+    shown = images_of_step(len(images), Training(steps=steps, batch_size=batch), seed=0, step=1)
+    damaged = shown[batch_share(range(batch), 1, 2)[0]]
+    table = (folder / "images.arrow").read_bytes()
+    encoded = list(images.encoded())[damaged]
+    assert table.count(encoded) == 1
+    (folder / "images.arrow").write_bytes(table.replace(encoded, bytes(len(encoded))))
+
+    output = workspace.run(*COMMAND, expect=2)
+    assert output.count("\n") == 1
+    assert f"the prepared images are damaged: {images.ids[damaged]} can't be decoded" in output
 
 
 def test_a_mistake_that_workers_find_is_one_sentence(workspace: Workspace) -> None:

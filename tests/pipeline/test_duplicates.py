@@ -78,7 +78,7 @@ def test_one_of_equal_pictures_of_a_class_and_domain_stays() -> None:
                 if (rows[other].label, rows[other].domain, rows[other].stored_hash)
                 == (row.label, row.domain, row.stored_hash)
             ]
-            staying = [other for other in alike if kept[other] != "unused"]
+            staying = [other for other in alike if kept[other] != "repeated"]
             assert len(staying) == 1
             assert kept[staying[0]] == splits[staying[0]]
             assert ("test" in {splits[other] for other in alike}) == (kept[staying[0]] == "test")
@@ -86,5 +86,5 @@ def test_one_of_equal_pictures_of_a_class_and_domain_stays() -> None:
             row.id
             for wanted in ("test", "val", "train")
             for row, split, now in zip(rows, splits, kept, strict=True)
-            if split == wanted and now == "unused"
+            if split == wanted and now == "repeated"
         ]

@@ -236,3 +236,17 @@ def test_what_counts_as_lossless(format: str, lossless: bool) -> None:
 def test_extensions_are_those_of_images() -> None:
     assert {".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp"} <= EXTENSIONS
     assert not {".eps", ".pdf", ".mpg", ".h5", ".txt"} & EXTENSIONS
+
+
+def test_what_pillow_would_open_inside_another_file_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The header of an IPTC file says nothing about the size and the format of the image that it holds."""
+
+    def field(record: int, number: int, data: bytes) -> bytes:
+        return b"\x1c" + bytes([record, number]) + struct.pack(">H", len(data)) + data
+
+    one = struct.pack(">H", 1)
+    header = field(3, 60, b"\1\0") + field(3, 20, one) + field(3, 30, one) + field(3, 120, b"\1")
+    content = header + field(8, 10, saved(Image.new("RGB", (300, 300)), "PNG"))
+    assert Image.open(io.BytesIO(content)).format == "IPTC"
+    with pytest.raises(UnusableImage, match="is no image that Pillow reads"):
+        opened(content, max_megapixels=1e-5)

@@ -60,3 +60,16 @@ def test_ui_of_another_database(tmp_path: Path) -> None:
 @pytest.mark.parametrize("uri", ["http://example.invalid:5000", "https://example.invalid"])
 def test_ui_of_a_server_is_its_address(uri: str, tmp_path: Path) -> None:
     assert make_ui(tmp_path, MLFLOW_TRACKING_URI=uri) == [f"Runs: {uri}"]
+
+
+def test_clean_keeps_what_cannot_be_made_again(tmp_path: Path) -> None:
+    kept = ["work/unsynced/a-run/run.json", "work/stochca-all-0.lock", "models/a/model.safetensors"]
+    for name in (*kept, "work/stochca-all-0-1234/checkpoint.safetensors", "work/file", ".mypy_cache/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    make(tmp_path, "nothing", "clean")
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left - {"constraints.txt", "pyproject.toml"} - {n for n in left if n.startswith(".venv")} == {
+        *kept
+    }
+    make(tmp_path / "new", "nothing", "clean")  # no folder work/ yet

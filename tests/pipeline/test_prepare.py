@@ -59,7 +59,7 @@ def test_the_table_holds_what_the_folder_holds(tmp_path: Path) -> None:
         with Image.open(root / row["id"]) as original:
             expected = original.resize((20, 16))  # the short side is 14 * 8 / 7
             assert np.array_equal(np.asarray(row["image"]), np.asarray(expected))
-    assert manifest["totals"] == {"train": 19, "val": 5, "test": 8, "unused": 0}
+    assert manifest["totals"] == {"train": 19, "val": 5, "test": 8, "unused": 0, "repeated": 0}
     assert manifest["counts"]["test"] == {"all": {"cat": 5, "dog": 3}}
     counted = Counter(splits_of(tmp_path / "out").values())
     assert counted == {name: count for name, count in manifest["totals"].items() if count}
@@ -126,11 +126,17 @@ def test_given_splits_are_kept_and_missing_ones_are_taken_from_train(tmp_path: P
     assert all(name.split("/")[0] == split for name, split in splits_of(tmp_path / "all").items())
     shutil.rmtree(root / "val")
     manifest = run(root, tmp_path / "out", validation=0.1)
-    assert manifest["totals"] == {"train": 36, "val": 4, "test": 40, "unused": 0}
+    assert manifest["totals"] == {"train": 36, "val": 4, "test": 40, "unused": 0, "repeated": 0}
     for name, split in splits_of(tmp_path / "out").items():
         assert (name.startswith("test/")) == (split == "test")
     shutil.rmtree(root / "test")
-    assert run(root, tmp_path / "out")["totals"] == {"train": 24, "val": 6, "test": 10, "unused": 0}
+    assert run(root, tmp_path / "out")["totals"] == {
+        "train": 24,
+        "val": 6,
+        "test": 10,
+        "unused": 0,
+        "repeated": 0,
+    }
 
 
 def test_drawn_splits_keep_equal_images_together(tmp_path: Path) -> None:
@@ -168,10 +174,10 @@ def test_repeated_pictures_are_left_out_on_request(tmp_path: Path) -> None:
     shutil.copy(root / "train/cat/000.png", root / "test/cat/leak.png")
     shutil.copy(root / "val/dog/000.png", root / "train/cat/other_class.png")
     manifest = run(root, tmp_path / "out", duplicates="leave_out")
-    assert splits_of(tmp_path / "out")["train/cat/000.png"] == "unused"
+    assert splits_of(tmp_path / "out")["train/cat/000.png"] == "repeated"
     assert splits_of(tmp_path / "out")["test/cat/leak.png"] == "test"
     assert splits_of(tmp_path / "out")["train/cat/other_class.png"] == "train"  # of a class of its own
-    assert manifest["totals"] == {"train": 10, "val": 10, "test": 11, "unused": 1}
+    assert manifest["totals"] == {"train": 10, "val": 10, "test": 11, "unused": 0, "repeated": 1}
     left_out = [problem["file"] for problem in manifest["problems"] if problem["action"] == "left out"]
     assert left_out == ["train/cat/000.png"]
 

@@ -140,6 +140,16 @@ def test_a_subject_that_is_tested_is_seen_in_no_domain(tmp_path: Path) -> None:
     assert "9" not in {name[-1] for name in subjects[0] | subjects[1]}
 
 
+def test_a_picture_that_was_left_out_as_repeated_is_not_tested_either(tmp_path: Path) -> None:
+    prepared = prepared_images(
+        tmp_path / "data", splits=lambda n: "repeated" if n == 3 else "unused" if n == 9 else "train"
+    )
+    images = images_for(prepared, "leave_one_domain_out", "clip", 0)
+    last = [{name[-1] for name in part.ids} for part in (images.train, images.validation, images.test)]
+    assert last[2] == set("012456789")  # what train_fraction left out for training is tested
+    assert not (last[0] | last[1]) & set("39")
+
+
 def test_what_leaving_a_domain_out_refuses_or_tells(tmp_path: Path) -> None:
     prepared = prepared_images(tmp_path / "data", left_out=[("photo", 1)])
     with pytest.raises(UserError, match=r"domain 'cartoon', .* they have photo, sketch, clip"):
