@@ -1,6 +1,7 @@
 import base64
 import dataclasses
 import io
+import json
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -291,6 +292,16 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> Page:
     write_inputs(root, protocol=protocol, seeds=(0, 1))
     with pytest.MonkeyPatch.context() as patch:
         return page_of(root, patch)
+
+
+def test_subjects_that_come_in_several_domains_are_told(
+    domains: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "somewhat too narrow" not in domains.text
+    write_inputs(tmp_path, protocol={"name": "leave_one_domain_out", "targets": ["art", "photo"]})
+    manifest = tmp_path / "data" / "prepared" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"paired": True}))
+    assert "somewhat too narrow" in page_of(tmp_path, monkeypatch).text
 
 
 def test_several_targets_begin_with_an_overview(domains: Page) -> None:
