@@ -42,7 +42,7 @@ def set_environment(address: str) -> None:
     if address.startswith("ray://") and _has_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does; Ray's client does not
     if address == LOCAL:
-        # Ray's name for it is of systems where it never listens to other machines; its ports are then loopback's.
+        # Ray's name for it is of systems where it never listens to other machines, but to loopback alone.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 

@@ -19,4 +19,4 @@ def patience(settings: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         for key in added:
-            del os.environ[key]
+            os.environ.pop(key, None)  # another thread may have

@@ -6,13 +6,14 @@ from functools import wraps
 from typing import Any
 
 from mlflow.entities import Metric, Param, RunStatus
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
+from pipeline.patience import WHILE_TRAINING, patience
 from pipeline.search.records import METRIC, Record
 from pipeline.search.space import prob_of
+from pipeline.tracking_errors import reason_of
 
 TRIAL = "trial"  # the tag that a trial's run is found again by, after an interruption
 logger = logging.getLogger(__name__)
@@ -24,9 +25,10 @@ def _survives(method: Callable[..., None]) -> Callable[..., None]:
     @wraps(method)
     def call(self: "Children", *arguments: Any) -> None:
         try:
-            method(self, *arguments)
-        except MlflowException as error:
-            logger.warning("trials did not reach MLflow: %s", str(error).splitlines()[0])
+            with patience(WHILE_TRAINING):
+                method(self, *arguments)
+        except Exception as error:  # as in Outbox.send
+            logger.warning("trials did not reach MLflow: %s", reason_of(error))
 
     return call
 
@@ -52,21 +54,12 @@ class Children:
     @_survives
     def start(self, record: Record) -> None:
         """Make the trial's run, or continue the one that an interruption left."""
-        if record.id in self.open:
-            return
-        if record.id in self.runs:
-            self.client.update_run(self.runs[record.id], status=RunStatus.to_string(RunStatus.RUNNING))
-        else:
-            tags = {MLFLOW_PARENT_RUN_ID: self.parent, TRIAL: record.id}
-            run = self.client.create_run(self.experiment, run_name=record.name, tags=tags)
-            self.runs[record.id] = run.info.run_id
-        self.open.add(record.id)
+        self._opened(record)
 
     @_survives
     def report(self, record: Record) -> None:
         """Log what the trial reached, unless its run has it."""
-        self.start(record)
-        run, step = self.runs[record.id], record.step
+        run, step = self._opened(record), record.step
         prob = prob_of(record.values)
         self._log_new_params(
             run,
@@ -92,8 +85,7 @@ class Children:
     @_survives
     def end(self, record: Record) -> None:
         """FAILED for a trial with a problem, else FINISHED."""
-        self.start(record)
-        run = self.runs[record.id]
+        run = self._opened(record)
         self.client.set_tag(run, "stopped_early", str(record.stopped_early).lower())
         if record.problem:
             self.client.set_tag(run, "problem", record.problem)
@@ -101,12 +93,27 @@ class Children:
         self.client.set_terminated(run, RunStatus.to_string(status))
         self.open.discard(record.id)
 
-    @_survives
     def interrupt(self, status: str) -> None:
         """The search ends before these trials do."""
         for trial in sorted(self.open):
-            self.client.set_terminated(self.runs[trial], status)
+            self._interrupt_one(trial, status)
         self.open.clear()
+
+    @_survives
+    def _interrupt_one(self, trial: str, status: str) -> None:
+        self.client.set_terminated(self.runs[trial], status)
+
+    def _opened(self, record: Record) -> str:
+        """The trial's run, which is there and under way."""
+        if record.id not in self.open:
+            if record.id in self.runs:
+                self.client.update_run(self.runs[record.id], status=RunStatus.to_string(RunStatus.RUNNING))
+            else:
+                tags = {MLFLOW_PARENT_RUN_ID: self.parent, TRIAL: record.id}
+                run = self.client.create_run(self.experiment, run_name=record.name, tags=tags)
+                self.runs[record.id] = run.info.run_id
+            self.open.add(record.id)
+        return self.runs[record.id]
 
     def _log_new_params(self, run: str, values: Mapping[str, Any]) -> None:
         """Params from before an interruption stay, for MLflow refuses changes."""

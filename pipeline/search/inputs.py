@@ -6,13 +6,18 @@ files through Ray's object store and unpacks them once into a temporary folder.
 
 import getpass
 import json
+import os
 import shutil
+import socket
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import prepared
+from pipeline.digests import digest_of
 from stochca.backbone_card import CARD_FILE, BackboneCard
 from stochca.errors import UserError
 
@@ -26,12 +31,16 @@ class Inputs:
     """What trials read, and how to tell whether a folder holds it."""
 
     project: Path  # absolute
-    weights_sha256: str
+    backbone: str  # the digest of its card, which names the weights and how they are used
     fingerprint: str  # of the prepared images
+
+    @classmethod
+    def of(cls, project: Path, card: BackboneCard, fingerprint: str) -> "Inputs":
+        return cls(project, digest_of(card.to_dict()), fingerprint)
 
     @property
     def name(self) -> str:
-        return f"{self.weights_sha256[:12]}-{self.fingerprint[:12]}"
+        return f"{self.backbone[:12]}-{self.fingerprint[:12]}"
 
     def are_in(self, root: Path) -> bool:
         """Whether `root` has the same backbone and the same images."""
@@ -40,7 +49,7 @@ class Inputs:
             manifest = json.loads((root / prepared.FOLDER / prepared.MANIFEST).read_text(encoding="utf-8"))
         except (UserError, OSError, ValueError):
             return False
-        return card.weights_sha256 == self.weights_sha256 and manifest.get("fingerprint") == self.fingerprint
+        return Inputs.of(self.project, card, manifest.get("fingerprint")) == self
 
     def packed(self) -> Files:
         """Every file's content."""
@@ -75,9 +84,22 @@ class Inputs:
 
 
 def scratch() -> Path:
-    """A folder of this machine and this user, for what other machines don't need."""
+    """A folder of this machine and this user, for what other machines don't need.
+
+    Behind ``ray://`` a search's state is in it, whose pickles Ray loads.
+
+    Raises:
+        UserError: it is not this user's alone.
+    """
     folder = Path(tempfile.gettempdir()) / f"stochca-{getpass.getuser()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise UserError(
+            f"{folder} on {socket.gethostname()} is not a folder of yours, closed to others (mode 0700); "
+            "Ray loads pickles from it, so remove it, or set TMPDIR to a folder of your own"
+        )
     return folder
 
 

@@ -46,7 +46,7 @@ def search(task: Task, params: Params, trial: type[Trial] = Trial) -> None:
     tags = {
         "stage": os.environ.get("DVC_STAGE", "none"),
         "git_commit": git_commit() or "none",
-        "backbone_sha256": task.inputs.weights_sha256,
+        "backbone_sha256": task.card.weights_sha256,
         "dataset_fingerprint": task.inputs.fingerprint,
     }
     with (

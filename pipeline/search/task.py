@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.digests import LIBRARY, code_sha256, digest_of
+from pipeline.digests import IMAGES, LIBRARY, code_sha256, digest_of
 from pipeline.extensions import FOLDER as EXTENSIONS
 from pipeline.params import Params
 from pipeline.search.inputs import BACKBONE, Inputs
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stochca.backbone_card import BackboneCard
 
 WORK = Path("work/tune")
+WHERE_AND_HOW_MANY = {"address", "resources", "concurrent", "max_failures"}  # as in dvc.yaml: no other result
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,12 @@ def _workers(training: Training, cpus: float) -> int:
 
 
 def decided_by(params: Params) -> dict[str, Any]:
-    """What of params.yaml decides the search's result."""
+    """What of params.yaml decides the search's result.
+
+    With trials side by side the sampler learns in the order in which they end, whatever the settings.
+    """
     return {
-        "tune": params.tune.model_dump(exclude={"address"}),
+        "tune": params.tune.model_dump(exclude=WHERE_AND_HOW_MANY),
         "training": dataclasses.asdict(params.training_with(params.tune.training)),
         "images": [params.protocol.name, params.search_target],
     }
@@ -95,9 +99,10 @@ def plan(params: Params) -> Task:
     training = params.training_with(params.tune.training)
     decides = {
         **decided_by(params),
+        "gpu": params.tune.resources.gpu > 0,  # a search keeps to one device, and so to one precision
         "backbone": card.to_dict(),
         "dataset": fingerprint,
-        "code": code_sha256(LIBRARY, Path(__file__).parent, Path(EXTENSIONS)),
+        "code": code_sha256(LIBRARY, *IMAGES, Path(__file__).parent, Path(EXTENSIONS)),
     }
-    inputs = Inputs(Path.cwd(), card.weights_sha256, fingerprint)
+    inputs = Inputs.of(Path.cwd(), card, fingerprint)
     return Task(params.tune, training, inputs, card, protocol, target, digest_of(decides))

@@ -44,7 +44,9 @@ def run_trials(
     trainable = tune.with_resources(tune.with_parameters(trial, task=task, sent=_sent(task)), resources)
     state = beside_tune(search_folder, task) / STATE
     if beside_tune(is_restorable, state):
-        progress.say("continues the search that was interrupted")
+        progress.say(
+            "continues the search that was interrupted, with the concurrent and max_failures of its beginning"
+        )
         tuner = tune.Tuner.restore(
             str(state), trainable, resume_unfinished=True, restart_errored=True, param_space=space
         )

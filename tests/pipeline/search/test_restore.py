@@ -10,6 +10,7 @@ from subprocess import Popen
 
 import psutil
 import pytest
+import yaml
 
 from tests.pipeline.search.small_project import STEPS, run_search, start_search, write_project
 
@@ -89,3 +90,23 @@ def test_another_search_starts_anew(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("sampler_seed: 0", "sampler_seed: 1"))
     assert "continues the search" not in run_search(folder)
     assert list((folder / "work" / "tune").iterdir()) == [interrupted]
+
+
+def test_where_and_how_many_at_once_may_change_meanwhile(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    params = write_project(folder, {"trials": 3, "seeds": [0], "concurrent": 1}).model_dump(mode="json")
+    path = folder / "params.yaml"
+    interrupt_after(4, start_search(folder), folder, {}, signal.SIGTERM)
+    params["tune"].update(concurrent="auto", max_failures=1, resources={"cpu": 0.5, "gpu": 0})
+    path.write_text(yaml.safe_dump(params))
+    kept = records(folder)
+    process = start_search(folder)
+    while len(records(folder)) == len(kept):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    params["tune"].update(concurrent=2, max_failures=0, resources={"cpu": 1, "gpu": 0})
+    path.write_text(yaml.safe_dump(params))
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert "continues the search" in output
+    assert list((folder / "work" / "tune").iterdir()) == []

@@ -1,0 +1,77 @@
+"""What decides a search's result, against what DVC notes for it; and the name of its state."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.params import load_params
+from pipeline.search.task import decided_by, plan
+from pipeline.settings_kept import settings_kept
+from stochca.errors import UserError
+from tests.imports import ROOT
+from tests.pipeline.search.small_project import write_project
+
+Edit = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project") / "small"
+    write_project(folder, {})
+    return folder
+
+
+@pytest.fixture
+def edit(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
+    """Sets keys of the section tune, over what the project was made with."""
+    monkeypatch.chdir(project)
+    path = Path("params.yaml")
+    before = path.read_text()
+
+    def change(**tune: Any) -> None:
+        values = yaml.safe_load(before)
+        values["tune"].update(tune)
+        path.write_text(yaml.safe_dump(values))
+
+    yield change
+    path.write_text(before)
+
+
+def name() -> str:
+    return plan(load_params()).name
+
+
+def test_what_decides_the_result_is_what_dvc_notes() -> None:
+    noted = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["tune"]["params"]
+    decides = decided_by(load_params(ROOT / "params.yaml"))["tune"]
+    assert {f"tune.{key}" for key in decides} == {key for key in noted if key.startswith("tune.")}
+
+
+@pytest.mark.parametrize(
+    "tune",
+    [{"concurrent": 1}, {"max_failures": 0}, {"resources": {"cpu": 2}}, {"address": "auto"}],
+    ids=lambda tune: next(iter(tune)),
+)
+def test_where_and_how_many_at_once_may_change_during_a_search(edit: Edit, tune: dict[str, Any]) -> None:
+    before = name()
+    with settings_kept(load_params(), decided_by, "the search"):
+        edit(**tune)
+    assert name() == before  # interrupted, it goes on
+
+
+def test_what_decides_may_not(edit: Edit) -> None:
+    before = name()
+    with pytest.raises(UserError, match="was changed"), settings_kept(load_params(), decided_by, "it"):
+        edit(sampler_seed=1)
+    assert name() != before
+
+
+def test_a_search_does_not_go_on_with_another_device(edit: Edit) -> None:
+    on_cpu = name()
+    edit(resources={"gpu": 0.5})
+    half = name()
+    edit(resources={"gpu": 1})
+    assert on_cpu != half == name()
