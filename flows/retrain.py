@@ -1,4 +1,4 @@
-"""The flow `retrain`: when data or code have changed, train anew and promote what is better.
+"""The flow `retrain`: when data or code have changed, train anew; promote what is better.
 
 python -m flows.retrain [--slots N]
 """
@@ -31,7 +31,9 @@ REASONS_SHOWN = 5
 @flow(name="retrain", **HOOKS)
 @mistakes_in_a_sentence
 def retrain(slots: int | None = None) -> "State[Any]":
-    """Train and compare if anything has changed, then let the better model be the champion.
+    """Train and compare what has changed, then let the better model be the champion.
+
+    A model that was trained before, whose promotion failed or was not asked for, has its turn too.
 
     Args:
         slots: How many stages run side by side; empty for one per GPU, or one without GPUs.
@@ -42,7 +44,7 @@ def retrain(slots: int | None = None) -> "State[Any]":
         for stage, reasons in changed.items():
             more = [f"and {len(reasons) - REASONS_SHOWN} more"] if len(reasons) > REASONS_SHOWN else []
             logger.info("%s has to run: %s", stage, ", ".join(reasons[:REASONS_SHOWN] + more))
-        if not changed and has_champion(params):
+        if not changed and nothing_to_promote(params):
             return Completed(message="nothing changed")
         state = run_stages(needed_stages(DEFAULT_TARGETS), Slots(slots))
         if not state.is_completed():
@@ -63,21 +65,11 @@ def promote_challenger(params: Params) -> "Decision":
     return promote(params)
 
 
-def has_champion(params: Params) -> bool:
-    """Whether the model registry has a champion."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
+def nothing_to_promote(params: Params) -> bool:
+    """Whether there is a champion, and no model that has yet to be compared with it."""
+    from pipeline.promotion import is_decided
 
-    from pipeline.tracking import connect
-
-    connect(params.tracking.experiment)
-    try:
-        MlflowClient().get_model_version_by_alias(params.promotion.model, "champion")
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model, no alias
-            return False
-        raise
-    return True
+    return is_decided(params)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from pipeline.statistics import Difference
 
 HEADING = "## Promotion"
+OUTCOME = "promotion"  # the tag of a version that was decided about
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Decision:
 def record(client: MlflowClient, version: ModelVersion, decision: Decision) -> None:
     """Write a decision to the challenger's version and to its run; an earlier one is replaced."""
     outcome = {
-        "promotion": "promoted" if decision.promoted else "refused",
+        OUTCOME: "promoted" if decision.promoted else "refused",
         "promotion_reason": decision.reason,
     }
     note = client.get_run(version.run_id).data.tags.get(MLFLOW_RUN_NOTE, "").partition(HEADING)[0].rstrip()

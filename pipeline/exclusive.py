@@ -13,18 +13,22 @@ WORK = Path("work")
 _held_here: set[Path] = set()  # the system does not keep a process from what it holds itself
 
 
+class Held(UserError):
+    """Somebody else holds it."""
+
+
 @contextmanager
 def exclusive(name: str, otherwise: str | None = None) -> Iterator[None]:
     """Hold work/NAME.lock, which the system lets go of when the process is gone, however it ended.
 
     Raises:
-        UserError: somebody else holds it; `otherwise` is the sentence.
+        Held: somebody else holds it; `otherwise` is the sentence.
     """
     WORK.mkdir(exist_ok=True)
     path = (WORK / f"{name}.lock").absolute()
     file = None if path in _held_here else _locked(path)
     if file is None:
-        raise UserError(
+        raise Held(
             otherwise
             or f"another process is at work on {name} in this folder (it holds {WORK}/{path.name}); "
             "wait until it ends, or end it"

@@ -2,7 +2,8 @@
 
 work/unsynced/NAME-RUN/ holds what MLflow lacks of a run: run.json, params.json, tags.json,
 metrics.jsonl, artifacts/ and model/. Sending removes what has arrived, so that it can be repeated
-after any interruption, and a folder that is gone means that everything is there.
+after any interruption, and a folder that is gone means that everything is there. One process at a time
+writes into a folder or sends it: who has `held` it.
 """
 
 import json
@@ -10,7 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
+from pipeline.exclusive import exclusive
 from pipeline.files import write_json
 from pipeline.patience import UPLOADS, WHILE_TRAINING, patience
 from pipeline.served import log_model
@@ -214,6 +216,15 @@ class Outbox:
 def folder_of(run_id: str, name: str) -> Path:
     """Where an outbox is: by the name, to be recognised, and by the run, for a name may be trained again."""
     return UNSYNCED / f"{name}-{run_id[:8]}"
+
+
+def held(folder: Path) -> AbstractContextManager[None]:
+    """Hold an outbox, there or not: its run does as long as it lives, `stochca sync` while it sends it.
+
+    Raises:
+        Held: somebody else holds it.
+    """
+    return exclusive(f"unsynced-{folder.name}")
 
 
 def _read_metrics(path: Path) -> list[Metric]:

@@ -10,11 +10,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipeline.challenger import choose
-from pipeline.decision import Decision, record
+from pipeline.decision import OUTCOME, Decision, record
 from pipeline.params import Params
 from pipeline.prepared import Prepared, load_prepared
 from pipeline.registered_model import load_version, registry_errors
-from pipeline.registry import CHALLENGER, CHAMPION, ROLLED_BACK, crown, register, version_called
+from pipeline.registry import CHALLENGER, CHAMPION, ROLLED_BACK, crown, register, version_called, version_of
 from pipeline.results import check_same_inputs, read_runs
 from pipeline.sections import Compare
 from pipeline.seen_images import FILE, read_seen, was_seen
@@ -70,10 +70,27 @@ def promote(params: Params) -> Decision:
             prepared,
             params.compare,
         )
-        record(client, version, decision)
         if decision.promoted:
             crown(client, name, str(version.version))
+        record(client, version, decision)  # last: what is recorded is not decided again
     return decision
+
+
+def is_decided(params: Params) -> bool:
+    """Whether there is a champion, and the model that would challenge it is it or has done so before.
+
+    Raises:
+        UserError: runs are missing, or MLflow can't be reached.
+    """
+    connect(params.tracking.experiment)
+    run = choose(params, read_runs(params.protocol))
+    client, name = MlflowClient(), params.promotion.model
+    with registry_errors():
+        champion = version_called(client, name, CHAMPION)
+        version = version_of(client, name, run.description["mlflow_run_id"])
+    if champion is None or version is None:
+        return False
+    return str(version.version) == str(champion.version) or OUTCOME in version.tags
 
 
 def decide(

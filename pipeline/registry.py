@@ -28,8 +28,8 @@ def register(client: MlflowClient, name: str, run: Run) -> ModelVersion:
         raise UserError(
             f"MLflow lacks a part of {RESULTS / run.name}, which is in {waiting}; run: stochca sync"
         )
-    for version in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
-        return client.get_model_version(name, version.version)
+    if (version := version_of(client, name, run_id)) is not None:
+        return version
     try:
         logged = logged_models(client, client.get_run(run_id))
     except MlflowException:
@@ -63,6 +63,13 @@ def register(client: MlflowClient, name: str, run: Run) -> ModelVersion:
         tags={key: str(value) for key, value in tags.items()},
         model_id=model_id,
     )
+
+
+def version_of(client: MlflowClient, name: str, run_id: str) -> ModelVersion | None:
+    """The version that a run's model is, if it is registered."""
+    for version in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+        return client.get_model_version(name, version.version)
+    return None
 
 
 def version_called(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:

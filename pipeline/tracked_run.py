@@ -1,8 +1,9 @@
 """One MLflow run per trained model, from its start to its end."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import mlflow
@@ -10,14 +11,16 @@ from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from pipeline.exclusive import Held
 from pipeline.files import replace_file
-from pipeline.outbox import UNSYNCED, Outbox
+from pipeline.outbox import UNSYNCED, Outbox, folder_of, held
 from pipeline.patience import WHILE_TRAINING, patience
 from pipeline.signals import Terminated, held_signals
 from pipeline.startup import importing
 from pipeline.system_monitor import SystemMonitor
 from pipeline.tracking import connect, first_request
 
+PAUSE = 0.2  # seconds between two looks at whether an outbox is free
 logger = logging.getLogger(__name__)
 
 
@@ -33,9 +36,15 @@ def tracked_run(experiment: str, name: str, tags: Mapping[str, str], id_file: Pa
     """
     with importing():  # MLflow imports what its store needs when it is first asked
         experiment_id = connect(experiment)
-    with held_signals() as signals:
+    interrupted = id_file.read_text().strip() if id_file.exists() else None
+    with held_signals() as signals, ExitStack() as holding:
+        if interrupted is not None:
+            with signals.released():  # nothing has begun that would have to be ended
+                _hold(folder_of(interrupted, name), holding)
         with first_request():
-            run_id = _start_run(experiment_id, name, tags, id_file)
+            run_id = _start_run(experiment_id, name, tags, interrupted, id_file)
+            if run_id != interrupted:
+                holding.enter_context(held(folder_of(run_id, name)))
             outbox = Outbox.of_run(run_id, name)
             monitor = SystemMonitor(outbox)
         monitor.start()
@@ -58,11 +67,27 @@ def tracked_run(experiment: str, name: str, tags: Mapping[str, str], id_file: Pa
             _end_run(outbox, RunStatus.to_string(status))
 
 
-def _start_run(experiment_id: str, name: str, tags: Mapping[str, str], id_file: Path) -> str:
-    """Continue the run of `id_file`, or start one and write its id there at once."""
-    if (run_id := _resumable(id_file)) is not None:
-        mlflow.start_run(run_id=run_id, log_system_metrics=False)
-        return run_id
+def _hold(folder: Path, holding: ExitStack) -> None:
+    """Hold the outbox of a run that goes on; where `stochca sync` is sending it, afterwards."""
+    waits = False
+    while True:
+        try:
+            holding.enter_context(held(folder))
+            return
+        except Held:
+            if not waits:
+                logger.warning("waiting for stochca sync, which is sending %s", folder)
+            waits = True
+            time.sleep(PAUSE)
+
+
+def _start_run(
+    experiment_id: str, name: str, tags: Mapping[str, str], interrupted: str | None, id_file: Path
+) -> str:
+    """Continue the interrupted run, or start one and write its id into `id_file` at once."""
+    if interrupted is not None and _is_there(interrupted):
+        mlflow.start_run(run_id=interrupted, log_system_metrics=False)
+        return interrupted
     run = mlflow.start_run(
         experiment_id=experiment_id, run_name=name, tags=dict(tags), log_system_metrics=False
     )
@@ -71,16 +96,12 @@ def _start_run(experiment_id: str, name: str, tags: Mapping[str, str], id_file: 
     return str(run.info.run_id)
 
 
-def _resumable(id_file: Path) -> str | None:
-    """The run that was interrupted, if the tracking server still has it."""
-    if not id_file.exists():
-        return None
-    run_id = id_file.read_text().strip()
+def _is_there(run_id: str) -> bool:
+    """Whether the tracking server has the run, and not as a deleted one."""
     try:
-        info = MlflowClient().get_run(run_id).info
+        return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException:
-        return None
-    return run_id if info.lifecycle_stage == "active" else None
+        return False
 
 
 def _end_run(outbox: Outbox, status: str) -> None:

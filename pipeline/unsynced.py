@@ -7,7 +7,8 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline.outbox import RUN, UNSYNCED, Outbox
+from pipeline.exclusive import Held
+from pipeline.outbox import RUN, UNSYNCED, Outbox, held
 from pipeline.tracking import quiet
 from pipeline.tracking_errors import reason_of, without_password
 from stochca.errors import UserError
@@ -16,6 +17,7 @@ from stochca.errors import UserError
 def sync() -> Iterator[str]:
     """Send everything that waits in work/unsynced, run by run; a line for each when it is sent.
 
+    A run that is going on is left alone: what it has not written whole must not be sent as if it were.
     It may be interrupted and repeated: what has arrived is not sent again. MLFLOW_TRACKING_URI, where it
     is set, says where the server is now; else it is where the run was.
 
@@ -31,6 +33,16 @@ def sync() -> Iterator[str]:
 
 
 def _sync(folder: Path, moved: str | None) -> str:
+    try:
+        with held(folder):
+            if not (folder / RUN).exists():
+                return f"{folder.name}: has been sent meanwhile"
+            return _send(folder, moved)
+    except Held:
+        return f"{folder.name}: not sent, for its run is still going on, or another stochca sync sends it"
+
+
+def _send(folder: Path, moved: str | None) -> str:
     quiet()
     try:
         run = json.loads((folder / RUN).read_text(encoding="utf-8"))
@@ -48,5 +60,5 @@ def _sync(folder: Path, moved: str | None) -> str:
             "MLFLOW_TRACKING_URI to where the run is and try again, or remove the folder to forget it"
         ) from None
     status = run.get("status")
-    ended = f"the run is {status}" if status else "the run goes on, or was killed before it could end"
+    ended = f"the run is {status}" if status else "the run was killed before it could end"
     return f"{folder.name}: sent {numbers} numbers and all that was waiting; {ended}"

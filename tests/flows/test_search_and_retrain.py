@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.outbox import Outbox
+from pipeline.unsynced import sync
 from tests.flows import api
 from tests.flows.project import Project
+from tests.pipeline.colour_models import colour_model, items, publish, write_backbone, write_prepared
+from tests.pipeline.synthetic_runs import write_params
 
 pytestmark = pytest.mark.slow
 TUNE = (
@@ -48,22 +52,41 @@ def test_the_search_runs_what_waits_for_it(
     assert ("comparison" in found) == ("compare" in expected)
 
 
-def test_retrain_stops_where_nothing_changed(
+def test_retrain_stops_where_nothing_changed_and_every_model_was_compared(
     tmp_path: Path, prefect: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlflow.tracking import MlflowClient
-
     project = project_with_search(tmp_path / "project", "stage.py")
     project.run("-m", "dvc", "repro", "compare", "--quiet", environment={})
-    client = MlflowClient(f"sqlite:///{project.folder}/mlflow.db")
-    client.create_registered_model("stochca")
-    version = client.create_model_version("stochca", (project.folder / "outs").as_uri())
-    client.set_registered_model_alias("stochca", "champion", version.version)
-    project.run("-m", "flows.retrain", environment=prefect)
-    run = api.newest_run()
-    assert run.state is not None
-    assert (run.state_name, run.state.message) == ("Completed", "nothing changed")
-    assert api.task_states(run.id) == {}
+    monkeypatch.chdir(project.folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    params = write_params(project.folder, protocol={"baseline": ["finetune"], "combined": []})
+    write_backbone(Path("data/backbone"))
+    write_prepared(Path("data/prepared"), items())
+    publish(params, "finetune", 0, colour_model(["blue"]), validation=0.6)
+    publish(params, "stochca", 0, colour_model(["red"]), validation=0.5)
+
+    def retrain(expect: int = 0) -> tuple[str, set[str]]:
+        """How it ended, and the tasks that it ran."""
+        project.run("-m", "flows.retrain", environment=prefect, expect=expect)
+        run = api.newest_run()
+        assert run.state is not None
+        return str(run.state.message), set(api.task_states(run.id))
+
+    everything = {"train", "compare", "promote"}
+    assert retrain() == ("version 1 (finetune, seed 0) is the first model: it is the champion", everything)
+    assert retrain() == ("nothing changed", set())
+
+    # Trained, in the night or by day with make repro; its promotion fails, and is not forgotten.
+    run_id = publish(params, "stochca", 0, colour_model(), validation=0.9)
+    waiting = Outbox.of_run(run_id, "stochca-all-0")
+    waiting.keep_end("FINISHED")
+    for _ in range(2):
+        message, tasks = retrain(expect=1)
+        assert message.endswith("; run: stochca sync")
+        assert tasks == everything
+    list(sync())
+    assert retrain()[0].startswith("version 2 (stochca, seed 0) is better than the champion, version 1")
+    assert retrain() == ("nothing changed", set())
 
     stages = project.folder / "dvc.yaml"
     stages.write_text(stages.read_text().replace("train 0.1", "train 0.2"))

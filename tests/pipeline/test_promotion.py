@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
+from pipeline import promotion
 from pipeline.challenger import choose
 from pipeline.decision import Decision
 from pipeline.export import export_model
@@ -18,7 +19,7 @@ from pipeline.outbox import Outbox
 from pipeline.params import Params, load_params
 from pipeline.predict import predict_images
 from pipeline.prepared import PreparedImages
-from pipeline.promotion import Contender, decide, promote
+from pipeline.promotion import Contender, decide, is_decided, promote
 from pipeline.registry import rollback
 from pipeline.results import read_run
 from pipeline.sections import Compare
@@ -139,6 +140,42 @@ def test_a_challenger_that_is_better_within_the_noise_is_refused(params: Params)
     assert aliases() == {"champion": "1", "challenger": "2"}
     promote(with_promotion(params, "stochca"))  # registered once
     assert aliases() == {"champion": "1", "challenger": "2"}
+
+
+def test_a_model_is_decided_on_once_it_was_promoted_refused_or_rolled_back(params: Params) -> None:
+    finetune = with_promotion(params, "finetune")
+    assert not is_decided(params)  # no champion
+    promote(finetune)
+    assert is_decided(finetune)
+    assert not is_decided(params)  # stochca's model has not been compared
+    promote(params)
+    assert is_decided(params)
+    rollback("stochca")
+    assert is_decided(params)
+    prefer("finetune", 1)
+    assert not is_decided(finetune)
+    promote(finetune)
+    prefer("stochca", 1)
+    assert not promote(params).promoted
+    assert is_decided(params)
+
+
+@pytest.mark.parametrize("lost", ["crown", "record"])
+def test_a_promotion_that_did_not_come_to_its_end_is_not_forgotten(
+    lost: str, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    promote(with_promotion(params, "finetune"))
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, lost, killed)
+        with pytest.raises(KeyboardInterrupt):
+            promote(params)
+    assert is_decided(params) == (aliases()["champion"] == "2")
+    promote(params)
+    assert aliases() == {"champion": "2", "previous": "1"}
+    assert is_decided(params)
 
 
 def test_rolling_back(params: Params) -> None:
