@@ -2,8 +2,9 @@
 
 A run trains on steps x batch_size images, looks at the validation images every eval_every steps and at the
 test images at the end; where one domain is held out it also tests every look, for the oracle. An image that
-is only looked at costs a forward pass. StochCA adds the teacher's pass up to the deepest drawn block; a
-linear probe trains on the forward pass alone; DELTA and MIRO add one of the pretrained model.
+is only looked at costs a forward pass. StochCA adds the teacher's pass up to the deepest drawn block, at the
+student's price, though a teacher in bf16 beside a student in fp32 is cheaper; a linear probe trains on the
+forward pass alone; DELTA and MIRO add one of the pretrained model.
 """
 
 import math

@@ -9,7 +9,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from pipeline.statistics import Difference
 
 HEADING = "## Promotion"
-OUTCOME = "promotion"  # the tag of a version that was decided about
+# The tags of a version that was decided about: how, why, and beside which champion.
+OUTCOME, REASON, AGAINST = "promotion", "promotion_reason", "promotion_against"
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,8 @@ class Decision:
 
 
 def record(client: MlflowClient, version: ModelVersion, decision: Decision) -> None:
-    """Write a decision to the challenger's version and to its run; an earlier one is replaced."""
-    outcome = {
-        OUTCOME: "promoted" if decision.promoted else "refused",
-        "promotion_reason": decision.reason,
-    }
+    """Write a decision to the challenger's run, and why to its version; an earlier one is replaced."""
+    outcome = {OUTCOME: _outcome(decision), REASON: decision.reason}
     note = client.get_run(version.run_id).data.tags.get(MLFLOW_RUN_NOTE, "").partition(HEADING)[0].rstrip()
     for key, value in {**outcome, MLFLOW_RUN_NOTE: f"{note}\n\n{decision.markdown}".lstrip()}.items():
         client.set_tag(version.run_id, key, value)
@@ -57,5 +55,17 @@ def record(client: MlflowClient, version: ModelVersion, decision: Decision) -> N
         ):
             client.log_metric(version.run_id, key, number)
     client.update_model_version(version.name, version.version, decision.reason)
-    for key, value in outcome.items():
+    client.set_model_version_tag(version.name, version.version, REASON, decision.reason)
+
+
+def conclude(
+    client: MlflowClient, version: ModelVersion, decision: Decision, champion: ModelVersion | None
+) -> None:
+    """Mark the challenger as decided about beside this champion, once all that follows has been done."""
+    against = "none" if champion is None else str(champion.version)
+    for key, value in {OUTCOME: _outcome(decision), AGAINST: against}.items():
         client.set_model_version_tag(version.name, version.version, key, value)
+
+
+def _outcome(decision: Decision) -> str:
+    return "promoted" if decision.promoted else "refused"

@@ -10,11 +10,20 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipeline.challenger import choose
-from pipeline.decision import OUTCOME, Decision, record
+from pipeline.decision import AGAINST, Decision, conclude, record
 from pipeline.params import Params
 from pipeline.prepared import Prepared, load_prepared
 from pipeline.registered_model import load_version, registry_errors
-from pipeline.registry import CHALLENGER, CHAMPION, ROLLED_BACK, crown, register, version_called, version_of
+from pipeline.registry import (
+    CHALLENGER,
+    CHAMPION,
+    ROLLED_BACK,
+    can_be_registered,
+    crown,
+    register,
+    version_called,
+    version_of,
+)
 from pipeline.results import check_same_inputs, read_runs
 from pipeline.sections import Compare
 from pipeline.seen_images import FILE, read_seen, was_seen
@@ -70,27 +79,35 @@ def promote(params: Params) -> Decision:
             prepared,
             params.compare,
         )
+        record(client, version, decision)
         if decision.promoted:
             crown(client, name, str(version.version))
-        record(client, version, decision)  # last: what is recorded is not decided again
+        conclude(client, version, decision, champion)  # last: what is concluded is not decided again
     return decision
 
 
 def is_decided(params: Params) -> bool:
-    """Whether there is a champion, and the model that would challenge it is it or has done so before.
+    """Whether there is a champion, and no model that could challenge it but has not yet.
 
     Raises:
         UserError: runs are missing, or MLflow can't be reached.
     """
     connect(params.tracking.experiment)
-    run = choose(params, read_runs(params.protocol))
     client, name = MlflowClient(), params.promotion.model
     with registry_errors():
         champion = version_called(client, name, CHAMPION)
-        version = version_of(client, name, run.description["mlflow_run_id"])
-    if champion is None or version is None:
+    if champion is None:
         return False
-    return str(version.version) == str(champion.version) or OUTCOME in version.tags
+    runs = read_runs(params.protocol)
+    try:
+        run = choose(params, runs)
+    except UserError:  # none of what params.yaml trains can
+        return True
+    with registry_errors():
+        version = version_of(client, name, run.description["mlflow_run_id"])
+        if version is None:
+            return not can_be_registered(client, run)
+    return str(champion.version) in (str(version.version), version.tags.get(AGAINST))
 
 
 def decide(

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from mlflow.entities import LoggedModelStatus
+from mlflow.entities import LoggedModel, LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -31,13 +31,12 @@ def register(client: MlflowClient, name: str, run: Run) -> ModelVersion:
     if (version := version_of(client, name, run_id)) is not None:
         return version
     try:
-        logged = logged_models(client, client.get_run(run_id))
+        ready = _ready_models(client, run_id)
     except MlflowException:
         raise UserError(
             f"MLflow has no run {run_id}, which trained {RESULTS / run.name}; set MLFLOW_TRACKING_URI to "
             "where it was tracked, or train it again"
         ) from None
-    ready = [model for model in logged if model.status == LoggedModelStatus.READY]
     if not ready:
         raise UserError(
             f"MLflow has no model of {RESULTS / run.name}; set tracking.log_model: true in params.yaml and "
@@ -63,6 +62,22 @@ def register(client: MlflowClient, name: str, run: Run) -> ModelVersion:
         tags={key: str(value) for key, value in tags.items()},
         model_id=model_id,
     )
+
+
+def can_be_registered(client: MlflowClient, run: Run) -> bool:
+    """Whether MLflow has the run's model, or will have once `stochca sync` has sent it."""
+    run_id = run.description["mlflow_run_id"]
+    try:
+        return folder_of(run_id, run.name).exists() or bool(_ready_models(client, run_id))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # tracked elsewhere
+            return False
+        raise
+
+
+def _ready_models(client: MlflowClient, run_id: str) -> list[LoggedModel]:
+    logged = logged_models(client, client.get_run(run_id))
+    return [model for model in logged if model.status == LoggedModelStatus.READY]
 
 
 def version_of(client: MlflowClient, name: str, run_id: str) -> ModelVersion | None:

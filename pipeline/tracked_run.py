@@ -44,6 +44,7 @@ def tracked_run(experiment: str, name: str, tags: Mapping[str, str], id_file: Pa
         with first_request():
             run_id = _start_run(experiment_id, name, tags, interrupted, id_file)
             if run_id != interrupted:
+                holding.close()  # what waits of a run that is not there any more is free to be sent
                 holding.enter_context(held(folder_of(run_id, name)))
             outbox = Outbox.of_run(run_id, name)
             monitor = SystemMonitor(outbox)

@@ -54,11 +54,7 @@ def data_parallel(model: nn.Module) -> nn.Module:
     """
     if world_size() == 1:
         return model
-    return DistributedDataParallel(
-        model,
-        find_unused_parameters=world_size() > 2,
-        broadcast_buffers=False,  # it would before a step; `share_buffers` does after it
-    )
+    return DistributedDataParallel(model, find_unused_parameters=world_size() > 2)
 
 
 def averaging_gradients(model: nn.Module, now: bool) -> AbstractContextManager[Any]:
@@ -105,11 +101,14 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     return value
 
 
-def share_buffers(model: nn.Module) -> None:
-    """Give every rank rank 0's buffers, such as the running statistics of batch normalisation."""
+def share_statistics(model: nn.Module) -> None:
+    """Give every rank rank 0's running statistics of batch normalisation.
+
+    `DistributedDataParallel` does so before a step, which is too late for a look at validation.
+    """
     if world_size() > 1:
-        for buffer in model.buffers():
-            if buffer.is_floating_point():  # whatever counts does so alike on all
+        for name, buffer in model.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
                 distributed.broadcast(buffer, src=0)
 
 

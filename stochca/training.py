@@ -33,7 +33,7 @@ from stochca.distributed import (
     from_main,
     is_main,
     rank,
-    share_buffers,
+    share_statistics,
     world_size,
 )
 from stochca.divergence import IN_A_ROW, IN_A_ROW_FP16, Divergence
@@ -244,7 +244,7 @@ def fit(
                     scaler.scale(loss).backward()
                 losses.append(loss.detach())
             average_gradients(loss_of.parameters)
-            share_buffers(student)
+            share_statistics(student)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(trainable, settings.clip_grad or math.inf)
             if not divergence.skips(norm, step):

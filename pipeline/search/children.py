@@ -40,16 +40,10 @@ class Children:
         self.client = MlflowClient()
         self.parent = parent
         self.seeds = seeds
-        self.experiment = self.client.get_run(parent).info.experiment_id
+        self.experiment: str | None = None  # not known before MLflow has been asked for what it has
         self.open: set[str] = set()
         self.runs: dict[str, str] = {}  # by trial
         self.logged: dict[str, int] = {}  # the last step that a trial's run has, by trial
-        found = self.client.search_runs([self.experiment], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'")
-        for run in found:
-            trial = run.data.tags[TRIAL]
-            self.runs[trial] = run.info.run_id
-            history = self.client.get_metric_history(run.info.run_id, METRIC)
-            self.logged[trial] = max((point.step for point in history), default=0)
 
     @_survives
     def start(self, record: Record) -> None:
@@ -103,14 +97,28 @@ class Children:
     def _interrupt_one(self, trial: str, status: str) -> None:
         self.client.set_terminated(self.runs[trial], status)
 
+    def _known_experiment(self) -> str:
+        """The search's experiment, once the runs that an interruption left in it are known."""
+        if self.experiment is None:
+            experiment = self.client.get_run(self.parent).info.experiment_id
+            found = self.client.search_runs([experiment], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent}'")
+            for run in found:
+                trial = run.data.tags[TRIAL]
+                self.runs[trial] = run.info.run_id
+                history = self.client.get_metric_history(run.info.run_id, METRIC)
+                self.logged[trial] = max((point.step for point in history), default=0)
+            self.experiment = experiment
+        return self.experiment
+
     def _opened(self, record: Record) -> str:
         """The trial's run, which is there and under way."""
+        experiment = self._known_experiment()
         if record.id not in self.open:
             if record.id in self.runs:
                 self.client.update_run(self.runs[record.id], status=RunStatus.to_string(RunStatus.RUNNING))
             else:
                 tags = {MLFLOW_PARENT_RUN_ID: self.parent, TRIAL: record.id}
-                run = self.client.create_run(self.experiment, run_name=record.name, tags=tags)
+                run = self.client.create_run(experiment, run_name=record.name, tags=tags)
                 self.runs[record.id] = run.info.run_id
             self.open.add(record.id)
         return self.runs[record.id]

@@ -198,7 +198,13 @@ def pretune(
     finally:
         compiled.close()
         listeners.on_end()
-    return Pretuned(model.decoders, measured(), loss_before, time.perf_counter() - started)
+    loss = measured()
+    if divergence.going_on or not math.isfinite(loss):
+        raise UserError(
+            "pre-tuning diverged in its last steps; lower lr in pretune.training of params.yaml, or set "
+            "clip_grad there"
+        )
+    return Pretuned(model.decoders, loss, loss_before, time.perf_counter() - started)
 
 
 class _First:

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from pipeline import promotion
 from pipeline.challenger import choose
-from pipeline.decision import Decision
+from pipeline.decision import REASON, Decision
 from pipeline.export import export_model
 from pipeline.model_address import open_model
 from pipeline.outbox import Outbox
@@ -24,6 +24,7 @@ from pipeline.registry import rollback
 from pipeline.results import read_run
 from pipeline.sections import Compare
 from pipeline.seen_images import hashes_of, was_seen
+from pipeline.served import logged_models
 from pipeline.trained import TrainedModel
 from stochca.errors import UserError
 from tests.pipeline.colour_models import (
@@ -160,7 +161,7 @@ def test_a_model_is_decided_on_once_it_was_promoted_refused_or_rolled_back(param
     assert is_decided(params)
 
 
-@pytest.mark.parametrize("lost", ["crown", "record"])
+@pytest.mark.parametrize("lost", ["record", "crown", "conclude"])
 def test_a_promotion_that_did_not_come_to_its_end_is_not_forgotten(
     lost: str, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +177,30 @@ def test_a_promotion_that_did_not_come_to_its_end_is_not_forgotten(
     promote(params)
     assert aliases() == {"champion": "2", "previous": "1"}
     assert is_decided(params)
+    assert "is better than the champion" in MlflowClient().get_model_version("stochca", "2").tags[REASON]
+
+
+def test_what_no_promotion_could_change_is_decided(params: Params) -> None:
+    promote(with_promotion(params, "finetune"))
+    assert not is_decided(params)
+    run_id = read_run(params.protocol, "stochca", "all", 0).description["mlflow_run_id"]
+    client = MlflowClient()
+    (logged,) = logged_models(client, client.get_run(run_id))
+    client.delete_logged_model(logged.model_id)  # as if tracking.log_model had been false
+    assert is_decided(params)
+    waiting = Outbox.of_run(run_id, "stochca-all-0")
+    waiting.keep_end("FINISHED")
+    assert not is_decided(params)
+
+
+def test_who_lost_against_another_champion_has_its_turn_again(params: Params) -> None:
+    promote(params)
+    first = with_promotion(params, "finetune")
+    assert not promote(first).promoted
+    assert is_decided(first)
+    other = MlflowClient().create_model_version("stochca", "file:///nowhere")
+    MlflowClient().set_registered_model_alias("stochca", "champion", other.version)
+    assert not is_decided(first)
 
 
 def test_rolling_back(params: Params) -> None:

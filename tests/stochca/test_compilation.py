@@ -1,6 +1,7 @@
 """Compiled blocks: the same numbers, a few graphs whatever is drawn, and plain models before and after."""
 
 import copy
+import dataclasses
 import gc
 import weakref
 from collections.abc import Iterator
@@ -143,6 +144,10 @@ def test_what_it_needs(device: str, words: str, monkeypatch: pytest.MonkeyPatch)
 STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")
 METHODS = {
     "stochca+swad": (Method(attention=STOCHCA, average=Swad(n_converge=2, n_tolerance=2)), "fp32"),
+    "stochca, teacher in bf16": (
+        Method(attention=dataclasses.replace(STOCHCA, teacher_precision="bf16")),
+        "fp32",
+    ),
     "stochca, bf16": (Method(attention=STOCHCA), "bf16"),
     "delta": (Method(penalties=(Delta(),)), "fp32"),
     "stochca+lora": (Method(attention=STOCHCA, train=Lora()), "fp32"),

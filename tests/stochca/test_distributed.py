@@ -269,4 +269,4 @@ def test_one_process_needs_no_group() -> None:
     assert ranks.gathered("a") == ["a"]
     model: Any = torch.nn.Linear(2, 2)
     assert ranks.data_parallel(model) is model
-    ranks.share_buffers(torch.nn.BatchNorm1d(2))
+    ranks.share_statistics(torch.nn.BatchNorm1d(2))

@@ -188,8 +188,7 @@ def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path: Path) -> None:
         UserError, match=r"diverged: the gradients of 5 steps in a row, 2 to 6, .* lower training.lr"
     ):
         run(Method(), settings(lr=1e30, warmup_steps=0, clip_grad=None), tmp_path)
-    found = load_checkpoint(tmp_path)
-    assert found is None or all(value.isfinite().all() for value in found["student"].values())
+    assert load_checkpoint(tmp_path) is None
 
 
 def test_a_head_alone_has_to_learn_something() -> None:
