@@ -198,13 +198,13 @@ def pretune(
     finally:
         compiled.close()
         listeners.on_end()
-    loss = measured()
-    if divergence.going_on or not math.isfinite(loss):
+    loss_after = measured()
+    if divergence.going_on or not math.isfinite(loss_after):
         raise UserError(
             "pre-tuning diverged in its last steps; lower lr in pretune.training of params.yaml, or set "
             "clip_grad there"
         )
-    return Pretuned(model.decoders, loss, loss_before, time.perf_counter() - started)
+    return Pretuned(model.decoders, loss_after, loss_before, time.perf_counter() - started)
 
 
 class _First:
