@@ -192,7 +192,12 @@ def test_a_cluster_gives_the_same_weights(
 
 def test_a_damaged_image_that_one_worker_alone_reads_ends_all(workspace: Workspace) -> None:
     batch, steps = 8, 2  # too few to decode all images first
-    workspace.edit_params(lambda raw: raw["training"].update(steps=steps, batch_size=batch, warmup_steps=0))
+
+    def edit(raw: dict[str, Any]) -> None:
+        raw["tune"]["training"].update(steps=STEPS)
+        raw["training"].update(steps=steps, batch_size=batch, warmup_steps=0)
+
+    workspace.edit_params(edit)
     folder = workspace.folder / "data" / "prepared"
     images = load_prepared(folder).images("train")
     assert len(images) > batch * steps
