@@ -143,9 +143,11 @@ def test_what_it_needs(device: str, words: str, monkeypatch: pytest.MonkeyPatch)
 
 STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")
 METHODS = {
-    "stochca+swad": (Method(attention=STOCHCA, average=Swad(n_converge=2, n_tolerance=2)), "fp32"),
-    "stochca, teacher in bf16": (
-        Method(attention=dataclasses.replace(STOCHCA, teacher_precision="bf16")),
+    "stochca+swad, teacher in bf16": (
+        Method(
+            attention=dataclasses.replace(STOCHCA, teacher_precision="bf16"),
+            average=Swad(n_converge=2, n_tolerance=2),
+        ),
         "fp32",
     ),
     "stochca, bf16": (Method(attention=STOCHCA), "bf16"),
