@@ -44,7 +44,9 @@ def retrain(slots: int | None = None) -> "State[Any]":
         for stage, reasons in changed.items():
             more = [f"and {len(reasons) - REASONS_SHOWN} more"] if len(reasons) > REASONS_SHOWN else []
             logger.info("%s has to run: %s", stage, ", ".join(reasons[:REASONS_SHOWN] + more))
-        if not changed and nothing_to_promote(params):
+        from pipeline.promotion import is_decided  # heavy, and promoting needs it anyway
+
+        if not changed and is_decided(params):
             return Completed(message="nothing changed")
         state = run_stages(needed_stages(DEFAULT_TARGETS), Slots(slots))
         if not state.is_completed():
@@ -63,13 +65,6 @@ def promote_challenger(params: Params) -> "Decision":
     from pipeline.promotion import promote
 
     return promote(params)
-
-
-def nothing_to_promote(params: Params) -> bool:
-    """Whether there is a champion, and no model that has yet to be compared with it."""
-    from pipeline.promotion import is_decided
-
-    return is_decided(params)
 
 
 def main() -> None:

@@ -41,9 +41,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Params(Section):
     extensions: list[str] = Field(default_factory=list)  # files in extensions/, imported first
     image_size: int = Field(ge=8)  # pixels, side of the square the backbone sees
-    resize: int | None = Field(
-        None, ge=8
-    )  # pixels; images are resized to this square first, then cropped to image_size
+    resize: int | None = Field(None, ge=8)  # pixels; of the square that image_size is cropped out of
     backbone: Backbone
     teachers: dict[MethodName, Backbone] = Field(default_factory=dict)  # for attention.teacher
     dataset: Dataset

@@ -17,14 +17,14 @@ class Divergence:
 
     Args:
         images_of: the images of a step, by name, for the sentence that ends training.
-        in_a_row: how many skipped steps end training.
+        fp16: losses are scaled, and more steps may be skipped in a row before training ends.
         skipped: how many there have been before.
     """
 
     def __init__(
-        self, images_of: Callable[[int], Sequence[str]], *, in_a_row: int = IN_A_ROW, skipped: int = 0
+        self, images_of: Callable[[int], Sequence[str]], *, fp16: bool = False, skipped: int = 0
     ) -> None:
-        self.images_of, self.limit = images_of, in_a_row
+        self.images_of, self.limit = images_of, IN_A_ROW_FP16 if fp16 else IN_A_ROW
         self.skipped = skipped
         self.in_a_row = 0
 

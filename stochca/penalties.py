@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from stochca._typing import TimmModule
 from stochca.adapters.adaptation import head_modules
-from stochca.cotuning import Relationship, learn_relationship
+from stochca.cotuning import learn_relationship
 from stochca.delta import channel_attention
 from stochca.errors import UserError
 from stochca.examples import Examples
@@ -135,9 +135,8 @@ class CoTrainedSource(Term):
     def __init__(self, config: CoTuning, student: TimmModule, start: Start, examples: Examples) -> None:
         super().__init__(config, student, start, examples)
         assert start.source_head is not None  # check_penalties has seen to it
-        self.relationship: Relationship = learn_relationship(start.model, start.source_head, examples)
         device = next(student.parameters()).device
-        self.table = self.relationship.table.to(device)
+        self.table = learn_relationship(start.model, start.source_head, examples).table.to(device)
         self.head = copy.deepcopy(start.source_head).to(device).requires_grad_(True)
 
     def __call__(self, batch: Batch) -> Tensor:

@@ -36,7 +36,7 @@ from stochca.distributed import (
     share_statistics,
     world_size,
 )
-from stochca.divergence import IN_A_ROW, IN_A_ROW_FP16, Divergence
+from stochca.divergence import Divergence
 from stochca.errors import UserError
 from stochca.evaluation import Scores, predict_together, score
 from stochca.examples import Examples
@@ -206,7 +206,7 @@ def fit(
                 step=step,
             ),
         ),
-        in_a_row=IN_A_ROW_FP16 if scaler.is_enabled() else IN_A_ROW,
+        fp16=scaler.is_enabled(),
         skipped=progress.skipped,
     )
     model = data_parallel(model)

@@ -22,7 +22,7 @@ from stochca.averaging import start_averaging
 from stochca.callbacks import Callback, Callbacks
 from stochca.compilation import check_compiles, compiled_blocks
 from stochca.devices import default_device
-from stochca.divergence import IN_A_ROW, IN_A_ROW_FP16, Divergence
+from stochca.divergence import Divergence
 from stochca.errors import UserError
 from stochca.key_value import swapped
 from stochca.loaders import (
@@ -157,7 +157,7 @@ def pretune(
     listeners.on_start(progress.step, settings.steps)
     divergence = Divergence(
         lambda step: names_of([images], images_of_step(len(images), settings, seed=seed, step=step)),
-        in_a_row=IN_A_ROW_FP16 if scaler.is_enabled() else IN_A_ROW,
+        fp16=scaler.is_enabled(),
         skipped=progress.skipped,
     )
     unread: list[tuple[int, Tensor, float]] = []
