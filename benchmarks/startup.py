@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.e2e.workspace import Workspace
 
 STAGE = "baseline@finetune-all-0"
+IMPORTS = "import stochca, timm, torch._dynamo"  # the latter by its first optimizer
 
 
 def seconds_of(workspace: Workspace, *command: str) -> float:
@@ -44,6 +45,9 @@ def main() -> None:
         measured: dict[str, Callable[[], float]] = {
             "stochca --help": lambda: seconds_of(workspace, "stochca", "--help"),
             "dvc repro with nothing to do": lambda: seconds_of(workspace, "dvc", "repro", STAGE),
+            "imports alone that any training with timm waits for": lambda: seconds_of(
+                workspace, sys.executable, "-c", IMPORTS
+            ),
             "a training process beyond its training": lambda: beyond_training(workspace, *train),
             "the same as a stage of DVC": lambda: beyond_training(
                 workspace, "dvc", "repro", "--force", "--single-item", STAGE

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,22 @@ class Outbox:
             shutil.copytree(backbone, target / model.name / OWN_BACKBONE, dirs_exist_ok=True)
         np.save(target / "example.npy", example, allow_pickle=False)
 
-    def send(self, *, now: bool = False) -> bool:
-        """Send what is waiting; True when everything has arrived.
+    def add_pictures(
+        self,
+        events: Sequence[Mapping[str, Any]],
+        labels: np.ndarray,
+        predictions: np.ndarray,
+        classes: Sequence[str],
+    ) -> None:
+        """Learning curves of a log's events, and the confusion matrix of labels and predictions, int (N,)."""
+        from pipeline import pictures  # slow to load, and not everybody draws
+
+        folder = self._made(self.artifacts / "pictures")
+        pictures.learning_curves(events).savefig(folder / "curves.png")
+        pictures.confusion_matrix(labels, predictions, classes).savefig(folder / "confusion_matrix.png")
+
+    def send(self, *, now: bool = False, files: bool = True) -> bool:
+        """Send what is waiting, without `files` the numbers alone; True when all that is sent has arrived.
 
         A server that is away is tried again after a pause that grows with each failure, or `now`.
         Losing it and having it back is one line of warning each.
@@ -97,7 +111,7 @@ class Outbox:
             self._keep()
             return False
         try:
-            self.deliver()
+            self.deliver(files=files)
         except Exception as error:  # MLflow's own, a database's, that of a store of files: training goes on
             self._keep()
             if not self._pause:
@@ -113,7 +127,7 @@ class Outbox:
         self._pause, self._next_try = 0.0, 0.0
         return True
 
-    def deliver(self) -> None:
+    def deliver(self, *, files: bool = True) -> None:
         """Send what is waiting, in the order in which it matters, and remove what has arrived.
 
         Raises:
@@ -122,13 +136,13 @@ class Outbox:
         with patience(WHILE_TRAINING), postponed_signals():
             self._deliver_params_and_tags()
             self._deliver_metrics()
-            if not self.folder.exists():
+            if not self.folder.exists() or not files:
                 return
             self.client.get_run(self.run_id)  # found out here, a server that hangs costs no long time-outs
         with patience(UPLOADS):
-            if (files := self.folder / "artifacts").exists():
-                self.client.log_artifacts(self.run_id, str(files))
-                shutil.rmtree(files)
+            if (artifacts := self.folder / "artifacts").exists():
+                self.client.log_artifacts(self.run_id, str(artifacts))
+                shutil.rmtree(artifacts)
             if (models := self.folder / "model").exists():
                 for card in models.glob("*/model.json"):
                     log_model(card.parent, np.load(models / "example.npy", allow_pickle=False), self.run_id)

@@ -15,11 +15,10 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from pipeline import pictures
 from pipeline.files import replace_folder, write_json
-from pipeline.outbox import Outbox
 from pipeline.prepared import Prepared
 from pipeline.protocol import RunImages
+from pipeline.run_log import RunLog
 from pipeline.seen_images import FILE as SEEN_IMAGES
 from pipeline.seen_images import write_seen
 from pipeline.statistics import calibration_error, macro_f1
@@ -185,7 +184,7 @@ class Outcome:
             }
         )
 
-    def log_to_mlflow(self, outbox: Outbox, events: Events, *, upload_model: bool) -> None:
+    def log_to_mlflow(self, outbox: RunLog, events: Events, *, upload_model: bool) -> None:
         """Final numbers, pictures and files."""
         outbox.add_metrics(
             {
@@ -196,11 +195,7 @@ class Outcome:
         )
         shutil.copytree(RESULTS / self.job.name, outbox.artifacts / "results", dirs_exist_ok=True)
         probabilities, labels = self.test
-        confusion = pictures.confusion_matrix(labels, probabilities.argmax(axis=1), self.prepared.classes)
-        folder = outbox.artifacts / "pictures"
-        folder.mkdir(exist_ok=True)
-        pictures.learning_curves(events).savefig(folder / "curves.png")
-        confusion.savefig(folder / "confusion_matrix.png")
+        outbox.add_pictures(events, labels, probabilities.argmax(axis=1), self.prepared.classes)
         if self.fitted.notes:
             outbox.add_tags({"mlflow.note.content": "\n\n".join(self.fitted.notes)})
         if upload_model:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.boundary import run
+from pipeline.courier import Courier
 from pipeline.digests import LIBRARY, code_sha256, digest_of
 from pipeline.exclusive import exclusive
 from pipeline.params import Params, load_params
+from pipeline.run_labels import flatten, git_commit
 from pipeline.settings_kept import settings_kept
 from stochca.callbacks import Callback, StepEvent
 
@@ -43,10 +45,13 @@ class Progress(Callback):
 
 def pretune_decoders(params: Params) -> None:
     """Pre-tune, track, and put the decoders in place."""
+    with Courier() as courier:  # it loads MLflow meanwhile
+        _pretune(params, courier)
+
+
+def _pretune(params: Params, courier: Courier) -> None:
     from pipeline.decoders import CARD, DECODERS, FOLDER
     from pipeline.files import replace_folder, sha256, write_json
-    from pipeline.tracked_run import tracked_run
-    from pipeline.tracking import flatten, git_commit
     from pipeline.tracking_callback import MlflowCallback
     from stochca.adapters.pretuning import pretune
     from stochca.backbone_card import BackboneCard
@@ -81,7 +86,7 @@ def pretune_decoders(params: Params) -> None:
     }
     with (
         exclusive("pretune"),
-        tracked_run(params.tracking.experiment, "pretune", tags, work / "mlflow_run_id") as outbox,
+        courier.tracked_run(params.tracking.experiment, "pretune", tags, work / "mlflow_run_id") as outbox,
     ):
         outbox.add_params(
             {"backbone": card.architecture, **flatten(dataclasses.asdict(settings), "training.")}

@@ -22,7 +22,7 @@ from pipeline.figures import Line, Point, Scale, curves, interval_axis, interval
 from pipeline.gallery import Gallery, disagreements
 from pipeline.paper_table import Block, PaperTable, TableLine
 from pipeline.prepared import Prepared, PreparedImages
-from pipeline.tracking import flatten
+from pipeline.run_labels import flatten
 from stochca.methods import CHOICES, Method
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -9,6 +10,7 @@ from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils import requirements_utils
 
 from stochca.backbone_card import OWN_BACKBONE
 
@@ -45,7 +47,7 @@ def log_model(folder: Path, example: np.ndarray, run_id: str) -> None:
     Model.log(
         artifact_path=None,
         name=NAME,
-        flavor=mlflow.pyfunc,
+        flavor=_Flavor,
         run_id=run_id,
         model_id=logged.model_id,
         python_model=str(Path(__file__).with_name("served_model.py")),
@@ -54,7 +56,25 @@ def log_model(folder: Path, example: np.ndarray, run_id: str) -> None:
         signature=signature,
         input_example=example,
         pip_requirements=requirements(),
+        validate_serving_input=False,
     )
+
+
+class _Flavor:
+    """MLflow's `pyfunc` without two checks of what is right by construction, which take seconds.
+
+    To answer the example, MLflow would load PyTorch and the model. To compare the requirements with what is
+    installed, from where they have just been read, it would list the files of every installed package.
+    """
+
+    @staticmethod
+    def save_model(*, validate_serving_input: bool, **options: Any) -> None:
+        known = requirements_utils._MODULES_TO_PACKAGES
+        requirements_utils._MODULES_TO_PACKAGES = known or {}
+        try:
+            mlflow.pyfunc.save_model(**options)
+        finally:
+            requirements_utils._MODULES_TO_PACKAGES = known
 
 
 def logged_models(client: MlflowClient, run: Run) -> list[LoggedModel]:

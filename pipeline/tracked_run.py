@@ -1,26 +1,23 @@
-"""One MLflow run per trained model, from its start to its end."""
+"""One MLflow run per trained model or search, from its start to its end."""
 
 import logging
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import mlflow
-from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from pipeline.exclusive import Held
+from pipeline.exclusive import Held, exclusive
 from pipeline.files import replace_file
 from pipeline.outbox import UNSYNCED, Outbox, folder_of, held
 from pipeline.patience import WHILE_TRAINING, patience
-from pipeline.signals import Terminated, held_signals
+from pipeline.run_lifecycle import from_start_to_end
 from pipeline.startup import importing
 from pipeline.system_monitor import SystemMonitor
 from pipeline.tracking import connect, first_request
 
-PAUSE = 0.2  # seconds between two looks at whether an outbox is free
 logger = logging.getLogger(__name__)
 
 
@@ -29,57 +26,96 @@ def tracked_run(experiment: str, name: str, tags: Mapping[str, str], id_file: Pa
     """An MLflow run, which an interrupted run continues; its id is kept in `id_file`.
 
     Yields what the run's numbers and files are handed to: it keeps them while the server is lost.
-    The run ends as FINISHED, as FAILED when the block raises, and as KILLED on SIGTERM or Ctrl-C.
+    The run ends as `from_start_to_end` says.
 
     Raises:
         UserError: the tracking server can't be used at the start.
     """
-    with importing():  # MLflow imports what its store needs when it is first asked
-        experiment_id = connect(experiment)
-    interrupted = id_file.read_text().strip() if id_file.exists() else None
-    with held_signals() as signals, ExitStack() as holding:
-        if interrupted is not None:
-            with signals.released():  # nothing has begun that would have to be ended
-                _hold(folder_of(interrupted, name), holding)
-        with first_request():
-            run_id = _start_run(experiment_id, name, tags, interrupted, id_file)
-            if run_id != interrupted:
-                holding.close()  # what waits of a run that is not there any more is free to be sent
-                holding.enter_context(held(folder_of(run_id, name)))
-            outbox = Outbox.of_run(run_id, name)
-            monitor = SystemMonitor(outbox)
+    run = TrackedRun(experiment, name, tags, id_file)
+    with from_start_to_end(run):
+        yield run.outbox
+
+
+class TrackedRun:
+    """An MLflow run that this process tells what it is told.
+
+    Raises:
+        UserError: the tracking server can't be used.
+    """
+
+    outbox: Outbox  # from the start on
+
+    def __init__(self, experiment: str, name: str, tags: Mapping[str, str], id_file: Path) -> None:
+        with importing():  # MLflow imports what its store needs when it is first asked
+            self.experiment_id = connect(experiment)
+        self.name, self.tags, self.id_file = name, tags, id_file
+        self._held = ExitStack()  # that nobody else tells MLflow about it
+        self._held_outbox = ExitStack()
+        self._monitor: SystemMonitor | None = None  # while the run is going on
+
+    def hold(self) -> None:
+        """Keep others from the run's id and outbox.
+
+        Raises:
+            Held: a process that was left behind, or `stochca sync`, has not finished with them.
+        """
+        with ExitStack() as holding:
+            earlier = "what an earlier start of this run has left behind, until MLflow has it"
+            holding.enter_context(exclusive(f"mlflow-{self.id_file.parent.name}", earlier))
+            self.interrupted = self.id_file.read_text().strip() if self.id_file.exists() else None
+            if self.interrupted is not None:
+                self._hold_outbox(folder_of(self.interrupted, self.name))
+            self._held = holding.pop_all()
+
+    def start(self) -> None:
+        """Continue the interrupted run, or start one.
+
+        Raises:
+            UserError: the tracking server can't be used.
+        """
+        try:
+            with first_request():
+                run_id = _start_run(self.experiment_id, self.name, self.tags, self.interrupted, self.id_file)
+                if run_id != self.interrupted:
+                    self._held_outbox.close()  # what waits of a run that is not there any more may be sent
+                    self._hold_outbox(folder_of(run_id, self.name))
+                self.outbox = Outbox.of_run(run_id, self.name)
+                monitor = SystemMonitor(self.outbox)
+        except BaseException:
+            self._release()
+            raise
         monitor.start()
-        status = RunStatus.FAILED
+        self._monitor = monitor
+
+    def end(self, status: str) -> None:
+        """End the run as `status`; where MLflow can't be told, its outbox keeps that."""
+        self._finish_monitor()
         try:
-            with signals.released():
-                yield outbox
-            status = RunStatus.FINISHED
-        except (KeyboardInterrupt, Terminated):
-            status = RunStatus.KILLED
-            raise
-        except (Exception, SystemExit):
-            # It ended a worker too, which was noticed first; or Ray made a plain SystemExit of it.
-            if signals.arrived:
-                status = RunStatus.KILLED
-                signals.raise_if_arrived()
-            raise
+            _end_run(self.outbox, status)
         finally:
-            monitor.finish()
-            _end_run(outbox, RunStatus.to_string(status))
+            self._release()
 
+    def leave(self) -> None:
+        """Leave a run as it is that its stage did not live to end: it may go on."""
+        if self._monitor is not None:
+            self._finish_monitor()
+            self.outbox.send(now=True)
+        self._release()
 
-def _hold(folder: Path, holding: ExitStack) -> None:
-    """Hold the outbox of a run that goes on; where `stochca sync` is sending it, afterwards."""
-    waits = False
-    while True:
+    def _finish_monitor(self) -> None:
+        if self._monitor is not None:
+            self._monitor.finish()
+        self._monitor = None
+
+    def _release(self) -> None:
+        self._held_outbox.close()
+        self._held.close()
+
+    def _hold_outbox(self, folder: Path) -> None:
         try:
-            holding.enter_context(held(folder))
-            return
+            self._held_outbox.enter_context(held(folder))
         except Held:
-            if not waits:
-                logger.warning("waiting for stochca sync, which is sending %s", folder)
-            waits = True
-            time.sleep(PAUSE)
+            raise Held(f"stochca sync, which is sending {folder}") from None
 
 
 def _start_run(
@@ -106,7 +142,7 @@ def _is_there(run_id: str) -> bool:
 
 
 def _end_run(outbox: Outbox, status: str) -> None:
-    outbox.send(now=True)
+    outbox.send(now=True, files=status != "KILLED")  # who ends a run does not wait for uploads
     try:
         with patience(WHILE_TRAINING):
             mlflow.end_run(status)

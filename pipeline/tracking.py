@@ -2,11 +2,9 @@
 
 import logging
 import os
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow.entities import Experiment
@@ -90,30 +88,3 @@ def _experiment(name: str, artifacts: str | None) -> Experiment:
         if (found := client.get_experiment_by_name(name)) is None:
             raise
         return found  # another process was faster
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as ``training.lr: 0.0001``; of a list of named settings ``penalties.bss.k: 1``."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, list | tuple) and all(isinstance(item, Mapping) for item in value):
-            value = {item["name"]: {k: v for k, v in item.items() if k != "name"} for item in value}
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def git_commit() -> str | None:
-    """The commit that is checked out, with a + when files differ from it."""
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip() or None

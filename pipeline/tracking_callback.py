@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from pipeline.outbox import Outbox
+from pipeline.run_log import RunLog
 from stochca.callbacks import Callback, EvalEvent, StepEvent
 
 
 class MlflowCallback(Callback):
     """Sends losses, rates and looks at validation, in batches; steps that are there already stay alone."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: RunLog) -> None:
         self.outbox = outbox
 
     def on_step(self, event: StepEvent) -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.boundary import run
+from pipeline.courier import Courier
 from pipeline.digests import IMAGES, LIBRARY, code_sha256, digest_of
 from pipeline.exclusive import exclusive
 from pipeline.extensions import FOLDER as EXTENSIONS
 from pipeline.params import Params, load_params
+from pipeline.run_labels import flatten, git_commit
 from pipeline.sections import SEED_LIMIT, Protocol
 from pipeline.settings_kept import settings_kept
 from pipeline.startup import importing
@@ -106,6 +108,11 @@ def work_folder(
 
 def train(job: Job, params: Params) -> None:
     """Train, look at the test split once, track, and put the results in place."""
+    with Courier() as courier:  # it loads MLflow meanwhile
+        _train(job, params, courier)
+
+
+def _train(job: Job, params: Params, courier: Courier) -> None:
     # Heavy, and not needed to find a mistake in params.yaml.
     with importing():
         from pipeline.class_texts import class_texts_of
@@ -115,8 +122,6 @@ def train(job: Job, params: Params) -> None:
         from pipeline.prepared import load_prepared
         from pipeline.protocol import images_for
         from pipeline.teacher import load_teacher, teacher_card
-        from pipeline.tracked_run import tracked_run
-        from pipeline.tracking import git_commit
         from pipeline.tracking_callback import MlflowCallback
         from pipeline.training_progress import TrainingProgress
         from stochca.backbone_card import BackboneCard
@@ -176,7 +181,7 @@ def train(job: Job, params: Params) -> None:
         tags |= {"device": device_name(device), "precision": precision}
     with (
         exclusive(folder.name),
-        tracked_run(params.tracking.experiment, job.name, tags, folder / "mlflow_run_id") as outbox,
+        courier.tracked_run(params.tracking.experiment, job.name, tags, folder / "mlflow_run_id") as outbox,
     ):
         outbox.add_params(settings_to_compare(job, card, prepared.manifest))
         outbox.send()
@@ -230,8 +235,6 @@ def train(job: Job, params: Params) -> None:
 
 def settings_to_compare(job: Job, card: "BackboneCard", manifest: dict[str, Any]) -> dict[str, Any]:
     """What runs are compared by in MLflow's UI: the method's choices, then its training settings."""
-    from pipeline.tracking import flatten
-
     choices = {key: value for key, value in dataclasses.asdict(job.method).items() if key != "training"}
     return {
         "method": job.method_name,

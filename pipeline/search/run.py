@@ -12,6 +12,7 @@ from pipeline.exclusive import exclusive
 from pipeline.files import replace_folder
 from pipeline.outbox import Outbox
 from pipeline.params import Params
+from pipeline.run_labels import flatten, git_commit
 from pipeline.search.beside_tune import beside_tune
 from pipeline.search.children import Children
 from pipeline.search.inputs import BACKBONE
@@ -25,7 +26,6 @@ from pipeline.search.trial import Trial
 from pipeline.search.tuner import run_trials, search_folder
 from pipeline.sections import Range, Tune
 from pipeline.tracked_run import tracked_run
-from pipeline.tracking import flatten, git_commit
 from pipeline.tuned import BEST
 
 

@@ -112,7 +112,7 @@ def test_a_signal_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 
     first = ended_run("a")
-    monkeypatch.setattr(logging.getLogger("pipeline.tracked_run"), "warning", interrupted)
+    monkeypatch.setattr(logging.getLogger("pipeline.run_lifecycle"), "warning", interrupted)
     with (
         process(SYNC, "sends", first.folder.name, "60"),
         pytest.raises(KeyboardInterrupt),

@@ -19,7 +19,10 @@ LOADED_AS_FILES = {
         f"pipeline/templates/{name}" for name in ("report.html", "overview.html", "report.css")
     },
 }
-LOADED_BY_NAME = {"pipeline/prepare.py": MODULES.values()}
+LOADED_BY_NAME = {
+    "pipeline/prepare.py": MODULES.values(),
+    "pipeline/courier.py": ["pipeline.courier_process"],
+}
 
 
 def module_of(stage: dict[str, Any]) -> Path:

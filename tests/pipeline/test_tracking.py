@@ -13,8 +13,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from pipeline.outbox import Outbox
+from pipeline.run_labels import flatten
 from pipeline.tracked_run import tracked_run
-from pipeline.tracking import connect, flatten
+from pipeline.tracking import connect
 from pipeline.tracking_callback import MlflowCallback
 from stochca.callbacks import EvalEvent, StepEvent
 from stochca.errors import UserError
