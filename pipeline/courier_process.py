@@ -15,7 +15,7 @@ from traceback import format_exc
 from typing import TYPE_CHECKING, Any
 
 from pipeline.signals import HeldSignals, Terminated, held_signals
-from pipeline.startup import importing
+from pipeline.startup import importing, leave
 
 if TYPE_CHECKING:
     from pipeline.tracked_run import TrackedRun
@@ -65,9 +65,7 @@ def main() -> None:
     logging.getLogger().addHandler(Relay(stage))
     with held_signals() as signals:
         serve(stage, signals)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # nothing is left to do, and Python's own end would be waited for
+    leave()  # the stage waits
 
 
 def serve(stage: Stage, signals: HeldSignals) -> None:

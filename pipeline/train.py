@@ -22,7 +22,7 @@ from pipeline.params import Params, load_params
 from pipeline.run_labels import flatten, git_commit
 from pipeline.sections import SEED_LIMIT, Protocol
 from pipeline.settings_kept import settings_kept
-from pipeline.startup import importing
+from pipeline.startup import importing, leave
 from pipeline.tuned import is_tuned, read_best, resolved
 from stochca.errors import UserError
 from stochca.methods import Method
@@ -276,3 +276,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     run(main)
+    leave()
