@@ -83,12 +83,16 @@ class ExponentialAverage(Averaging):
 
 
 class TailAverage(Averaging):
-    """SWA: the uniform mean of the weights after every step of the last part of training."""
+    """SWA: the uniform mean of the weights after every step of the last part of training.
+
+    The statistics of batch normalisation are averaged along; the paper (Izmailov et al., UAI 2018) takes
+    them anew in another pass over the training images.
+    """
 
     def __init__(self, config: Swa, student: TimmModule, steps: int) -> None:
         super().__init__(config, student, steps)
         self.start = int(config.start * steps)
-        self.average = AveragedModel(student)
+        self.average = AveragedModel(student, use_buffers=True)
 
     @property
     def started(self) -> bool:

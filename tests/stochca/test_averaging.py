@@ -123,6 +123,21 @@ def test_swa_is_what_validation_looks_at_once_it_has_begun() -> None:
         assert averaging.evaluated(student).weight.item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("config", [Swa(start=0.5), Swad(n_converge=1)])
+def test_statistics_of_batch_normalisation_are_averaged_like_weights(config: Average) -> None:
+    student = nn.BatchNorm1d(1)
+    averaging: Any = start_averaging(config, student, 4)
+    for step in range(1, 5):
+        assert student.running_mean is not None
+        student.running_mean.fill_(weight_after(step))
+        averaging.after_step(student, step)
+        if step == 2 and isinstance(config, Swad):
+            averaging.after_evaluation(student, step, 1.0)
+    averaging.after_evaluation(student, 4, 1.0)
+    averaged = mean_of([3, 4] if isinstance(config, Swa) else [1, 2, 3, 4])
+    assert finished(averaging)["running_mean"].item() == pytest.approx(averaged)
+
+
 def test_ema_equals_the_recursion() -> None:
     """With timm's warm-up: the decay of step s is min(decay, 1 - s ** -2/3)."""
     for interrupt in (False, True):
