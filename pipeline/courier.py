@@ -5,23 +5,25 @@ It loads MLflow while the stage loads PyTorch, and no step of the training waits
 
 import logging
 import os
-import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.run_lifecycle import from_start_to_end
-from pipeline.signals import Terminated, postponed_signals
+from pipeline.signals import postponed_signals
 from stochca.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
 ROOT = Path(__file__).parents[1]
+SECONDS_TO_LEAVE = 1.0  # for a courier whose run has not begun
+logger = logging.getLogger(__name__)
 
 
 class Courier:
@@ -36,17 +38,25 @@ class Courier:
             [sys.executable, "-m", "pipeline.courier_process", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,  # Ctrl-C is for the stage, which still has something to say
         )
         theirs.close()
         self._asked = 0
+        self._has_begun = False
         return self
 
     def __exit__(self, *error: object) -> None:
+        # To close it would not do: processes that the stage has started may have it too.
+        with suppress(OSError), postponed_signals():
+            self._connection.send(None)
         self._connection.close()
-        if not self._asked:
-            self._process.kill()  # it may still be loading
+        if not self._has_begun:
+            try:
+                self._process.wait(SECONDS_TO_LEAVE if self._asked else 0)
+            except subprocess.TimeoutExpired:  # it is loading, or waits for a server
+                self._process.kill()
         self._process.wait()
 
     @contextmanager
@@ -66,10 +76,16 @@ class Courier:
         self._ask("hold")
 
     def start(self) -> None:
+        self._has_begun = True
         self.run_id = self._ask("start")
 
     def end(self, status: str) -> None:
-        self._ask("end", status)
+        try:
+            self._ask("end", status)
+        except Exception as error:
+            if status == "FINISHED":
+                raise
+            logger.warning("%s", error)  # what has ended the run is told in its place
 
     @property
     def artifacts(self) -> Path:
@@ -82,7 +98,7 @@ class Courier:
         self._ask("add_tags", dict(values))
 
     def add_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        self._tell("add_metrics", dict(values), step)
+        self._tell("add_metrics", dict(values), step, time.time_ns() // 1_000_000)
 
     def add_model(self, model: Path, example: "np.ndarray", backbone: Path | None = None) -> None:
         self._ask("add_model", model, example, backbone)
@@ -116,12 +132,8 @@ class Courier:
         """The answer, or the error raised."""
         self._asked += 1
         self._request(self._asked, name, arguments)
-        try:
-            while (answer := self._answer_of(self._receive())) is None:
-                pass
-        except (KeyboardInterrupt, Terminated):
-            self._process.send_signal(signal.SIGTERM)  # ends an upload that is under way
-            raise
+        while (answer := self._answer_of(self._receive())) is None:
+            pass
         result, error = answer
         if error is not None:
             raise error

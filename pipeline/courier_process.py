@@ -1,45 +1,55 @@
 """The process that a `Courier` starts: `python -m pipeline.courier_process FILE_DESCRIPTOR`.
 
-Requests are (number, name, arguments), without a number where no answer is waited for. It sends answers,
-(number, result, error), what of the others failed, and what is logged. It ends when its stage is gone,
-however that ended, after MLflow has what the stage had said until then.
+Requests are (number, name, arguments), without a number where no answer is waited for, and None at the end.
+It sends answers, (number, result, error), what of the others failed, and what is logged. It ends when its
+stage does, or is gone, after MLflow has the numbers that it was told until then.
 """
 
 import logging
 import os
 import pickle
+import signal
 import sys
 from multiprocessing.connection import Connection
-from threading import Lock
+from queue import SimpleQueue
+from threading import Lock, Thread, get_ident
 from traceback import format_exc
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from pipeline.signals import HeldSignals, Terminated, held_signals
+from pipeline.signals import HeldSignals, Terminated
 from pipeline.startup import importing, leave
 
 if TYPE_CHECKING:
     from pipeline.tracked_run import TrackedRun
 
 SECONDS_TO_NOTICE = 0.2  # that the stage is gone, where processes that it has started still hold its pipe
+Request = tuple[int | None, str, tuple[Any, ...]] | None
 
 
 class Stage:
-    """The other end."""
+    """The other end. What it says is taken at once, so that it never waits, and done in turn."""
 
     def __init__(self, connection: Connection) -> None:
+        self.is_ending = False  # it, or somebody who has ended it, would wait for what takes long
         self._connection = connection
         self._sending = Lock()  # a thread logs too
         self._process = os.getppid()
+        self._requests: SimpleQueue[Request] = SimpleQueue()
+        self._sends_heard = self._sends_begun = 0
+        self._main_thread = get_ident()
+        Thread(target=self._listen, daemon=True).start()
 
-    def next_request(self) -> tuple[int | None, str, tuple[Any, ...]] | None:
-        """None when the stage is gone."""
-        try:
-            while not self._connection.poll(SECONDS_TO_NOTICE):
-                if os.getppid() != self._process:
-                    return None
-            return self._connection.recv()
-        except (EOFError, OSError):
-            return None
+    def next_request(self) -> Request:
+        """Waited for; None when the stage ends or is gone."""
+        request = self._requests.get()
+        self._sends_begun += _is_send(request)
+        return request
+
+    @property
+    def will_send_again(self) -> bool:
+        """Whether it has said so already."""
+        return self._sends_heard > self._sends_begun
 
     def send(self, kind: str, content: Any) -> None:
         try:
@@ -47,6 +57,39 @@ class Stage:
                 self._connection.send((kind, content))
         except OSError:  # it is gone; what it said is still delivered
             pass
+
+    def _listen(self) -> None:
+        request: Request = (None, "", ())
+        while request is not None:
+            request = self._received()
+            self._sends_heard += _is_send(request)
+            self._requests.put(request)
+            if request is None or request[1:] == ("end", ("KILLED",)):
+                self.is_ending = True
+                signal.pthread_kill(self._main_thread, signal.SIGTERM)
+
+    def _received(self) -> Request:
+        try:
+            while not self._connection.poll(SECONDS_TO_NOTICE):
+                if os.getppid() != self._process:
+                    raise EOFError
+            request: Request = self._connection.recv()
+            return request
+        except (EOFError, OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # who reads what the stage wrote waits no longer
+            return None
+
+
+class Interruption(HeldSignals):
+    """Ends an upload when the stage is ending. Other signals that reach the stage are its own affair."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.stage.is_ending:
+            super().__call__(signal.SIGTERM, frame)
 
 
 class Relay(logging.Handler):
@@ -61,15 +104,19 @@ class Relay(logging.Handler):
 
 
 def main() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     stage = Stage(Connection(int(sys.argv[1])))
+    interruption = Interruption(stage)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interruption)
     logging.getLogger().addHandler(Relay(stage))
-    with held_signals() as signals:
-        serve(stage, signals)
+    serve(stage, interruption)
     leave()  # the stage waits
 
 
-def serve(stage: Stage, signals: HeldSignals) -> None:
-    """Do what the stage asks for until it is gone."""
+def serve(stage: Stage, interruption: Interruption) -> None:
+    """Do what the stage asks for until its end."""
     with importing():
         # All that is slow to load and will be needed, while the stage loads too.
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
@@ -86,19 +133,30 @@ def serve(stage: Stage, signals: HeldSignals) -> None:
             if run is None:
                 assert name == "open"
                 run = TrackedRun(*arguments)
+            elif name == "send" and number is None and stage.will_send_again:
+                pass  # a server that was slow gets all at once
+            elif name == "send":
+                with interruption.released():
+                    result = run.outbox.send(now=arguments[0], files=not stage.is_ending)
             else:
-                result = _do(run, name, arguments, signals)
-        except BaseException as raised:
+                result = _do(run, name, arguments)
+        except Terminated:  # an upload; the stage waits for the end alone
+            pass
+        except Exception as raised:
             error = _portable(raised)
         if number is not None:
             stage.send("answer", (number, result, error))
-        elif error is not None and not isinstance(error, Terminated):
+        elif error is not None:
             stage.send("failed", error)
     if run is not None:
         run.leave()
 
 
-def _do(run: "TrackedRun", name: str, arguments: tuple[Any, ...], signals: HeldSignals) -> Any:
+def _is_send(request: Request) -> bool:
+    return request is not None and request[1] == "send"
+
+
+def _do(run: "TrackedRun", name: str, arguments: tuple[Any, ...]) -> Any:
     match name:
         case "hold":
             run.hold()
@@ -109,16 +167,14 @@ def _do(run: "TrackedRun", name: str, arguments: tuple[Any, ...], signals: HeldS
             run.end(*arguments)
         case "artifacts":
             return run.outbox.artifacts
-        case "send":
-            with signals.released():  # an upload may be interrupted
-                return run.outbox.send(now=arguments[0])
         case _:
             getattr(run.outbox, name)(*arguments)
     return None
 
 
-def _portable(error: BaseException) -> BaseException:
-    """The error itself where it can be sent, else one that tells of it."""
+def _portable(error: Exception) -> Exception:
+    """The error, which tells where it happened, or one that tells of it where it can't be sent."""
+    error.add_note(format_exc())
     try:
         pickle.loads(pickle.dumps(error))
         return error

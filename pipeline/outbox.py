@@ -70,10 +70,14 @@ class Outbox:
     def add_tags(self, values: Mapping[str, str]) -> None:
         self._add(TAGS, values)
 
-    def add_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Metrics of a step; a step that MLflow has already is not sent again."""
-        now = get_current_time_millis()
-        self.waiting.extend(Metric(key, value, now, step) for key, value in values.items())
+    def add_metrics(self, values: Mapping[str, float], step: int = 0, taken_at: int | None = None) -> None:
+        """Metrics of a step; a step that MLflow has already is not sent again.
+
+        Args:
+            taken_at: milliseconds since 1970; None: now.
+        """
+        taken_at = get_current_time_millis() if taken_at is None else taken_at
+        self.waiting.extend(Metric(key, value, taken_at, step) for key, value in values.items())
 
     def add_model(self, model: Path, example: np.ndarray, backbone: Path | None = None) -> None:
         """A trained model's folder, with uint8 images (B, height, width, 3) as an example of its input.
@@ -136,7 +140,7 @@ class Outbox:
         with patience(WHILE_TRAINING), postponed_signals():
             self._deliver_params_and_tags()
             self._deliver_metrics()
-            if not self.folder.exists() or not files:
+            if not self.folder.exists() or (not files and self._has_files()):
                 return
             self.client.get_run(self.run_id)  # found out here, a server that hangs costs no long time-outs
         with patience(UPLOADS):
@@ -152,6 +156,9 @@ class Outbox:
             with patience(WHILE_TRAINING), postponed_signals():
                 self.client.set_terminated(self.run_id, run["status"], run["end_time"])
         shutil.rmtree(self.folder)
+
+    def _has_files(self) -> bool:
+        return any((self.folder / name).exists() for name in ("artifacts", "model"))
 
     def keep_end(self, status: str) -> None:
         """Keep how and when the run ended, for MLflow could not be told."""

@@ -96,10 +96,10 @@ class TrackedRun:
             self._release()
 
     def leave(self) -> None:
-        """Leave a run as it is that its stage did not live to end: it may go on."""
+        """Leave a run as it is that its stage did not live to end: it may go on, and send its files then."""
         if self._monitor is not None:
             self._finish_monitor()
-            self.outbox.send(now=True)
+            self.outbox.send(now=True, files=False)
         self._release()
 
     def _finish_monitor(self) -> None:

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
-from threading import Event, Thread, Timer
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -101,7 +102,8 @@ def test_the_run_ends_as_its_stage_does(
     assert (status(run_id), losses(run_id)) == (expected, {1: 1.0})
 
 
-# A stage that is killed; a process that it has started, as those that load images are, outlives it.
+# A stage that is killed, fails or ends; a process that it has started, as those that load images are,
+# outlives it.
 STAGE = """
 import os, sys, time
 from pathlib import Path
@@ -112,31 +114,49 @@ with Courier() as courier, courier.tracked_run("trial", "a", {}, Path("id")) as 
     if not os.fork():
         time.sleep(60)
     print(courier._process.pid, flush=True)
-    time.sleep(60)
+    time.sleep(float(sys.argv[1]))
+    if sys.argv[2:]:
+        raise ValueError
 """
 
 
-def test_what_a_killed_stage_has_said_arrives_and_the_run_goes_on(tmp_path: Path) -> None:
-    stage = subprocess.Popen(
-        [sys.executable, "-c", STAGE],
+@contextmanager
+def stage(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STAGE, *arguments],
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True,
     )
-    assert stage.stdout is not None
-    process = int(stage.stdout.readline())
     try:
-        stage.kill()
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.parametrize("fails", [(), ("fails",)])
+def test_a_stage_ends_though_a_process_that_it_has_started_does_not(fails: tuple[str, ...]) -> None:
+    with stage("0", *fails) as started:
+        assert started.stdout is not None
+        process = int(started.stdout.readline())
+        assert started.wait(20) == len(fails)
+        assert is_gone(process)
+
+
+def test_what_a_killed_stage_has_said_arrives_and_the_run_goes_on(tmp_path: Path) -> None:
+    with stage("60") as started:
+        assert started.stdout is not None
+        process = int(started.stdout.readline())
+        started.kill()
         with Courier() as courier, courier.tracked_run("trial", "a", {}, tmp_path / "id") as run:
             assert is_gone(process), "two processes told MLflow about the same run"
             connect("trial")
             assert losses(run.run_id) == pytest.approx({1: 1.0, 2: 1 / 2, 3: 1 / 3})
             run.add_metrics({"loss": 9.0}, 3)  # repeated after the checkpoint
             run.add_metrics({"loss": 1 / 4}, 4)
-    finally:
-        os.killpg(stage.pid, signal.SIGKILL)
-        stage.wait()
     assert losses(run.run_id) == pytest.approx({step: 1 / step for step in range(1, 5)})
     (only,) = MlflowClient().search_runs([connect("trial")])
     assert (only.info.run_id, only.info.status) == (run.run_id, "FINISHED")
@@ -181,12 +201,19 @@ def test_a_stage_that_fails_before_its_run_leaves_no_trace(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
+@pytest.fixture(scope="module")
+def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def server(module_server: Server) -> Server:
+    if module_server.process.poll() is not None:
+        module_server.start()
+    return module_server
 
 
 @pytest.mark.slow
@@ -205,11 +232,13 @@ def test_a_lost_server_is_reported_on_the_terminal_of_the_stage(
 
 
 class Stalling:
-    """Stands before a server and passes everything on, but from the first upload on nothing more of that."""
+    """Stands before a server and passes everything on, until it keeps what arrives: uploads, or all."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server | None, only_uploads: bool = False) -> None:
         self.server = server
-        self.stalls = Event()
+        self.only_uploads = only_uploads
+        self.stalls = server is None
+        self.has_stalled = Event()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.uri = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         Thread(target=self._accept, daemon=True).start()
@@ -217,6 +246,9 @@ class Stalling:
     def _accept(self) -> None:
         while True:
             client, _ = self.listener.accept()
+            if self.server is None:
+                self._pass_on(client, client)
+                continue
             upstream = socket.create_connection(("127.0.0.1", self.server.port))
             Thread(target=self._pass_on, args=(client, upstream), daemon=True).start()
             Thread(target=self._pass_on, args=(upstream, client), daemon=True).start()
@@ -224,39 +256,94 @@ class Stalling:
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                if data.startswith(b"PUT"):
-                    self.stalls.set()
+                if self.stalls or (self.only_uploads and data.startswith(b"PUT")):
+                    self.has_stalled.set()
+                    self.kept = source, target  # they stay open
                     return
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
 
 
-@pytest.mark.slow
-def test_ctrl_c_ends_an_upload_that_goes_nowhere(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stalling = Stalling(server)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", stalling.uri)
-    interrupted = 0.0
+def interrupt_when(event: Event) -> list[float]:
+    """Ctrl-C, for this process alone, soon after the event; gives where its time is written."""
+    times: list[float] = []
 
     def interrupt() -> None:
-        nonlocal interrupted
-        stalling.stalls.wait(60)
+        assert event.wait(60)
         time.sleep(0.5)
-        interrupted = time.monotonic()
+        times.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
+
+    Thread(target=interrupt, daemon=True).start()
+    return times
+
+
+def test_ctrl_c_at_a_server_that_does_not_answer_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stalling = Stalling(None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", stalling.uri)
+
+    def train() -> None:
+        with Courier() as courier, courier.tracked_run("trial", "a", {}, tmp_path / "id"):
+            pytest.fail("it was entered")
+
+    times = interrupt_when(stalling.has_stalled)
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert time.monotonic() - times[0] < 4
+    assert list(tmp_path.rglob("*.lock")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("now", [True, False], ids=["asked for", "told"])
+def test_ctrl_c_ends_an_upload_that_goes_nowhere(
+    now: bool, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stalling = Stalling(server, only_uploads=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", stalling.uri)
 
     def train() -> None:
         with Courier() as courier, courier.tracked_run("trial", "a", {}, tmp_path / "id") as run:
             (run.artifacts / "large").write_bytes(bytes(1000))
-            Timer(0, interrupt).start()
-            run.send(now=True)
+            run.send(now=now)
+            run.add_metrics({"loss": 0.5}, 1)
+            time.sleep(60)
 
+    times = interrupt_when(stalling.has_stalled)
     with pytest.raises(KeyboardInterrupt):
         train()
-    assert time.monotonic() - interrupted < 20
+    assert time.monotonic() - times[0] < 20
     (waiting,) = UNSYNCED.glob("*/artifacts/*")
     assert waiting.name == "large"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     connect("trial")
-    assert status((tmp_path / "id").read_text()) == "KILLED"
+    run_id = (tmp_path / "id").read_text()
+    assert (status(run_id), losses(run_id)) == ("KILLED", {} if now else {1: 0.5})
+
+
+@pytest.mark.slow
+def test_training_does_not_wait_for_a_server_that_hangs(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stalling = Stalling(server)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", stalling.uri)
+    with Courier() as courier, courier.tracked_run("trial", "a", {}, tmp_path / "id") as run:
+        stalling.stalls = True
+        longest = 0.0
+        for step in range(2000):
+            started = time.monotonic()
+            run.add_metrics({"loss": 1.0}, step)
+            run.send()
+            longest = max(longest, time.monotonic() - started)
+            time.sleep(0.001)
+        assert longest < 1
+        assert stalling.has_stalled.is_set()
+        stalling.stalls = False
+        assert run.send(now=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    connect("trial")
+    history = sorted(MlflowClient().get_metric_history(run.run_id, "loss"), key=lambda point: point.step)
+    assert [point.step for point in history] == list(range(2000))
+    gaps = [after.timestamp - before.timestamp for before, after in pairwise(history)]
+    assert max(gaps) < 1000  # milliseconds: when they were taken, not when they were sent
