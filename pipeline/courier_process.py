@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.signals import HeldSignals, Terminated
-from pipeline.startup import importing, leave
+from pipeline.startup import importing
 
 if TYPE_CHECKING:
     from pipeline.tracked_run import TrackedRun
@@ -112,7 +112,8 @@ def main() -> None:
         signal.signal(number, interruption)
     logging.getLogger().addHandler(Relay(stage))
     serve(stage, interruption)
-    leave()  # the stage waits
+    sys.stderr.flush()
+    os._exit(0)  # the stage waits; and at Python's own end MLflow would call a run finished that may go on
 
 
 def serve(stage: Stage, interruption: Interruption) -> None:

@@ -151,9 +151,18 @@ def test_what_a_killed_stage_has_said_arrives_and_the_run_goes_on(tmp_path: Path
         assert started.stdout is not None
         process = int(started.stdout.readline())
         started.kill()
+        while not is_gone(process):
+            time.sleep(0.05)
+        connect("trial")
+        run_id = (tmp_path / "id").read_text()
+        assert (status(run_id), len(losses(run_id))) == ("RUNNING", 3)
+    with stage("60") as started:  # and goes on at once
+        assert started.stdout is not None
+        process = int(started.stdout.readline())
+        started.kill()
         with Courier() as courier, courier.tracked_run("trial", "a", {}, tmp_path / "id") as run:
             assert is_gone(process), "two processes told MLflow about the same run"
-            connect("trial")
+            assert run.run_id == run_id
             assert losses(run.run_id) == pytest.approx({1: 1.0, 2: 1 / 2, 3: 1 / 3})
             run.add_metrics({"loss": 9.0}, 3)  # repeated after the checkpoint
             run.add_metrics({"loss": 1 / 4}, 4)
