@@ -69,7 +69,7 @@ class _Flavor:
 
     @staticmethod
     def save_model(*, validate_serving_input: bool, **options: Any) -> None:
-        known = requirements_utils._MODULES_TO_PACKAGES
+        known = getattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
         requirements_utils._MODULES_TO_PACKAGES = known or {}
         try:
             mlflow.pyfunc.save_model(**options)
