@@ -157,7 +157,7 @@ def test_a_second_clone_pulls_the_same_results(copied: Workspace, tmp_path: Path
         assert (clone.folder / name).read_bytes() == (copied.folder / name).read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_an_ended_training_continues_to_the_same_weights(copied: Workspace, number: signal.Signals) -> None:
     def checkpoint() -> bool:
         return any((copied.folder / "work").glob("stochca-all-0-*/checkpoint.safetensors"))
