@@ -8,7 +8,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tests.e2e.workspace import SLOWER, Workspace
-from tests.pipeline.mlflow_server import Server
+from tests.pipeline.mlflow_server import Server, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 COMMAND = ("python", "-m", "pipeline.cli")
@@ -16,11 +16,9 @@ COMMAND = ("python", "-m", "pipeline.cli")
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    server = Server(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    server.start()
-    yield server
-    server.kill()
+    with running(tmp_path) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        yield server
 
 
 def test_training_goes_on_without_the_server_and_its_model_is_promoted_later(

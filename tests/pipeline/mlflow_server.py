@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SECONDS = 90
@@ -46,11 +48,27 @@ class Server:
                 time.sleep(0.1)
         raise TimeoutError(f"the server did not start in {SECONDS} s")
 
+    def start_again(self) -> None:
+        """Start it where it was killed."""
+        if self.process.poll() is not None:
+            self.start()
+
     def kill(self) -> None:
         """End it at once, with the processes that it started."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Server]:
+    """A server that is killed in the end."""
+    server = Server(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 def free_port() -> int:

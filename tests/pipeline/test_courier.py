@@ -22,7 +22,7 @@ from pipeline.outbox import UNSYNCED
 from pipeline.tracking import connect
 from stochca.errors import UserError
 from tests.imports import ROOT
-from tests.pipeline.mlflow_server import Server
+from tests.pipeline.mlflow_server import Server, running
 
 EVENTS = [
     {"event": "step", "step": 1, "loss": 0.5, "lr": 0.1},
@@ -212,16 +212,13 @@ def test_a_stage_that_fails_before_its_run_leaves_no_trace(tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.kill()
+    with running(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture
 def server(module_server: Server) -> Server:
-    if module_server.process.poll() is not None:
-        module_server.start()
+    module_server.start_again()
     return module_server
 
 

@@ -23,7 +23,7 @@ from pipeline.tracking_callback import MlflowCallback
 from pipeline.unsynced import sync
 from stochca.callbacks import EvalEvent, StepEvent
 from stochca.errors import UserError
-from tests.pipeline.mlflow_server import Server
+from tests.pipeline.mlflow_server import Server, running
 from tests.pipeline.small_model import save_small_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -31,18 +31,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.kill()
+    with running(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
 def in_folder(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    if server.process.poll() is not None:
-        server.start()
+    server.start_again()
 
 
 def log_steps(callback: MlflowCallback, first: int, last: int) -> None:

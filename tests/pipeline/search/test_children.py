@@ -17,7 +17,7 @@ from pipeline.search.messenger import Message, message_of
 from pipeline.search.progress import SearchProgress
 from pipeline.search.records import METRIC, Record
 from pipeline.tracking import connect
-from tests.pipeline.mlflow_server import Server
+from tests.pipeline.mlflow_server import Server, running
 
 STEPS = 8
 KILLED = RunStatus.to_string(RunStatus.KILLED)
@@ -116,11 +116,9 @@ def test_a_trial_that_cannot_be_told_keeps_no_other_from_being_interrupted(
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    server = Server(tmp_path)
-    server.start()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    yield server
-    server.kill()
+    with running(tmp_path) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        yield server
 
 
 @pytest.mark.slow
