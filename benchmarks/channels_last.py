@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from stochca._typing import TimmModule
-from stochca.devices import default_device, device_name
-from stochca.precision import autocast, choose_attention_kernel
+from stochca.compute.devices import default_device, device_name
+from stochca.compute.precision import autocast, choose_attention_kernel
 
 
 def synchronise(device: torch.device) -> None:

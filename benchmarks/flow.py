@@ -20,8 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from flows.process_groups import end_groups
-from flows.servers import answers
+from flows.serving.servers import answers
+from flows.stages.process_groups import end_groups
 from tests.flows.project import Project, clean_environment
 
 
@@ -66,14 +66,14 @@ def main() -> None:
         server, url = start_server(Path(folder) / "prefect")
         try:
             flow = {"PREFECT_API_URL": url, "PREFECT_HOME": str(Path(folder) / "prefect")}
-            command = ("-m", "flows.train", "last", "--force", "--slots")
+            command = ("-m", "flows.pipeline", "last", "--force", "--slots")
             dvc = ("-m", "dvc", "repro", "--force", "last")
             seconds(project, *dvc, environment={})  # warm: compiled files, DVC's caches
             plain = seconds(project, *dvc, environment={})
             one = seconds(project, *command, "1", environment=flow)
             two = seconds(project, *command, "2", environment=flow)
             current = seconds(project, "-m", "dvc", "repro", "last", environment={})
-            current_flow = seconds(project, "-m", "flows.train", "last", environment=flow)
+            current_flow = seconds(project, "-m", "flows.pipeline", "last", environment=flow)
         finally:
             end_groups([server], gently=signal.SIGTERM)
     count = len(stages)

@@ -59,9 +59,9 @@ def make_images(root: Path, count: int, size: tuple[int, int]) -> None:
 
 
 def prepare_there(root: Path, target: Path, count: int) -> dict[str, float]:
-    from pipeline.datasets.source import Sides
+    from pipeline.config.sections import Dataset
+    from pipeline.images.sizes import Sides
     from pipeline.prepare import prepare
-    from pipeline.sections import Dataset
 
     share = min(0.15, VALIDATION / count)
     dataset = Dataset.model_validate({"name": "image_folder", "root": str(root), "validation": share})
@@ -74,12 +74,12 @@ def train_there(target: Path) -> dict[str, float]:
     import timm
     import torch
 
-    from pipeline.prepared import load_prepared
-    from pipeline.protocol import images_for
-    from stochca.loaders import Preprocessing
-    from stochca.methods import Method
-    from stochca.settings import Training
-    from stochca.training import fit
+    from pipeline.images.prepared import load_prepared
+    from pipeline.images.protocol import images_for
+    from stochca.config import Method
+    from stochca.config.training import Training
+    from stochca.data.loaders import Preprocessing
+    from stochca.training.fit import fit
 
     student = timm.create_model("test_vit", img_size=32, num_classes=CLASSES)
     settings = Training(
@@ -120,8 +120,8 @@ def train_there(target: Path) -> dict[str, float]:
 
 def open_there(target: Path) -> dict[str, float]:
     """As a run opens the images that holds one domain out, which draws the splits anew."""
-    from pipeline.prepared import load_prepared
-    from pipeline.protocol import images_for
+    from pipeline.images.prepared import load_prepared
+    from pipeline.images.protocol import images_for
 
     return measured(lambda: images_for(load_prepared(target), "leave_one_domain_out", "domain_0", 0))
 
@@ -151,7 +151,7 @@ def search_there(project: Path, target: Path) -> dict[str, float]:
 
 def compare_there(project: Path) -> dict[str, float]:
     from pipeline.compare import compare
-    from pipeline.params import load_params
+    from pipeline.config.params import load_params
 
     os.chdir(project)
     return measured(lambda: compare(load_params())) | {"page": Path("reports/index.html").stat().st_size}

@@ -33,12 +33,9 @@ from torch import nn
 
 from benchmarks.step import draws, step_parser, synchronise
 from stochca.averaging import start_averaging
-from stochca.composition import adaptation, compose, settled_teacher
-from stochca.devices import default_device, device_name, peak_memory_mb
-from stochca.examples import Examples
-from stochca.loaders import Preprocessing
-from stochca.loss import Loss
-from stochca.methods import (
+from stochca.compute.devices import default_device, device_name, peak_memory_mb
+from stochca.compute.precision import autocast, choose_attention_kernel
+from stochca.config import (
     Bss,
     CoTuning,
     Delta,
@@ -55,9 +52,12 @@ from stochca.methods import (
     TrainHead,
     Vpt,
 )
-from stochca.optimisation import create_optimizer
-from stochca.precision import autocast, choose_attention_kernel
-from stochca.settings import Training
+from stochca.config.training import Training
+from stochca.data.examples import Examples
+from stochca.data.loaders import Preprocessing
+from stochca.training.composition import adaptation, compose, settled_teacher
+from stochca.training.loss import Loss
+from stochca.training.optimisation import create_optimizer
 
 CLASSES = 10
 PROB = 0.1
@@ -99,7 +99,7 @@ class Noise:
 
 
 class Candidate:
-    """One method with a model of its own, built as `stochca.training.fit` does it."""
+    """One method with a model of its own, built as `stochca.training.fit.fit` does it."""
 
     def __init__(self, method: Method, arguments: argparse.Namespace, device: torch.device) -> None:
         torch.manual_seed(0)
@@ -177,7 +177,7 @@ def measure_memory(name: str, arguments: argparse.Namespace, device: torch.devic
 def memory_of_each(names: list[str], arguments: argparse.Namespace, device: torch.device) -> dict[str, float]:
     """`measure_memory` of each method in a process of its own, which has torch imported already."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["stochca", "timm.data", "stochca.methods", "stochca.training"])
+    context.set_forkserver_preload(["stochca", "timm.data", "stochca.config", "stochca.training.fit"])
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as alone:
         found = alone.map(partial(measure_memory, arguments=arguments, device=device), names)
         return dict(zip(names, found, strict=True))

@@ -32,12 +32,12 @@ import torch
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
-from stochca.compilation import compiled_blocks, uncompiled
-from stochca.composition import compose, settled_teacher
-from stochca.devices import default_device
-from stochca.families import blocks_of
-from stochca.methods import Method, StochasticCrossAttention
-from stochca.precision import autocast, choose_attention_kernel
+from stochca.compute.compilation import compiled_blocks, uncompiled
+from stochca.compute.devices import default_device
+from stochca.compute.precision import autocast, choose_attention_kernel
+from stochca.config import Method, StochasticCrossAttention
+from stochca.timm_models.families import blocks_of
+from stochca.training.composition import compose, settled_teacher
 
 
 class NaiveStochCA(nn.Module):
@@ -134,7 +134,7 @@ def time_steps(
 def set_up(
     arguments: argparse.Namespace, size: int, batch_size: int, device: torch.device
 ) -> tuple[TimmModule, stochca.StochCA, Callable[[Callable[[Tensor], Tensor]], Tensor]]:
-    """A student, StochCA around it as `stochca.training.fit` has it, and the loss of either on a batch."""
+    """A student, StochCA around it as `fit` has it, and the loss of either on a batch."""
     torch.manual_seed(0)
     student = timm.create_model(arguments.model, img_size=size, num_classes=100).to(device).train()
     model, _ = compose(METHOD, student, precision=arguments.precision)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.step import compiled_if_asked, draws, floor, set_up, step_parser, time_steps
-from stochca.devices import default_device, device_name
+from stochca.compute.devices import default_device, device_name
 
 
 def measure(arguments: argparse.Namespace, size: int, batch_size: int) -> list[tuple[float, float, float]]:

@@ -31,12 +31,12 @@ import torch
 from PIL import Image
 
 from benchmarks.timm_script import train_by_timm
-from stochca import training
 from stochca._typing import TimmModule
-from stochca.devices import default_device, device_name
-from stochca.loaders import Preprocessing
-from stochca.methods import Method
-from stochca.settings import Augmentation, Training
+from stochca.compute.devices import default_device, device_name
+from stochca.config import Method
+from stochca.config.training import Augmentation, Training
+from stochca.data.loaders import Preprocessing
+from stochca.training import fit as training
 
 Step = tuple[float, float]  # the seconds that it took, and how many of them it waited for its images
 

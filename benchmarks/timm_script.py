@@ -18,9 +18,9 @@ from timm.task import ClassificationTask
 from timm.utils import AverageMeter, dispatch_clip_grad
 
 from stochca._typing import TimmModule
-from stochca.loaders import Preprocessing, loader_processes
-from stochca.precision import autocast
-from stochca.settings import Training
+from stochca.compute.precision import autocast
+from stochca.config.training import Training
+from stochca.data.loaders import Preprocessing, loader_processes
 
 LOG_EVERY = 50  # the script's default
 

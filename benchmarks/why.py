@@ -22,21 +22,21 @@ import stochca  # isort: skip  # noqa: F401  (before timm, which it lets import 
 import torch
 from torch import Tensor
 
-from pipeline.params import load_params
-from pipeline.prepared import load_prepared
-from pipeline.protocol import RunImages, images_for
-from pipeline.trained import load_trained
+from pipeline.config.params import load_params
+from pipeline.images.prepared import load_prepared
+from pipeline.images.protocol import RunImages, images_for
+from pipeline.training.saved_model import load_trained
 from stochca._typing import TimmModule
 from stochca.analysis import block_features, linear_cka
-from stochca.backbone_card import BackboneCard
-from stochca.backbones import load_backbone
-from stochca.devices import default_device
+from stochca.backbones.card import BackboneCard
+from stochca.backbones.loading import load_backbone
+from stochca.compute.devices import default_device
+from stochca.config import Method, StochasticCrossAttention
+from stochca.config.training import Training
+from stochca.data.loaders import Images, Preprocessing, evaluation_batches
 from stochca.evaluation import predict, score
-from stochca.linear_head import best_regression
-from stochca.loaders import Images, Preprocessing, evaluation_batches
-from stochca.methods import Method, StochasticCrossAttention
-from stochca.settings import Training
-from stochca.training import fit
+from stochca.phases.linear_head import best_regression
+from stochca.training.fit import fit
 
 BACKBONE = Path("data/backbone")
 STRENGTHS = (0.001, 0.01, 0.1)  # of the probes

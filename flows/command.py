@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from pipeline import boundary
+from pipeline.runtime import boundary
 
 
 def argument_parser(module: str, description: str | None) -> argparse.ArgumentParser:
@@ -15,7 +15,7 @@ def argument_parser(module: str, description: str | None) -> argparse.ArgumentPa
 
 def run(flow: Any, parameters: dict[str, Any]) -> None:
     """Run a flow here and now; ends the process with code 1, and the reason, unless it completes."""
-    from flows.servers import check_prefect_server
+    from flows.serving.servers import check_prefect_server
 
     def main() -> None:
         check_prefect_server()

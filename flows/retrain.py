@@ -11,19 +11,19 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from flows.alerts import HOOKS
+from flows.artifacts import mistakes_in_a_sentence
 from flows.command import argument_parser, run
-from flows.conclusion import mistakes_in_a_sentence
-from flows.graph import DEFAULT_TARGETS, changed_stages, needed_stages
-from flows.slots import Slots
-from flows.train import run_stages
-from flows.workspace import held_workspace
-from pipeline.params import Params
+from flows.pipeline import run_stages
+from flows.serving.alerts import HOOKS
+from flows.stages.graph import DEFAULT_TARGETS, changed_stages, needed_stages
+from flows.stages.slots import Slots
+from flows.stages.workspace import held_workspace
+from pipeline.config.params import Params
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-    from pipeline.promotion import Decision
+    from pipeline.registry.promotion import Decision
 
 REASONS_SHOWN = 5
 
@@ -44,7 +44,7 @@ def retrain(slots: int | None = None) -> "State[Any]":
         for stage, reasons in changed.items():
             more = [f"and {len(reasons) - REASONS_SHOWN} more"] if len(reasons) > REASONS_SHOWN else []
             logger.info("%s has to run: %s", stage, ", ".join(reasons[:REASONS_SHOWN] + more))
-        from pipeline.promotion import is_decided  # heavy, and promoting needs it anyway
+        from pipeline.registry.promotion import is_decided  # heavy, and promoting needs it anyway
 
         if not changed and is_decided(params):
             return Completed(message="nothing changed")
@@ -62,7 +62,7 @@ def retrain(slots: int | None = None) -> "State[Any]":
 @task(name="promote", task_run_name="promote", cache_policy=NO_CACHE, persist_result=False)
 def promote_challenger(params: Params) -> "Decision":
     """Compare the challenger with the champion on the same test images, and promote it if it is better."""
-    from pipeline.promotion import promote
+    from pipeline.registry.promotion import promote
 
     return promote(params)
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 
-from flows.alerts import HOOKS
+from flows.artifacts import mistakes_in_a_sentence
 from flows.command import argument_parser, run
-from flows.conclusion import mistakes_in_a_sentence
-from flows.graph import DEFAULT_TARGETS, needed_stages
-from flows.slots import Slots
-from flows.train import run_stages
-from flows.workspace import held_workspace
+from flows.pipeline import run_stages
+from flows.serving.alerts import HOOKS
+from flows.stages.graph import DEFAULT_TARGETS, needed_stages
+from flows.stages.slots import Slots
+from flows.stages.workspace import held_workspace
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

@@ -13,11 +13,11 @@ import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from flows.deployments import read_deployments, to_serve
-from flows.process_groups import listen_to_ctrl_c
-from flows.servers import HOME, check_prefect_server, mlflow_server, prefect_server, running
-from pipeline import boundary
-from pipeline.params import load_params
+from flows.serving.deployments import read_deployments, to_serve
+from flows.serving.servers import HOME, check_prefect_server, mlflow_server, prefect_server, running
+from flows.stages.process_groups import listen_to_ctrl_c
+from pipeline.config.params import load_params
+from pipeline.runtime import boundary
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -52,7 +52,7 @@ def main() -> None:
         os.environ["MLFLOW_TRACKING_URI"] = own[-1].url
     deployments = [to_serve(deployment) for deployment in described]
     with running(own):
-        from pipeline.tracking import connect
+        from pipeline.tracking.server import connect
 
         connect(params.tracking.experiment)  # the experiment is there before two runs can make it at once
         serve(deployments)
@@ -60,8 +60,8 @@ def main() -> None:
 
 def serve(deployments: "list[RunnerDeployment]") -> None:
     """Serve until Ctrl-C or SIGTERM; runs that are under way are cancelled then, and schedules rest."""
-    from flows import alerts, zombies
-    from flows.runner import CancellingRunner, run_until_interrupted
+    from flows.serving import alerts, zombies
+    from flows.serving.runner import CancellingRunner, run_until_interrupted
 
     alerts.register()
     zombies.register()

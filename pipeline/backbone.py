@@ -8,20 +8,25 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from pipeline.boundary import run
-from pipeline.exclusive import exclusive
-from pipeline.files import replace_folder, sha256, write_json
-from pipeline.params import Backbone, Params, load_params
-from pipeline.settings_kept import settings_kept
-from pipeline.sources import fetch_weights
-from pipeline.sources.weights import log
-from stochca.backbone_card import CARD_FILE, WEIGHTS_FILE, BackboneCard, teacher_folder
-from stochca.backbones import adapt_weights, create_backbone, head_prefixes, patch_size, pooling_options
+from pipeline.config.params import Backbone, Params, load_params
+from pipeline.config.settings_kept import settings_kept
+from pipeline.runtime.boundary import run
+from pipeline.runtime.exclusive import exclusive
+from pipeline.runtime.files import replace_folder, sha256, write_json
+from pipeline.runtime.paths import BACKBONE as TARGET
+from pipeline.weights import fetch_weights
+from pipeline.weights.weights import log
+from stochca.backbones.card import CARD_FILE, WEIGHTS_FILE, BackboneCard, teacher_folder
+from stochca.backbones.loading import (
+    adapt_weights,
+    create_backbone,
+    head_prefixes,
+    patch_size,
+    pooling_options,
+)
 from stochca.errors import UserError
-from stochca.families import block_names
-from stochca.support import check_same_architecture
-
-TARGET = Path("data/backbone")
+from stochca.timm_models.families import block_names
+from stochca.timm_models.support import check_same_architecture
 
 
 def make_backbone(

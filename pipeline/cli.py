@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import boundary
+from pipeline.runtime import boundary
 
 if TYPE_CHECKING:
-    from pipeline.params import Params
+    from pipeline.config.params import Params
 
 app = typer.Typer(
     help="Fine-tune pretrained vision transformers with stochastic cross-attention, and use the results.",
@@ -41,8 +41,8 @@ ModelFolder = Annotated[
 @app.command()
 def check() -> None:
     """Check params.yaml, without running anything."""
-    from pipeline.params import load_params
-    from pipeline.precheck import check_inputs, check_lock
+    from pipeline.config.params import load_params
+    from pipeline.config.precheck import check_inputs, check_lock
 
     params = load_params()
     check_inputs(params)
@@ -65,7 +65,7 @@ def use(
       stochca use openmoji_dg
       stochca use cub/refit --no-cost
     """
-    from pipeline.use import use_preset
+    from pipeline.commands.use import use_preset
 
     preset, lines = use_preset(name)
     for line in lines:
@@ -77,7 +77,7 @@ def use(
 @app.command()
 def presets() -> None:
     """List the presets that `stochca use` knows."""
-    from pipeline.use import preset_table
+    from pipeline.commands.use import preset_table
 
     for line in preset_table():
         typer.echo(line)
@@ -86,14 +86,14 @@ def presets() -> None:
 @app.command()
 def cost() -> None:
     """Measure this machine and say what params.yaml will cost here."""
-    from pipeline.params import load_params
+    from pipeline.config.params import load_params
 
     _echo_cost(load_params())
 
 
 def _echo_cost(params: "Params") -> None:
-    from pipeline.measure import measure
-    from pipeline.use import cost_lines
+    from pipeline.commands.measure import measure
+    from pipeline.commands.use import cost_lines
 
     typer.echo(f"What it will cost (measuring {params.backbone.name} at {params.image_size} pixels ...)")
     for line in cost_lines(params, measure(params)):
@@ -119,7 +119,7 @@ def predict(
       stochca predict models/stochca-all-0 photos/ --top 1 --json > classes.json
       stochca predict models:/stochca@champion photo.jpg
     """
-    from pipeline.predict import predict_images, show
+    from pipeline.commands.predict import predict_images, show
 
     show(predict_images(model, images, top), as_json=json)
 
@@ -144,7 +144,7 @@ def export(
       stochca export models/stochca-all-0 --to onnx --output classifier.onnx
       stochca export models:/stochca/3 --to timm  # stochca-3-timm/
     """
-    from pipeline.export import export_model
+    from pipeline.commands.export import export_model
 
     typer.echo(export_model(model, to.value, output))
 
@@ -170,8 +170,8 @@ def table(
       stochca table cub/comparison.json cars/comparison.json --to tables
       stochca table reports/comparison.json --to /tmp/table
     """
-    from pipeline.merged_table import merge
-    from pipeline.paper_formats import as_markdown, write_table
+    from pipeline.report.merged_table import merge
+    from pipeline.report.paper_formats import as_markdown, write_table
 
     merged = merge(comparisons)
     files = write_table(to, merged)
@@ -207,7 +207,7 @@ def analyse(
       stochca analyse models/stochca-all-0
       stochca analyse models/stochca-all-0 photo.jpg photos/
     """
-    from pipeline.analyse import analyse_model
+    from pipeline.analysis.analysis import analyse_model
 
     for line in analyse_model(model, images or [], compared=compared, shown=shown):
         typer.echo(line)
@@ -221,7 +221,7 @@ def promote() -> None:
     the champion on today's test images. The alias champion moves to it only if it is better beyond
     noise.
     """
-    from pipeline.promote import main
+    from pipeline.registry.promote import main
 
     main()
 
@@ -233,10 +233,10 @@ def rollback(
     ] = None,
 ) -> None:
     """Make the previous champion of the registry the champion again."""
-    from pipeline.params import load_params
+    from pipeline.config.params import load_params
 
     params = load_params()
-    from pipeline.registry import rollback as roll_back
+    from pipeline.registry.versions import rollback as roll_back
 
     typer.echo(f"{roll_back(params.promotion.model, None if to is None else str(to))}.")
 
@@ -248,7 +248,7 @@ def sync() -> None:
     Such runs wait in work/unsynced. MLFLOW_TRACKING_URI says where the server is now;
     without it, it is where the run was. Interrupt and repeat it as you like.
     """
-    from pipeline.unsynced import sync as send_all
+    from pipeline.tracking.unsynced import sync as send_all
 
     for line in send_all():
         typer.echo(line)

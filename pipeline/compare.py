@@ -6,27 +6,27 @@ python -m pipeline.compare
 import logging
 from pathlib import Path
 
-from pipeline import boundary
-from pipeline.analysed import read_analysed
-from pipeline.averages import Average, average_over_targets
-from pipeline.comparison import Row, compare_runs
-from pipeline.comparison_file import ComparisonFile
-from pipeline.exclusive import exclusive
-from pipeline.files import replace_file
-from pipeline.paper_formats import write_table
-from pipeline.paper_table import paper_table
-from pipeline.params import Params, load_params
-from pipeline.prepared import load_prepared
-from pipeline.report import build_page
-from pipeline.results import check_same_inputs, read_runs
-from pipeline.tables import markdown, write_comparison, write_plots, write_summary
-from pipeline.tracking_errors import reason_of
-from pipeline.tracking_groups import log_groups
-from pipeline.wording import headline, overall_headline
-from stochca.backbone_card import BackboneCard
+from pipeline.config.params import Params, load_params
+from pipeline.images.prepared import load_prepared
+from pipeline.report.analysed import read_analysed
+from pipeline.report.averages import Average, average_over_targets
+from pipeline.report.comparison import Row, compare_runs
+from pipeline.report.comparison_file import ComparisonFile
+from pipeline.report.page import build_page
+from pipeline.report.paper_formats import write_table
+from pipeline.report.paper_table import paper_table
+from pipeline.report.results import check_same_inputs, read_runs
+from pipeline.report.tables import markdown, write_comparison, write_plots, write_summary
+from pipeline.report.tracking_groups import log_groups
+from pipeline.report.wording import headline, overall_headline
+from pipeline.runtime import boundary
+from pipeline.runtime.exclusive import exclusive
+from pipeline.runtime.files import replace_file
+from pipeline.runtime.paths import BACKBONE, REPORTS
+from pipeline.tracking.errors import reason_of
+from stochca.backbones.card import CARD_FILE, BackboneCard
 
-REPORTS = Path("reports")
-BACKBONE = Path("data/backbone/card.json")
+CARD = BACKBONE / CARD_FILE
 logger = logging.getLogger(__name__)
 
 
@@ -55,7 +55,7 @@ def compare(params: Params) -> tuple[list[Row], list[Average], list[Path]]:
     """
     runs = read_runs(params.protocol)
     prepared = load_prepared()
-    backbone = BackboneCard.from_file(BACKBONE)
+    backbone = BackboneCard.from_file(CARD)
     check_same_inputs(params.protocol, runs, prepared.fingerprint, backbone.to_dict())
     rows = compare_runs(params, runs)
     averages = average_over_targets(params, rows)

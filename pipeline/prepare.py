@@ -11,18 +11,19 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pipeline import boundary
-from pipeline.datasets import loader
-from pipeline.datasets.source import LEFT_OUT, Problem, Sides, Source
-from pipeline.duplicates import leave_out_repeated, merge_groups, refuse_across_splits, report
-from pipeline.exclusive import exclusive
-from pipeline.files import replace_folder, write_json
-from pipeline.ingest import Row, ingest
-from pipeline.params import Dataset, Params, load_params
-from pipeline.prepared import FOLDER, MANIFEST, SPLITS, TABLE
-from pipeline.settings_kept import settings_kept
-from pipeline.splits import Item, draw_splits, keep_fraction
-from pipeline.table import add_splits, open_table
+from pipeline.config.datasets import loader
+from pipeline.config.params import Dataset, Params, load_params
+from pipeline.config.settings_kept import settings_kept
+from pipeline.datasets.duplicates import leave_out_repeated, merge_groups, refuse_across_splits, report
+from pipeline.datasets.ingest import Row, ingest
+from pipeline.datasets.source import LEFT_OUT, Problem, Source
+from pipeline.images.prepared import FOLDER, MANIFEST, SPLITS, TABLE
+from pipeline.images.sizes import Sides
+from pipeline.images.splits import Item, draw_splits, keep_fraction
+from pipeline.images.table import add_splits, open_table
+from pipeline.runtime import boundary
+from pipeline.runtime.exclusive import exclusive
+from pipeline.runtime.files import replace_folder, write_json
 from stochca.errors import UserError
 
 SHOWN_PROBLEMS = 10

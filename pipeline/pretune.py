@@ -12,20 +12,19 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.boundary import run
-from pipeline.courier import Courier
-from pipeline.digests import LIBRARY, code_sha256, digest_of
-from pipeline.exclusive import exclusive
-from pipeline.params import Params, load_params
-from pipeline.run_labels import flatten, git_commit
-from pipeline.settings_kept import settings_kept
-from stochca.callbacks import Callback, StepEvent
+from pipeline.config.params import Params, load_params
+from pipeline.config.settings_kept import settings_kept
+from pipeline.runtime.boundary import run
+from pipeline.runtime.exclusive import exclusive
+from pipeline.runtime.paths import BACKBONE, PREPARED, PRETUNED, WORK
+from pipeline.tracking.courier import Courier
+from pipeline.tracking.labels import flatten, git_commit
+from pipeline.training.digests import code_sha256, digest_of
+from stochca.training.callbacks import Callback, StepEvent
 
 if TYPE_CHECKING:
-    from stochca.loaders import Images
+    from stochca.data.loaders import Images
 
-BACKBONE = Path("data/backbone")
-WORK = Path("work")
 LOG = "log.jsonl"
 
 
@@ -50,17 +49,17 @@ def pretune_decoders(params: Params) -> None:
 
 
 def _pretune(params: Params, courier: Courier) -> None:
-    from pipeline.decoders import CARD, DECODERS, FOLDER
-    from pipeline.files import replace_folder, sha256, write_json
-    from pipeline.tracking_callback import MlflowCallback
-    from stochca.adapters.pretuning import pretune
-    from stochca.backbone_card import BackboneCard
-    from stochca.backbones import load_backbone
-    from stochca.callbacks import JsonLines
-    from stochca.checkpoint import save_weights
-    from stochca.devices import default_device
-    from stochca.loaders import Preprocessing
-    from stochca.precision import resolve_precision
+    from pipeline.runtime.files import replace_folder, sha256, write_json
+    from pipeline.tracking.callback import MlflowCallback
+    from pipeline.training.decoders import CARD, DECODERS
+    from stochca.backbones.card import BackboneCard
+    from stochca.backbones.loading import load_backbone
+    from stochca.compute.checkpoint import save_weights
+    from stochca.compute.devices import default_device
+    from stochca.compute.precision import resolve_precision
+    from stochca.data.loaders import Preprocessing
+    from stochca.training.callbacks import JsonLines
+    from stochca.training.pretuning import pretune
 
     card = BackboneCard.from_file(BACKBONE / "card.json")
     backbone = load_backbone(BACKBONE, num_classes=0)
@@ -74,7 +73,7 @@ def _pretune(params: Params, courier: Courier) -> None:
         "images": fingerprint,
         "precision": resolve_precision(settings.precision, device),
         "device": device.type,
-        "code": code_sha256(LIBRARY),
+        "code": code_sha256("pretune"),
     }
     work = WORK / f"pretune-{digest_of(decides)}"
     tags = {
@@ -104,7 +103,7 @@ def _pretune(params: Params, courier: Courier) -> None:
         outbox.add_metrics(
             {"reconstruction_loss": pretuned.loss, "reconstruction_loss_before": pretuned.loss_before}
         )
-        with replace_folder(FOLDER) as folder:
+        with replace_folder(PRETUNED) as folder:
             save_weights(folder / DECODERS, pretuned.decoders.state_dict())
             described: dict[str, Any] = {
                 "decoders_sha256": sha256(folder / DECODERS),
@@ -123,7 +122,7 @@ def _pretune(params: Params, courier: Courier) -> None:
         outbox.send(now=True)
     shutil.rmtree(work)
     print(
-        f"pretune: {FOLDER / DECODERS}: reconstruction loss {pretuned.loss_before:.4f} before, "
+        f"pretune: {PRETUNED / DECODERS}: reconstruction loss {pretuned.loss_before:.4f} before, "
         f"{pretuned.loss:.4f} after"
     )
 
@@ -134,10 +133,10 @@ def find_images(params: Params, short_side: int) -> tuple["Images", str]:
     Raises:
         UserError: there are none.
     """
-    from pipeline.image_files import ImageFiles
-    from pipeline.prepared import FOLDER, load_prepared
+    from pipeline.images.image_files import ImageFiles
+    from pipeline.images.prepared import load_prepared
 
-    if Path(params.pretune.images) == FOLDER:
+    if Path(params.pretune.images) == PREPARED:
         prepared = load_prepared()
         return prepared.images("train"), prepared.fingerprint
     files = ImageFiles(

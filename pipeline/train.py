@@ -9,101 +9,21 @@ import argparse
 import dataclasses
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.boundary import run
-from pipeline.courier import Courier
-from pipeline.digests import IMAGES, LIBRARY, code_sha256, digest_of
-from pipeline.exclusive import exclusive
-from pipeline.extensions import FOLDER as EXTENSIONS
-from pipeline.params import Params, load_params
-from pipeline.run_labels import flatten, git_commit
-from pipeline.sections import SEED_LIMIT, Protocol
-from pipeline.settings_kept import settings_kept
-from pipeline.startup import importing, leave
-from pipeline.tuned import is_tuned, read_best, resolved
-from stochca.errors import UserError
-from stochca.methods import Method
-from stochca.settings import Training
+from pipeline.config.params import Params, load_params
+from pipeline.config.settings_kept import settings_kept
+from pipeline.runtime.boundary import run
+from pipeline.runtime.exclusive import exclusive
+from pipeline.runtime.paths import BACKBONE
+from pipeline.runtime.startup import importing, leave
+from pipeline.tracking.courier import Courier
+from pipeline.tracking.labels import git_commit
+from pipeline.training.job import LOG, Job, plan, settings_to_compare, work_folder
 
 if TYPE_CHECKING:
-    from stochca.backbone_card import BackboneCard
-
-WORK = Path("work")
-BACKBONE = Path("data/backbone")
-LOG = "log.jsonl"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one training run is asked to do."""
-
-    method_name: str
-    target: str
-    seed: int
-    method: Method
-    training: Training
-    protocol: Protocol
-
-    @property
-    def name(self) -> str:
-        return f"{self.method_name}-{self.target}-{self.seed}"
-
-    @property
-    def decides(self) -> dict[str, Any]:
-        """What of params.yaml decides the weights."""
-        return {
-            "method": dataclasses.asdict(self.method),
-            "training": dataclasses.asdict(self.training),
-            "protocol": [self.protocol.name, self.protocol.oracle, self.protocol.refit],
-            "target": self.target,
-            "seed": self.seed,
-        }
-
-
-def plan(params: Params, method: str, target: str, seed: int) -> Job:
-    """Look the method up.
-
-    Raises:
-        UserError: params.yaml defines no such method, or the protocol has no such target, or the seed is
-            out of range, or the method is tuned and there is no result of the search.
-    """
-    if method not in params.methods:
-        raise UserError(f"params.yaml defines no method {method!r}; defined are {', '.join(params.methods)}")
-    if target not in params.protocol.targets:
-        allowed = ", ".join(params.protocol.targets)
-        raise UserError(f"protocol.targets in params.yaml has no target {target!r}; it has {allowed}")
-    if not 0 <= seed < SEED_LIMIT:
-        raise UserError(f"the seed must be at least 0 and below 2**63, found {seed}")
-    chosen = params.methods[method]
-    if is_tuned(chosen):
-        chosen = resolved(chosen, read_best())
-    training = params.training_with(chosen.training)
-    return Job(method, target, seed, chosen, training, params.protocol)
-
-
-def work_folder(
-    job: Job,
-    backbone: dict[str, Any],
-    dataset_fingerprint: str,
-    precision: str,
-    device_type: str,
-    teacher: dict[str, Any] | None = None,
-    teacher_precision: str | None = None,
-) -> Path:
-    """Where checkpoints go: a folder named after all that decides the weights, the code included."""
-    decides = {
-        **job.decides,
-        "teacher": teacher,
-        "backbone": backbone,  # the whole card: pooling and normalisation decide as much as the weights
-        "dataset": dataset_fingerprint,
-        "precision": [precision, teacher_precision],
-        "device": device_type,
-        "code": code_sha256(LIBRARY, *IMAGES, Path(EXTENSIONS)),
-    }
-    return WORK / f"{job.name}-{digest_of(decides)}"
+    pass
 
 
 def train(job: Job, params: Params) -> None:
@@ -115,24 +35,24 @@ def train(job: Job, params: Params) -> None:
 def _train(job: Job, params: Params, courier: Courier) -> None:
     # Heavy, and not needed to find a mistake in params.yaml.
     with importing():
-        from pipeline.class_texts import class_texts_of
-        from pipeline.data_parallel import Assignment, fit_on_workers
-        from pipeline.decoders import decoders_sha256
-        from pipeline.outcome import Outcome
-        from pipeline.prepared import load_prepared
-        from pipeline.protocol import images_for
-        from pipeline.teacher import load_teacher, teacher_card
-        from pipeline.tracking_callback import MlflowCallback
-        from pipeline.training_progress import TrainingProgress
-        from stochca.backbone_card import BackboneCard
-        from stochca.backbones import load_backbone, load_source_head
-        from stochca.callbacks import JsonLines, read_events
-        from stochca.composition import teacher_precision
-        from stochca.devices import default_device, device_name
-        from stochca.loaders import Preprocessing
-        from stochca.looks import find_looks
-        from stochca.precision import resolve_precision
-        from stochca.training import check_settings, fit
+        from pipeline.images.prepared import load_prepared
+        from pipeline.images.protocol import images_for
+        from pipeline.tracking.callback import MlflowCallback
+        from pipeline.training.class_texts import class_texts_of
+        from pipeline.training.decoders import decoders_sha256
+        from pipeline.training.outcome import Outcome
+        from pipeline.training.progress import TrainingProgress
+        from pipeline.training.teacher import load_teacher, teacher_card
+        from pipeline.training.workers import Assignment, fit_on_workers
+        from stochca.backbones.card import BackboneCard
+        from stochca.backbones.loading import load_backbone, load_source_head
+        from stochca.compute.devices import default_device, device_name
+        from stochca.compute.precision import resolve_precision
+        from stochca.data.loaders import Preprocessing
+        from stochca.training.callbacks import JsonLines, read_events
+        from stochca.training.composition import teacher_precision
+        from stochca.training.fit import check_settings, fit
+        from stochca.training.looks import find_looks
 
     prepared = load_prepared()
     card = BackboneCard.from_file(BACKBONE / "card.json")
@@ -231,24 +151,6 @@ def _train(job: Job, params: Params, courier: Courier) -> None:
         outcome.write(read_events(folder / LOG))
         outcome.log_to_mlflow(outbox, read_events(folder / LOG), upload_model=params.tracking.log_model)
     shutil.rmtree(folder)
-
-
-def settings_to_compare(job: Job, card: "BackboneCard", manifest: dict[str, Any]) -> dict[str, Any]:
-    """What runs are compared by in MLflow's UI: the method's choices, then its training settings."""
-    choices = {key: value for key, value in dataclasses.asdict(job.method).items() if key != "training"}
-    return {
-        "method": job.method_name,
-        "seed": job.seed,
-        "protocol": job.protocol.name,
-        "target": job.target,
-        "backbone": card.architecture,
-        "image_size": card.image_size,
-        "dataset": manifest["dataset"],
-        "domains": ",".join(manifest["domains"]),
-        "train_fraction": manifest["train_fraction"],
-        **{key.removesuffix(".name"): value for key, value in flatten(choices).items()},
-        **flatten(dataclasses.asdict(job.training), "training."),
-    }
 
 
 def main() -> None:

@@ -6,11 +6,11 @@ The search keeps its state in work/tune/ until it is done, because DVC deletes a
 it runs; interrupted and started again, it goes on.
 """
 
-from pipeline.boundary import run
-from pipeline.cluster import set_environment
-from pipeline.params import load_params
+from pipeline.config.params import load_params
+from pipeline.config.settings_kept import settings_kept
+from pipeline.runtime.boundary import run
 from pipeline.search.task import decided_by, plan
-from pipeline.settings_kept import settings_kept
+from pipeline.training.cluster import set_environment
 
 
 def main() -> None:

@@ -7,10 +7,10 @@ from stochca._torchvision import make_importable
 from stochca.errors import UserError
 
 if TYPE_CHECKING:
-    from stochca.adapters.prompts import VPT
     from stochca.adapters.toast import TOAST
-    from stochca.cross_attention import StochCA
-    from stochca.ensembling import averaged_predictions
+    from stochca.adapters.vpt import VPT
+    from stochca.attention.ensembling import averaged_predictions
+    from stochca.attention.stochca import StochCA
 
 __all__ = ["TOAST", "VPT", "StochCA", "UserError", "averaged_predictions"]
 
@@ -19,9 +19,9 @@ make_importable()
 # Lazy, so that command lines which only read params don't wait for torch and timm.
 _MODULES = {
     "TOAST": "stochca.adapters.toast",
-    "VPT": "stochca.adapters.prompts",
-    "StochCA": "stochca.cross_attention",
-    "averaged_predictions": "stochca.ensembling",
+    "VPT": "stochca.adapters.vpt",
+    "StochCA": "stochca.attention.stochca",
+    "averaged_predictions": "stochca.attention.ensembling",
 }
 
 

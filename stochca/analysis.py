@@ -11,8 +11,8 @@ from torch.overrides import TorchFunctionMode
 
 from stochca._typing import TimmModule
 from stochca.errors import UserError
-from stochca.families import blocks_of, positions_of
-from stochca.recording import recorded
+from stochca.timm_models.families import blocks_of, positions_of
+from stochca.timm_models.recording import recorded
 
 
 @torch.no_grad()

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from stochca._typing import TimmModule
-from stochca.checkpoint import cloned
+from stochca.compute.checkpoint import cloned
+from stochca.config import Average, Ema, NoAverage, Swa, Swad, WiseFt
 from stochca.evaluation import Scores
-from stochca.methods import Average, Ema, NoAverage, Swa, Swad, WiseFt
 
 Weights = dict[str, Tensor]
 Look = Callable[[nn.Module], Scores]

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stochca.distributed import ImageShare, joined
-from stochca.loaders import Images, Preprocessing, evaluation_batches
-from stochca.precision import autocast
+from stochca.compute.distributed import joined
+from stochca.compute.precision import autocast
+from stochca.data.loaders import Images, Preprocessing, evaluation_batches
+from stochca.data.shares import ImageShare
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from typing import Any
 from stochca._typing import TimmModule
 from stochca.adapters.adaptation import Adaptation
 from stochca.averaging import AVERAGES, Averaging
-from stochca.composition import ADAPTATIONS
-from stochca.methods import CHOICES, Average, Options, Penalty, Train
-from stochca.penalties import PENALTIES, Term
+from stochca.config import CHOICES, Average, Options, Penalty, Train
+from stochca.penalties.terms import PENALTIES, Term
+from stochca.training.composition import ADAPTATIONS
 
 __all__ = ["TimmModule", "register"]
 
@@ -31,7 +31,7 @@ def register(settings: type[Options], code: type) -> None:
     """
     base = next((base for base in KINDS if issubclass(settings, base)), None)
     if base is None:
-        raise ValueError(f"{settings.__name__} must be below Penalty, Train or Average of stochca.methods")
+        raise ValueError(f"{settings.__name__} must be below Penalty, Train or Average of stochca.config")
     choice, code_base, codes = KINDS[base]
     if not issubclass(code, code_base):
         raise ValueError(

@@ -12,7 +12,7 @@ PACKAGES = ("stochca", "pipeline", "flows")
 
 
 def imported_names(path: Path) -> set[str]:
-    """Dotted names that a file imports, for example pipeline.files and pipeline.files.sha256."""
+    """Dotted names that a file imports, such as pipeline.runtime.files and pipeline.runtime.files.sha256."""
     names: set[str] = set()
     for node in _walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

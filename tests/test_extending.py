@@ -14,24 +14,24 @@ from datasets import Dataset as Table
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipeline.datasets import MODULES
-from pipeline.datasets.source import Sides
-from pipeline.params import Dataset, Params, load_params
+from pipeline.config.datasets import MODULES
+from pipeline.config.params import Dataset, Params, load_params
+from pipeline.images.sizes import Sides
 from pipeline.prepare import prepare
 from stochca.averaging import AVERAGES, Averaging
-from stochca.checkpoint import CHECKPOINT
-from stochca.composition import ADAPTATIONS
+from stochca.compute.checkpoint import CHECKPOINT
+from stochca.config import CHOICES, Average, Method, Options, Penalty, StochasticCrossAttention
 from stochca.errors import UserError
 from stochca.extending import register
-from stochca.looks import find_looks
-from stochca.methods import CHOICES, Average, Method, Options, Penalty, StochasticCrossAttention
-from stochca.penalties import PENALTIES, Batch, Start
-from stochca.recording import records_of
-from stochca.training import fit
+from stochca.penalties.terms import PENALTIES, Batch, Start
+from stochca.timm_models.recording import records_of
+from stochca.training.composition import ADAPTATIONS
+from stochca.training.fit import fit
+from stochca.training.looks import find_looks
 from tests.extensions import FILES, SCRIPTS, use, write_files
 from tests.imports import ROOT
-from tests.stochca.test_training import settings
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
+from tests.stochca.training.test_fit import settings
 
 
 @pytest.fixture(autouse=True)
@@ -232,10 +232,10 @@ class Other(Penalty):
 @pytest.mark.parametrize(
     ("chosen", "sentence"),
     [
-        (Swa, "average 'swa' is taken by stochca.methods.average.Swa"),
+        (Swa, "average 'swa' is taken by stochca.config.averaging.Swa"),
         (Nameless, "Nameless needs a default for name"),
         (Elsewhere, "Elsewhere must be below Penalty, Train or Average"),
-        (Other, "Other is a choice of penalties, so Averaging must be below stochca.penalties.Term"),
+        (Other, "Other is a choice of penalties, so Averaging must be below stochca.penalties.terms.Term"),
     ],
 )
 def test_what_does_not_fit_is_not_registered(chosen: type[Options], sentence: str) -> None:

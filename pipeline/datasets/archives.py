@@ -11,10 +11,10 @@ from gzip import BadGzipFile
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
-from pipeline.files import replace_folder
+from pipeline.runtime.files import replace_folder
+from pipeline.runtime.paths import UNPACKED
 from stochca.errors import UserError
 
-UNPACKED = Path("work/unpacked")
 GIGABYTE = 1e9
 MOST_EXPANSION = 20  # times the archive's size, plus a gigabyte: images hardly shrink when they are packed
 BLOCK = 512  # bytes of a tar archive's headers and of the zeros that end it

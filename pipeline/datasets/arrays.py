@@ -14,11 +14,12 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from pipeline.config.params import Dataset
 from pipeline.datasets import cifar_binary
 from pipeline.datasets.image_folder import SPLITS
-from pipeline.datasets.source import Record, Sides, Source, select_domains
-from pipeline.images import Decoded, from_image
-from pipeline.params import Dataset
+from pipeline.datasets.source import Record, Source, select_domains
+from pipeline.images.decoding import Decoded, from_image
+from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
 DOMAIN = "all"

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
 from pipeline.datasets.official import read_lines
-from pipeline.datasets.source import Record, Sides, Source, select_domains
-from pipeline.images import Decoded, from_image
-from pipeline.params import Dataset
+from pipeline.datasets.source import Record, Source, select_domains
+from pipeline.images.decoding import Decoded, from_image
+from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar.html"

@@ -2,11 +2,12 @@
 
 from pathlib import Path, PurePosixPath
 
+from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
 from pipeline.datasets.domains import ClassFolder, class_folders, domain_source
 from pipeline.datasets.official import Facts, read_table
-from pipeline.datasets.source import LEFT_OUT, Problem, Sides, Source, select_domains
-from pipeline.params import Dataset
+from pipeline.datasets.source import LEFT_OUT, Problem, Source, select_domains
+from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
 FACTS = Facts(

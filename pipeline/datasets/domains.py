@@ -6,11 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
 from pipeline.datasets.official import Facts, counted
-from pipeline.datasets.source import Problem, Record, Sides, Source, printable
-from pipeline.images import EXTENSIONS, Decoded, decode
-from pipeline.params import Dataset
+from pipeline.datasets.source import Problem, Record, Source
+from pipeline.images.decoding import EXTENSIONS, Decoded, decode
+from pipeline.images.image_files import printable
+from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
 

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
 from pipeline.datasets.official import Facts, Photo, official_source, read_lines, read_table
-from pipeline.datasets.source import Sides, Source
-from pipeline.images import Decoded, UnusableImage, decode, from_image
-from pipeline.params import Dataset
+from pipeline.datasets.source import Source
+from pipeline.images.decoding import Decoded, UnusableImage, decode, from_image
+from pipeline.images.sizes import Sides
 
 FACTS = Facts(
     name="FGVC-Aircraft 2013b",

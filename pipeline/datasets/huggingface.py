@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.params import Dataset
 from pipeline.datasets.image_folder import SPLITS
-from pipeline.datasets.source import LEFT_OUT, Problem, Record, Sides, Source, select_domains
-from pipeline.images import Decoded, UnusableImage, decode
-from pipeline.params import Dataset
+from pipeline.datasets.source import LEFT_OUT, Problem, Record, Source, select_domains
+from pipeline.images.decoding import Decoded, UnusableImage, decode
+from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
 DOMAIN = "all"

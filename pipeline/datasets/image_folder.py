@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.datasets.source import LEFT_OUT, Problem, Record, Sides, Source, printable, select_domains
-from pipeline.images import EXTENSIONS, decode
-from pipeline.params import Dataset
+from pipeline.config.params import Dataset
+from pipeline.datasets.source import LEFT_OUT, Problem, Record, Source, select_domains
+from pipeline.images.decoding import EXTENSIONS, decode
+from pipeline.images.image_files import printable
+from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
 SPLITS = {

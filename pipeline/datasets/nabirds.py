@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
 from pipeline.datasets.cub_200_2011 import read_lists
 from pipeline.datasets.official import Facts, official_source
-from pipeline.datasets.source import Sides, Source
-from pipeline.params import Dataset
+from pipeline.datasets.source import Source
+from pipeline.images.sizes import Sides
 
 FACTS = Facts(
     name="NABirds",

@@ -1,9 +1,10 @@
 """Office-Home: 15,588 images of 65 everyday things as art, clip art, product pictures and photographs."""
 
+from pipeline.config.params import Dataset
 from pipeline.datasets.domains import class_folders, domain_folder, domain_source, find_root
 from pipeline.datasets.official import Facts
-from pipeline.datasets.source import Sides, Source, select_domains
-from pipeline.params import Dataset
+from pipeline.datasets.source import Source, select_domains
+from pipeline.images.sizes import Sides
 
 FACTS = Facts(
     name="Office-Home",

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from pipeline.datasets.source import Record, Sides, Source, select_domains
-from pipeline.images import Decoded, decode
-from pipeline.params import Dataset
+from pipeline.config.params import Dataset
+from pipeline.datasets.source import Record, Source, select_domains
+from pipeline.images.decoding import Decoded, decode
+from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
 DOMAIN = "all"  # these benchmarks have no domains
@@ -46,7 +47,7 @@ class Photo(NamedTuple):
     split: str
 
 
-Decoder = Callable[..., Decoded]  # like pipeline.images.decode
+Decoder = Callable[..., Decoded]  # like pipeline.images.decoding.decode
 
 
 def official_source(

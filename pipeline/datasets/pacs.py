@@ -1,9 +1,10 @@
 """PACS: 9,991 images of 7 classes as art paintings, cartoons, photographs and sketches."""
 
+from pipeline.config.params import Dataset
 from pipeline.datasets.domains import class_folders, domain_folder, domain_source, find_root
 from pipeline.datasets.official import Facts
-from pipeline.datasets.source import Sides, Source, select_domains
-from pipeline.params import Dataset
+from pipeline.datasets.source import Source, select_domains
+from pipeline.images.sizes import Sides
 
 FACTS = Facts(
     name="PACS",

@@ -1,27 +1,13 @@
 """What every dataset file hands over: where its images are, one by one, and what is known about them."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
-from pipeline.images import Decoded
+from pipeline.images.decoding import Decoded
 from stochca.errors import UserError
 
-CROP_MARGIN = 8 / 7  # images are stored this much larger than the model sees them, to crop from
 LEFT_OUT = "left out"  # the action for what is not among the prepared images
-
-
-class Sides(NamedTuple):
-    """Of squares, in pixels."""
-
-    image: int  # what the model sees
-    stored: int  # photographs are stored with a short side of at most this
-
-    @classmethod
-    def of(cls, image_size: int, resize: int | None) -> "Sides":
-        """`resize` is what images are resized to before they are cropped to `image_size`, if they are."""
-        return cls(image_size, resize or round(image_size * CROP_MARGIN))
 
 
 class Problem(TypedDict):
@@ -61,11 +47,6 @@ class Source:
     attribution: str | None = None
     problems: list[Problem] = field(default_factory=list)
     paired: bool = False  # the same subject comes in several domains; `Record.group` names the subject
-
-
-def printable(name: str) -> str:
-    """A file's name as text that can be stored, whatever bytes it holds."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def select_domains(wanted: Sequence[str] | None, available: Sequence[str]) -> list[str]:

@@ -2,10 +2,11 @@
 
 from pathlib import Path, PurePosixPath
 
+from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
 from pipeline.datasets.official import Facts, Photo, items, official_source, read_matlab
-from pipeline.datasets.source import Sides, Source
-from pipeline.params import Dataset
+from pipeline.datasets.source import Source
+from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
 FACTS = Facts(

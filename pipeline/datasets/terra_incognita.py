@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find, unpack
 from pipeline.datasets.domains import (
     ClassFolder,
@@ -16,8 +17,8 @@ from pipeline.datasets.domains import (
     images_per_domain,
 )
 from pipeline.datasets.official import Facts
-from pipeline.datasets.source import Sides, Source, select_domains
-from pipeline.params import Dataset
+from pipeline.datasets.source import Source, select_domains
+from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
 # What DomainBed's download.py makes of the labels of January 2021: 24,330 images.

@@ -15,12 +15,14 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.datasets.source import Record, Sides, Source, select_domains
-from pipeline.images import Decoded, UnusableImage, from_image
-from pipeline.params import Dataset
+from pipeline.config.params import Dataset
+from pipeline.datasets.source import Record, Source, select_domains
+from pipeline.images.decoding import Decoded, UnusableImage, from_image
+from pipeline.images.sizes import Sides
+from pipeline.runtime import paths
 from stochca.errors import UserError
 
-DOWNLOADED = Path("work/downloaded/torchvision")
+DOWNLOADED = paths.DOWNLOADED / "torchvision"
 DOMAIN = "all"
 ALL = "all"  # the split of a dataset that has none
 # What torchvision calls our splits, the first that a dataset knows.

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from pipeline.config.params import Dataset
 from pipeline.datasets.domains import ClassFolder, class_folders, domain_folder, domain_source, find_root
 from pipeline.datasets.official import Facts
-from pipeline.datasets.source import Sides, Source, select_domains
-from pipeline.params import Dataset
+from pipeline.datasets.source import Source, select_domains
+from pipeline.images.sizes import Sides
 
 FACTS = Facts(
     name="VLCS",

@@ -10,10 +10,10 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
-from pipeline.patience import WHILE_TRAINING, patience
 from pipeline.search.records import METRIC, Record
 from pipeline.search.space import prob_of
-from pipeline.tracking_errors import reason_of
+from pipeline.tracking.errors import reason_of
+from pipeline.tracking.patience import WHILE_TRAINING, patience
 
 TRIAL = "trial"  # the tag that a trial's run is found again by, after an interruption
 logger = logging.getLogger(__name__)

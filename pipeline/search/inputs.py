@@ -16,12 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import prepared
-from pipeline.digests import digest_of
-from stochca.backbone_card import CARD_FILE, BackboneCard
+from pipeline.images import prepared
+from pipeline.runtime.paths import BACKBONE
+from pipeline.training.digests import digest_of
+from stochca.backbones.card import CARD_FILE, BackboneCard
 from stochca.errors import UserError
 
-BACKBONE = Path("data/backbone")
 LARGEST_SHIPPED = 2 << 30  # bytes
 Files = Mapping[str, bytes]  # by their path inside the project
 

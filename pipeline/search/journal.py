@@ -12,7 +12,7 @@ from mlflow.entities import RunStatus
 from ray.exceptions import RayError
 from ray.util.queue import Queue
 
-from pipeline.files import write_json
+from pipeline.runtime.files import write_json
 from pipeline.search.children import Children
 from pipeline.search.messenger import END, Message, message_of
 from pipeline.search.progress import SearchProgress

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
+from pipeline.config.tuned import BEST
 from pipeline.search.plots import accuracy_against_prob, trials_over_time
 from pipeline.search.records import METRIC, Record
 from pipeline.search.space import is_plain, mean_prob, prob_of
 from pipeline.search.task import Task
-from pipeline.tuned import BEST
 from stochca.errors import UserError
 
 TRIALS = "trials.csv"

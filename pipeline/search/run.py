@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.cluster import LOCAL, check_one_machine_has, connected
-from pipeline.exclusive import exclusive
-from pipeline.files import replace_folder
-from pipeline.outbox import Outbox
-from pipeline.params import Params
-from pipeline.run_labels import flatten, git_commit
+from pipeline.config.params import Params
+from pipeline.config.sections import Range, Tune
+from pipeline.config.tuned import BEST
+from pipeline.runtime.exclusive import exclusive
+from pipeline.runtime.files import replace_folder
 from pipeline.search.beside_tune import beside_tune
 from pipeline.search.children import Children
 from pipeline.search.inputs import BACKBONE
@@ -24,9 +23,10 @@ from pipeline.search.space import dimensions, number_of_trials
 from pipeline.search.task import Task
 from pipeline.search.trial import Trial
 from pipeline.search.tuner import run_trials, search_folder
-from pipeline.sections import Range, Tune
-from pipeline.tracked_run import tracked_run
-from pipeline.tuned import BEST
+from pipeline.tracking.labels import flatten, git_commit
+from pipeline.tracking.outbox import Outbox
+from pipeline.tracking.tracked_run import tracked_run
+from pipeline.training.cluster import LOCAL, check_one_machine_has, connected
 
 
 def search(task: Task, params: Params, trial: type[Trial] = Trial) -> None:
@@ -84,14 +84,14 @@ def check(task: Task) -> None:
     """Find what would stop every trial, before any work.
 
     Raises:
-        UserError: as `stochca.training.check_settings`.
+        UserError: as `stochca.training.fit.check_settings`.
     """
     import torch
 
-    from stochca.backbones import load_backbone, load_source_head
-    from stochca.devices import default_device
-    from stochca.loaders import Preprocessing
-    from stochca.training import check_settings
+    from stochca.backbones.loading import load_backbone, load_source_head
+    from stochca.compute.devices import default_device
+    from stochca.data.loaders import Preprocessing
+    from stochca.training.fit import check_settings
 
     card, training = task.card, task.training
     device = default_device() if task.tune.resources.gpu else torch.device("cpu")

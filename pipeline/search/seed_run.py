@@ -8,14 +8,14 @@ from time import monotonic
 
 import torch
 
-from pipeline.files import write_json
-from stochca.backbones import load_backbone, load_source_head
-from stochca.callbacks import Callback, JsonLines, read_events
-from stochca.checkpoint import CHECKPOINT, PREVIOUS
-from stochca.loaders import Images, Preprocessing
-from stochca.methods import Method
-from stochca.settings import Training
-from stochca.training import fit
+from pipeline.runtime.files import write_json
+from stochca.backbones.loading import load_backbone, load_source_head
+from stochca.compute.checkpoint import CHECKPOINT, PREVIOUS
+from stochca.config import Method
+from stochca.config.training import Training
+from stochca.data.loaders import Images, Preprocessing
+from stochca.training.callbacks import Callback, JsonLines, read_events
+from stochca.training.fit import fit
 
 LOG = "log.jsonl"
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.sections import Range, Space, Tune
+from pipeline.config.sections import Range, Space, Tune
 
 Values = Mapping[str, float]  # what one trial tries: prob, or prob_0, prob_1, ...; and lr
 PLAIN = 0.0  # plain fine-tuning

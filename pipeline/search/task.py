@@ -5,19 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.digests import IMAGES, LIBRARY, code_sha256, digest_of
-from pipeline.extensions import FOLDER as EXTENSIONS
-from pipeline.params import Params
+from pipeline.config.params import Params
+from pipeline.config.sections import Tune
+from pipeline.runtime.paths import SEARCHES as WORK
 from pipeline.search.inputs import BACKBONE, Inputs
 from pipeline.search.space import Values, prob_of
-from pipeline.sections import Tune
-from stochca.methods import Method, StochasticCrossAttention
-from stochca.settings import Training
+from pipeline.training.digests import code_sha256, digest_of
+from stochca.config import Method, StochasticCrossAttention
+from stochca.config.training import Training
 
 if TYPE_CHECKING:
-    from stochca.backbone_card import BackboneCard
+    from stochca.backbones.card import BackboneCard
 
-WORK = Path("work/tune")
 WHERE_AND_HOW_MANY = {"address", "resources", "concurrent", "max_failures"}  # as in dvc.yaml: no other result
 
 
@@ -87,9 +86,9 @@ def plan(params: Params) -> Task:
     Raises:
         UserError: the backbone or the prepared images are missing or damaged.
     """
-    from pipeline.prepared import load_prepared
-    from pipeline.protocol import images_of_trials
-    from stochca.backbone_card import CARD_FILE, BackboneCard
+    from pipeline.images.prepared import load_prepared
+    from pipeline.images.protocol import images_of_trials
+    from stochca.backbones.card import CARD_FILE, BackboneCard
 
     card = BackboneCard.from_file(BACKBONE / CARD_FILE)
     prepared = load_prepared()
@@ -102,7 +101,7 @@ def plan(params: Params) -> Task:
         "gpu": params.tune.resources.gpu > 0,  # a search keeps to one device, and so to one precision
         "backbone": card.to_dict(),
         "dataset": fingerprint,
-        "code": code_sha256(LIBRARY, *IMAGES, Path(__file__).parent, Path(EXTENSIONS)),
+        "code": code_sha256("tune"),
     }
     inputs = Inputs.of(Path.cwd(), card, fingerprint)
     return Task(params.tune, training, inputs, card, protocol, target, digest_of(decides))

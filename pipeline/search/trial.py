@@ -7,6 +7,7 @@ import shutil
 import socket
 from contextlib import suppress
 from functools import cache
+from statistics import stdev
 from typing import Any
 
 import ray
@@ -16,7 +17,6 @@ from pipeline.search.inputs import BACKBONE, scratch
 from pipeline.search.records import METRIC
 from pipeline.search.seed_run import SeedRun
 from pipeline.search.task import Task
-from pipeline.statistics import Spread
 from stochca.errors import UserError
 
 
@@ -26,10 +26,10 @@ class Trial(tune.Trainable):
     def setup(self, config: dict[str, Any], task: Task, sent: list[ray.ObjectRef]) -> None:
         import torch
 
-        from pipeline.prepared import FOLDER, load_prepared
-        from pipeline.protocol import images_of_trials
-        from stochca.devices import default_device
-        from stochca.loaders import Preprocessing, keep_in_memory
+        from pipeline.images.prepared import FOLDER, load_prepared
+        from pipeline.images.protocol import images_of_trials
+        from stochca.compute.devices import default_device
+        from stochca.data.loaders import Preprocessing, keep_in_memory
 
         torch.set_num_threads(max(1, int(task.tune.resources.cpu)))
         # With gpu: 0 Ray leaves the GPUs visible.
@@ -75,11 +75,11 @@ class Trial(tune.Trainable):
         return {**report, "problem": None, "done": rung == self.task.training.steps}
 
     def _report(self, rung: int, accuracies: list[float]) -> dict[str, Any]:
-        spread = Spread.of(accuracies)
-        self.history.append({"step": rung, METRIC: spread.mean})
+        mean = sum(accuracies) / len(accuracies)
+        self.history.append({"step": rung, METRIC: mean})
         return {
-            METRIC: spread.mean,
-            "std": spread.std,
+            METRIC: mean,
+            "std": stdev(accuracies) if len(accuracies) > 1 else None,
             "accuracies": accuracies,  # in the order of tune.seeds
             "history": list(self.history),
             "step": rung,

@@ -13,7 +13,6 @@ from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.cluster import LOCAL
 from pipeline.search.beside_tune import beside_tune
 from pipeline.search.inputs import LARGEST_SHIPPED, scratch
 from pipeline.search.messenger import Messenger
@@ -23,6 +22,7 @@ from pipeline.search.space import first_points, random_draws, ray_space
 from pipeline.search.stopper import Stopper
 from pipeline.search.task import Task
 from pipeline.search.trial import Trial
+from pipeline.training.cluster import LOCAL
 from stochca.errors import UserError
 
 STATE = "ray"  # Ray Tune's folder inside the search's

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.adapters.adaptation import Adaptation, head_modules, unfreeze_heads
-from stochca.families import positions_of
+from stochca.timm_models.families import positions_of
 
 
 class AdaptedModel(nn.Module):

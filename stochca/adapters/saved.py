@@ -6,9 +6,9 @@ from typing import Any
 from safetensors.torch import load_file
 
 from stochca.adapters.adapted import AdaptedModel
-from stochca.adapters.prompts import VPT
 from stochca.adapters.toast import TOAST
-from stochca.backbones import load_backbone
+from stochca.adapters.vpt import VPT
+from stochca.backbones.loading import load_backbone
 
 KINDS: dict[str, type[AdaptedModel]] = {"vpt": VPT, "toast": TOAST}
 

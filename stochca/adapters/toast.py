@@ -22,10 +22,10 @@ from torch.nn import functional
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel, Around, trunc_normal
 from stochca.adapters.lora import check_installed, inject, merge
+from stochca.config import ToastLite
 from stochca.errors import UserError
-from stochca.key_value import swapped
-from stochca.methods import ToastLite
-from stochca.projections import attention_layers, projections_of
+from stochca.timm_models.key_value import swapped
+from stochca.timm_models.projections import attention_layers, projections_of
 
 
 class TOAST(AdaptedModel):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.prepared import load_prepared
-from pipeline.seen_images import read_seen, was_seen
+from pipeline.images.prepared import load_prepared
+from pipeline.images.seen_images import read_seen, was_seen
 from tests.e2e.workspace import Workspace, make_images
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

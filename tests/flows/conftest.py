@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from flows.process_groups import end_groups
-from flows.servers import answers
+from flows.serving.servers import answers
+from flows.stages.process_groups import end_groups
 from tests.flows.project import clean_environment, wait_until
 
 

@@ -36,8 +36,8 @@ pathlib.Path("outs", name).write_text(f"{started} {time.time()}")
 TRACKED = """
 import time
 from pathlib import Path
-from pipeline.boundary import run
-from pipeline.tracked_run import tracked_run
+from pipeline.runtime.boundary import run
+from pipeline.tracking.tracked_run import tracked_run
 
 def main():
     with tracked_run("flows", "tracked", {}, Path("work/tracked/mlflow_run_id")):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.outbox import Outbox
-from pipeline.unsynced import sync
+from pipeline.tracking.outbox import Outbox
+from pipeline.tracking.unsynced import sync
 from tests.flows import api
 from tests.flows.project import Project
 from tests.pipeline.colour_models import colour_model, items, publish, write_backbone, write_prepared

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from flows.alerts import NAME, Alerts
-from flows.process_groups import end_groups
+from flows.serving.alerts import NAME, Alerts
+from flows.stages.process_groups import end_groups
 from tests.flows import api
 from tests.flows.conftest import free_port, prefect_variables
 from tests.flows.project import Project, tracked_project, wait_until

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stochca.backbone_card import BackboneCard
+from stochca.backbones.card import BackboneCard
 
 
 def backbone_card(**changes: Any) -> BackboneCard:

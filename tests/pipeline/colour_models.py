@@ -11,16 +11,16 @@ import timm
 import torch
 from PIL import Image
 
-from pipeline.outcome import Outcome
-from pipeline.params import Params
-from pipeline.prepared import Prepared, load_prepared
-from pipeline.protocol import images_for
-from pipeline.tracked_run import tracked_run
-from pipeline.train import plan
+from pipeline.config.params import Params
+from pipeline.images.prepared import Prepared, load_prepared
+from pipeline.images.protocol import images_for
+from pipeline.tracking.tracked_run import tracked_run
+from pipeline.training.job import plan
+from pipeline.training.outcome import Outcome
 from stochca._typing import TimmModule
+from stochca.data.loaders import Preprocessing
 from stochca.evaluation import Scores
-from stochca.loaders import Preprocessing
-from stochca.training import Fitted
+from stochca.training.fit import Fitted
 from tests.pipeline.backbone_card import backbone_card
 from tests.pipeline.prepared_folder import Row, write_prepared_folder
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.files import write_json
-from pipeline.prepared import SPLITS, Prepared, load_prepared
-from pipeline.table import add_splits, open_table
+from pipeline.images.prepared import SPLITS, Prepared, load_prepared
+from pipeline.images.table import add_splits, open_table
+from pipeline.runtime.files import write_json
 
 
 class Row(NamedTuple):

@@ -7,7 +7,7 @@ import timm
 import torch
 from PIL import Image
 
-from pipeline.trained import save_trained
+from pipeline.training.saved_model import save_trained
 from stochca._typing import TimmModule
 from tests.pipeline.backbone_card import backbone_card
 

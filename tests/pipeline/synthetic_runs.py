@@ -14,10 +14,10 @@ import pandas as pd
 import yaml
 from PIL import Image, ImageDraw
 
-from pipeline.params import Params, load_params
-from pipeline.statistics import calibration_error, macro_f1
-from pipeline.table import add_splits, open_table
-from stochca.backbone_card import BackboneCard
+from pipeline.config.params import Params, load_params
+from pipeline.images.table import add_splits, open_table
+from pipeline.training.metrics import calibration_error, macro_f1
+from stochca.backbones.card import BackboneCard
 from tests.pipeline.backbone_card import backbone_card
 
 FINGERPRINT = "5e" * 32

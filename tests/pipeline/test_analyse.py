@@ -12,13 +12,13 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from safetensors.torch import save_file
 
-from pipeline.analyse import analyse_model
+from pipeline.analysis.analysis import analyse_model
 from pipeline.backbone import make_backbone
-from pipeline.params import Backbone
-from pipeline.tracking import connect
-from pipeline.trained import save_trained
+from pipeline.config.params import Backbone
+from pipeline.tracking.server import connect
+from pipeline.training.saved_model import save_trained
 from stochca._typing import TimmModule
-from stochca.backbones import load_backbone
+from stochca.backbones.loading import load_backbone
 from stochca.errors import UserError
 from tests.pipeline.small_model import picture
 from tests.pipeline.synthetic_runs import write_prepared
@@ -112,6 +112,6 @@ def test_another_backbone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     save_file(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "other.safetensors")
     source = Backbone(name="test_vit", weights=f"file:{tmp_path / 'other.safetensors'}")
     make_backbone(source, 64, tmp_path / "backbone")
-    monkeypatch.setattr("pipeline.analyse.BACKBONE", tmp_path / "backbone")
+    monkeypatch.setattr("pipeline.analysis.analysis.BACKBONE", tmp_path / "backbone")
     with pytest.raises(UserError, match=r"stochca-all-0 was trained from test_vit .*run: dvc repro backbone"):
         list(analyse_model(MODEL))

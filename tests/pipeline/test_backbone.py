@@ -20,10 +20,10 @@ from torch import Tensor
 import pipeline.backbone
 import stochca
 from pipeline.backbone import make_backbone
-from pipeline.files import sha256
-from pipeline.params import Backbone
-from pipeline.trained import load_trained, save_trained
-from stochca.backbones import load_backbone
+from pipeline.config.params import Backbone
+from pipeline.runtime.files import sha256
+from pipeline.training.saved_model import load_trained, save_trained
+from stochca.backbones.loading import load_backbone
 from stochca.errors import UserError
 
 IMAGES = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli
-from pipeline.params import load_params
+from pipeline.config.params import load_params
 from tests.imports import ROOT
 from tests.pipeline.small_model import CLASSES, picture, save_small_model
 

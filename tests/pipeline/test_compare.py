@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import boundary
 from pipeline import compare as stage
-from pipeline.comparison import Row, compare_runs
-from pipeline.confusion import Confusion
-from pipeline.params import Params, load_params
-from pipeline.results import read_runs
-from pipeline.statistics import Difference, Spread
-from pipeline.wording import details, duration, headline, listing, memory, percent, points
+from pipeline.config.params import Params, load_params
+from pipeline.report.comparison import Row, compare_runs
+from pipeline.report.confusion import Confusion
+from pipeline.report.results import read_runs
+from pipeline.report.statistics import Difference, Spread
+from pipeline.report.wording import details, duration, headline, listing, memory, percent, points
+from pipeline.runtime import boundary
 from stochca.errors import UserError
 from tests.pipeline.synthetic_runs import SKILL, write_inputs, write_params
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import boundary
-from pipeline.datasets.source import Sides
-from pipeline.params import Dataset
+from pipeline.config.params import Dataset
+from pipeline.images.prepared import load_prepared
+from pipeline.images.sizes import Sides
 from pipeline.prepare import main, prepare
-from pipeline.prepared import load_prepared
+from pipeline.runtime import boundary
 from stochca.errors import UserError
 
 FILES = ("images.arrow", "manifest.json")

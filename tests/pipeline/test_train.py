@@ -9,9 +9,10 @@ import timm
 from safetensors.torch import save_file
 
 from pipeline.backbone import make_backbone
-from pipeline.outcome import Outcome
-from pipeline.params import Backbone, load_params
-from pipeline.train import plan, settings_to_compare, train, work_folder
+from pipeline.config.params import Backbone, load_params
+from pipeline.train import train
+from pipeline.training.job import plan, settings_to_compare, work_folder
+from pipeline.training.outcome import Outcome
 from stochca.errors import UserError
 from tests.pipeline.backbone_card import backbone_card
 from tests.pipeline.synthetic_runs import write_prepared

@@ -5,7 +5,7 @@ import torch
 
 from stochca.analysis import attention_maps, block_features, linear_cka, weight_distances
 from stochca.errors import UserError
-from tests.stochca.families.cases import CASES, images
+from tests.stochca.timm_models.families.cases import CASES, images
 from tests.stochca.tiny import tiny_vit
 
 

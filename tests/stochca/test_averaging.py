@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from stochca.averaging import start_averaging
+from stochca.config import Average, Ema, NoAverage, Swa, Swad, WiseFt
 from stochca.evaluation import Scores
-from stochca.methods import Average, Ema, NoAverage, Swa, Swad, WiseFt
 
 
 class Scalar(nn.Module):

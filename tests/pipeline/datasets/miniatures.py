@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.config.params import Dataset
 from pipeline.datasets.official import Facts
-from pipeline.datasets.source import Sides, Source
-from pipeline.params import Dataset
+from pipeline.datasets.source import Source
+from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
 SIDES = Sides.of(56, None)  # stored with a short side of 64

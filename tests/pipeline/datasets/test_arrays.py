@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.datasets import arrays, cifar_binary
-from pipeline.datasets.source import Sides, Source
+from pipeline.datasets.source import Source
+from pipeline.images.sizes import Sides
 from pipeline.prepare import prepare
 from stochca.errors import UserError
 from tests.pipeline.datasets.miniatures import SIDES, found, lines, pack, params, refused

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.params import Dataset
+from pipeline.config.params import Dataset
 
 
 @pytest.mark.parametrize(

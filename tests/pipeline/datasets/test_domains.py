@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from pipeline.datasets import domain_net, loader, office_home, pacs, terra_incognita, vlcs
+from pipeline.config.datasets import loader
+from pipeline.config.known_domains import KNOWN_DOMAINS
+from pipeline.config.sections import Target
+from pipeline.datasets import domain_net, office_home, pacs, terra_incognita, vlcs
 from pipeline.datasets.domains import class_folders
-from pipeline.known_domains import KNOWN_DOMAINS
-from pipeline.sections import Target
 from stochca.errors import UserError
 from tests.pipeline.datasets.domain_trees import draw
 

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from pipeline.datasets import fgvc_aircraft
-from pipeline.datasets.source import Sides, Source
-from pipeline.images import UnusableImage
+from pipeline.datasets.source import Source
+from pipeline.images.decoding import UnusableImage
+from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 from tests.pipeline.datasets.miniatures import (
     SIDES,

@@ -9,7 +9,8 @@ from datasets import ClassLabel, Features, Image, Value
 from PIL import Image as Pillow
 
 from pipeline.datasets import huggingface
-from pipeline.datasets.source import Sides, Source
+from pipeline.datasets.source import Source
+from pipeline.images.sizes import Sides
 from pipeline.prepare import prepare
 from stochca.errors import UserError
 from tests.pipeline.datasets.miniatures import SIDES, check_pictures, colour, found, params, refused

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.datasets import torchvision_dataset
-from pipeline.datasets.source import Sides, Source
+from pipeline.datasets.source import Source
+from pipeline.images.sizes import Sides
 from pipeline.prepare import prepare
 from stochca.errors import UserError
 from tests.pipeline.datasets.miniatures import (

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pipeline.backbone import make_backbone
-from pipeline.params import Backbone, Params, load_params
+from pipeline.config.params import Backbone, Params, load_params
 from tests.imports import ROOT
 from tests.pipeline.prepared_folder import Row, write_prepared_folder
 

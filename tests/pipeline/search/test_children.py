@@ -16,7 +16,7 @@ from pipeline.search.journal import Journal
 from pipeline.search.messenger import Message, message_of
 from pipeline.search.progress import SearchProgress
 from pipeline.search.records import METRIC, Record
-from pipeline.tracking import connect
+from pipeline.tracking.server import connect
 from tests.pipeline.mlflow_server import Server, running
 
 STEPS = 8

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import prepared
-from pipeline.files import write_json
+from pipeline.images import prepared
+from pipeline.runtime.files import write_json
 from pipeline.search.inputs import BACKBONE, Inputs, scratch
-from stochca.backbone_card import CARD_FILE, BackboneCard
+from stochca.backbones.card import CARD_FILE, BackboneCard
 from stochca.errors import UserError
 from tests.pipeline.backbone_card import backbone_card
 

@@ -6,10 +6,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipeline.config.tuned import read_best
 from pipeline.search.records import Record
 from pipeline.search.results import against_plain, best_of, plain_of, write_results
 from pipeline.search.task import Task, plan
-from pipeline.tuned import read_best
 from stochca.errors import UserError
 from tests.pipeline.search.small_project import STEPS, write_project
 

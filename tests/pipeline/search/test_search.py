@@ -10,14 +10,14 @@ import pytest
 import torch
 import yaml
 
-from pipeline.params import load_params
-from pipeline.prepared import load_prepared
-from pipeline.tuned import read_best
-from stochca.backbone_card import BackboneCard
-from stochca.backbones import load_backbone
-from stochca.loaders import Preprocessing
-from stochca.methods import Method, StochasticCrossAttention
-from stochca.training import fit
+from pipeline.config.params import load_params
+from pipeline.config.tuned import read_best
+from pipeline.images.prepared import load_prepared
+from stochca.backbones.card import BackboneCard
+from stochca.backbones.loading import load_backbone
+from stochca.config import Method, StochasticCrossAttention
+from stochca.data.loaders import Preprocessing
+from stochca.training.fit import fit
 from tests.pipeline.search.small_project import STEPS, run_search, write_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.prepared import load_prepared
+from pipeline.images.prepared import load_prepared
 from pipeline.search.seed_run import Reached, SeedRun
 from pipeline.search.task import Task, plan
-from stochca.backbones import load_backbone
-from stochca.callbacks import Callback, EvalEvent
-from stochca.loaders import Preprocessing
-from stochca.training import fit
+from stochca.backbones.loading import load_backbone
+from stochca.data.loaders import Preprocessing
+from stochca.training.callbacks import Callback, EvalEvent
+from stochca.training.fit import fit
 from tests.pipeline.search.small_project import STEPS, write_project
 
 VALUES = {"prob": 0.5}

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.sections import Range, Tune
 from pipeline.search.space import (
     described,
     dimensions,
@@ -12,7 +13,6 @@ from pipeline.search.space import (
     prob_of,
     random_draws,
 )
-from pipeline.sections import Range, Tune
 
 ANY = Range(low=0.0, high=0.5)
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.params import load_params
+from pipeline.config.params import load_params
+from pipeline.config.settings_kept import settings_kept
 from pipeline.search.task import decided_by, plan
-from pipeline.settings_kept import settings_kept
 from stochca.errors import UserError
 from tests.imports import ROOT
 from tests.pipeline.search.small_project import write_project

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from stochca._typing import TimmModule
-from stochca.composition import check_composition, compose, kept_model
-from stochca.cross_attention import StochCA
+from stochca.attention.stochca import StochCA
+from stochca.config import Lora, Method, StochasticCrossAttention
 from stochca.errors import UserError
-from stochca.methods import Lora, Method, StochasticCrossAttention
+from stochca.training.composition import check_composition, compose, kept_model
 from tests.stochca.tiny import CLASSES, tiny_vit
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -56,7 +56,7 @@ def test_starts_as_the_pretrained_model() -> None:
 
 
 def test_merged_is_a_plain_model_that_equals_unmerged() -> None:
-    from stochca.composition import adaptation
+    from stochca.training.composition import adaptation
 
     _, student = adapted()
     logits = student(IMAGES)

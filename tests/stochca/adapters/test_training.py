@@ -8,12 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stochca.adapters.adapted import AdaptedModel
-from stochca.callbacks import Callback, StepEvent
-from stochca.composition import check_composition, kept_model
-from stochca.errors import UserError
-from stochca.evaluation import predict, score
-from stochca.looks import find_looks
-from stochca.methods import (
+from stochca.config import (
     Ema,
     Lora,
     LpFt,
@@ -25,8 +20,13 @@ from stochca.methods import (
     ToastLite,
     Vpt,
 )
-from stochca.settings import Augmentation, Training
-from stochca.training import Fitted, check_settings, fit
+from stochca.config.training import Augmentation, Training
+from stochca.errors import UserError
+from stochca.evaluation import predict, score
+from stochca.training.callbacks import Callback, StepEvent
+from stochca.training.composition import check_composition, kept_model
+from stochca.training.fit import Fitted, check_settings, fit
+from stochca.training.looks import find_looks
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 
 CPU = torch.device("cpu")

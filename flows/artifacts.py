@@ -1,0 +1,75 @@
+"""How a flow run ends: the sentence that its final state carries, and the tables beside it."""
+
+import csv
+import functools
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+from prefect.states import Failed
+
+from pipeline.runtime.paths import TUNE as SEARCH
+from stochca.errors import UserError
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+Arguments = ParamSpec("Arguments")
+COMPARISON = Path("reports/comparison.md")
+
+
+def mistakes_in_a_sentence(
+    flow: "Callable[Arguments, State[Any]]",
+) -> "Callable[Arguments, State[Any]]":
+    """End the run as Failed with the sentence of a `UserError`, without a traceback."""
+
+    @functools.wraps(flow)
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> "State[Any]":
+        try:
+            return flow(*args, **kwargs)
+        except UserError as error:
+            get_run_logger().error("%s", error)
+            return Failed(message=str(error))
+
+    return wrapped
+
+
+def publish_comparison() -> None:
+    """The comparison's table, as the artifact `comparison`."""
+    page = COMPARISON.with_name("index.html").resolve()
+    create_markdown_artifact(
+        key="comparison",
+        markdown=f"{COMPARISON.read_text()}\n\nThe page with all of it: `{page}`\n",
+        description="The methods side by side",
+    )
+
+
+def publish_search() -> None:
+    """What the search found and all its trials, as the artifact `search`."""
+    from pipeline.config.tuned import BEST
+
+    parts = [f"```yaml\n{BEST.read_text().strip()}\n```"]
+    trials = SEARCH / "trials.csv"
+    if trials.exists():
+        parts.append(markdown_table(trials.read_text()))
+    parts += [f"Picture: `{picture.resolve()}`" for picture in sorted(SEARCH.glob("*.png"))]
+    create_markdown_artifact(
+        key="search", markdown="\n\n".join(parts) + "\n", description="What the search found, and its trials"
+    )
+
+
+def markdown_table(text: str) -> str:
+    """CSV as a Markdown table; numbers are shortened to four digits."""
+    header, *rows = csv.reader(io.StringIO(text))
+    lines = [header, ["---"] * len(header), *([_short(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _short(cell: str) -> str:
+    try:
+        return f"{float(cell):.4g}" if "." in cell else cell
+    except ValueError:
+        return cell.replace("|", "\\|")

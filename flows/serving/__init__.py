@@ -1,0 +1,1 @@
+"""The servers, deployments and alerts around the flows."""

@@ -1,0 +1,67 @@
+"""A message to people when a run fails, crashes or is cancelled; where to is a block in Prefect's UI."""
+
+from typing import TYPE_CHECKING, Any
+
+from prefect.blocks.core import Block
+from prefect.logging import get_logger
+from pydantic import Field, SecretStr
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun, State
+
+NAME = "stochca-alerts"
+
+
+class Alerts(Block):
+    """Where messages about runs that went wrong are sent; nowhere until it has a URL."""
+
+    _block_type_name = "StochCA alerts"
+    _block_type_slug = "stochca-alerts"
+
+    url: SecretStr = Field(
+        default=SecretStr(""),
+        description="Anything that Apprise understands: slack://..., mailto://..., json://...; "
+        "empty: no messages. See https://github.com/caronc/apprise/wiki",
+    )
+
+    def send(self, title: str, body: str) -> bool:
+        """Send a message; whether it was taken. Without a URL nothing is sent."""
+        import apprise
+
+        receiver = apprise.Apprise()
+        url = self.url.get_secret_value()
+        return bool(url and receiver.add(url) and receiver.notify(title=title, body=body))
+
+
+def register() -> None:
+    """Make the block known to the server, empty, unless it is there; what a user filled in stays."""
+    Alerts.register_type_and_schema()
+    if _load() is None:
+        Alerts().save(NAME)
+
+
+def alert(flow: Any, flow_run: "FlowRun", state: "State[Any]") -> None:
+    """Send one message about a run that ended badly; what goes wrong in this is only logged."""
+    from prefect.utilities.urls import url_for
+
+    logger = get_logger("flows.serving.alerts")
+    try:
+        block = _load()
+        if block is None or not block.url.get_secret_value():
+            return
+        body = f"{state.message or 'no reason given'}\n{url_for(flow_run) or ''}".strip()
+        if not block.send(f"{flow.name}: run {flow_run.name} {state.type.value.lower()}", body):
+            logger.error("the URL in the block %s took no message; check it in Prefect's UI", NAME)
+    except Exception as error:  # a run must not fail once more because of its message
+        logger.error("no message was sent: %s", error)
+
+
+def _load() -> Alerts | None:
+    try:
+        block = Alerts.load(NAME)
+    except ValueError:  # Prefect's answer for a block that is not there
+        return None
+    return block if isinstance(block, Alerts) else None
+
+
+HOOKS: dict[str, Any] = {"on_failure": [alert], "on_crashed": [alert], "on_cancellation": [alert]}

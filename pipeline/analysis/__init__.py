@@ -1,0 +1,1 @@
+"""What the stage `analyse` is made of."""

@@ -1,0 +1,1 @@
+"""params.yaml: its sections, their rules, presets and extensions."""

@@ -1,0 +1,41 @@
+"""What can be checked before any stage runs: the files and folders that params.yaml points at."""
+
+from pathlib import Path
+
+import yaml
+
+from pipeline.config.params import Params
+from stochca.errors import UserError
+
+LOCK = Path("dvc.lock")
+
+
+def check_inputs(params: Params) -> None:
+    """Raise `UserError` when a file or folder that params.yaml names is not there."""
+    teachers = {f"teachers.{name}": teacher for name, teacher in params.teachers.items()}
+    for key, backbone in {"backbone": params.backbone, **teachers}.items():
+        kind, _, path = backbone.weights.partition(":")
+        if kind == "file" and not Path(path).expanduser().is_file():
+            raise UserError(f"{key}.weights: there is no file {path}; give the path of a local checkpoint")
+    if not Path(params.dataset.root).expanduser().is_dir():
+        raise UserError(
+            f"dataset.root: there is no folder {params.dataset.root}; give the folder that holds the images, "
+            f"or the archives, of {params.dataset.name}"
+        )
+
+
+def check_lock() -> None:
+    """Raise `UserError` when what DVC has written down of the stages that ran is not even a mapping."""
+    if not LOCK.exists():
+        return
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the lock of a hundred stages is long
+        content = yaml.load(LOCK.read_text(), loader)
+        problem = None if isinstance(content, dict) and "schema" in content else "it is no lock file of DVC's"
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+    if problem:
+        raise UserError(
+            f"{LOCK} can't be read: {problem}; bring back the last one that was committed (git checkout "
+            f"{LOCK}), or delete it, and all stages run again"
+        )

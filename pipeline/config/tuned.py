@@ -1,0 +1,64 @@
+"""`prob: tuned`: a method that takes what the search (stage `tune`) found."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.runtime.paths import BEST
+from stochca.config import Method, StochasticCrossAttention
+from stochca.errors import UserError
+
+
+@dataclass(frozen=True)
+class TunedCrossAttention(StochasticCrossAttention):
+    """StochCA whose probability is read from `reports/tune/best.yaml` when the stage runs."""
+
+    source: str = str(BEST)
+
+
+class Best(BaseModel):
+    """What the search found; the file may say more about it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    prob: float | tuple[float, ...]
+    lr: float | None = None  # None: it was not searched
+
+
+def is_tuned(method: Method) -> bool:
+    return isinstance(method.attention, TunedCrossAttention)
+
+
+def read_best(path: Path = BEST) -> Best:
+    """What the search found.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return Best.model_validate(yaml.safe_load(path.read_text()))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run: dvc repro tune") from None
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({reason}); run: dvc repro --force tune") from None
+
+
+def resolved(method: Method, best: Best) -> Method:
+    """The method with what was found in place of `tuned`: the probability, and the rate if there is one."""
+    overrides: dict[str, Any] = {} if best.lr is None else {"lr": best.lr}
+    return dataclasses.replace(
+        method,
+        attention=StochasticCrossAttention(
+            **{
+                option.name: getattr(method.attention, option.name)
+                for option in dataclasses.fields(StochasticCrossAttention)
+            }
+            | {"prob": best.prob}
+        ),
+        training={**method.training, **overrides},
+    )

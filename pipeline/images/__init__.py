@@ -1,0 +1,1 @@
+"""Images, from any file to the prepared table with its splits."""

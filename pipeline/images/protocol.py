@@ -1,0 +1,133 @@
+"""Which images a run trains on, is chosen by, and is tested on: one function per protocol."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.images.prepared import Prepared, PreparedImages
+from pipeline.images.splits import Item, draw_splits, keep_fraction
+from stochca.errors import UserError
+
+HELD_OUT = 0.2  # of every source domain, as in DomainBed (Gulrajani and Lopez-Paz, ICLR 2021)
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """The images of one run."""
+
+    train: PreparedImages
+    validation: PreparedImages
+    test: PreparedImages
+    domains: Sequence[str] | None = None  # of each training image, where all domains count the same
+    notes: list[str] = field(default_factory=list)  # what a person should know about them
+
+    def balanced_domains(self, refit: bool) -> list[str] | None:
+        """The domain of each image that is trained on, those of validation included if `refit`."""
+        if self.domains is None:
+            return None
+        return [*self.domains, *(self.validation.domains if refit else ())]
+
+
+def images_for(prepared: Prepared, protocol: str, target: str, trial: int) -> RunImages:
+    """The images of the run `trial` of a protocol for one of its targets.
+
+    Raises:
+        UserError: the prepared images have no such target, or leave a class without training images.
+    """
+    return PROTOCOLS[protocol](prepared, target, trial)
+
+
+def images_of_trials(
+    prepared: Prepared, protocol: str, target: str, trials: Sequence[int]
+) -> dict[int, RunImages]:
+    """`images_for` of several trials; the same object where a protocol does not split by the trial."""
+    if protocol in SPLIT_BY_TRIAL:
+        return {trial: images_for(prepared, protocol, target, trial) for trial in trials}
+    return dict.fromkeys(trials, images_for(prepared, protocol, target, trials[0]))
+
+
+def _transfer(prepared: Prepared, target: str, trial: int) -> RunImages:
+    """Train and test on the same domains, by the splits as they were prepared."""
+    return RunImages(prepared.images("train"), prepared.images("val"), prepared.images("test"))
+
+
+def _sampling_ratios(prepared: Prepared, target: str, trial: int) -> RunImages:
+    """A percentage of the training images: stratified, and every smaller one is part of the larger."""
+    manifest = prepared.manifest
+    seed, share = manifest["split_seed"], manifest["validation"]
+    pool = [row for row, split in enumerate(prepared.splits) if split in ("train", "val")]
+    items = prepared.items(pool)
+    drawn = draw_splits(items, {"val": share}, seed)
+    kept = keep_fraction(items, drawn, ("train", "val"), float(target) / 100, seed)
+    train, validation = (
+        [row for row, split, keep in zip(pool, drawn, kept, strict=True) if keep and split == part]
+        for part in ("train", "val")
+    )
+    _refuse_empty_classes(prepared, pool, train, f"{target} % of the training images")
+    if not validation:
+        raise UserError(f"{target} % of the training images leave none to validate on; take a larger share")
+    return RunImages(prepared.select(train), prepared.select(validation), prepared.images("test"))
+
+
+def _leave_one_domain_out(prepared: Prepared, target: str, trial: int) -> RunImages:
+    """Train on all domains but one, each split 80/20 by the trial, and test on that one (DomainBed).
+
+    Where the same subjects come in every domain, the target is tested on those of the prepared test split,
+    which are left out of the sources: what is tested has been seen in no domain.
+    """
+    domains = prepared.manifest["domains"]
+    if len(domains) < 2:
+        raise UserError(
+            "leave_one_domain_out needs two domains or more, but the prepared images have only "
+            f"{domains[0]}; set dataset.domains, or protocol.name: transfer"
+        )
+    if target not in domains:
+        raise UserError(
+            f"protocol.targets names the domain {target!r}, which the prepared images do not have; they have "
+            f"{', '.join(domains)}"
+        )
+    paired = prepared.manifest["paired"]
+    sources, test = [], []
+    for row, (domain, split) in enumerate(zip(prepared.domains, prepared.splits, strict=True)):
+        if domain == target:
+            if split == "test" or not (paired or split == "repeated"):
+                test.append(row)
+        elif split not in ("unused", "repeated") and not (paired and split == "test"):
+            sources.append(row)
+    items = prepared.items(sources)
+    drawn = draw_splits(items, {"val": HELD_OUT}, trial)
+    train, validation = (
+        prepared.select([row for row, split in zip(sources, drawn, strict=True) if split == part])
+        for part in ("train", "val")
+    )
+    return RunImages(
+        train,
+        validation,
+        prepared.select(test),
+        domains=train.domains,
+        notes=_too_small(items, prepared.classes),
+    )
+
+
+def _too_small(items: Sequence[Item], classes: Sequence[str]) -> list[str]:
+    counts = Counter((item.domain, item.label) for item in items)
+    alone = [f"{classes[label]} in {domain}" for (domain, label), count in counts.items() if count == 1]
+    return [f"Only one image to train on, and none to validate on: {', '.join(alone)}."] if alone else []
+
+
+def _refuse_empty_classes(prepared: Prepared, pool: Sequence[int], train: Sequence[int], what: str) -> None:
+    there, left = (Counter(prepared.labels[row] for row in rows) for rows in (pool, train))
+    for label, count in sorted(there.items()):
+        if not left[label]:
+            raise UserError(
+                f"{what} leave none of the class {prepared.classes[label]}, which has {count}; take a larger "
+                "share in protocol.targets, or add images of that class"
+            )
+
+
+PROTOCOLS: dict[str, Callable[[Prepared, str, int], RunImages]] = {
+    "transfer": _transfer,
+    "sampling_ratios": _sampling_ratios,
+    "leave_one_domain_out": _leave_one_domain_out,
+}
+SPLIT_BY_TRIAL = ("leave_one_domain_out",)

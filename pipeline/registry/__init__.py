@@ -1,0 +1,1 @@
+"""Which trained model is the champion: MLflow's model registry."""

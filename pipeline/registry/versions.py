@@ -1,0 +1,139 @@
+"""MLflow's model registry: trained models become versions, aliases say which of them is in use."""
+
+from datetime import UTC, datetime
+
+from mlflow.entities import LoggedModel, LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from pipeline.report.results import RESULTS, Run
+from pipeline.tracking.logged_model import logged_models
+from pipeline.tracking.outbox import folder_of
+from pipeline.training.registered_model import contents, registry, registry_errors
+from stochca.errors import UserError
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"  # the aliases
+ROLLED_BACK = "rolled_back"  # the tag of a version that must not become the champion by itself again
+
+
+def register(client: MlflowClient, name: str, run: Run) -> ModelVersion:
+    """Make the model of a finished training run a version of the registered model `name`, once.
+
+    Raises:
+        UserError: MLflow has no such run, or no model of it.
+    """
+    run_id = run.description["mlflow_run_id"]
+    if (waiting := folder_of(run_id, run.name)).exists():
+        raise UserError(
+            f"MLflow lacks a part of {RESULTS / run.name}, which is in {waiting}; run: stochca sync"
+        )
+    if (version := version_of(client, name, run_id)) is not None:
+        return version
+    try:
+        ready = _ready_models(client, run_id)
+    except MlflowException:
+        raise UserError(
+            f"MLflow has no run {run_id}, which trained {RESULTS / run.name}; set MLFLOW_TRACKING_URI to "
+            "where it was tracked, or train it again"
+        ) from None
+    if not ready:
+        raise UserError(
+            f"MLflow has no model of {RESULTS / run.name}; set tracking.log_model: true in params.yaml and "
+            "train it again with dvc repro --force"
+        )
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    tags = {
+        "method": run.method,
+        "target": run.target,
+        "seed": run.seed,
+        "dataset_fingerprint": run.description["dataset"]["fingerprint"],
+        "test_accuracy": run.metrics["test_accuracy"],
+        "git_commit": run.description["git_commit"],
+    }
+    if "validation_accuracy" in run.metrics:
+        tags["validation_accuracy"] = run.metrics["validation_accuracy"]
+    model_id = ready[0].model_id
+    return client.create_model_version(
+        name,
+        f"models:/{model_id}",
+        run_id,
+        tags={key: str(value) for key, value in tags.items()},
+        model_id=model_id,
+    )
+
+
+def can_be_registered(client: MlflowClient, run: Run) -> bool:
+    """Whether MLflow has the run's model, or will have once `stochca sync` has sent it."""
+    run_id = run.description["mlflow_run_id"]
+    try:
+        return folder_of(run_id, run.name).exists() or bool(_ready_models(client, run_id))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # tracked elsewhere
+            return False
+        raise
+
+
+def _ready_models(client: MlflowClient, run_id: str) -> list[LoggedModel]:
+    logged = logged_models(client, client.get_run(run_id))
+    return [model for model in logged if model.status == LoggedModelStatus.READY]
+
+
+def version_of(client: MlflowClient, name: str, run_id: str) -> ModelVersion | None:
+    """The version that a run's model is, if it is registered."""
+    for version in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+        return client.get_model_version(name, version.version)
+    return None
+
+
+def version_called(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """The version with an alias, if there is one."""
+    aliases, _ = contents(client, name)
+    return client.get_model_version(name, aliases[alias]) if alias in aliases else None
+
+
+def crown(client: MlflowClient, name: str, version: str) -> str | None:
+    """Make a version the champion; the one before, which is given, becomes `previous`."""
+    aliases, _ = contents(client, name)
+    before = aliases.get(CHAMPION)
+    if before is not None:
+        client.set_registered_model_alias(name, PREVIOUS, before)
+    client.set_registered_model_alias(name, CHAMPION, version)
+    if aliases.get(CHALLENGER) == version:
+        client.delete_registered_model_alias(name, CHALLENGER)
+    return before
+
+
+def rollback(name: str, to: str | None = None) -> str:
+    """Make `previous`, or the version `to`, the champion again; says what was done.
+
+    The version that was the champion is marked, so that the next promotion does not bring it back; it
+    becomes `previous`, so that the rollback can be rolled back.
+
+    Raises:
+        UserError: there is no such version, or it is the champion already.
+    """
+    client = registry()
+    with registry_errors():
+        aliases, versions = contents(client, name)
+        known = f"its versions are {', '.join(versions)}" if versions else "it has no version"
+        target = to or aliases.get(PREVIOUS)
+        if target is None:
+            raise UserError(
+                f"the registered model {name!r} has no alias {PREVIOUS!r}; choose with --to: {known}"
+            )
+        if target not in versions:
+            raise UserError(f"the registered model {name!r} has no version {target}; {known}")
+        if target == aliases.get(CHAMPION):
+            raise UserError(f"version {target} of {name} is the champion already; {known}")
+        before = crown(client, name, target)
+        if ROLLED_BACK in client.get_model_version(name, target).tags:
+            client.delete_model_version_tag(name, target, ROLLED_BACK)
+        if before is None:
+            return f"version {target} of {name} is now the champion"
+        client.set_model_version_tag(name, before, ROLLED_BACK, datetime.now(UTC).isoformat("T", "minutes"))
+        return (
+            f"version {target} of {name} is the champion again, in place of version {before}, which is not "
+            f"promoted again; undo it with: stochca rollback"
+        )

@@ -1,0 +1,1 @@
+"""What the stage `compare` is made of: the comparison, its tables and the page."""

@@ -1,0 +1,152 @@
+"""comparison.json: what was compared, row by row, with all that a table over several datasets needs."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.config.params import Params
+from pipeline.images.prepared import Prepared
+from pipeline.report.averages import Average
+from pipeline.report.comparison import Row
+from pipeline.report.terms import Terms, terms_of
+from stochca.backbones.card import BackboneCard
+from stochca.errors import UserError
+
+
+class Part(BaseModel):
+    """A part of the file; keys that it does not need may be there."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class DatasetFacts(Part):
+    name: str
+    root: str | None
+    fingerprint: str
+    classes: int
+
+
+class BackboneFacts(Part):
+    """What makes two runs start from the same point."""
+
+    architecture: str
+    source: str
+    source_sha256: str | None
+    global_pool: str
+    image_size: int
+    resize: int | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.architecture} ({self.source}, {self.image_size} pixels)"
+
+    @property
+    def full_title(self) -> str:
+        """For two that share the short one."""
+        digest = (self.source_sha256 or "unknown")[:8]
+        resize = f", resized to {self.resize}" if self.resize else ""
+        return f"{self.title[:-1]}{resize}, pooling {self.global_pool}, sha256 {digest})"
+
+
+class ProtocolFacts(Part):
+    name: str
+    refit: bool
+    targets: list[str]
+    seeds: list[int]
+    methods: list[str]
+
+    @property
+    def terms(self) -> Terms:
+        return terms_of(self.name, refit=self.refit)
+
+
+class RunAccuracy(Part):
+    """The test accuracies of one run, shares of 1."""
+
+    method: str
+    target: str
+    seed: int
+    test_accuracy: float
+    test_accuracy_oracle: float | None = None
+    test_accuracy_last: float | None = None
+
+
+class ComparisonFile(Part):
+    dataset: DatasetFacts
+    backbone: BackboneFacts
+    protocol: ProtocolFacts
+    runs: list[RunAccuracy]
+    averages: list[dict[str, Any]]  # of several targets
+    rows: list[dict[str, Any]]  # one per method and target
+
+    @classmethod
+    def of(
+        cls,
+        params: Params,
+        rows: Sequence[Row],
+        averages: Sequence[Average],
+        prepared: Prepared,
+        backbone: BackboneCard,
+    ) -> "ComparisonFile":
+        manifest, protocol = prepared.manifest, params.protocol
+        return cls(
+            dataset=DatasetFacts(
+                name=manifest["dataset"],
+                root=manifest["root"],
+                fingerprint=prepared.fingerprint,
+                classes=len(prepared.classes),
+            ),
+            backbone=BackboneFacts.model_validate(backbone.to_dict()),
+            protocol=ProtocolFacts(
+                name=protocol.name,
+                refit=protocol.refit,
+                targets=protocol.targets,
+                seeds=protocol.seeds,
+                methods=protocol.methods,
+            ),
+            runs=[
+                RunAccuracy(method=run.method, target=run.target, seed=run.seed, **_accuracies(run.metrics))
+                for row in rows
+                for run in row.runs
+            ],
+            averages=[average.record() for average in averages],
+            rows=[row.record() for row in rows],
+        )
+
+    def accuracies(self, method: str, target: str, metric: str) -> list[float] | None:
+        """Of one metric, by seed in the order of the protocol; None where a run lacks it."""
+        found = {
+            run.seed: getattr(run, metric)
+            for run in self.runs
+            if (run.method, run.target) == (method, target)
+        }
+        values = [found.get(seed) for seed in self.protocol.seeds]
+        known = [value for value in values if value is not None]
+        return known if len(known) == len(values) else None
+
+
+def read_comparison(path: Path) -> ComparisonFile:
+    """A comparison.json of this or another workspace.
+
+    Raises:
+        UserError: it is missing, damaged, or was written by an older version.
+    """
+    try:
+        return ComparisonFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; make it there with: dvc repro compare") from None
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the whole file"
+        reason = f"{where}: {error.errors()[0]['msg'].lower()}"
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+    raise UserError(
+        f"{path} is no comparison.json of this version ({reason}); make it again with: dvc repro compare"
+    )
+
+
+def _accuracies(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name in RunAccuracy.model_fields}

@@ -1,0 +1,91 @@
+"""Numbers that papers print, to stand beside ours, never among them."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config.known_domains import KNOWN_DOMAINS
+
+Protocol = Literal["transfer", "leave_one_domain_out"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """Some rows of a paper's table: test accuracy in percent, as printed."""
+
+    protocol: Protocol
+    citation: str
+    backbone: str
+    selection: str
+    rows: Mapping[str, Mapping[str, float]]  # by the paper's name of the method, then by dataset.name
+    # of leave_one_domain_out: the averages over all domains
+    remarks: Mapping[str, str]  # by dataset.name: what keeps its numbers from being compared
+
+    @property
+    def title(self) -> str:
+        return f"published: {self.citation}, {self.backbone}, {self.selection}"
+
+
+def _rows(datasets: tuple[str, ...], methods: Mapping[str, tuple[float, ...]]) -> dict[str, dict[str, float]]:
+    return {name: dict(zip(datasets, numbers, strict=True)) for name, numbers in methods.items()}
+
+
+DG = ("pacs", "vlcs", "office_home", "terra_incognita", "domain_net")
+DOMAINS = {name: len(KNOWN_DOMAINS[name]) for name in DG}  # averaged over
+RESNET = "ResNet-50 pretrained on ImageNet"
+DOMAINBED = "Gulrajani and Lopez-Paz, In Search of Lost Domain Generalization, ICLR 2021"
+FGVC = ("cub_200_2011", "nabirds", "flowers_102", "stanford_dogs", "stanford_cars")
+
+PUBLISHED = (
+    Published(
+        protocol="leave_one_domain_out",
+        citation=DOMAINBED,
+        backbone=RESNET,
+        selection="training-domain validation",
+        rows=_rows(DG, {"ERM": (85.5, 77.5, 66.5, 46.1, 40.9)}),
+        remarks={},
+    ),
+    Published(
+        protocol="leave_one_domain_out",
+        citation="Cha et al., SWAD: Domain Generalization by Seeking Flat Minima, NeurIPS 2021",
+        backbone=RESNET,
+        selection="training-domain validation",
+        rows=_rows(DG, {"SWAD": (88.1, 79.1, 70.6, 50.0, 46.5)}),
+        remarks={},
+    ),
+    Published(
+        protocol="leave_one_domain_out",
+        citation=DOMAINBED,
+        backbone=RESNET,
+        selection="oracle",
+        rows=_rows(DG, {"ERM": (86.7, 77.6, 66.4, 53.0, 41.3)}),
+        remarks={},
+    ),
+    Published(
+        protocol="transfer",
+        citation="Shi et al., TOAST: Transfer Learning via Attention Steering, arXiv 2305.15542",
+        backbone="ViT-B pretrained on ImageNet-1k",
+        selection="as its authors chose",
+        rows=_rows(
+            FGVC,
+            {
+                "linear probe": (76.8, 47.3, 81.7, 97.7, 60.3),
+                "full fine-tuning": (80.5, 60.2, 86.9, 94.7, 83.2),
+                "VPT": (76.9, 72.2, 80.6, 97.3, 62.8),
+                "LoRA": (82.5, 71.2, 81.2, 97.5, 76.6),
+                "TOAST": (85.0, 75.2, 88.7, 97.4, 84.5),
+                "TOAST-Lite": (84.5, 76.9, 89.4, 97.4, 82.0),
+            },
+        ),
+        remarks={"stanford_dogs": "its images are part of ImageNet, on which the backbone was pretrained"},
+    ),
+)
+
+
+def published_for(protocol: str, datasets: Collection[str]) -> list[Published]:
+    """What is known of at least one of the datasets under a protocol."""
+    return [
+        each
+        for each in PUBLISHED
+        if each.protocol == protocol and any(set(row) & set(datasets) for row in each.rows.values())
+    ]

@@ -1,0 +1,223 @@
+"""Reads what training runs left behind: numbers, description, predictions and curves."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from pipeline.config.params import Protocol
+from pipeline.runtime.paths import METRICS, RESULTS
+from stochca.errors import UserError
+
+METRIC_NAMES = (
+    "test_accuracy",
+    "test_macro_f1",
+    "test_calibration_error",
+    "validation_accuracy",
+    "validation_loss",
+    "train_seconds",
+    "images_per_second",
+    "peak_memory_mb",
+    "trainable_parameters",
+)
+WITHOUT_VALIDATION = ("validation_accuracy", "validation_loss")  # null where protocol.refit left no images
+# Of leave_one_domain_out alone: the best look at the target, if protocol.oracle, and the last step's weights.
+OTHER_CHOICES = ("test_accuracy_oracle", "test_accuracy_last")
+DESCRIPTION_KEYS = (
+    "config",
+    "training",
+    "mlflow_run_id",
+    "notes",
+    "classes",
+    "backbone",
+    "dataset",
+    "device",
+    "precision",
+    "git_commit",
+)
+PREDICTION_COLUMNS = ["id", "label", "prediction", "confidence"]
+CURVE_COLUMNS = ["step", "train_loss", "validation_loss", "validation_accuracy"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained model's results."""
+
+    method: str
+    target: str
+    seed: int
+    metrics: dict[str, float]  # METRIC_NAMES and OTHER_CHOICES, without those that it does not have
+    description: dict[str, Any]  # run.json; has DESCRIPTION_KEYS
+    predictions: pd.DataFrame  # PREDICTION_COLUMNS; one row per test image, sorted by id
+    curves: pd.DataFrame  # CURVE_COLUMNS; NaN where something was not looked at
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}-{self.target}-{self.seed}"
+
+    @property
+    def classes(self) -> list[str]:
+        return self.description["classes"]
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Which test images were right: bool (N,), in the order of the predictions."""
+        return (self.predictions["label"] == self.predictions["prediction"]).to_numpy()
+
+    @cached_property
+    def looks(self) -> pd.DataFrame:
+        """The curves where validation was looked at; train_loss is the mean since the look before."""
+        curves = self.curves.sort_values("step")
+        looked = curves["validation_accuracy"].notna()
+        since = looked.shift(fill_value=False).cumsum()
+        smooth = curves["train_loss"].groupby(since).transform("mean")
+        return curves.assign(train_loss=smooth).loc[looked, CURVE_COLUMNS]
+
+
+def read_runs(protocol: Protocol) -> list[Run]:
+    """Every run that the protocol asks for: by target, then method, then seed.
+
+    Raises:
+        UserError: a file of a run is missing or damaged, or the runs of a target saw different test images.
+    """
+    runs: list[Run] = []
+    for target in protocol.targets:
+        first: Run | None = None
+        for method, seed in product(protocol.methods, protocol.seeds):
+            run = read_run(protocol, method, target, seed)
+            first = first or run
+            runs.append(_on_images_of(first, run, protocol))
+    return runs
+
+
+def check_same_inputs(
+    protocol: Protocol, runs: Sequence[Run], dataset_fingerprint: str, backbone: Mapping[str, Any]
+) -> None:
+    """Raise `UserError` if a run was trained on other images or from another backbone than are there now.
+
+    Backbones are the same if their whole cards are: weights, pooling, normalisation and image size.
+    """
+    for run in runs:
+        stage = _stage(protocol, run.method, run.target, run.seed)
+        for found, expected, what in (
+            (
+                run.description["dataset"]["fingerprint"],
+                dataset_fingerprint,
+                "on other images than data/prepared",
+            ),
+            (
+                run.description["backbone"],
+                backbone,
+                "from another backbone than data/backbone",
+            ),
+        ):
+            if found != expected:
+                raise UserError(f"{RESULTS / run.name} was trained {what}; run: dvc repro {stage}")
+
+
+def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
+    """One run.
+
+    Raises:
+        UserError: one of its files is missing or damaged; the sentence names the command that makes it.
+    """
+    name = f"{method}-{target}-{seed}"
+    command = f"dvc repro {_stage(protocol, method, target, seed)}"
+    folder = RESULTS / name
+    metrics = _numbers(METRICS / f"{name}.json", command)
+    predictions = _read(folder / "predictions.parquet", _parquet, PREDICTION_COLUMNS, command)
+    if predictions.empty or predictions["id"].duplicated().any():
+        raise _damaged(folder / "predictions.parquet", "it does not hold each test image once", command)
+    run = Run(
+        method,
+        target,
+        seed,
+        metrics=metrics,
+        description=_read(folder / "run.json", _json, DESCRIPTION_KEYS, command),
+        predictions=predictions.sort_values("id", ignore_index=True),
+        curves=_read(folder / "curves.csv", pd.read_csv, CURVE_COLUMNS, command),
+    )
+    if abs(run.correct.mean() - run.metrics["test_accuracy"]) > 1e-6:
+        reason = f"its test_accuracy is not that of {folder / 'predictions.parquet'}"
+        raise _damaged(METRICS / f"{name}.json", reason, command)
+    return run
+
+
+def _read(path: Path, load: Callable[[Path], Any], expected: Sequence[str], command: str) -> Any:
+    """Load a file; the keys or columns in `expected` must be there."""
+    try:
+        value = load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run: {command}") from None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, " ".join(str(error).split()), command) from None
+    if absent := [key for key in expected if key not in value]:
+        raise _damaged(path, f"it has no {absent[0]}", command)
+    return value
+
+
+def _numbers(path: Path, command: str) -> dict[str, float]:
+    """The metrics of a run that are there."""
+    values = _read(path, _json, METRIC_NAMES, command)
+    optional = {*OTHER_CHOICES, *WITHOUT_VALIDATION}
+    names = [
+        name
+        for name in (*METRIC_NAMES, *OTHER_CHOICES)
+        if name not in optional or values.get(name) is not None
+    ]
+    for name in names:
+        if isinstance(values[name], bool) or not isinstance(values[name], int | float):
+            raise _damaged(path, f"{name} is {values[name]!r}, no number", command)
+    return {name: values[name] for name in names}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, not an object")
+    return value
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    """The columns that are needed, not the probabilities, which are large."""
+    file = pq.ParquetFile(path)
+    return file.read([name for name in PREDICTION_COLUMNS if name in file.schema_arrow.names]).to_pandas()
+
+
+def _damaged(path: Path, reason: str, command: str) -> UserError:
+    return UserError(f"{path} is damaged ({reason}); run: {command}")
+
+
+def _stage(protocol: Protocol, method: str, target: str, seed: int) -> str:
+    """The name of the stage that trains a method, as in dvc.yaml."""
+    if method == "stochca":
+        return f"stochca@{target}-{seed}"
+    stage = "baseline" if method in protocol.baseline else "combined"
+    return f"{stage}@{method}-{target}-{seed}"
+
+
+def _on_images_of(first: Run, run: Run, protocol: Protocol) -> Run:
+    """`run` with the names and labels of the test images that `first` holds, and small numbers of classes.
+
+    What all runs of a target share is in memory once; a thousand runs need a few bytes per test image each.
+
+    Raises:
+        UserError: they are others; differences are taken image by image, so that can't be compared.
+    """
+    shared = {name: first.predictions[name] for name in ("id", "label")}
+    same = all(np.array_equal(run.predictions[name], values) for name, values in shared.items())
+    if run.classes != first.classes or not same:
+        stages = [_stage(protocol, each.method, each.target, each.seed) for each in (first, run)]
+        raise UserError(
+            f"{RESULTS / first.name} and {RESULTS / run.name} were not tested on the same images and "
+            f"classes, so they can't be compared; run: dvc repro {' '.join(stages)}"
+        )
+    prediction = pd.to_numeric(run.predictions["prediction"], downcast="unsigned")
+    return replace(run, predictions=run.predictions.assign(**shared, prediction=prediction))

@@ -1,0 +1,117 @@
+"""How good a classifier is, and how sure one can be that another is better. NumPy alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Verdict = Literal["better", "worse", "within the noise"]
+ROUNDING = 12  # decimals: thirds that add up to zero are zero
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The mean of a number over training seeds, and its sample standard deviation (None for one seed)."""
+
+    mean: float
+    std: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        if len(values) == 1:
+            return cls(values[0], None, 1)
+        mean = sum(values) / len(values)
+        variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+        return cls(mean, sqrt(variance), len(values))
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of the mean (None for one value)."""
+        return None if self.std is None else self.std / sqrt(self.n)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more of the test images one method gets right than another, as a share of 1."""
+
+    mean: float
+    low: float  # ends of the interval
+    high: float
+    p_value: float  # two-sided
+
+    @property
+    def verdict(self) -> Verdict:
+        """By the interval: better or worse only if it leaves zero out."""
+        if self.low > 0:
+            return "better"
+        if self.high < 0:
+            return "worse"
+        return "within the noise"
+
+
+def paired_bootstrap(
+    correct: ArrayLike, reference: ArrayLike, *, samples: int, confidence: float, seed: int = 0
+) -> Difference:
+    """The difference in accuracy to a reference on the same images, with a percentile bootstrap interval.
+
+    Per image, correctness (0 or 1) is averaged over the seeds of a method, and the reference's is
+    subtracted: one number per image, so that what makes an image hard for both drops out. The test
+    images are then drawn anew with replacement, `samples` times, each time as many as there are, and
+    the mean of their numbers is taken. The interval holds the middle `confidence` of these means.
+    The seeds are not drawn anew: the interval says what other test images could have shown, not what
+    other training seeds could have.
+
+    Images with the same number are interchangeable, so each resample is one multinomial draw of how
+    often each distinct number comes; this is the same distribution, at a cost that does not grow with
+    the number of images. The result depends only on the arguments, `seed` included.
+
+    Args:
+        correct: the method's correctness (seeds, N).
+        reference: the reference's (its seeds, N), the same images in the same order.
+        samples: number of resamples.
+        confidence: of the interval, between 0 and 1.
+
+    Returns:
+        The difference on the images as they are, its interval, and twice the share of resamples on the
+        less frequent side of zero (ties count for both sides; never below 2 / (samples + 1)).
+    """
+    return paired_bootstrap_over_targets(
+        [(correct, reference)], samples=samples, confidence=confidence, seed=seed
+    )
+
+
+def paired_bootstrap_over_targets(
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]], *, samples: int, confidence: float, seed: int = 0
+) -> Difference:
+    """The difference in accuracy averaged over targets, every target counting the same.
+
+    As `paired_bootstrap`, whose words hold within each target: every resample draws the test images of
+    each target anew, takes the mean of each, and the mean over the targets.
+
+    Args:
+        pairs: for each target the correctness of the method (seeds, N) and of the reference (its seeds, N).
+    """
+    generator = np.random.default_rng(seed)
+    gains = [_share_correct(own) - _share_correct(other) for own, other in pairs]
+    drawn = [_means_of_resamples(each, samples, generator) for each in gains]
+    means = np.mean(drawn, axis=0).round(ROUNDING)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    below, above = (means <= 0).sum(), (means >= 0).sum()
+    p_value = min(1.0, 2 * (1 + int(min(below, above))) / (1 + samples))
+    return Difference(float(np.mean([each.mean() for each in gains])), float(low), float(high), p_value)
+
+
+def _share_correct(correct: ArrayLike) -> np.ndarray:
+    """The share of the seeds (N,) that were right on each image, from correctness (seeds, N)."""
+    return np.asarray(np.asarray(correct).mean(axis=0, dtype=float))
+
+
+def _means_of_resamples(gains: np.ndarray, samples: int, generator: np.random.Generator) -> np.ndarray:
+    """The mean (samples,) of `gains` (N,) in each resample; images of one gain are drawn together."""
+    values, counts = np.unique(gains.round(ROUNDING), return_counts=True)
+    draws = generator.multinomial(gains.size, counts / gains.size, size=samples)
+    return draws @ values / gains.size

@@ -1,0 +1,144 @@
+"""Writes the comparison as files for other programs and for people: JSON, CSV, Markdown, and DVC's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.report.averages import Average
+from pipeline.report.comparison import Row
+from pipeline.report.comparison_file import ComparisonFile
+from pipeline.report.paper_formats import as_markdown
+from pipeline.report.paper_table import PaperTable
+from pipeline.report.terms import Terms
+from pipeline.report.wording import (
+    details,
+    duration,
+    headline,
+    overall_details,
+    overall_headline,
+    percent,
+    points,
+)
+from pipeline.runtime.files import replace_file, write_json
+
+SUMMARY_METRICS = ("test_macro_f1", "test_calibration_error", "train_seconds", "images_per_second")
+COLUMNS = (
+    *("", "method", "target", "test accuracy", "difference", "verdict", "macro-F1", "calibration error"),
+    *("trained for", "images/s", "peak memory (MB)", "trainable parameters", "MLflow runs"),
+)
+ALIGNMENT = ("--:", "---", "---", "--:", "--:", "---", "--:", "--:", "--:", "--:", "--:", "--:", "---")
+
+
+def write_comparison(folder: Path, results: ComparisonFile, text: str) -> list[Path]:
+    """comparison.json, comparison.csv with one row per method and target, and comparison.md with `text`."""
+    json_path, csv_path, markdown_path = (folder / f"comparison.{end}" for end in ("json", "csv", "md"))
+    write_json(json_path, results.model_dump(mode="json"))
+    _write_csv(
+        csv_path,
+        pd.DataFrame([{**row, "mlflow_run_ids": " ".join(row["mlflow_run_ids"])} for row in results.rows]),
+    )
+    with replace_file(markdown_path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return [json_path, csv_path, markdown_path]
+
+
+def write_summary(path: Path, rows: Sequence[Row], averages: Sequence[Average]) -> None:
+    """Numbers alone, by method (or method/target and method/average), as `dvc metrics` reads them."""
+    several = len({row.target for row in rows}) > 1
+    summary: dict[str, dict[str, float]] = {}
+    for row in rows:
+        values: dict[str, float] = {
+            "test_accuracy": row.accuracy,
+            **row.difference_numbers,
+            **{name: row.metrics[name].mean for name in SUMMARY_METRICS},
+        }
+        std = row.metrics["test_accuracy"].std
+        if std is not None:
+            values["test_accuracy_std"] = std
+        summary[f"{row.method}/{row.target}" if several else row.method] = values
+    for average in averages:
+        values = {
+            **{name: spread.mean for name, spread in average.metrics.items()},
+            **average.difference_numbers,
+        }
+        error = average.metrics["test_accuracy"].standard_error
+        if error is not None:
+            values["test_accuracy_standard_error"] = error
+        summary[f"{average.method}/average"] = values
+    write_json(path, summary)
+
+
+def write_plots(folder: Path, rows: Sequence[Row]) -> list[Path]:
+    """For `dvc plots`: curves.csv, accuracy_vs_cost.csv, and confusion.csv of the best's first seed."""
+    curves, cost, confusion = (folder / f"{name}.csv" for name in ("curves", "accuracy_vs_cost", "confusion"))
+    _write_csv(
+        curves,
+        pd.concat(
+            run.looks.assign(method=row.method, target=row.target, seed=run.seed)
+            for row in rows
+            for run in row.runs
+        )[["method", "target", "seed", "step", "validation_accuracy", "validation_loss", "train_loss"]],
+    )
+    names = ["method", "target", "train_seconds", "test_accuracy_mean"]
+    costs = pd.DataFrame([row.record() for row in rows])[names]
+    _write_csv(cost, costs.rename(columns={"test_accuracy_mean": "test_accuracy"}))
+    best = rows[0].runs[0]
+    named = best.predictions[["label", "prediction"]].map(lambda index: best.classes[index])
+    _write_csv(confusion, named.set_axis(["actual", "predicted"], axis=1))
+    return [curves, cost, confusion]
+
+
+def markdown(rows: Sequence[Row], averages: Sequence[Average], table: PaperTable, terms: Terms) -> str:
+    """What came out in words, and the table, per target; of several targets, first over all of them."""
+    parts = []
+    if averages:
+        words = f"**{overall_headline(averages, terms)}.** {' '.join(overall_details(averages, terms))}"
+        parts += [words, as_markdown(table).rstrip()]
+    for target in dict.fromkeys(row.target for row in rows):
+        of_target = [row for row in rows if row.target == target]
+        lines = [f"## {terms.title_of(target)}", ""] if averages else []
+        lines += [
+            f"**{headline(of_target)}.** {' '.join(details(of_target))}",
+            "",
+            _line(COLUMNS),
+            _line(ALIGNMENT),
+            *(_line(_cells(row, terms)) for row in of_target),
+            "",
+            f"Differences are to {of_target[0].reference}, in points, with the "
+            f"{100 * of_target[0].confidence:g} % interval; ± is the {terms.error}.",
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(row: Row, terms: Terms) -> list[str]:
+    means = {name: spread.mean for name, spread in row.metrics.items()}
+    accuracy, difference = row.metrics["test_accuracy"], row.difference
+    error = terms.error_of(accuracy)
+    spread = "" if error is None else f" ± {100 * error:.1f} (n = {accuracy.n})"
+    interval = f"{points(difference.mean)} ({points(difference.low)} to {points(difference.high)})"
+    return [
+        str(row.rank),
+        row.method,
+        row.target,
+        percent(accuracy.mean) + spread,
+        "" if row.is_reference else interval,
+        row.verdict,
+        f"{means['test_macro_f1']:.3f}",
+        f"{means['test_calibration_error']:.3f}",
+        duration(means["train_seconds"]),
+        f"{means['images_per_second']:.0f}",
+        f"{means['peak_memory_mb']:.0f}",
+        f"{means['trainable_parameters']:,.0f}",
+        " ".join(row.mlflow_run_ids),
+    ]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    with replace_file(path) as temporary:
+        table.to_csv(temporary, index=False)

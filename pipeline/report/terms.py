@@ -1,0 +1,74 @@
+"""What the papers call things under each protocol, and which error they print."""
+
+from dataclasses import dataclass
+
+from pipeline.report.statistics import Spread
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the weights whose accuracy is told were chosen."""
+
+    metric: str  # the key in a run's metrics
+    name: str
+    remark: str = ""  # what keeps it from being compared, if anything
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} ({self.remark})" if self.remark else self.name
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The words of one protocol."""
+
+    target: str  # one column of its table
+    targets: str
+    trial: str  # what is repeated
+    trials: str
+    error: str  # what stands behind ±
+    selections: tuple[Selection, ...]  # the first one counts
+    unit: str = ""  # behind the name of a target
+
+    @property
+    def by_standard_error(self) -> bool:
+        return self.error == "standard error"
+
+    def error_of(self, spread: Spread) -> float | None:
+        """None where nothing was repeated."""
+        return spread.standard_error if self.by_standard_error else spread.std
+
+    def title_of(self, target: str) -> str:
+        """``15 %`` for a share of the training images; a domain is its own title."""
+        return f"{target}{self.unit}"
+
+    def repeats(self, count: int) -> str:
+        """``3 trials``."""
+        return f"{count} {self.trial if count == 1 else self.trials}"
+
+
+DOMAIN_SELECTIONS = (
+    Selection("test_accuracy", "training-domain validation"),
+    Selection("test_accuracy_oracle", "oracle", "chosen on the target: not comparable"),
+    Selection("test_accuracy_last", "last step"),
+)
+
+
+def terms_of(protocol: str, *, refit: bool = False) -> Terms:
+    """The words for `protocol.name`; with `refit` the weights are those of the last step."""
+    chosen = Selection("test_accuracy", "validation")
+    if refit:
+        chosen = Selection("test_accuracy", "last step", "after training on the validation images too")
+    if protocol == "leave_one_domain_out":
+        return Terms("domain", "domains", "trial", "trials", "standard error", DOMAIN_SELECTIONS)
+    if protocol == "sampling_ratios":
+        return Terms(
+            "share",
+            "shares of the training images",
+            "seed",
+            "seeds",
+            "standard deviation",
+            (chosen,),
+            unit=" %",
+        )
+    return Terms("target", "targets", "seed", "seeds", "standard deviation", (chosen,))

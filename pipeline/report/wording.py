@@ -1,0 +1,139 @@
+"""Numbers and results in words."""
+
+from collections.abc import Sequence
+
+from pipeline.report.averages import Average
+from pipeline.report.comparison import Row, Standing
+from pipeline.report.terms import Terms
+
+SPACE = "\u00a0"  # does not break, so that a number stays with its unit
+MINUS = "\u2212"
+FEW = 5  # repeats; of fewer, the standard error itself is hardly known
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    """0.7412 as ``74.1 %``."""
+    return f"{100 * share:.{decimals}f}{SPACE}%"
+
+
+def points(share: float) -> str:
+    """A difference of shares in percentage points, signed: 0.023 as ``+2.3``."""
+    text = f"{100 * share:+.1f}".replace("-", MINUS)
+    return "0.0" if text[1:] == "0.0" else text
+
+
+def interval(row: Standing) -> str:
+    """``95 % interval −1.0 to +2.6``."""
+    low, high = points(row.difference.low), points(row.difference.high)
+    return f"{row.confidence * 100:g}{SPACE}% interval {low} to {high}"
+
+
+def duration(seconds: float) -> str:
+    """``8.2 s``, ``470 s``, ``12 min``, ``3.4 h``."""
+    for limit, size, unit in ((9.95, 1, ".1f s"), (599.5, 1, ".0f s"), (5970, 60, ".0f min")):
+        if seconds < limit:
+            form, name = unit.split()
+            return f"{seconds / size:{form}}{SPACE}{name}"
+    return f"{seconds / 3600:.1f}{SPACE}h"
+
+
+def memory(megabytes: float) -> str:
+    """``870 MB`` or ``12.3 GB``."""
+    if megabytes < 1000:
+        return f"{megabytes:.0f}{SPACE}MB"
+    return f"{megabytes / 1000:.1f}{SPACE}GB"
+
+
+def count(number: float) -> str:
+    """``3,465`` or ``21.5 M``."""
+    return f"{number:,.0f}" if number < 1e6 else f"{number / 1e6:.1f}{SPACE}M"
+
+
+def listing(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """Who won, by how much and how sure that is: one sentence from the ranked rows of one target."""
+    return _headline(rows, f"{percent(rows[0].accuracy)} of {rows[0].test_images:,} test images right")
+
+
+def overall_headline(averages: Sequence[Average], terms: Terms) -> str:
+    """Likewise of the average over several targets."""
+    best = averages[0]
+    return _headline(
+        averages, f"{percent(best.accuracy)} right on average over {len(best.rows)} {terms.targets}"
+    )
+
+
+def _headline(rows: Sequence[Standing], right: str) -> str:
+    best = rows[0]
+    if len(rows) == 1:
+        return f"{best.method} is the only method: {right}"
+    if best.is_reference:
+        return (
+            f"No method is better than {best.method}: {right}; {rows[1].method} comes next with "
+            + percent(rows[1].accuracy)
+        )
+    above = f"{100 * best.difference.mean:.1f} points above {best.reference} ({interval(best)})"
+    if best.judgement == "better":
+        return f"{best.method} is best: {right}, {above}"
+    better = [row.method for row in rows if row.judgement == "better"]
+    if better:
+        return (
+            f"{best.method} leads within the noise: {right}, {above}; "
+            f"better than {best.reference} beyond the noise: {listing(better)}"
+        )
+    return (
+        f"No method is better than {best.reference} beyond the noise: "
+        f"{best.method} leads with {right}, {above}"
+    )
+
+
+def details(rows: Sequence[Row]) -> list[str]:
+    """What the headline leaves out: rivals that can't be told from the best, its cost, the caveat."""
+    best = rows[0]
+    sentences = []
+    equals = [row.method for row in rows[1:] if row.behind_best.verdict == "within the noise"]
+    if equals:
+        sentences.append(f"Not told apart from {best.method} by these test images: {listing(equals)}.")
+    elif len(rows) > 1:
+        sentences.append(f"Every other method is behind {best.method} by more than the noise.")
+    seconds = best.metrics["train_seconds"].mean
+    cost = f"{best.method} trained for {duration(seconds)}"
+    reference = next(row for row in rows if row.is_reference).metrics["train_seconds"].mean
+    if not best.is_reference and reference > 0:
+        cost += f", {seconds / reference:.1f} times as long as {best.reference} ({duration(reference)})"
+    sentences.append(f"{cost}.")
+    sentences.append(f"{best.caveat[0].upper()}{best.caveat[1:]}.")
+    return sentences
+
+
+def overall_details(averages: Sequence[Average], terms: Terms) -> list[str]:
+    """What the trials say, the rivals that can't be told from the best, and what the interval leaves out."""
+    best = averages[0]
+    sentences = []
+    if not best.is_reference and best.trials > 1:
+        ahead = sum(gain > 0 for gain in best.gains)
+        error = f"{100 * (best.gain.standard_error or 0):.1f}"
+        sentences.append(
+            f"Over {terms.repeats(best.trials)} the difference of {best.method} to {best.reference} was "
+            f"{points(best.gain.mean)} ± {error} points (mean ± standard error), above zero in {ahead} of "
+            f"{best.trials}."
+        )
+    equals = [each.method for each in averages[1:] if each.behind_best.verdict == "within the noise"]
+    if equals:
+        sentences.append(f"Not told apart from {best.method} by these test images: {listing(equals)}.")
+    if best.trials == 1:
+        sentences.append(
+            f"One {terms.trial}: the interval covers the test images only, not what another {terms.trial} "
+            "would give."
+        )
+    else:
+        few = f"; {terms.repeats(best.trials)} are few to judge by" if best.trials < FEW else ""
+        sentences.append(
+            f"The interval covers the test images, the ± the {terms.trials}{few}. A method counts as better "
+            f"or worse only if the interval leaves zero out and every {terms.trial} points the same way."
+        )
+    return sentences

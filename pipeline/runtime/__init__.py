@@ -1,0 +1,1 @@
+"""What every command shares: errors as sentences, locks, signals, whole files, progress."""

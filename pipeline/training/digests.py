@@ -1,0 +1,29 @@
+"""What work under way is named after: all that decides its result, so that nothing else continues it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.runtime.paths import CODE, EXTENSIONS
+
+TRAINING = ("stochca", "pipeline/training", "pipeline/images")
+DECIDING = {  # stage -> the code that decides its result; dvc.yaml says the same
+    "train": ("pipeline/train.py", *TRAINING),
+    "pretune": ("pipeline/pretune.py", *TRAINING),
+    "tune": ("pipeline/tune.py", "pipeline/search", *TRAINING),
+}
+
+
+def digest_of(decides: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of what JSON can hold, whatever its order."""
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_sha256(stage: str) -> str:
+    """Of the code that decides the result of `stage`, the user's extensions included."""
+    code = hashlib.sha256()
+    for place in (*(CODE / name for name in DECIDING[stage]), EXTENSIONS):
+        for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
+            code.update(path.read_bytes())
+    return code.hexdigest()

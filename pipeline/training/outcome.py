@@ -1,0 +1,221 @@
+"""What a training run came to: the test split is looked at once, and everything is written down."""
+
+import copy
+import csv
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+
+from pipeline.images.prepared import Prepared
+from pipeline.images.protocol import RunImages
+from pipeline.images.seen_images import FILE as SEEN_IMAGES
+from pipeline.images.seen_images import write_seen
+from pipeline.runtime.files import replace_folder, write_json
+from pipeline.runtime.paths import METRICS, MODELS, RESULTS
+from pipeline.tracking.run_log import RunLog
+from pipeline.training.metrics import calibration_error, macro_f1
+from pipeline.training.saved_model import BACKBONE, save_trained
+from stochca._typing import TimmModule
+from stochca.adapters.adapted import AdaptedModel
+from stochca.backbones.card import BackboneCard
+from stochca.compute.devices import default_device
+from stochca.data.loaders import Preprocessing
+from stochca.evaluation import predict, score
+from stochca.training.fit import Fitted
+
+if TYPE_CHECKING:
+    from pipeline.training.job import Job
+
+Events = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run and all that it was made from."""
+
+    job: "Job"
+    backbone: BackboneCard
+    prepared: Prepared
+    images: RunImages
+    preprocessing: Preprocessing
+    student: TimmModule
+    fitted: Fitted
+    looks: Mapping[int, Path]  # the weights at some looks at validation, by step, in order
+    mlflow_run_id: str
+    tags: Mapping[str, str]
+    teacher: BackboneCard | None = None  # another model than the backbone itself
+
+    @cached_property
+    def test(self) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (N, classes) and labels (N,) of the test images; computed once."""
+        logits, labels = self._predict_test(self.student)
+        return torch.softmax(logits, dim=1).numpy(), labels.numpy()
+
+    @cached_property
+    def other_choices(self) -> dict[str, float]:
+        """Test accuracy of the last step's weights, and of those that the test images would choose.
+
+        Empty where no looks were kept. Computed once, after everything has been chosen.
+        """
+        if not self.looks:
+            return {}
+        model = copy.deepcopy(self.student).to(default_device())
+        accuracies = []
+        for step, path in self.looks.items():
+            if step == self.fitted.selected_step:  # those weights have been tested
+                accuracies.append(self.accuracy)
+                continue
+            model.load_state_dict(load_file(path))
+            accuracies.append(score(*self._predict_test(model)).accuracy)
+        choices = {"test_accuracy_last": accuracies[-1]}
+        if self.job.protocol.oracle:
+            choices["test_accuracy_oracle"] = max(self.accuracy, *accuracies)
+        return choices
+
+    @property
+    def accuracy(self) -> float:
+        """On the test images."""
+        probabilities, labels = self.test
+        return float((probabilities.argmax(axis=1) == labels).mean())
+
+    def _predict_test(self, model: TimmModule) -> tuple[torch.Tensor, torch.Tensor]:
+        return predict(
+            model,
+            self.images.test,
+            self.preprocessing,
+            device=default_device(),
+            precision=self.fitted.precision,
+        )
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        probabilities, labels = self.test
+        predictions = probabilities.argmax(axis=1)
+        validation = self.fitted.validation
+        return {
+            "test_accuracy": self.accuracy,
+            "test_macro_f1": macro_f1(labels, predictions, len(self.prepared.classes)),
+            "test_calibration_error": calibration_error(probabilities, labels),
+            **self.other_choices,
+            "validation_accuracy": validation.accuracy if validation else None,
+            "validation_loss": validation.loss if validation else None,
+            "train_seconds": round(self.fitted.train_seconds, 2),
+            "images_per_second": round(self.fitted.images_per_second, 2),
+            "peak_memory_mb": round(self.fitted.peak_memory_mb, 1),
+            "trainable_parameters": self.fitted.trainable_parameters,
+        }
+
+    @property
+    def description(self) -> dict[str, Any]:
+        manifest = self.prepared.manifest
+        return {
+            "name": self.job.name,
+            "method": self.job.method_name,
+            "target": self.job.target,
+            "seed": self.job.seed,
+            "config": dataclasses.asdict(self.job.method),
+            "training": dataclasses.asdict(self.job.training),
+            "mlflow_run_id": self.mlflow_run_id,
+            "selected_step": self.fitted.selected_step,
+            "notes": self.fitted.notes,
+            "classes": self.prepared.classes,
+            "backbone": self.backbone.to_dict(),
+            "teacher": self.teacher.to_dict() if self.teacher else None,
+            "cross_attended": self.fitted.cross_attended,
+            "dataset": {
+                "name": manifest["dataset"],
+                "fingerprint": self.prepared.fingerprint,
+                "domains": manifest["domains"],
+                "images": {
+                    "train": len(self.images.train),
+                    "val": len(self.images.validation),
+                    "test": len(self.images.test),
+                },
+            },
+            "protocol": self.job.protocol.name,
+            "device": self.fitted.device,
+            "precision": self.fitted.precision,
+            "git_commit": self.tags["git_commit"],
+            "stage": self.tags["stage"],
+        }
+
+    def write(self, events: Events) -> None:
+        """Put models/NAME, results/NAME and metrics/NAME.json in place, each whole or not at all."""
+        with replace_folder(MODELS / self.job.name) as folder:
+            save_trained(
+                folder,
+                self.student,
+                self.backbone,
+                name=self.job.name,
+                method=self.job.method_name,
+                classes=self.prepared.classes,
+                mlflow_run_id=self.mlflow_run_id,
+            )
+        with replace_folder(RESULTS / self.job.name) as folder:
+            write_json(folder / "run.json", self.description)
+            write_curves(folder / "curves.csv", events)
+            self.predictions().to_parquet(folder / "predictions.parquet")
+            write_seen(folder / SEEN_IMAGES, self.images.train, self.images.validation)
+        write_json(METRICS / f"{self.job.name}.json", self.metrics)
+
+    def predictions(self) -> pd.DataFrame:
+        """One row per test image."""
+        probabilities, labels = self.test
+        images = self.images.test
+        return pd.DataFrame(
+            {
+                "id": images.ids,
+                "label": labels,
+                "prediction": probabilities.argmax(axis=1),
+                "confidence": probabilities.max(axis=1),
+                "domain": images.domains,
+                "probabilities": list(probabilities),
+            }
+        )
+
+    def log_to_mlflow(self, outbox: RunLog, events: Events, *, upload_model: bool) -> None:
+        """Final numbers, pictures and files."""
+        outbox.add_metrics(
+            {
+                key: value
+                for key, value in self.metrics.items()
+                if value is not None and not key.startswith("validation_")
+            }
+        )
+        shutil.copytree(RESULTS / self.job.name, outbox.artifacts / "results", dirs_exist_ok=True)
+        probabilities, labels = self.test
+        outbox.add_pictures(events, labels, probabilities.argmax(axis=1), self.prepared.classes)
+        if self.fitted.notes:
+            outbox.add_tags({"mlflow.note.content": "\n\n".join(self.fitted.notes)})
+        if upload_model:
+            backbone = BACKBONE if isinstance(self.student, AdaptedModel) else None
+            outbox.add_model(MODELS / self.job.name, self.example, backbone)
+        outbox.send(now=True)
+
+    @property
+    def example(self) -> np.ndarray:
+        """Two test images, uint8 (2, height, width, 3)."""
+        images = self.images.test
+        size = images[0][0].size
+        return np.stack([np.asarray(images[i][0].resize(size)) for i in range(min(2, len(images)))])
+
+
+def write_curves(path: Path, events: Events) -> None:
+    """The log as a table: one row per step, with validation where it was looked at."""
+    looks = {event["step"]: event for event in events if event["event"] == "eval"}
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "train_loss", "lr", "validation_loss", "validation_accuracy"])
+        for event in events:
+            if event["event"] == "step":
+                look = looks.get(event["step"], {"loss": "", "accuracy": ""})
+                writer.writerow([event["step"], event["loss"], event["lr"], look["loss"], look["accuracy"]])

@@ -1,0 +1,179 @@
+"""A trained model on disk: its weights, and a card that says how to use them.
+
+They are plain timm weights wherever timm can express the model. Otherwise they are an adapter, which is
+small: what was put around the backbone, and the head. It is loaded onto the very backbone that it was
+trained on.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from pipeline.runtime.files import sha256, write_json
+from pipeline.runtime.paths import BACKBONE
+from pipeline.runtime.paths import MODELS as FOLDER
+from stochca._typing import TimmModule
+from stochca.adapters.adapted import AdaptedModel
+from stochca.adapters.saved import describe, load_adapted
+from stochca.backbones.card import CARD_FILE, OWN_BACKBONE, BackboneCard
+from stochca.backbones.loading import pooling_options
+from stochca.compute.checkpoint import save_weights
+from stochca.data.loaders import Preprocessing
+from stochca.errors import UserError
+
+WEIGHTS = "model.safetensors"
+ADAPTER = "adapter.safetensors"  # instead, where timm can't express the model
+CARD = "model.json"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model in evaluation mode, and its card; a plain timm model, unless the card tells of an adapter."""
+
+    model: TimmModule
+    card: dict[str, Any]
+
+    @property
+    def classes(self) -> list[str]:
+        return self.card["classes"]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(
+            self.card["image_size"],
+            tuple(self.card["mean"]),
+            tuple(self.card["std"]),
+            self.card["interpolation"],
+            self.card.get("resize"),
+        )
+
+
+def save_trained(
+    folder: Path,
+    student: TimmModule,
+    backbone: BackboneCard,
+    *,
+    name: str,
+    method: str,
+    classes: list[str],
+    mlflow_run_id: str,
+) -> None:
+    """Write weights and card into an existing folder."""
+    plain, adapter, weights = student, None, WEIGHTS
+    if isinstance(student, AdaptedModel):
+        plain, adapter, weights = student.backbone, describe(student), ADAPTER
+        save_weights(folder / weights, student.adapter_state())
+    else:
+        save_weights(folder / weights, student.state_dict())
+    preprocessing = Preprocessing.of(backbone)
+    card = {
+        "name": name,
+        "method": method,
+        "architecture": backbone.architecture,
+        # Together with the architecture and image_size, what timm.create_model needs to make this model.
+        "options": pooling_options(plain),
+        "adapter": adapter,
+        "image_size": backbone.image_size,
+        "mean": list(backbone.mean),
+        "std": list(backbone.std),
+        "interpolation": backbone.interpolation,
+        "resize": backbone.resize,
+        # What timm.data.create_transform needs for the same.
+        "crop_pct": preprocessing.crop_pct,
+        "crop_mode": preprocessing.crop_mode,
+        "classes": classes,
+        "weights_sha256": sha256(folder / weights),
+        "backbone": backbone.to_dict(),
+        "mlflow_run_id": mlflow_run_id,
+    }
+    write_json(folder / CARD, card)
+
+
+def load_trained(folder: Path) -> TrainedModel:
+    """Read a model that a training stage wrote.
+
+    Raises:
+        UserError: the folder is missing or damaged, or holds other weights than its card says; or it holds an
+            adapter to another backbone than there is.
+    """
+    weights = ADAPTER if (folder / ADAPTER).exists() else WEIGHTS
+    try:
+        content = (folder / CARD).read_bytes()
+        digest = sha256(folder / weights)
+    except OSError as error:
+        name = error.filename or folder
+        raise UserError(
+            f"{folder} holds no trained model: {name} can't be read ({error.strerror}); {_available()}"
+        ) from None
+    try:
+        card = json.loads(content)
+        if digest != card["weights_sha256"]:
+            raise ValueError(f"the sha256 of {weights} is {digest}, in {CARD} it is {card['weights_sha256']}")
+        model = _adapted(folder, card) if weights == ADAPTER else _plain(folder, card)
+        trained = TrainedModel(model.eval(), card)
+        trained.preprocessing.evaluation()  # so that what is wrong with it is found here
+    except _AnotherBackbone:
+        raise
+    except Exception as error:  # timm fails in many ways on a card that is not what it should be
+        reason = f"{CARD} has no {error}" if isinstance(error, KeyError) else shorten(str(error), 300)
+        raise UserError(
+            f"{folder} is damaged: {reason}; run `dvc checkout {folder}` or train it again"
+        ) from None
+    return trained
+
+
+def _plain(folder: Path, card: dict[str, Any]) -> TimmModule:
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        model = timm.create_model(
+            card["architecture"],
+            img_size=card["image_size"],
+            num_classes=len(card["classes"]),
+            **card["options"],
+        )
+    expected = pooling_options(model)
+    if card["options"] != expected:
+        raise ValueError(f"{CARD} has the options {card['options']}, where {expected} are needed")
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    return model
+
+
+class _AnotherBackbone(UserError):
+    """The adapter is sound, but its backbone is not there."""
+
+
+def _adapted(folder: Path, card: dict[str, Any]) -> AdaptedModel:
+    own = folder / OWN_BACKBONE
+    backbone = own if own.is_dir() else BACKBONE
+    needed = card["backbone"]["weights_sha256"]
+    try:
+        found = BackboneCard.from_file(backbone / CARD_FILE).weights_sha256
+    except UserError as error:
+        raise _AnotherBackbone(f"{folder} is an adapter to a backbone: {error}") from None
+    if found != needed:
+        raise _AnotherBackbone(
+            f"{folder} is an adapter to the backbone with the sha256 {needed}, but that of {backbone} is "
+            f"{found}; make the one that it was trained on (the stage backbone), or train the method again"
+        )
+    model = load_adapted(folder / ADAPTER, card["adapter"], backbone, num_classes=len(card["classes"]))
+    options = pooling_options(model.backbone)
+    if options != card["options"]:
+        raise _AnotherBackbone(
+            f"{folder} is an adapter to a backbone that pools with {card['options']}, but {backbone} pools "
+            f"with {options}; set backbone.global_pool in params.yaml as it was and make the backbone again, "
+            "or train the method again"
+        )
+    return model
+
+
+def _available() -> str:
+    models = sorted(str(path.parent) for path in FOLDER.glob(f"*/{CARD}"))
+    if not models:
+        return f"trained models are the folders in {FOLDER}/, which `dvc repro` makes"
+    return f"trained models are {', '.join(models[:8])}{', ...' if len(models) > 8 else ''}"

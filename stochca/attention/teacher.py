@@ -1,0 +1,67 @@
+"""The frozen pretrained model: what of it is kept, and how its keys and values are taken."""
+
+import copy
+from contextlib import ExitStack, suppress
+
+import torch
+from timm.layers.drop import DropPath
+from torch import Tensor, nn
+
+from stochca._typing import TimmModule
+from stochca.compute.compilation import uncompiled
+from stochca.timm_models.families import block_names
+from stochca.timm_models.key_value import DeepestReached, KeyValue, Record, swapped
+from stochca.timm_models.projections import attention_layers, projections_of
+
+
+def headless_copy(model: TimmModule) -> TimmModule:
+    """A copy of what a teacher needs: nothing behind the keys and values of the last block."""
+    last = model.get_submodule(block_names(model)[-1])
+    attention = attention_layers(last)[-1]
+    around = next(part for part in last.modules() if attention in part.children())
+    behind = {
+        model: ("norm", "fc_norm", "attn_pool", "neck", "head", "head_dist"),
+        around: ("ls1", "norm2", "mlp", "ls2"),
+        attention: ("proj",),
+    }
+    with ExitStack() as stack:
+        for module, names in behind.items():
+            unused = {name: nn.Identity() for name in names if module._modules.get(name) is not None}
+            stack.enter_context(swapped(module, **unused))
+        teacher = copy.deepcopy(model)
+    for parent in [*teacher.modules()]:
+        for name, module in parent.named_children():
+            if isinstance(module, DropPath):  # whose rate, unused, would tell compiled blocks apart
+                setattr(parent, name, nn.Identity())
+    return teacher
+
+
+@torch.no_grad()
+def teacher_keys_values(
+    teacher: TimmModule, images: Tensor, drawn: dict[int, Tensor | None]
+) -> dict[int, list[KeyValue]]:
+    """Keys and values of the drawn blocks, one per attention layer of the block.
+
+    The teacher runs as far as the deepest drawn block, and there only to its keys and values.
+    """
+    records: dict[int, list[Record]] = {}
+    names = block_names(teacher)
+    deepest = max(drawn)
+    with ExitStack() as stack:
+        stack.enter_context(uncompiled(teacher.get_submodule(names[deepest])))
+        for i in drawn:
+            layers = attention_layers(teacher.get_submodule(names[i]))
+            records[i] = [[] for _ in layers]
+            for layer, record in zip(layers, records[i], strict=True):
+                projections = projections_of(layer)
+                is_last = i == deepest and layer is layers[-1]
+                stack.enter_context(
+                    (projections.recording_last if is_last else projections.recording)(record)
+                )
+        with suppress(DeepestReached):
+            teacher.forward_features(images)
+    chosen = {i: None if images_ is None else images_.to(images.device) for i, images_ in drawn.items()}
+    return {
+        i: [KeyValue(key, value, chosen[i]) for record in of_block for key, value in record]
+        for i, of_block in records.items()
+    }

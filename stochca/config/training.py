@@ -1,0 +1,123 @@
+"""How training is run, apart from the method: one frozen dataclass per group of settings.
+
+They are plain dataclasses so that the library needs nothing but torch and timm; `pipeline.config.params`
+reads the same classes from `params.yaml`, strictly.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ``ValueError(message)`` unless `condition` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training image; evaluation only resizes. Probabilities are per image."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    crop: Literal["random_resized", "random"] = "random_resized"  # random: of the size that the model sees
+    scale: tuple[float, float] = (0.5, 1.0)  # area of the random resized crop, as a share of the image
+    ratio: tuple[float, float] = (0.75, 4 / 3)  # its width / height
+    horizontal_flip: float = 0.5
+    vertical_flip: float = 0.0
+    # Strength of brightness, contrast and saturation changes, or one for each of them and the hue.
+    color_jitter: float | tuple[float, float, float] | tuple[float, float, float, float] = 0.0
+    grayscale: float = 0.0
+    auto_augment: str | None = None  # timm's policy, for example rand-m9-mstd0.5
+    random_erasing: float = 0.0
+    mixup: float = 0.0  # alpha of the Beta distribution; 0 is off
+    cutmix: float = 0.0  # likewise
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        require(0 < low <= high <= 1, f"scale must satisfy 0 < low <= high <= 1, found {list(self.scale)}")
+        low, high = self.ratio
+        require(0 < low <= high, f"ratio must satisfy 0 < low <= high, found {list(self.ratio)}")
+        for name in ("horizontal_flip", "vertical_flip", "grayscale", "random_erasing"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name} is a probability between 0 and 1, found {value}")
+        for name in ("color_jitter", "mixup", "cutmix"):
+            value = getattr(self, name)
+            strengths = value if isinstance(value, tuple) else (value,)
+            require(min(strengths) >= 0, f"{name} must be 0 or more, found {value}")
+        require(
+            not isinstance(self.color_jitter, tuple) or max(self.color_jitter[3:], default=0) <= 0.5,
+            f"color_jitter changes the hue by at most 0.5, found {self.color_jitter}",
+        )
+
+
+@dataclass(frozen=True)
+class Training:
+    """Optimisation, schedule and bookkeeping of one training run. Steps are optimiser steps."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    steps: int = 1000
+    batch_size: int = 32  # images per optimiser step
+    accumulate: int = 1  # micro-batches that one step is split into
+    optimizer: str = "adamw"  # any name timm.optim knows
+    lr: float = 1e-4
+    weight_decay: float = 0.05
+    head_lr_scale: float = 1.0  # the head's learning rate is lr times this, all through the schedule
+    layer_decay: float | None = None  # learning rate factor per block, counted from the head
+    warmup_steps: int = 0  # linear from 0
+    schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up
+    min_lr: float = 0.0  # where the cosine ends
+    clip_grad: float | None = None  # largest gradient norm
+    drop_path: float = 0.0
+    label_smoothing: float = 0.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    gradient_checkpointing: bool = False
+    compile: bool = False  # torch.compile, block by block
+    eval_every: int = 100  # steps between looks at the validation split
+    checkpoint_every: int = 100  # steps between checkpoints
+    workers: int | Literal["auto"] = "auto"  # processes that load and augment images
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "eval_every", "checkpoint_every"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} must be 1 or more, found {value}")
+        require(
+            self.batch_size % self.accumulate == 0,
+            f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}",
+        )
+        require(self.lr > 0, f"lr must be above 0, found {self.lr}")
+        require(self.min_lr <= self.lr, f"min_lr {self.min_lr} must not be above lr {self.lr}")
+        require(
+            self.schedule == "cosine" or self.min_lr == 0,
+            f"min_lr {self.min_lr} is where a cosine ends; set it to 0 with the schedule {self.schedule}",
+        )
+        mixes = self.augmentation.mixup or self.augmentation.cutmix
+        require(
+            not mixes or self.batch_size // self.accumulate % 2 == 0,
+            "batch_size / accumulate must be even, because mixup and cutmix pair images up; "
+            f"found {self.batch_size // self.accumulate}",
+        )
+        require(
+            0 <= self.warmup_steps < self.steps,
+            f"warmup_steps must be between 0 and steps - 1 = {self.steps - 1}, found {self.warmup_steps}",
+        )
+        for name in ("weight_decay", "head_lr_scale", "min_lr"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must be 0 or more, found {value}")
+        require(
+            self.layer_decay is None or 0 < self.layer_decay <= 1,
+            f"layer_decay must be above 0 and at most 1, or null, found {self.layer_decay}",
+        )
+        require(
+            self.clip_grad is None or self.clip_grad > 0,
+            f"clip_grad must be above 0, or null, found {self.clip_grad}",
+        )
+        for name in ("drop_path", "label_smoothing"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"{name} must be at least 0 and below 1, found {value}")
+        require(
+            self.workers == "auto" or self.workers >= 0,
+            f"workers must be auto, or 0 or more, found {self.workers}",
+        )

@@ -1,0 +1,61 @@
+"""DELTA's channel attention (Li et al., ICLR 2019): channels without which the loss would rise count more."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stochca._typing import TimmModule
+from stochca.data.examples import Examples
+from stochca.data.loaders import InMemory, evaluation_batches
+from stochca.phases.linear_head import features, fit_logistic_regression
+from stochca.timm_models.families import blocks_of, family_of
+from stochca.timm_models.recording import channels_last
+
+STRENGTH = 0.01  # C of the head that is fitted first
+BATCH = 32
+
+
+def channel_attention(model: TimmModule, examples: Examples, number: int) -> list[Tensor]:
+    """One weight per channel of each block's output, (D,), whose sum is D.
+
+    A head is fitted to the frozen features first. How much the loss would rise without a channel, that is
+    with its activations at zero, is taken to first order: minus the sum of gradient times activation, the
+    mean over images. The weights are the softmax of these rises over the block's channels, times D. (The
+    paper switches every channel off in turn, which takes as many passes as there are channels.)
+
+    Args:
+        model: frozen.
+        number: how many of the training images are looked at, from the first.
+    """
+    shown = InMemory([examples.train[i] for i in range(min(number, len(examples.train)))])
+    rows, labels = features(model, shown, examples.preprocessing, device=examples.device, precision="fp32")
+    weight, bias = fit_logistic_regression(rows, labels, model.num_classes, STRENGTH)
+    head = weight.to(examples.device), bias.to(examples.device)
+    batches = [
+        _rises(model, images.to(examples.device), batch_labels.to(examples.device), head)
+        for images, batch_labels in evaluation_batches(shown, examples.preprocessing, batch_size=BATCH)
+    ]
+    totals = [torch.stack(rises).sum(dim=0) for rises in zip(*batches, strict=True)]
+    return [torch.softmax(total / len(shown), dim=0) * len(total) for total in totals]
+
+
+def _rises(model: TimmModule, images: Tensor, labels: Tensor, head: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Per block how much the summed loss would rise without each channel, to first order: (D,)."""
+    outputs: list[Tensor] = []
+    hooks = [
+        block.register_forward_hook(lambda _, __, output: outputs.append(output))
+        for block in blocks_of(model)
+    ]
+    try:
+        with torch.enable_grad():
+            pooled = model.forward_head(model.forward_features(images.requires_grad_()), pre_logits=True)
+            loss = functional.cross_entropy(functional.linear(pooled, *head), labels, reduction="sum")
+            gradients = torch.autograd.grad(loss, outputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    first = family_of(model).channels_first
+    return [
+        -channels_last(gradient * output.detach(), first).flatten(0, -2).sum(dim=0)
+        for gradient, output in zip(gradients, outputs, strict=True)
+    ]

@@ -1,0 +1,153 @@
+"""Attention layers that compute queries, keys and values in one: `attn.qkv`. Shapes: see `key_value.py`."""
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stochca._typing import TimmModule
+from stochca.timm_models.key_value import (
+    DeepestReached,
+    KeyNorm,
+    KeyValue,
+    Record,
+    bypassed_key_norm,
+    swapped,
+)
+
+
+class FusedProjection:
+    """`attn.qkv`, with the biases `attn.q_bias` and `attn.v_bias` that some families keep beside it."""
+
+    def __init__(self, attention: TimmModule) -> None:
+        self.attention = attention
+
+    def cross(self, source: KeyValue) -> AbstractContextManager[None]:
+        bypassed = bypassed_key_norm(self.attention)
+        return self._swapped(CrossProjection(self.attention, source), **bypassed)
+
+    def recording(self, record: Record) -> AbstractContextManager[None]:
+        return self._swapped(RecordingProjection(self.attention, record))
+
+    def recording_last(self, record: Record) -> AbstractContextManager[None]:
+        return self._swapped(LastProjection(self.attention, record))
+
+    def informed(self, further_BNC: Tensor) -> AbstractContextManager[None]:
+        return self._swapped(InformedProjection(self.attention, further_BNC))
+
+    def _swapped(self, qkv: nn.Module, **others: nn.Module) -> AbstractContextManager[None]:
+        # Without a q_bias, timm calls qkv and adds nothing to what it gives.
+        without = {"q_bias": None} if _has_biases(self.attention) else {}
+        return swapped(self.attention, qkv=qkv, **others, **without)
+
+
+class _FusedStandIn(nn.Module):
+    """Stands in for `attn.qkv`: the same numbers, but any of queries, keys and values by themselves."""
+
+    def __init__(self, attention: TimmModule) -> None:
+        super().__init__()
+        self.layer: TimmModule = attention.qkv
+        self.key_norm = KeyNorm(attention)
+        self.biases = [attention.q_bias, attention.k_bias, attention.v_bias] if _has_biases(attention) else []
+        # Channels are ordered (3, heads, H), or (heads, 3, H).
+        self.groups: int = attention.num_heads if getattr(attention, "head_first", False) else 1
+        # An adapter that wraps the layer is called: it is more than a weight.
+        self.adapted = hasattr(self.layer, "base_layer")
+        plain = getattr(self.layer, "base_layer", self.layer)
+        self.dim = 1 if isinstance(plain, nn.Conv2d) else -1  # of the channels
+
+    def project(self, x: Tensor, parts: slice) -> list[Tensor]:
+        """Some of queries (0), keys (1) and values (2) of `x`; only what is asked for is computed."""
+        if self.adapted:
+            return self.split(self.project_together(x))[parts]
+        return self.split(self._multiply(x, parts), len(range(3)[parts]))
+
+    def project_together(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of `x` together, as timm expects them."""
+        if not self.adapted:
+            return self._multiply(x, slice(0, 3))
+        y: Tensor = self.layer(x)
+        return y + torch.cat(self.biases) if self.biases else y
+
+    def split(self, y: Tensor, number: int = 3) -> list[Tensor]:
+        """Views of the queries, keys and values, or of as many of them as are in `y`."""
+        dim = self.dim % y.dim()
+        return [
+            part.flatten(dim, dim + 1) for part in y.unflatten(dim, (self.groups, number, -1)).unbind(dim + 1)
+        ]
+
+    def join(self, parts: list[Tensor]) -> Tensor:
+        """Put queries, keys and values together as timm expects them."""
+        dim = self.dim % parts[0].dim()
+        grouped = [part.unflatten(dim, (self.groups, 1, -1)) for part in parts]
+        return torch.cat(grouped, dim=dim + 1).flatten(dim, dim + 2)
+
+    def _multiply(self, x: Tensor, parts: slice) -> Tensor:
+        weight = self._rows(self.layer.weight, parts)
+        bias = torch.cat(self.biases) if self.biases else self.layer.bias
+        bias = None if bias is None else self._rows(bias, parts)
+        multiply = functional.conv2d if isinstance(self.layer, nn.Conv2d) else functional.linear
+        return multiply(x, weight, bias)
+
+    def _rows(self, parameter: Tensor, parts: slice) -> Tensor:
+        return parameter.unflatten(0, (self.groups, 3, -1))[:, parts].flatten(0, 2)
+
+
+class CrossProjection(_FusedStandIn):
+    """The student's own queries, the teacher's keys and values."""
+
+    def __init__(self, attention: TimmModule, source: KeyValue) -> None:
+        super().__init__(attention)
+        self.source = source
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        source = self.source
+        if source.images is None:
+            (query_BND,) = self.project(x_BNC, slice(0, 1))
+            key_BND, value_BND = source.key_BND, source.value_BND
+        else:
+            query_BND, key_BND, value_BND = self.project(x_BNC, slice(0, 3))
+            key_BND = source.where_chosen(source.key_BND, self.key_norm(key_BND))
+            value_BND = source.where_chosen(source.value_BND, value_BND)
+        return self.join([query_BND, key_BND.to(query_BND), value_BND.to(query_BND)])
+
+
+class RecordingProjection(_FusedStandIn):
+    """Appends the keys and values that pass to `record`."""
+
+    def __init__(self, attention: TimmModule, record: Record) -> None:
+        super().__init__(attention)
+        self.record = record
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        together_BNE = self.project_together(x_BNC)
+        _, key_BND, value_BND = self.split(together_BNE)
+        self.record.append((self.key_norm(key_BND), value_BND))
+        return together_BNE
+
+
+class LastProjection(RecordingProjection):
+    """The recording projection of the deepest layer: no queries, and nothing after it runs."""
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        key_BND, value_BND = self.project(x_BNC, slice(1, 3))
+        self.record.append((self.key_norm(key_BND), value_BND))
+        raise DeepestReached
+
+
+class InformedProjection(_FusedStandIn):
+    """The values of the tokens and, added to them, of what they are told."""
+
+    def __init__(self, attention: TimmModule, further_BNC: Tensor) -> None:
+        super().__init__(attention)
+        self.further_BNC = further_BNC
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        query_BND, key_BND, value_BND = self.project(x_BNC, slice(0, 3))
+        (further_BND,) = self.project(self.further_BNC, slice(2, 3))
+        return self.join([query_BND, key_BND, value_BND + further_BND])
+
+
+def _has_biases(attention: TimmModule) -> bool:
+    return attention._parameters.get("q_bias") is not None

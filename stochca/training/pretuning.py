@@ -1,0 +1,220 @@
+"""Pre-tunes the decoders of TOAST: each learns to reconstruct what its block was given from what it gave.
+
+The loss is 0.1 · Σ MSE(decoder_i(out_i), in_i) over the blocks of the frozen backbone; labels play no part.
+It teaches what the decoders pass on. What they emit is learned on the task, from its random start.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stochca._typing import TimmModule
+from stochca.adapters.toast import TOAST, make_decoders
+from stochca.averaging import start_averaging
+from stochca.compute.compilation import check_compiles, compiled_blocks
+from stochca.compute.devices import default_device
+from stochca.compute.precision import autocast, choose_attention_kernel, resolve_precision
+from stochca.compute.randomness import Stream, derived_seed, seed_everything
+from stochca.config import NoAverage
+from stochca.config.training import Training
+from stochca.data.loaders import (
+    Images,
+    Preprocessing,
+    evaluation_batches,
+    images_of_step,
+    names_of,
+    training_batches,
+)
+from stochca.errors import UserError
+from stochca.timm_models.key_value import swapped
+from stochca.training.callbacks import Callback, Callbacks
+from stochca.training.divergence import Divergence
+from stochca.training.loss import Loss
+from stochca.training.optimisation import create_optimizer, create_schedule
+from stochca.training.reporting import backbone_lr, report_steps
+from stochca.training.state import RunState
+
+WEIGHT = 0.1
+MEASURED = 256  # images that the loss is measured on at the end
+
+
+@dataclass(frozen=True)
+class Pretuned:
+    """What pre-tuning came to."""
+
+    decoders: nn.ModuleList
+    loss: float  # on the first `MEASURED` images, without augmentation
+    loss_before: float  # likewise, of the random decoders
+    seconds: float
+
+
+class Reconstruction(nn.Module):
+    """Images (B, 3, height, width) to the loss, a scalar. The backbone is out of its parameters and state."""
+
+    def __init__(self, backbone: TimmModule) -> None:
+        super().__init__()
+        self.decoders = make_decoders(backbone)
+        self._backbone = (backbone.requires_grad_(False).eval(),)
+
+    def forward(self, images: Tensor) -> Tensor:
+        given, gave = block_tokens(self._backbone[0], images)
+        losses = [
+            functional.mse_loss(decoder.get_submodule("pass_on")(after).float(), before.float())
+            for decoder, before, after in zip(self.decoders, given, gave, strict=True)
+        ]
+        return WEIGHT * torch.stack(losses).sum()
+
+    def get_classifier(self) -> nn.Module:
+        """It has no head."""
+        return nn.Identity()
+
+
+@torch.no_grad()
+def block_tokens(backbone: TimmModule, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Tokens (B, N, D) that each block is given, and those that it gives."""
+    given: list[Tensor] = []
+    gave: list[Tensor] = []
+    blocks = nn.Sequential(*[_Recorded(block, given, gave) for block in backbone.blocks])
+    with swapped(backbone, blocks=blocks):
+        backbone.forward_features(images)
+    return given, gave
+
+
+class _Recorded(nn.Module):
+    def __init__(self, block: nn.Module, given: list[Tensor], gave: list[Tensor]) -> None:
+        super().__init__()
+        self.block, self.given, self.gave = block, given, gave
+
+    def forward(self, x_BND: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.given.append(x_BND)
+        self.gave.append(self.block(x_BND, *args, **kwargs))
+        return self.gave[-1]
+
+
+def pretune(
+    backbone: TimmModule,
+    images: Images,
+    *,
+    settings: Training,
+    preprocessing: Preprocessing,
+    seed: int = 0,
+    work_folder: Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    device: torch.device | None = None,
+) -> Pretuned:
+    """Train decoders for a frozen timm model. With a `work_folder`, an interrupted run continues from it.
+
+    Raises:
+        UserError: the architecture is not supported, the settings don't fit the device, there are no images,
+            or training diverged.
+    """
+    TOAST.check(backbone)
+    if settings.layer_decay is not None:
+        raise UserError("pretune.training.layer_decay must be null: decoders have no layers that it counts")
+    if not len(images):
+        raise UserError("there are no images to pre-tune on")
+    device = device or default_device()
+    precision = resolve_precision(settings.precision, device)
+    if settings.compile:
+        check_compiles(device)
+    listeners = Callbacks(callbacks)
+    seed_everything(derived_seed(seed, Stream.GLOBAL))
+    backbone.to(device)
+    choose_attention_kernel(backbone, precision, device)
+    model = Reconstruction(backbone).to(device)
+
+    def measured() -> float:
+        losses, number = 0.0, 0
+        for batch, _ in evaluation_batches(_First(images), preprocessing, batch_size=64, workers=0):
+            with torch.no_grad(), autocast(precision, device):
+                losses += model(batch.to(device)).item() * len(batch)
+            number += len(batch)
+        return losses / number
+
+    loss_before = measured()
+    optimizer = create_optimizer(model, settings)
+    schedule = create_schedule(optimizer, settings)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    state = RunState(
+        model,
+        model,
+        Loss(backbone, settings, seed),
+        optimizer,
+        scaler,
+        start_averaging(NoAverage(), model, settings.steps),
+        device,
+    )
+    progress = state.restore(work_folder)
+    started = time.perf_counter() - progress.seconds
+    listeners.on_start(progress.step, settings.steps)
+    divergence = Divergence(
+        lambda step: names_of([images], images_of_step(len(images), settings, seed=seed, step=step)),
+        fp16=scaler.is_enabled(),
+        skipped=progress.skipped,
+    )
+    unread: list[tuple[int, Tensor, float]] = []
+    window_started = time.perf_counter()
+    compiled = ExitStack()
+    try:
+        if settings.compile:
+            compiled.enter_context(compiled_blocks(None, backbone))
+        for batch, _ in training_batches(images, preprocessing, settings, seed=seed, start=progress.step):
+            progress.step += 1
+            schedule.step_update(progress.step)
+            loss = torch.zeros((), device=device)
+            for part in batch.chunk(settings.accumulate):
+                with autocast(precision, device):
+                    part_loss = model(part.to(device, non_blocking=True)) / settings.accumulate
+                scaler.scale(part_loss).backward()
+                loss += part_loss.detach()
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_grad or math.inf)
+            if not divergence.skips(norm, progress.step):
+                scaler.step(optimizer)
+                unread.append((progress.step, loss, backbone_lr(optimizer)))
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            progress.skipped = divergence.skipped
+            last = progress.step == settings.steps
+            saves = (progress.step % settings.checkpoint_every == 0 or last) and not divergence.going_on
+            if saves or last or progress.step % settings.eval_every == 0:
+                report_steps(listeners, unread, settings, window_started)
+                unread.clear()
+            if saves and work_folder is not None:
+                progress.seconds = time.perf_counter() - started
+                listeners.on_checkpoint(state.save(work_folder, progress), progress.step)
+            if not unread:
+                window_started = time.perf_counter()
+        for note in divergence.notes:
+            listeners.on_note(note)
+    finally:
+        compiled.close()
+        listeners.on_end()
+    loss_after = measured()
+    if divergence.going_on or not math.isfinite(loss_after):
+        raise UserError(
+            "pre-tuning diverged in its last steps; lower lr in pretune.training of params.yaml, or set "
+            "clip_grad there"
+        )
+    return Pretuned(model.decoders, loss_after, loss_before, time.perf_counter() - started)
+
+
+class _First:
+    """The first `MEASURED` images."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return min(MEASURED, len(self.images))
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.images[index]

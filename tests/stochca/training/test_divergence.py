@@ -1,0 +1,126 @@
+"""Steps whose gradients are not finite, made so on purpose."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from stochca.compute.checkpoint import load_checkpoint
+from stochca.config import Method
+from stochca.config.training import Augmentation
+from stochca.errors import UserError
+from stochca.training.callbacks import JsonLines, read_events
+from stochca.training.fit import Fitted, fit
+from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
+from tests.stochca.training.test_fit import settings
+
+
+class Named(ColouredSquares):
+    """Images with names."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.ids = [f"square {i}" for i in range(number)]
+
+
+class Poisoned:
+    """A student whose outputs are not numbers in these training steps, and what it saw in each step."""
+
+    def __init__(self, steps: Collection[int]) -> None:
+        self.student = tiny_vit()
+        self.steps = steps
+        self.step = 0
+        self.weights: dict[int, Tensor] = {}  # of the head, before each step
+        self.student.register_forward_hook(self.hook)
+
+    def hook(self, student: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        if not student.training:
+            return output
+        self.step += 1
+        self.weights[self.step] = self.student.head.weight.detach().clone()
+        return output * float("nan") if self.step in self.steps else output
+
+    def fit(self, folder: Path | None = None, method: Method | None = None, **options: Any) -> Fitted:
+        listeners = [JsonLines(folder / "log.jsonl")] if folder else []
+        return fit(
+            self.student,
+            Named(40),
+            ColouredSquares(30, seed=1),
+            method=method or Method(),
+            settings=settings(**{"clip_grad": None, **options}),
+            preprocessing=PREPROCESSING,
+            work_folder=folder,
+            callbacks=listeners,
+            device=torch.device("cpu"),
+        )
+
+
+@pytest.mark.parametrize("clip_grad", [None, 1.0])
+def test_such_a_step_changes_nothing_and_is_counted(clip_grad: float | None, tmp_path: Path) -> None:
+    poisoned = Poisoned({5, 7})
+    fitted = poisoned.fit(tmp_path, clip_grad=clip_grad)
+    same = [step for step in range(1, 12) if poisoned.weights[step].equal(poisoned.weights[step + 1])]
+    assert same == [5, 7]
+    assert fitted.notes[-1] == "2 steps were skipped, because gradients were not finite."
+    steps = [event["step"] for event in read_events(tmp_path / "log.jsonl") if event["event"] == "step"]
+    assert steps == [1, 2, 3, 4, 6, 8, 9, 10, 11, 12]
+    assert all(value.isfinite().all() for value in fitted.model.state_dict().values())
+
+
+@pytest.mark.parametrize("first", [2, 7])
+def test_too_many_in_a_row_end_with_the_images_and_the_last_good_checkpoint(
+    first: int, tmp_path: Path
+) -> None:
+    poisoned = Poisoned(range(first, 100))
+    with pytest.raises(UserError) as ended:
+        poisoned.fit(tmp_path)
+    assert f"5 steps in a row, {first} to {first + 4}, were not finite" in str(ended.value)
+    checkpoint = load_checkpoint(tmp_path)
+    if first == 2:
+        assert checkpoint is None
+    else:
+        assert checkpoint is not None
+        assert checkpoint["progress"]["step"] == 4
+
+
+class Plain:
+    """Images of one colour each, so that what a model is given tells which they were."""
+
+    ids = tuple(f"grey {i}" for i in range(32))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.new("RGB", (16, 16), (8 * index,) * 3), index % 3
+
+
+@pytest.mark.parametrize("domains", [None, [f"{i % 2}" for i in range(32)]])
+def test_the_images_that_are_named_are_those_that_were_seen(domains: list[str] | None) -> None:
+    student, seen = tiny_vit(), []
+
+    def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        if not module.training:
+            return output
+        values = (inputs[0][:, 0, 0, 0] * 0.5 + 0.5) * 255 / 8
+        seen.append({f"grey {round(value)}" for value in values.tolist()})
+        return output * float("nan")
+
+    student.register_forward_hook(hook)
+    with pytest.raises(UserError) as ended:
+        fit(
+            student,
+            Plain(),
+            Plain(),
+            method=Method(),
+            settings=settings(augmentation=Augmentation(color_jitter=0.0)),
+            preprocessing=PREPROCESSING,
+            domains=domains,
+            device=torch.device("cpu"),
+        )
+    assert set(str(ended.value).split("The last step saw ")[1].split(", ")) == seen[-1]
+    assert len(seen) == 5

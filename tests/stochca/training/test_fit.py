@@ -1,0 +1,525 @@
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from stochca.compute.checkpoint import CHECKPOINT, PREVIOUS, load_checkpoint
+from stochca.config import (
+    Ema,
+    LpFt,
+    Method,
+    Schedule,
+    StochasticCrossAttention,
+    Swa,
+    Swad,
+    TrainHead,
+    WiseFt,
+)
+from stochca.config.training import Augmentation, Training
+from stochca.data.loaders import Joined
+from stochca.errors import UserError
+from stochca.evaluation import predict, score
+from stochca.training.callbacks import Callback, EvalEvent, JsonLines, StepEvent, read_events
+from stochca.training.fit import Fitted, check_settings, fit
+from stochca.training.looks import Keep, find_looks
+from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
+
+STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")
+METHODS = {
+    "finetune": Method(),
+    "linear_probe": Method(train=TrainHead()),
+    "lp_ft": Method(phases=LpFt(C=(0.1, 1.0))),
+    "stochca": Method(attention=STOCHCA),
+    "stochca, teacher in bf16": Method(
+        attention=StochasticCrossAttention(prob=0.4, teacher_precision="bf16")
+    ),
+    "stochca+lp_ft": Method(attention=STOCHCA, phases=LpFt(C=(0.1, 1.0))),
+    "stochca+ema": Method(attention=STOCHCA, average=Ema(decay=0.9)),
+    "stochca+swa": Method(attention=STOCHCA, average=Swa(start=0.5)),
+    "stochca+swad": Method(attention=STOCHCA, average=Swad(n_converge=2, n_tolerance=2)),
+    "stochca+lp_ft+swad": Method(
+        attention=STOCHCA, phases=LpFt(C=(1.0,)), average=Swad(n_converge=2, n_tolerance=2)
+    ),
+    "linear_probe+ema": Method(train=TrainHead(), average=Ema(decay=0.9)),
+    "stochca+lp_ft+wise_ft": Method(
+        attention=StochasticCrossAttention(
+            prob=0.8, granularity="sample", blocks=(0, 2), schedule=Schedule("cosine", end=0.2)
+        ),
+        phases=LpFt(C=(1.0,)),
+        average=WiseFt(alpha=(0.0, 0.5, 1.0)),
+    ),
+}
+
+
+def settings(**options: Any) -> Training:
+    defaults: dict[str, Any] = {
+        "steps": 12,
+        "batch_size": 8,
+        "lr": 3e-3,
+        "warmup_steps": 2,
+        "clip_grad": 1.0,
+        "precision": "fp32",
+        "eval_every": 3,
+        "checkpoint_every": 4,
+        "workers": 0,
+        "drop_path": 0.1,
+        "augmentation": Augmentation(color_jitter=0.1),
+    }
+    return Training(**{**defaults, **options})
+
+
+def run(
+    method: Method,
+    options: Training | None = None,
+    folder: Path | None = None,
+    *callbacks: Callback,
+    seed: int = 0,
+    make_student: Callable[..., Any] = tiny_vit,
+) -> tuple[dict[str, Tensor], Fitted]:
+    options = options or settings()
+    student = make_student(drop_path_rate=options.drop_path)
+    fitted = fit(
+        student,
+        ColouredSquares(40),
+        ColouredSquares(30, seed=1),
+        method=method,
+        settings=options,
+        preprocessing=PREPROCESSING,
+        seed=seed,
+        work_folder=folder,
+        callbacks=callbacks,
+        device=torch.device("cpu"),
+    )
+    return student.state_dict(), fitted
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(Callback):
+    """Ends the run in the middle, as soon as it hears of this step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, event: StepEvent) -> None:
+        if event.step == self.step:
+            raise Killed
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_killed_and_resumed_equals_undisturbed(name: str, tmp_path: Path) -> None:
+    method = METHODS[name]
+    log = tmp_path / "undisturbed.jsonl"
+    expected, undisturbed = run(method, None, tmp_path / "a", JsonLines(log))
+    resumed_log = tmp_path / "resumed.jsonl"
+    for step in (6, 11):  # events arrive with the next look at validation, after the checkpoint at 4 and 8
+        with pytest.raises(Killed):
+            run(method, None, tmp_path / "b", JsonLines(resumed_log), Kill(step))
+    found, resumed = run(method, None, tmp_path / "b", JsonLines(resumed_log))
+    assert_equal(found, expected)
+    assert resumed.selected_step == undisturbed.selected_step
+    assert resumed.validation == undisturbed.validation
+    assert resumed.cross_attended == undisturbed.cross_attended
+    without_times = [
+        [
+            {key: value for key, value in event.items() if key != "images_per_second"}
+            for event in read_events(path)
+        ]
+        for path in (log, resumed_log)
+    ]
+    assert without_times[0] == without_times[1]
+
+
+def test_resumes_in_bfloat16_with_accumulation_and_mixup(tmp_path: Path) -> None:
+    options = settings(precision="bf16", accumulate=2, augmentation=Augmentation(mixup=0.3, cutmix=0.5))
+    method = METHODS["stochca"]
+    expected, _ = run(method, options)
+    with pytest.raises(Killed):
+        run(method, options, tmp_path, Kill(7))
+    assert_equal(run(method, options, tmp_path)[0], expected)
+
+
+def test_truncated_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected, _ = run(METHODS["stochca"])
+    with pytest.raises(Killed):
+        run(METHODS["stochca"], None, tmp_path, Kill(11))
+    checkpoint = tmp_path / CHECKPOINT
+    assert (tmp_path / PREVIOUS).exists()
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    assert_equal(run(METHODS["stochca"], None, tmp_path)[0], expected)
+    assert "can't be read" in capsys.readouterr().out
+
+
+def test_the_seed_decides_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = run(METHODS["stochca"])
+
+    def disturbed(**options: Any) -> Any:
+        """The same student, but the global generators stand elsewhere when training starts."""
+        student = tiny_vit(**options)
+        torch.manual_seed(123)
+        random.seed(123)
+        np.random.seed(123)
+        return student
+
+    assert_equal(run(METHODS["stochca"], make_student=disturbed)[0], first)
+    other, _ = run(METHODS["stochca"], seed=1)
+    assert not torch.equal(other["blocks.0.attn.qkv.weight"], first["blocks.0.attn.qkv.weight"])
+
+
+def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"diverged: the gradients of 5 steps in a row, 2 to 6, .* lower training.lr"
+    ):
+        run(Method(), settings(lr=1e30, warmup_steps=0, clip_grad=None), tmp_path)
+    assert load_checkpoint(tmp_path) is None
+
+
+def test_a_head_alone_has_to_learn_something() -> None:
+    with pytest.raises(UserError, match="head_lr_scale 0 with train 'head' trains nothing"):
+        run(Method(train=TrainHead()), settings(head_lr_scale=0.0))
+
+
+def test_listeners_hear_of_the_end_of_an_interrupted_run() -> None:
+    class Ends(Callback):
+        ended = False
+
+        def on_end(self) -> None:
+            self.ended = True
+
+    ends = Ends()
+    with pytest.raises(Killed):
+        run(Method(), None, None, ends, Kill(6))
+    assert ends.ended
+
+
+def test_logged_learning_rate_is_the_schedules() -> None:
+    class Rates(Callback):
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+
+        def on_step(self, event: StepEvent) -> None:
+            self.seen.append(event.lr)
+
+    for method in (Method(), Method(train=TrainHead())):
+        rates = Rates()
+        run(method, settings(lr=1e-3, head_lr_scale=7.0, layer_decay=0.5), None, rates)
+        assert max(rates.seen) == pytest.approx(1e-3, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", "sgd", "lamb", "adafactorbv", pytest.param("kron", marks=pytest.mark.slow)]
+)
+def test_optimisers_resume(optimizer: str, tmp_path: Path) -> None:
+    options = settings(optimizer=optimizer, lr=1e-3)
+    expected, _ = run(Method(), options)
+    with pytest.raises(Killed):
+        run(Method(), options, tmp_path, Kill(7))
+    assert_equal(run(Method(), options, tmp_path)[0], expected)
+
+
+@pytest.mark.parametrize("empty", ["training", "validation"])
+def test_no_images(empty: str) -> None:
+    sizes = {"training": 8, "validation": 8, empty: 0}
+    with pytest.raises(UserError, match=f"there are no {empty} images"):
+        fit(
+            tiny_vit(),
+            ColouredSquares(sizes["training"]),
+            ColouredSquares(sizes["validation"]),
+            method=Method(),
+            settings=settings(),
+            preprocessing=PREPROCESSING,
+            device=torch.device("cpu"),
+        )
+
+
+def test_loader_workers_change_nothing() -> None:
+    expected, _ = run(METHODS["finetune"], settings(steps=3))
+    assert_equal(run(METHODS["finetune"], settings(steps=3, workers=2))[0], expected)
+
+
+def test_probability_zero_equals_finetune() -> None:
+    plain, _ = run(Method())
+    stochca, _ = run(Method(attention=StochasticCrossAttention(prob=0.0)))
+    assert_equal(stochca, plain)
+    crossed, _ = run(METHODS["stochca"])
+    assert not torch.equal(crossed["blocks.0.attn.qkv.weight"], plain["blocks.0.attn.qkv.weight"])
+
+
+def test_linear_probe_trains_the_head_alone() -> None:
+    start = tiny_vit().state_dict()
+    found, fitted = run(METHODS["linear_probe"])
+    for name, value in found.items():
+        assert torch.equal(value, start[name]) == (not name.startswith("head.")), name
+    assert fitted.trainable_parameters == 16 * 3 + 3
+
+
+class Looks(Callback):
+    """Remembers every look at validation."""
+
+    def __init__(self) -> None:
+        self.events: list[EvalEvent] = []
+
+    def on_eval(self, event: EvalEvent) -> None:
+        self.events.append(event)
+
+
+def test_selection_keeps_the_best_weights_on_validation() -> None:
+    options = settings(steps=30, lr=0.05, warmup_steps=0, clip_grad=None)  # so high that it gets worse
+    for seed in range(10):
+        looks = Looks()
+        weights, fitted = run(Method(), options, None, looks, seed=seed)
+        best = max(looks.events, key=lambda event: (event.accuracy, -event.loss))
+        if best.step < looks.events[-1].step:
+            break
+    else:
+        pytest.fail("the last step was always the best: this can't tell the two apart")
+    assert fitted.selected_step == best.step
+    student = tiny_vit()
+    student.load_state_dict(weights)
+    logits, labels = predict(student, ColouredSquares(30, seed=1), PREPROCESSING, device=torch.device("cpu"))
+    assert fitted.validation is not None
+    assert score(logits, labels).accuracy == fitted.validation.accuracy == best.accuracy
+
+
+def test_head_learning_rate_is_scaled_at_every_step() -> None:
+    """Against the schedule written out: linear warm-up, cosine to zero, the head's ten times as high."""
+    from stochca.training.optimisation import create_optimizer, create_schedule
+
+    options = settings(steps=20, lr=1e-3, warmup_steps=5, head_lr_scale=10.0, layer_decay=0.5)
+    student = tiny_vit()
+    optimizer = create_optimizer(student, options)
+    schedule = create_schedule(optimizer, options)
+    names = {id(parameter): name for name, parameter in student.named_parameters()}
+    for step in range(1, 21):
+        schedule.step_update(step)
+        base = 1e-3 * step / 5 if step < 5 else 0.5e-3 * (1 + math.cos(math.pi * step / 21))
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                name = names[id(parameter)]
+                if name.startswith("head."):
+                    scale = 10.0
+                elif name.startswith("norm."):
+                    scale = 0.5  # timm counts the last norm to the last block
+                elif name.startswith("blocks."):
+                    scale = 0.5 ** (3 - int(name.split(".")[1]))
+                else:
+                    scale = 0.5**4
+                assert group["lr"] == pytest.approx(base * scale), (step, name)
+
+
+def test_constant_schedule_stays_at_the_learning_rate() -> None:
+    from stochca.training.optimisation import create_optimizer, create_schedule
+
+    options = settings(steps=10, lr=1e-3, warmup_steps=4, head_lr_scale=2.0, schedule="constant")
+    optimizer = create_optimizer(tiny_vit(), options)
+    schedule = create_schedule(optimizer, options)
+    for step in range(1, 11):
+        schedule.step_update(step)
+        for group in optimizer.param_groups:
+            assert group["lr"] == pytest.approx(group["lr_scale"] * 1e-3 * min(step / 4, 1)), step
+    with pytest.raises(ValueError, match=r"min_lr 0\.0001 is where a cosine ends"):
+        settings(schedule="constant", lr=1e-3, min_lr=1e-4)
+
+
+def test_weight_decay_spares_biases_norms_and_positions() -> None:
+    from stochca.training.optimisation import create_optimizer
+
+    student = tiny_vit()
+    names = {id(parameter): name for name, parameter in student.named_parameters()}
+    decayed = {
+        names[id(parameter)]
+        for group in create_optimizer(student, settings(weight_decay=0.1)).param_groups
+        for parameter in group["params"]
+        if group["weight_decay"] > 0
+    }
+    assert "blocks.0.attn.qkv.weight" in decayed
+    assert "head.weight" in decayed
+    assert not {
+        name
+        for name in decayed
+        if name.endswith("bias") or "norm" in name or name in ("pos_embed", "cls_token")
+    }
+
+
+def test_head_scale_reaches_the_weights() -> None:
+    still, _ = run(Method(), settings(head_lr_scale=0.0, steps=3, warmup_steps=0))
+    start = tiny_vit().state_dict()
+    assert torch.equal(still["head.weight"], start["head.weight"])
+    assert not torch.equal(still["blocks.0.attn.qkv.weight"], start["blocks.0.attn.qkv.weight"])
+
+
+def test_accumulation_equals_the_whole_batch() -> None:
+    whole, _ = run(Method(), settings(drop_path=0.0))
+    parts, _ = run(Method(), settings(drop_path=0.0, accumulate=4))
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_learns_the_squares() -> None:
+    _, fitted = run(Method(), settings(steps=150, lr=1e-2, eval_every=50, drop_path=0.0))
+    assert fitted.validation is not None
+    assert fitted.validation.accuracy > 0.8
+
+
+def test_events_tell_every_step_once(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    run(Method(), settings(steps=23, eval_every=5), None, JsonLines(log))
+    events = read_events(log)
+    assert [event["step"] for event in events if event["event"] == "step"] == list(range(1, 24))
+    assert [event["step"] for event in events if event["event"] == "eval"] == [5, 10, 15, 20, 23]
+    assert all(math.isfinite(event["loss"]) for event in events)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"precision": "fp16"}, "fp16 needs a GPU"),
+        ({"optimizer": "adamv"}, "'adamv' can't be used"),
+        ({"augmentation": Augmentation(auto_augment="foo")}, "auto_augment 'foo' is no policy of timm"),
+    ],
+)
+def test_bad_settings(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        run(Method(), settings(**options))
+
+
+def test_one_probability_per_block_must_fit_the_model() -> None:
+    with pytest.raises(UserError, match="2 values, but the model has 3 blocks"):
+        run(Method(attention=StochasticCrossAttention(prob=(0.1, 0.2))))
+
+
+def test_checking_the_settings_copies_no_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    def copied(model: nn.Module) -> nn.Module:
+        raise AssertionError("a teacher was copied")
+
+    monkeypatch.setattr("stochca.attention.stochca.headless_copy", copied)
+    method = Method(attention=StochasticCrossAttention(prob=0.1))
+    check_settings(tiny_vit(), method, settings(), PREPROCESSING, torch.device("cpu"))
+    with pytest.raises(AssertionError, match="a teacher was copied"):
+        run(method, settings())
+
+
+def test_images_per_batch_must_pair_up_for_mixup() -> None:
+    with pytest.raises(ValueError, match="must be even, because mixup and cutmix pair images up; found 9"):
+        settings(batch_size=9, augmentation=Augmentation(mixup=0.5))
+
+
+@pytest.mark.parametrize(("optimizer", "fused"), [("adamw", True), ("sgd", True), ("lamb", None)])
+def test_fused_kernels_are_used_where_there_are_any(optimizer: str, fused: bool | None) -> None:
+    from stochca.training.optimisation import create_optimizer
+
+    assert create_optimizer(tiny_vit(), settings(optimizer=optimizer)).defaults.get("fused") is fused
+
+
+@pytest.mark.parametrize("name", ["finetune", "stochca+ema", "stochca+swa", "lp_ft"])
+def test_refitting_trains_on_validation_images_too_and_keeps_the_last_step(name: str, tmp_path: Path) -> None:
+    """The same as training on both without ever looking at anything."""
+    train, validation = ColouredSquares(40), ColouredSquares(30, seed=1)
+    seen: list[int] = []
+
+    class Watched(ColouredSquares):
+        def __getitem__(self, index: int) -> Any:
+            seen.append(index)
+            return super().__getitem__(index)
+
+    looks = Looks()
+    student = tiny_vit()
+    fitted = fit(
+        student,
+        train,
+        Watched(30, seed=1),
+        method=METHODS[name],
+        settings=settings(drop_path=0.0),
+        preprocessing=PREPROCESSING,
+        refit=True,
+        work_folder=tmp_path,
+        callbacks=[looks],
+        device=torch.device("cpu"),
+    )
+    assert not looks.events
+    assert fitted.validation is None
+    assert seen
+    if name != "finetune":
+        return
+    plain = tiny_vit()
+    last = fit(
+        plain,
+        Joined(train, validation),
+        validation,
+        method=METHODS[name],
+        settings=settings(drop_path=0.0),
+        preprocessing=PREPROCESSING,
+        work_folder=tmp_path / "plain",
+        keep_looks="last",
+        device=torch.device("cpu"),
+    )
+    assert last.validation is not None
+    (weights,) = find_looks(tmp_path / "plain").values()
+    assert_equal(student.state_dict(), load_file(weights))
+    assert fitted.selected_step == 12
+
+
+def test_swad_can_not_refit() -> None:
+    with pytest.raises(UserError, match="swad chooses its steps by the validation loss"):
+        fit(
+            tiny_vit(),
+            ColouredSquares(8),
+            ColouredSquares(8),
+            method=METHODS["stochca+swad"],
+            settings=settings(),
+            preprocessing=PREPROCESSING,
+            refit=True,
+        )
+
+
+def test_looks_are_kept_as_asked_and_resuming_leaves_the_same(tmp_path: Path) -> None:
+    """One file per look, with the weights that the look saw; `last` keeps one."""
+    expected: dict[Keep, list[int]] = {"all": [3, 6, 9, 12], "last": [12], "none": []}
+    for keep, steps in expected.items():
+        fit(
+            tiny_vit(),
+            ColouredSquares(40),
+            ColouredSquares(30, seed=1),
+            method=Method(),
+            settings=settings(),
+            preprocessing=PREPROCESSING,
+            work_folder=tmp_path / keep,
+            keep_looks=keep,
+            device=torch.device("cpu"),
+        )
+        assert list(find_looks(tmp_path / keep)) == steps
+    whole = load_file(find_looks(tmp_path / "all")[12])
+    assert_equal(whole, load_file(find_looks(tmp_path / "last")[12]))
+    state = load_checkpoint(tmp_path / "all")
+    assert state is not None
+    assert_equal(whole, state["student"])
+
+
+def test_domains_that_can_not_share_a_batch() -> None:
+    with pytest.raises(UserError, match=r"batch_size 8 can't hold equally many .* 3 domains a, b, c"):
+        fit(
+            tiny_vit(),
+            ColouredSquares(9),
+            ColouredSquares(8),
+            method=Method(),
+            settings=settings(),
+            preprocessing=PREPROCESSING,
+            domains=["a", "b", "c"] * 3,
+        )
