@@ -9,7 +9,7 @@ process of its own:
 
 - prepare: the whole stage but what DVC does around it.
 - first step: from opening the prepared images to the first training step of a transformer of 0.3 million
-  parameters; then the median step, and a look at validation, for each of its images.
+  parameters; then the median step, and an evaluation, for each of its images.
 - search: `tune` with a single trial of 8 steps, Ray's start included; shipped is what machines get that do
   not have the project's folder.
 
@@ -69,7 +69,7 @@ def prepare_there(root: Path, target: Path, count: int) -> dict[str, float]:
 
 
 def train_there(target: Path) -> dict[str, float]:
-    """As a training run goes, from the images to a few steps and one look at validation."""
+    """As a training run goes, from the images to a few steps and one evaluation."""
     import stochca  # noqa: F401  isort: skip  (before timm, which it lets import torchvision)
     import timm
     import torch

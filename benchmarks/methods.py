@@ -40,6 +40,7 @@ from stochca.config import (
     CoTuning,
     Delta,
     Ema,
+    HeadAlone,
     L2Sp,
     Lora,
     Method,
@@ -49,7 +50,6 @@ from stochca.config import (
     Swad,
     Toast,
     ToastLite,
-    TrainHead,
     Vpt,
 )
 from stochca.config.training import Training
@@ -64,7 +64,7 @@ PROB = 0.1
 STOCHCA = StochasticCrossAttention(prob=PROB)
 METHODS = {
     "finetune": Method(),
-    "linear_probe": Method(train=TrainHead()),
+    "linear_probe": Method(adapter=HeadAlone()),
     "stochca": Method(attention=STOCHCA),
     "stochca, per image": Method(attention=StochasticCrossAttention(prob=0.1, granularity="sample")),
     "ema": Method(average=Ema()),
@@ -77,11 +77,11 @@ METHODS = {
     "miro": Method(penalties=(Miro(),)),
     "cotuning": Method(penalties=(CoTuning(),)),
     "stochca+bss": Method(attention=STOCHCA, penalties=(Bss(),)),
-    "lora": Method(train=Lora()),
-    "stochca+lora": Method(train=Lora(), attention=STOCHCA),
-    "vpt": Method(train=Vpt()),
-    "toast": Method(train=Toast()),
-    "toast_lite": Method(train=ToastLite()),
+    "lora": Method(adapter=Lora()),
+    "stochca+lora": Method(adapter=Lora(), attention=STOCHCA),
+    "vpt": Method(adapter=Vpt()),
+    "toast": Method(adapter=Toast()),
+    "toast_lite": Method(adapter=ToastLite()),
 }
 
 
@@ -119,7 +119,7 @@ class Candidate:
         self.loss = Loss(self.student, settings, 0, method.penalties, source_head, examples)
         self.optimizer = create_optimizer(self.student, settings, self.loss)
         self.averaging = start_averaging(method.average, self.student, settings.steps)
-        adaptation(method.train).set_training_mode(self.model, self.student)
+        adaptation(method.adapter).set_training_mode(self.model, self.student)
         self.step = 0
         self.draws: list[list[int]] | None = None  # None: no block cross-attends, or each image has its own
         if isinstance(self.model, stochca.StochCA) and self.model.granularity == "block":

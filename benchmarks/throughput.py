@@ -60,7 +60,7 @@ class Folder:
 
 
 class First:
-    """The first image alone: `fit` looks at validation once, at the end, which is not measured."""
+    """The first image alone: `fit` evaluates once, at the end, which is not measured."""
 
     def __init__(self, images: Folder) -> None:
         self.images = images

@@ -87,7 +87,7 @@ def stages(methods: Sequence[str], search: bool) -> list[Stage]:
     def training(method: str) -> Stage:
         run = f"{method}-all-0"
         leaves = (f"models/{run}", f"results/{run}", f"metrics/{run}.json")
-        return Stage(f"train {method}", (*_module("train"), method, "all", "0"), leaves)
+        return Stage(f"adapter {method}", (*_module("train"), method, "all", "0"), leaves)
 
     found = ("reports/tune/best.yaml", "reports/tune/trials.csv")
     return [

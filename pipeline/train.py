@@ -51,8 +51,8 @@ def _train(job: Job, params: Params, courier: Courier) -> None:
         from stochca.data.loaders import Preprocessing
         from stochca.training.callbacks import JsonLines, read_events
         from stochca.training.composition import teacher_precision
+        from stochca.training.evaluated import find_evaluated
         from stochca.training.fit import check_settings, fit
-        from stochca.training.looks import find_looks
 
     prepared = load_prepared()
     card = BackboneCard.from_file(BACKBONE / "card.json")
@@ -95,9 +95,9 @@ def _train(job: Job, params: Params, courier: Courier) -> None:
         "git_commit": git_commit() or "none",
         "backbone_sha256": card.weights_sha256,
         "dataset_fingerprint": prepared.fingerprint,
-        "num_workers": str(params.train.num_workers),
+        "num_workers": str(params.workers.num_workers),
     }
-    if params.train.num_workers == 1 or params.train.address == "local":  # else known when it is through
+    if params.workers.num_workers == 1 or params.workers.address == "local":  # else known when it is through
         tags |= {"device": device_name(device), "precision": precision}
     with (
         exclusive(folder.name),
@@ -105,10 +105,10 @@ def _train(job: Job, params: Params, courier: Courier) -> None:
     ):
         outbox.add_params(settings_to_compare(job, card, prepared.manifest))
         outbox.send()
-        if params.train.num_workers > 1:
+        if params.workers.num_workers > 1:
             fitted = fit_on_workers(
                 Assignment(Path.cwd(), BACKBONE, folder.resolve(), LOG, job, class_texts),
-                params.train,
+                params.workers,
                 student,
                 lambda: [TrainingProgress(job.name), MlflowCallback(outbox)],
             )
@@ -127,14 +127,14 @@ def _train(job: Job, params: Params, courier: Courier) -> None:
                 refit=job.protocol.refit,
                 seed=job.seed,
                 work_folder=folder,
-                keep_looks=job.protocol.keep_looks,
+                keep_evaluated=job.protocol.keep_evaluated,
                 # The terminal comes before the network, which may fail or make one wait.
                 callbacks=[JsonLines(folder / LOG), TrainingProgress(job.name), MlflowCallback(outbox)],
                 device=device,
             )
         outbox.add_tags({"device": fitted.device, "precision": fitted.precision})
         fitted = dataclasses.replace(fitted, notes=[*images.notes, *fitted.notes])
-        looks = find_looks(folder)
+        looks = find_evaluated(folder)
         outcome = Outcome(
             job,
             card,

@@ -1,6 +1,6 @@
 """Which weights are kept: the best on validation, or an average (EMA, SWA, SWAD, WiSE-FT).
 
-The training loop tells an average of every step and every look at validation; at the end it asks
+The training loop tells an average of every step and every evaluation; at the end it asks
 for the weights. Adding a rule: one class here, its settings in `methods.py`, one line in `AVERAGES`.
 """
 
@@ -148,7 +148,7 @@ class Segment:
 class ValleyAverage(Averaging):
     """SWAD (Cha et al., NeurIPS 2021): the mean over every step inside the loss valley, each counted once.
 
-    Training is cut into segments, one per look at validation, each with the mean of its steps'
+    Training is cut into segments, one per evaluation, each with the mean of its steps'
     weights and the validation loss at its end. The valley starts with the oldest of the last
     `n_converge` segments once its loss is the smallest of them; the threshold is their mean loss
     times (1 + `tolerance_ratio`). The valley ends before `n_tolerance` consecutive segments above the
@@ -204,7 +204,7 @@ class ValleyAverage(Averaging):
         if self.valley is None:
             last = self.recent[-1] if self.recent else self.current
             self.notes.append(
-                f"SWAD found no valley: no {self.config.n_converge} looks at validation in a row began with "
+                f"SWAD found no valley: no {self.config.n_converge} evaluations in a row began with "
                 f"their lowest loss; the mean of the last segment, steps {last.first_step} to "
                 f"{last.last_step}, was kept."
             )

@@ -5,7 +5,7 @@ from typing import Any
 from stochca._typing import TimmModule
 from stochca.adapters.adaptation import Adaptation
 from stochca.averaging import AVERAGES, Averaging
-from stochca.config import CHOICES, Average, Options, Penalty, Train
+from stochca.config import CHOICES, Adapter, Average, Options, Penalty
 from stochca.penalties.terms import PENALTIES, Term
 from stochca.training.composition import ADAPTATIONS
 
@@ -14,7 +14,7 @@ __all__ = ["TimmModule", "register"]
 # The base of the settings -> the choice in params.yaml, the base of the code, and where it is looked up.
 KINDS: dict[type[Options], tuple[str, type, dict[Any, Any]]] = {
     Penalty: ("penalties", Term, PENALTIES),
-    Train: ("train", Adaptation, ADAPTATIONS),
+    Adapter: ("adapter", Adaptation, ADAPTATIONS),
     Average: ("average", Averaging, AVERAGES),
 }
 
@@ -23,7 +23,7 @@ def register(settings: type[Options], code: type) -> None:
     """Let a method choose `settings` by its name; `code` carries it out.
 
     Args:
-        settings: a frozen dataclass below `Penalty`, `Train` or `Average`, with a default for `name`.
+        settings: a frozen dataclass below `Penalty`, `Adapter` or `Average`, with a default for `name`.
         code: a class below `Term`, `Adaptation` or `Averaging`, made with an instance of `settings` first.
 
     Raises:
@@ -31,7 +31,7 @@ def register(settings: type[Options], code: type) -> None:
     """
     base = next((base for base in KINDS if issubclass(settings, base)), None)
     if base is None:
-        raise ValueError(f"{settings.__name__} must be below Penalty, Train or Average of stochca.config")
+        raise ValueError(f"{settings.__name__} must be below Penalty, Adapter or Average of stochca.config")
     choice, code_base, codes = KINDS[base]
     if not issubclass(code, code_base):
         raise ValueError(

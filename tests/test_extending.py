@@ -26,8 +26,8 @@ from stochca.extending import register
 from stochca.penalties.terms import PENALTIES, Batch, Start
 from stochca.timm_models.recording import records_of
 from stochca.training.composition import ADAPTATIONS
+from stochca.training.evaluated import find_evaluated
 from stochca.training.fit import fit
-from stochca.training.looks import find_looks
 from tests.extensions import FILES, SCRIPTS, use, write_files
 from tests.imports import ROOT
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
@@ -76,7 +76,7 @@ def test_the_page_has_one_file_of_each_kind() -> None:
 def test_its_methods_are_read_with_their_options(params: Params) -> None:
     (penalty,) = params.methods["short"].penalties
     assert penalty == module("short_features").ShortFeatures(weight=0.01)
-    assert params.methods["bitfit"].train == module("bias_only").BiasOnly()
+    assert params.methods["bitfit"].adapter == module("bias_only").BiasOnly()
     assert params.methods["stochca+latest"].average == module("latest_looks").LatestLooks(looks=5)
     assert params.methods["stochca+bitfit"].attention == StochasticCrossAttention(prob=0.1)
 
@@ -124,7 +124,7 @@ def train(method: Method, folder: Path, **options: Any) -> Any:
         settings=settings(drop_path=0.0, **options),
         preprocessing=PREPROCESSING,
         work_folder=folder,
-        keep_looks="all",
+        keep_evaluated="all",
         device=torch.device("cpu"),
     )
     return before, fitted
@@ -146,7 +146,7 @@ def test_the_adapter_trains_biases_and_the_head(name: str, params: Params) -> No
 def test_the_average_is_the_mean_of_the_looks_and_survives_a_restart(params: Params) -> None:
     method = replace(params.methods["stochca+latest"], average=module("latest_looks").LatestLooks(looks=2))
     _, fitted = train(method, Path("work"))
-    looks = [load_file(path) for _, path in sorted(find_looks(Path("work")).items())[-2:]]
+    looks = [load_file(path) for _, path in sorted(find_evaluated(Path("work")).items())[-2:]]
     for name, value in fitted.model.state_dict().items():
         torch.testing.assert_close(value, (looks[0][name] + looks[1][name]) / 2)
     assert any("last 2 looks were averaged" in note for note in fitted.notes)
@@ -234,7 +234,7 @@ class Other(Penalty):
     [
         (Swa, "average 'swa' is taken by stochca.config.averaging.Swa"),
         (Nameless, "Nameless needs a default for name"),
-        (Elsewhere, "Elsewhere must be below Penalty, Train or Average"),
+        (Elsewhere, "Elsewhere must be below Penalty, Adapter or Average"),
         (Other, "Other is a choice of penalties, so Averaging must be below stochca.penalties.terms.Term"),
     ],
 )

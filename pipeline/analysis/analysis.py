@@ -75,7 +75,7 @@ def analyse_model(
     if isinstance(trained.model, AdaptedModel):
         raise UserError(
             f"{trained.card['name']} is a backbone with {trained.model.title} around it, whose blocks are "
-            "still the pretrained ones; analyse a model whose blocks have learned, as with train: all or lora"
+            "still the pretrained ones; analyse one whose blocks have learned, as with adapter: all or lora"
         )
     start = _backbone_of(trained)
     tests = tests or load_prepared().images("test")

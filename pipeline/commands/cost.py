@@ -1,6 +1,6 @@
 """What a params.yaml will cost: its runs, counted from the protocol, times the speed of this machine.
 
-A run trains on steps x batch_size images, looks at the validation images every eval_every steps and at the
+A run trains on steps x batch_size images, evaluates on validation every eval_every steps and on the
 test images at the end; where one domain is held out it also tests every look, for the oracle. An image that
 is only looked at costs a forward pass. StochCA adds the teacher's pass up to the deepest drawn block, at the
 student's price, though a teacher in bf16 beside a student in fp32 is cheaper; a linear probe trains on the
@@ -15,7 +15,7 @@ from pipeline.commands.known_images import Images, known_images
 from pipeline.config.params import Params
 from pipeline.config.sections import Dataset
 from pipeline.config.tuned import TunedCrossAttention
-from stochca.config import Delta, LpFt, Method, Miro, StochasticCrossAttention, TrainHead
+from stochca.config import Delta, HeadAlone, LpFt, Method, Miro, StochasticCrossAttention
 from stochca.config.training import Training
 
 RUN_SECONDS = 12.0  # of a stage around its training, roughly: start, loading, tracking, DVC
@@ -94,7 +94,7 @@ def looks_of(training: Training) -> int:
 
 
 def training_seconds(method: Method, training: Training, speed: Speed) -> float:
-    image = speed.forward_image if isinstance(method.train, TrainHead) else speed.train_image
+    image = speed.forward_image if isinstance(method.adapter, HeadAlone) else speed.train_image
     image += teacher_share(method, speed.blocks) * speed.forward_image
     if any(isinstance(penalty, Delta | Miro) for penalty in method.penalties):
         image += speed.forward_image  # through the pretrained model, once for both
@@ -161,6 +161,6 @@ def _of_domains(known: Images, dataset: Dataset) -> dict[str, int]:
 
 def _looked_at(params: Params, method: Method, looks: int, split: Split) -> int:
     """Images that a run puts through the model without learning from them."""
-    tests = 1 + {"none": 0, "last": 1, "all": looks}[params.protocol.keep_looks]
+    tests = 1 + {"none": 0, "last": 1, "all": looks}[params.protocol.keep_evaluated]
     features = split.train + split.validation if isinstance(method.phases, LpFt) else 0
     return looks * split.validation + tests * split.test + features

@@ -97,7 +97,7 @@ def cost_lines(params: Params, speed: Speed) -> list[str]:
 
 
 def _looks(cost: Cost) -> str:
-    looks = f"{cost.looks:,} looks at validation images"
+    looks = f"{cost.looks:,} evaluations on validation images"
     if cost.looked_at is None:
         return f"{looks}, whose number is not known yet and is left out of the time below"
     return f"{looks}, {cost.looked_at:,} images in these, the tests and linear probes"

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_valid
 
 from pipeline.config.extensions import load_extensions
 from pipeline.config.protocol_rules import check_protocol
+from pipeline.config.renamed import refuse_renamed
 from pipeline.config.sections import (
     Backbone,
     Compare,
@@ -26,8 +27,8 @@ from pipeline.config.sections import (
     Protocol,
     Section,
     Tracking,
-    Train,
     Tune,
+    Workers,
 )
 from pipeline.config.tuned import BEST, TunedCrossAttention, is_tuned
 from pipeline.runtime.paths import PARAMS_FILE
@@ -49,7 +50,7 @@ class Params(Section):
     methods: dict[MethodName, Method]
     protocol: Protocol
     compare: Compare
-    train: Train
+    workers: Workers
     tune: Tune
     pretune: Pretune
     promotion: Promotion
@@ -59,6 +60,7 @@ class Params(Section):
     @classmethod
     def _expand_shorthands(cls, raw: Any) -> Any:
         """``average: swad`` stands for ``average: {name: swad}``."""
+        refuse_renamed(raw)
         if isinstance(raw, Mapping) and isinstance(raw.get("methods"), Mapping):
             methods = {name: _expand_method(f"methods.{name}", m) for name, m in raw["methods"].items()}
             raw = {**raw, "methods": methods}
@@ -102,10 +104,10 @@ class Params(Section):
                     f"compare.analysed names {name!r}, which is not trained; choose among "
                     f"{', '.join(self.protocol.methods)}"
                 )
-            if not self.methods[name].train.changes_backbone:
+            if not self.methods[name].adapter.changes_backbone:
                 raise ValueError(
-                    f"compare.analysed names {name!r}, whose train {self.methods[name].train.name!r} leaves "
-                    "the blocks as they were pretrained; choose methods that train them"
+                    f"compare.analysed names {name!r}, whose adapter {self.methods[name].adapter.name!r} "
+                    "leaves the blocks as they were pretrained; choose methods that train them"
                 )
         if self.promotion.method not in ("best", *self.protocol.methods):
             raise ValueError(
@@ -189,16 +191,16 @@ class Params(Section):
     def _workers_share_batches(self) -> "Params":
         for name in self.methods:
             training = self.training_of(name)
-            if training.batch_size % (training.accumulate * self.train.num_workers):
+            if training.batch_size % (training.accumulate * self.workers.num_workers):
                 raise ValueError(
-                    f"train.num_workers {self.train.num_workers} times accumulate {training.accumulate} must "
-                    f"divide the batch_size {training.batch_size} of the method {name}"
+                    f"workers.num_workers {self.workers.num_workers} times accumulate {training.accumulate} "
+                    f"must divide the batch_size {training.batch_size} of the method {name}"
                 )
-            share = training.batch_size // (training.accumulate * self.train.num_workers)
+            share = training.batch_size // (training.accumulate * self.workers.num_workers)
             if share % 2 and (training.augmentation.mixup or training.augmentation.cutmix):
                 raise ValueError(
-                    f"train.num_workers {self.train.num_workers} leaves micro-batches of {share} images to "
-                    f"the method {name}; they must be even, because mixup and cutmix pair images up"
+                    f"workers.num_workers {self.workers.num_workers} leaves micro-batches of {share} images "
+                    f"to the method {name}; they must be even, because mixup and cutmix pair images up"
                 )
             for penalty in self.methods[name].penalties:
                 if isinstance(penalty, Bss) and penalty.k > share:

@@ -52,18 +52,18 @@ def _check_domains(params: "Params") -> None:
 def _check_decoders(params: "Params") -> None:
     """What reads pre-tuned decoders has to wait for them."""
     for name in params.protocol.methods:
-        train = params.methods[name].train
+        train = params.methods[name].adapter
         if not isinstance(train, Toast | ToastLite) or train.decoders is None:
             continue
         if train.decoders != PRETUNED:
             raise ValueError(
-                f"methods.{name}.train.decoders must be {PRETUNED}, which the stage pretune writes, or null, "
-                f"which starts at random; found {train.decoders!r}"
+                f"methods.{name}.adapter.decoders must be {PRETUNED}, which the stage pretune writes, or "
+                f"null, which starts at random; found {train.decoders!r}"
             )
         if params.protocol.toast_after != PRETUNED:
             raise ValueError(
-                f"methods.{name}.train.decoders are pre-tuned, so its stage must wait for the stage pretune; "
-                f"set protocol.toast_after: {PRETUNED}"
+                f"methods.{name}.adapter.decoders are pre-tuned, so its stage must wait for the stage "
+                f"pretune; set protocol.toast_after: {PRETUNED}"
             )
 
 

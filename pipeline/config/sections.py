@@ -108,7 +108,7 @@ class Protocol(Section):
     name: Literal["transfer", "sampling_ratios", "leave_one_domain_out"] = "transfer"
     seeds: Seeds  # for leave_one_domain_out the trials, each with splits of its own
     targets: list[Target] = Field(min_length=1)  # all | percentages of the training images | domains
-    oracle: bool = True  # leave_one_domain_out: report the best look at the target too
+    oracle: bool = True  # leave_one_domain_out: report the best evaluation on the target too
     refit: bool = False  # train on the validation images too, and keep the weights of the last step
     baseline: list[MethodName]
     combined: list[MethodName]
@@ -121,8 +121,8 @@ class Protocol(Section):
     )
 
     @property
-    def keep_looks(self) -> Literal["none", "last", "all"]:
-        """Which looks at validation are tested besides the weights that it chose."""
+    def keep_evaluated(self) -> Literal["none", "last", "all"]:
+        """Which evaluations are tested besides the weights that it chose."""
         if self.name != "leave_one_domain_out":
             return "none"
         return "all" if self.oracle else "last"
@@ -207,7 +207,7 @@ class Resources(Section):
     gpu: float = Field(0, ge=0)
 
 
-class Train(Section):
+class Workers(Section):
     """How the training of one model is spread over processes; the result is the same within rounding."""
 
     num_workers: int = Field(1, ge=1)
@@ -293,9 +293,9 @@ class Tune(Section):
     def _leaves_attention(cls, value: Method) -> Method:
         if not isinstance(value.attention, SelfAttention):
             raise ValueError("must not set attention: it is what the search varies")
-        if not value.train.changes_backbone:
+        if not value.adapter.changes_backbone:
             raise ValueError(
-                f"train {value.train.name!r} makes no sense here: nothing that attends is trained"
+                f"adapter {value.adapter.name!r} makes no sense here: nothing that attends is trained"
             )
         if value.training:
             raise ValueError("must not set training; set tune.training")

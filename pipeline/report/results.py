@@ -28,7 +28,7 @@ METRIC_NAMES = (
     "trainable_parameters",
 )
 WITHOUT_VALIDATION = ("validation_accuracy", "validation_loss")  # null where protocol.refit left no images
-# Of leave_one_domain_out alone: the best look at the target, if protocol.oracle, and the last step's weights.
+# Of leave_one_domain_out alone: the best evaluation on the target, if protocol.oracle, and the last step.
 OTHER_CHOICES = ("test_accuracy_oracle", "test_accuracy_last")
 DESCRIPTION_KEYS = (
     "config",

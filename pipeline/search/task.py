@@ -50,7 +50,7 @@ class Task:
         return dataclasses.replace(self.tune.method, attention=StochasticCrossAttention(prob=prob_of(values)))
 
     def settings(self, values: Values) -> Training:
-        """Training settings of a trial: checkpoints and looks at validation fall on the rungs."""
+        """Training settings of a trial: checkpoints and evaluations fall on the rungs."""
         grace, looks = self.tune.grace_steps, self.training.eval_every
         return dataclasses.replace(
             self.training,

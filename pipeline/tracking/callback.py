@@ -7,7 +7,7 @@ from stochca.training.callbacks import Callback, EvalEvent, StepEvent
 
 
 class MlflowCallback(Callback):
-    """Sends losses, rates and looks at validation, in batches; steps that are there already stay alone."""
+    """Sends losses, rates and evaluations, in batches; steps that are there already stay alone."""
 
     def __init__(self, outbox: RunLog) -> None:
         self.outbox = outbox

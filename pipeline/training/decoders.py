@@ -18,9 +18,9 @@ def decoders_sha256(method: Method, backbone: BackboneCard) -> str | None:
     Raises:
         UserError: the file or its card is missing or damaged, or the decoders are for another backbone.
     """
-    if not isinstance(method.train, Toast | ToastLite) or method.train.decoders is None:
+    if not isinstance(method.adapter, Toast | ToastLite) or method.adapter.decoders is None:
         return None
-    path = Path(method.train.decoders)
+    path = Path(method.adapter.decoders)
     try:
         card = json.loads((path.parent / CARD).read_text())
         found = sha256(path)

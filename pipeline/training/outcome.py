@@ -49,7 +49,7 @@ class Outcome:
     preprocessing: Preprocessing
     student: TimmModule
     fitted: Fitted
-    looks: Mapping[int, Path]  # the weights at some looks at validation, by step, in order
+    looks: Mapping[int, Path]  # the weights at some evaluations, by step, in order
     mlflow_run_id: str
     tags: Mapping[str, str]
     teacher: BackboneCard | None = None  # another model than the backbone itself

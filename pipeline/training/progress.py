@@ -1,4 +1,4 @@
-"""How far a training run is: a bar on a terminal, a line per look at validation elsewhere."""
+"""How far a training run is: a bar on a terminal, a line per evaluation elsewhere."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

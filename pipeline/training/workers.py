@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.sections import Train
+from pipeline.config.sections import Workers
 from pipeline.runtime.files import write_json
 from pipeline.training.cluster import check_one_machine_has, connected
 from stochca.errors import UserError
@@ -45,11 +45,11 @@ class Assignment:
 
 def fit_on_workers(
     assignment: Assignment,
-    train: Train,
+    workers: Workers,
     student: "TimmModule",
     make_callbacks: Callable[[], Sequence[Callback]],
 ) -> "Fitted":
-    """As `stochca.training.fit.fit`, on `train.num_workers` workers.
+    """As `stochca.training.fit.fit`, on `workers.num_workers` workers.
 
     `make_callbacks` is called once per start, as workers that were lost start again from a checkpoint.
 
@@ -62,11 +62,11 @@ def fit_on_workers(
     from stochca.training.composition import kept_model
     from stochca.training.fit import Fitted
 
-    each = train.resources_per_worker
-    with connected(train.address, key="train.address", cpus=train.num_workers * each.cpu):
-        check_one_machine_has(each, "train.resources_per_worker")
-        _check_gpus(train)
-        _run(assignment, train, _Relayed(make_callbacks))
+    each = workers.resources_per_worker
+    with connected(workers.address, key="workers.address", cpus=workers.num_workers * each.cpu):
+        check_one_machine_has(each, "workers.resources_per_worker")
+        _check_gpus(workers)
+        _run(assignment, workers, _Relayed(make_callbacks))
     model = kept_model(assignment.job.method, student)
     model.load_state_dict(load_file(assignment.run_folder / WEIGHTS))
     model.requires_grad_(True).eval()
@@ -77,26 +77,26 @@ def fit_on_workers(
     )
 
 
-def _check_gpus(train: Train) -> None:
+def _check_gpus(workers: Workers) -> None:
     import ray
 
-    needed = train.num_workers * train.resources_per_worker.gpu
+    needed = workers.num_workers * workers.resources_per_worker.gpu
     found = ray.cluster_resources().get("GPU", 0)
     if needed > found:
         raise UserError(
-            f"train.num_workers {train.num_workers} need {needed:g} GPUs, but at train.address "
-            f"{train.address} there are {found:g}; ask for fewer, or give the address of a larger cluster"
+            f"workers.num_workers {workers.num_workers} need {needed:g} GPUs, but at workers.address "
+            f"{workers.address} there are {found:g}; ask for fewer, or give the address of a larger cluster"
         )
 
 
-def _run(assignment: Assignment, train: Train, relayed: "_Relayed") -> None:
+def _run(assignment: Assignment, workers: Workers, relayed: "_Relayed") -> None:
     """Let Ray Train run, and pass on what rank 0 reports until it is through."""
     import ray
     from ray.util.queue import Empty, Queue
 
     events = Queue(actor_options={"num_cpus": 0})
     # As a task, because trainer.fit() would take Ctrl-C for itself and keep this process from all else.
-    running = ray.remote(num_cpus=0, max_retries=0)(_train).remote(assignment, train, events)
+    running = ray.remote(num_cpus=0, max_retries=0)(_train).remote(assignment, workers, events)
     try:
         through = False
         while not through:
@@ -157,24 +157,24 @@ class _Reports(Callback):
         self.events.put((event, arguments))
 
 
-def _train(assignment: Assignment, train: Train, events: Any) -> None:
+def _train(assignment: Assignment, workers: Workers, events: Any) -> None:
     """Start the workers and wait for them; runs in Ray."""
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    each = train.resources_per_worker
+    each = workers.resources_per_worker
     TorchTrainer(
         _work,
         train_loop_config={"assignment": assignment, "events": events},
         scaling_config=ScalingConfig(
-            num_workers=train.num_workers,
+            num_workers=workers.num_workers,
             use_gpu=each.gpu > 0,
             resources_per_worker={"CPU": each.cpu} | ({"GPU": each.gpu} if each.gpu else {}),
         ),
         run_config=RunConfig(
             name=RESULTS,
             storage_path=str(assignment.run_folder),
-            failure_config=FailureConfig(max_failures=train.max_failures),
+            failure_config=FailureConfig(max_failures=workers.max_failures),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     ).fit()
@@ -223,7 +223,7 @@ def _work(config: dict[str, Any]) -> None:
             domains=images.balanced_domains(job.protocol.refit),
             refit=job.protocol.refit,
             seed=job.seed,
-            keep_looks=job.protocol.keep_looks,
+            keep_evaluated=job.protocol.keep_evaluated,
             work_folder=assignment.run_folder,
             # The log lies beside the checkpoints, and is ahead of them whatever happens to the driver.
             callbacks=[JsonLines(assignment.run_folder / assignment.log), _Reports(events)],

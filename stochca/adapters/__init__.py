@@ -1,1 +1,1 @@
-"""What a choice of `train` adds to a backbone: LoRA, prompt tokens (VPT), top-down attention (TOAST)."""
+"""What a choice of `adapter` adds to a backbone: LoRA, prompt tokens (VPT), top-down attention (TOAST)."""

@@ -1,4 +1,4 @@
-"""What the training loop asks of a choice of `train`."""
+"""What the training loop asks of a choice of `adapter`."""
 
 from typing import Any
 

@@ -80,7 +80,7 @@ class AdaptedModel(nn.Module):
 
 
 class Around(Adaptation):
-    """A choice of `train` that puts a module around the frozen backbone."""
+    """A choice of `adapter` that puts a module around the frozen backbone."""
 
     takes_layer_decay = False
     model_class: type[AdaptedModel]

@@ -152,7 +152,7 @@ class _InformedBlock(nn.Module):
 
 
 class TopDown(Around):
-    """The choices `train: toast` and `train: toast_lite`."""
+    """The choices `adapter: toast` and `adapter: toast_lite`."""
 
     model_class = TOAST
 

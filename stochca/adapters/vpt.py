@@ -104,7 +104,7 @@ class _PromptedBlock(nn.Module):
 
 
 class Prompted(Around):
-    """The choice `train: vpt`."""
+    """The choice `adapter: vpt`."""
 
     model_class = VPT
 

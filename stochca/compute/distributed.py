@@ -86,7 +86,7 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 def share_statistics(model: nn.Module) -> None:
     """Give every rank rank 0's running statistics of batch normalisation.
 
-    `DistributedDataParallel` does so before a step, which is too late for a look at validation.
+    `DistributedDataParallel` does so before a step, which is too late for an evaluation.
     """
     if world_size() > 1:
         for name, buffer in model.named_buffers():

@@ -3,19 +3,19 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from stochca.config.options import Train
+from stochca.config.options import Adapter
 from stochca.config.training import require
 
 
 @dataclass(frozen=True)
-class TrainAll(Train):
+class AllWeights(Adapter):
     """Every parameter learns."""
 
     name: Literal["all"] = "all"
 
 
 @dataclass(frozen=True)
-class TrainHead(Train):
+class HeadAlone(Adapter):
     """Linear probing: the head alone learns."""
 
     changes_backbone: ClassVar[bool] = False
@@ -23,7 +23,7 @@ class TrainHead(Train):
 
 
 @dataclass(frozen=True)
-class Lora(Train):
+class Lora(Adapter):
     """Low-rank updates of some linear layers, and the head (Hu et al., ICLR 2022, arXiv 2106.09685)."""
 
     name: Literal["lora"] = "lora"
@@ -40,7 +40,7 @@ class Lora(Train):
 
 
 @dataclass(frozen=True)
-class Vpt(Train):
+class Vpt(Adapter):
     """Visual prompt tuning: prompt tokens and the head learn (Jia et al., ECCV 2022, arXiv 2203.12119)."""
 
     changes_backbone: ClassVar[bool] = False
@@ -55,7 +55,7 @@ class Vpt(Train):
 
 
 @dataclass(frozen=True)
-class Toast(Train):
+class Toast(Adapter):
     """Top-down attention: decoders, a task vector and the head learn (Shi et al., arXiv 2305.15542)."""
 
     changes_backbone: ClassVar[bool] = False
@@ -64,7 +64,7 @@ class Toast(Train):
 
 
 @dataclass(frozen=True)
-class ToastLite(Train):
+class ToastLite(Adapter):
     """TOAST-Lite: low-rank updates of the decoders, the task vector, its transform and the head learn."""
 
     changes_backbone: ClassVar[bool] = False

@@ -1,6 +1,6 @@
 """What a name in params.yaml stands for; `stochca.extending` adds to it."""
 
-from stochca.config.adapters import Lora, Toast, ToastLite, TrainAll, TrainHead, Vpt
+from stochca.config.adapters import AllWeights, HeadAlone, Lora, Toast, ToastLite, Vpt
 from stochca.config.attention import SelfAttention, StochasticCrossAttention
 from stochca.config.averaging import Ema, NoAverage, Swa, Swad, WiseFt
 from stochca.config.options import Options
@@ -9,9 +9,9 @@ from stochca.config.phases import LpFt, SinglePhase, ZeroShot
 
 CHOICES: dict[str, dict[str, type[Options]]] = {
     "attention": {"self": SelfAttention, "stochca": StochasticCrossAttention},
-    "train": {
-        "all": TrainAll,
-        "head": TrainHead,
+    "adapter": {
+        "all": AllWeights,
+        "head": HeadAlone,
         "lora": Lora,
         "vpt": Vpt,
         "toast": Toast,

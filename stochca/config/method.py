@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from stochca.config.adapters import TrainAll
+from stochca.config.adapters import AllWeights
 from stochca.config.attention import SelfAttention
 from stochca.config.averaging import NoAverage
-from stochca.config.options import Attention, Average, Penalty, Phases, Train
+from stochca.config.options import Adapter, Attention, Average, Penalty, Phases
 from stochca.config.phases import SinglePhase
 from stochca.config.training import require
 
@@ -21,36 +21,36 @@ class Method:
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
     attention: Attention = field(default_factory=SelfAttention)
-    train: Train = field(default_factory=TrainAll)
+    adapter: Adapter = field(default_factory=AllWeights)
     phases: Phases = field(default_factory=SinglePhase)
     average: Average = field(default_factory=NoAverage)
     penalties: tuple[Penalty, ...] = ()  # terms added to the loss
     training: dict[str, Any] = field(default_factory=dict)  # overrides of the common training settings
 
     def __post_init__(self) -> None:
-        if not self.train.changes_backbone:
-            name = self.train.name
+        if not self.adapter.changes_backbone:
+            name = self.adapter.name
             require(
                 self.attention.name != "stochca",
-                f"attention 'stochca' with train {name!r} makes no sense: nothing that attends is trained; "
-                "use train 'all' or 'lora', or attention 'self'",
+                f"attention 'stochca' with adapter {name!r} makes no sense: nothing that attends is trained; "
+                "use adapter 'all' or 'lora', or attention 'self'",
             )
             require(
                 self.phases.name != "lp_ft",
-                f"phases 'lp_ft' with train {name!r} makes no sense: its second phase trains the whole "
-                "model; use train 'all' or 'lora', or phases 'single'",
+                f"phases 'lp_ft' with adapter {name!r} makes no sense: its second phase trains the whole "
+                "model; use adapter 'all' or 'lora', or phases 'single'",
             )
             require(
                 not self.penalties,
-                f"penalties with train {name!r} make no sense: they hold on to a backbone that stays as it "
-                "is; use train 'all' or 'lora', or no penalties",
+                f"penalties with adapter {name!r} make no sense: they hold on to a backbone that stays as it "
+                "is; use adapter 'all' or 'lora', or no penalties",
             )
         names = [penalty.name for penalty in self.penalties]
         require(len(set(names)) == len(names), f"penalties lists one twice: {', '.join(names)}")
         require(
-            "l2sp" not in names or self.train.name != "lora",
-            "penalties 'l2sp' with train 'lora' makes no sense: it measures from where weights start, and an "
-            "adapter's start at random; use train 'all', or another penalty",
+            "l2sp" not in names or self.adapter.name != "lora",
+            "penalties 'l2sp' with adapter 'lora' makes no sense: it measures from where weights start, and "
+            "an adapter's start at random; use adapter 'all', or another penalty",
         )
         if self.average.name == "wise_ft":
             require(
@@ -59,7 +59,7 @@ class Method:
                 "of random weights; use phases 'lp_ft', or 'zero_shot' with a CLIP backbone",
             )
             require(
-                self.train.name in ("all", "head"),
-                f"average 'wise_ft' with train {self.train.name!r} makes no sense: an adapter's weights "
-                "between two points are not the model between them; use train 'all'",
+                self.adapter.name in ("all", "head"),
+                f"average 'wise_ft' with adapter {self.adapter.name!r} makes no sense: an adapter's weights "
+                "between two points are not the model between them; use adapter 'all'",
             )

@@ -20,7 +20,7 @@ class Attention(Options):
 
 
 @dataclass(frozen=True)
-class Train(Options):
+class Adapter(Options):
     """What learns."""
 
     changes_backbone: ClassVar[bool] = True  # whether the backbone's own weights end up different

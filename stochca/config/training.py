@@ -74,7 +74,7 @@ class Training:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False  # torch.compile, block by block
-    eval_every: int = 100  # steps between looks at the validation split
+    eval_every: int = 100  # steps between evaluations on the validation split
     checkpoint_every: int = 100  # steps between checkpoints
     workers: int | Literal["auto"] = "auto"  # processes that load and augment images
     augmentation: Augmentation = field(default_factory=Augmentation)

@@ -20,7 +20,7 @@ class StepEvent:
 
 @dataclass(frozen=True)
 class EvalEvent:
-    """One look at the validation split after `step` steps."""
+    """One evaluation on the validation split after `step` steps."""
 
     step: int
     steps: int

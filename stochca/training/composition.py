@@ -15,7 +15,10 @@ from stochca.attention.probability import one_per_block
 from stochca.attention.stochca import StochCA
 from stochca.compute.precision import choose_attention_kernel, resolve_precision, store_in_half
 from stochca.config import (
+    Adapter,
+    AllWeights,
     Attention,
+    HeadAlone,
     Lora,
     LpFt,
     Method,
@@ -25,9 +28,6 @@ from stochca.config import (
     StochasticCrossAttention,
     Toast,
     ToastLite,
-    Train,
-    TrainAll,
-    TrainHead,
     Vpt,
     ZeroShot,
 )
@@ -101,8 +101,8 @@ CHECKS: dict[type, Callable[[Any, TimmModule, TimmModule | None], None]] = {
 }
 
 ADAPTATIONS: dict[type, type[Adaptation]] = {
-    TrainAll: Adaptation,
-    TrainHead: HeadOnly,
+    AllWeights: Adaptation,
+    HeadAlone: HeadOnly,
     Lora: LowRank,
     Vpt: Prompted,
     Toast: TopDown,
@@ -151,8 +151,8 @@ def cross_attended(model: nn.Module) -> list[float]:
     return model.tally.shares if isinstance(model, StochCA) else []
 
 
-def adaptation(config: Train) -> Adaptation:
-    """What the loop asks of the choice of `train`."""
+def adaptation(config: Adapter) -> Adaptation:
+    """What the loop asks of the choice of `adapter`."""
     return ADAPTATIONS[type(config)](config)
 
 
@@ -165,14 +165,14 @@ def compose(
     """
     # First, so that its teacher is the model as it was pretrained.
     model = attend(method.attention, student, teacher, precision)
-    adapted = adaptation(method.train).adapt(student)
+    adapted = adaptation(method.adapter).adapt(student)
     # Whatever else attends by more than itself goes with adapters that work in place; `Method` sees to that.
     return (adapted if model is student else model), adapted
 
 
 def kept_model(method: Method, student: TimmModule) -> TimmModule:
     """The model that `fit` would make of `student` and keep, before any training."""
-    train = adaptation(method.train)
+    train = adaptation(method.adapter)
     return train.finish(train.adapt(student))
 
 
@@ -198,7 +198,7 @@ def check_composition(
 ) -> None:
     """Raise `UserError` if a choice of `method` does not suit the model."""
     CHECKS[type(method.attention)](method.attention, student, teacher)
-    adaptation(method.train).check(student)
+    adaptation(method.adapter).check(student)
     if isinstance(method.phases, LpFt):
         linear_heads(student)
     if isinstance(method.phases, ZeroShot):

@@ -27,7 +27,7 @@ from stochca.compute.distributed import (
 )
 from stochca.compute.precision import autocast, choose_attention_kernel, resolve_precision
 from stochca.compute.randomness import Stream, derived_seed, seed_everything
-from stochca.config import Method, Swad, TrainHead, WiseFt
+from stochca.config import HeadAlone, Method, Swad, WiseFt
 from stochca.config.training import Training
 from stochca.data.examples import Examples
 from stochca.data.loaders import (
@@ -55,7 +55,7 @@ from stochca.training.composition import (
     settled_teacher,
 )
 from stochca.training.divergence import Divergence
-from stochca.training.looks import Keep, save_look
+from stochca.training.evaluated import Keep, save_evaluated
 from stochca.training.loss import Loss
 from stochca.training.optimisation import create_optimizer, create_schedule
 from stochca.training.reporting import backbone_lr, report_steps
@@ -97,7 +97,7 @@ def fit(
     refit: bool = False,
     seed: int = 0,
     work_folder: Path | None = None,
-    keep_looks: Keep = "none",
+    keep_evaluated: Keep = "none",
     callbacks: Sequence[Callback] = (),
     device: torch.device | None = None,
 ) -> Fitted:
@@ -105,7 +105,7 @@ def fit(
 
     Selection looks at `validation` and nothing else. With a `work_folder`, checkpoints go there, and a
     run that finds one continues from it, to the same weights as if it had never stopped; the weights of
-    the last look at validation, or of all, are left in its folder `looks` if `keep_looks` says so.
+    the last evaluation, or of all, are left in its folder `looks` if `keep_evaluated` says so.
 
     `domains` names the domain of each training image; every batch then holds equally many of each. With
     `refit` the validation images, on which everything has been chosen, are trained on too: nothing is
@@ -152,7 +152,7 @@ def fit(
     student.load_state_dict(from_main(student.state_dict(), device))
     student.set_grad_checkpointing(settings.gradient_checkpointing)
     choose_attention_kernel(student, precision, device)
-    train_choice = adaptation(method.train)
+    train_choice = adaptation(method.adapter)
     backbone = student
     model, student = compose(method, student, teacher, precision)
     model.to(device)
@@ -272,7 +272,7 @@ def fit(
                     progress.best_step, progress.best_scores = step, (scores.accuracy, -scores.loss)
                     progress.best_weights = cloned(evaluated.state_dict())
                 if work_folder is not None and is_main():
-                    save_look(work_folder, step, evaluated.state_dict(), keep_looks)
+                    save_evaluated(work_folder, step, evaluated.state_dict(), keep_evaluated)
                 listeners.on_eval(EvalEvent(step, settings.steps, scores.loss, scores.accuracy, is_best))
 
             if saves and work_folder is not None:
@@ -362,12 +362,12 @@ def check_settings(
             f"training.accumulate {settings.accumulate}, leaves {share:g} images; choose a batch size that "
             f"leaves {'an even number, because mixup and cutmix pair images up' if pairs else 'whole images'}"
         )
-    if settings.head_lr_scale == 0 and isinstance(method.train, TrainHead):
-        raise UserError("training.head_lr_scale 0 with train 'head' trains nothing; set it to 1")
-    if settings.layer_decay is not None and not adaptation(method.train).takes_layer_decay:
+    if settings.head_lr_scale == 0 and isinstance(method.adapter, HeadAlone):
+        raise UserError("training.head_lr_scale 0 with adapter 'head' trains nothing; set it to 1")
+    if settings.layer_decay is not None and not adaptation(method.adapter).takes_layer_decay:
         raise UserError(
-            f"training.layer_decay {settings.layer_decay} means nothing with train {method.train.name!r}, "
-            "which freezes the layers that it counts; set it to null"
+            f"training.layer_decay {settings.layer_decay} means nothing with adapter "
+            f"{method.adapter.name!r}, which freezes the layers that it counts; set it to null"
         )
     if settings.compile:
         check_compiles(device)

@@ -17,7 +17,7 @@ from pipeline.commands.cost import (
 from pipeline.commands.use import cost_lines, hours
 from pipeline.config.params import Params
 from pipeline.config.presets import find_preset
-from stochca.config import Method, StochasticCrossAttention, TrainHead
+from stochca.config import HeadAlone, Method, StochasticCrossAttention
 
 SPEED = Speed("a device", "fp32", train_image=0.3, forward_image=0.1, step=1.0, blocks=12)
 
@@ -122,7 +122,7 @@ def test_stochca_costs_what_was_measured() -> None:
 def test_a_linear_probe_goes_forward_alone(cub: Params) -> None:
     training = cub.training
     assert training_seconds(Method(), training, SPEED) == pytest.approx(10_000 * (16 * 0.3 + 1.0))
-    probe = Method(train=TrainHead())
+    probe = Method(adapter=HeadAlone())
     assert training_seconds(probe, training, SPEED) == pytest.approx(10_000 * (16 * 0.1 + 1.0))
 
 
@@ -135,7 +135,7 @@ def test_the_search_is_counted_by_trials_and_seeds(cub: Params) -> None:
 def test_the_sentences(pacs: Params) -> None:
     runs, images, time, _ = cost_lines(pacs, SPEED)
     assert runs == "60 runs: 5 methods x 4 targets x 3 seeds"
-    assert images.startswith("28,800,000 training images; 2,100 looks at validation images, ")
+    assert images.startswith("28,800,000 training images; 2,100 evaluations on validation images, ")
     assert time.endswith(" hours on a device (fp32), measured 3.33 training images/s with plain fine-tuning")
     assert [hours(s) for s in (3, 1500, 12_240, 4_320_000)] == [
         "1 minutes", "25 minutes", "3.4 hours", "1,200 hours"

@@ -282,8 +282,8 @@ def test_the_table_lists_all(project: Path) -> None:
         ),
         (
             "cub",
-            "title: x\nparams: {methods: {new: {train: hat}}}",
-            "the preset cub: methods.new.train must be one of .*found 'hat'",
+            "title: x\nparams: {methods: {new: {adapter: hat}}}",
+            "the preset cub: methods.new.adapter must be one of .*found 'hat'",
         ),
     ],
 )
@@ -321,12 +321,12 @@ def overlaid(base: str, *overlays: str) -> Any:
 
 def test_methods_are_merged_by_name_and_lists_replaced() -> None:
     base = (
-        "a: {b: 1, c: [1, 2]}\nmethods:\n  old: {train: head}   # one\n  kept: {}             # two\n\nz: 1\n"
+        "a: {b: 1, c: [1, 2]}\nmethods:\n  old: {adapter: head} # one\n  kept: {}             # two\n\nz: 1\n"
     )
-    text = overlaid(base, "a: {c: [3]}\nmethods:\n  old: {phases: lp_ft}  # mine\n  new:\n    train: all\n")
+    text = overlaid(base, "a: {c: [3]}\nmethods:\n  old: {phases: lp_ft}  # mine\n  new:\n    adapter: all\n")
     assert yaml.safe_load(text) == {
         "a": {"b": 1, "c": [3]},
-        "methods": {"old": {"phases": "lp_ft"}, "kept": {}, "new": {"train": "all"}},
+        "methods": {"old": {"phases": "lp_ft"}, "kept": {}, "new": {"adapter": "all"}},
         "z": 1,
     }
     assert "  old: {phases: lp_ft} # one [mine]\n" in text

@@ -18,8 +18,8 @@ from pipeline.images.protocol import images_for
 from stochca.config import Method, Swad
 from stochca.config.training import Training
 from stochca.errors import UserError
+from stochca.training.evaluated import find_evaluated
 from stochca.training.fit import Fitted, fit
-from stochca.training.looks import find_looks
 from tests.pipeline.prepared_folder import Row, write_prepared_folder
 from tests.stochca.tiny import PREPROCESSING, tiny_vit
 
@@ -79,7 +79,7 @@ def trained_without(prepared: Prepared, target: str, method: Method, folder: Pat
         preprocessing=PREPROCESSING,
         domains=images.domains,
         work_folder=folder,
-        keep_looks="all",
+        keep_evaluated="all",
         device=torch.device("cpu"),
     )
     return student.state_dict(), fitted
@@ -100,7 +100,7 @@ def test_a_poisoned_target_changes_no_bit_of_the_weights(tmp_path: Path, method:
         looks.append(fitted.validation)
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert looks[0] == looks[1]
-    assert sorted(find_looks(tmp_path / "work-sketch")) == [2, 4, 6, 8, 10, 12]
+    assert sorted(find_evaluated(tmp_path / "work-sketch")) == [2, 4, 6, 8, 10, 12]
     with pytest.raises(Exception, match="identify image"):  # the poison is real
         images_for(prepared, "leave_one_domain_out", "sketch", 3).test[0]
     other = prepared_images(tmp_path / "source", poisoned=None, left_out=[("photo", 0)])

@@ -364,7 +364,7 @@ def test_methods_are_described_by_what_they_change(tmp_path: Path) -> None:
     described = {name: describe_method(dataclasses.asdict(method)) for name, method in params.methods.items()}
     assert described["finetune"] == {}
     overrides = params.methods["linear_probe"].training
-    assert described["linear_probe"] == {"train.name": "head"} | {
+    assert described["linear_probe"] == {"adapter.name": "head"} | {
         f"training.{k}": v for k, v in overrides.items()
     }
     assert described["stochca"] == {"attention.name": "stochca", "attention.prob": 0.1}

@@ -56,7 +56,7 @@ def seed_run(task: Task, folder: Path, seed: int) -> SeedRun:
 
 
 def uninterrupted(task: Task, seed: int) -> tuple[float, dict[int, float]]:
-    """The accuracy of the selected weights, and of every look at validation."""
+    """The accuracy of the selected weights, and of every evaluation."""
     prepared = load_prepared(task.inputs.project / "data" / "prepared")
     card, looks = task.card, Looks()
     fitted = fit(

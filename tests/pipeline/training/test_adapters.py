@@ -131,8 +131,8 @@ def write_decoders(backbone_sha256: str) -> Path:
 
 
 def test_decoders_are_for_one_backbone(card: BackboneCard) -> None:
-    method = Method(train=Toast(decoders=DECODERS))
-    for other in (Method(), Method(train=Vpt()), Method(train=Toast())):
+    method = Method(adapter=Toast(decoders=DECODERS))
+    for other in (Method(), Method(adapter=Vpt()), Method(adapter=Toast())):
         assert decoders_sha256(other, card) is None
     with pytest.raises(UserError, match=r"card.json is missing; pre-tune decoders first: dvc repro pretune"):
         decoders_sha256(method, card)
@@ -180,32 +180,37 @@ def test_methods_with_tuned_decoders_wait_for_them(tmp_path: Path) -> None:
     ):
         edited_params(tmp_path, run_toast)
     params = edited_params(tmp_path, lambda raw: run_toast(raw, toast_after=DECODERS))
-    assert params.methods["toast"].train == Toast(decoders=DECODERS)
+    assert params.methods["toast"].adapter == Toast(decoders=DECODERS)
 
     def elsewhere(raw: dict[str, Any]) -> None:
         run_toast(raw)
-        raw["methods"]["toast"]["train"]["decoders"] = "mine"
+        raw["methods"]["toast"]["adapter"]["decoders"] = "mine"
 
-    with pytest.raises(UserError, match=r"methods.toast.train.decoders must be data/pretuned.* found 'mine'"):
+    with pytest.raises(
+        UserError, match=r"methods.toast.adapter.decoders must be data/pretuned.* found 'mine'"
+    ):
         edited_params(tmp_path, elsewhere)
 
     def random_start(raw: dict[str, Any]) -> None:
         run_toast(raw)
-        raw["methods"]["toast"]["train"] = "toast"
+        raw["methods"]["toast"]["adapter"] = "toast"
 
-    assert edited_params(tmp_path, random_start).methods["toast"].train == Toast()
+    assert edited_params(tmp_path, random_start).methods["toast"].adapter == Toast()
 
 
 def set_train(raw: dict[str, Any], train: Any) -> None:
-    raw["methods"]["lora"]["train"] = train
+    raw["methods"]["lora"]["adapter"] = train
 
 
 def test_options_are_checked_by_their_path(tmp_path: Path) -> None:
     for train, sentence in (
-        ({"name": "lora", "rank": 0}, "methods.lora.train.rank must be 1 or more, found 0"),
-        ({"name": "lora", "ranks": 4}, "unknown key 'methods.lora.train.ranks'; did you mean 'rank'"),
-        ({"name": "vpt", "tokens": 0}, "methods.lora.train.tokens must be 1 or more, found 0"),
-        ("lorra", "methods.lora.train must be one of all, head, lora, vpt, toast, toast_lite, found 'lorra'"),
+        ({"name": "lora", "rank": 0}, "methods.lora.adapter.rank must be 1 or more, found 0"),
+        ({"name": "lora", "ranks": 4}, "unknown key 'methods.lora.adapter.ranks'; did you mean 'rank'"),
+        ({"name": "vpt", "tokens": 0}, "methods.lora.adapter.tokens must be 1 or more, found 0"),
+        (
+            "lorra",
+            "methods.lora.adapter must be one of all, head, lora, vpt, toast, toast_lite, found 'lorra'",
+        ),
     ):
         with pytest.raises(UserError, match=sentence):
             edited_params(tmp_path, partial(set_train, train=train))

@@ -79,8 +79,8 @@ def test_something_else_that_listens(scheme: str, silent_port: int) -> None:
 
 def test_auto_where_the_cluster_has_gone(taken_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken_port}")
-    sentence = "train.address auto: no Ray cluster answers there"
-    with pytest.raises(UserError, match=sentence), connected("auto", key="train.address"):
+    sentence = "workers.address auto: no Ray cluster answers there"
+    with pytest.raises(UserError, match=sentence), connected("auto", key="workers.address"):
         pass
 
 

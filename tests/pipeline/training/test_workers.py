@@ -35,7 +35,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
     def edit(raw: dict[str, Any]) -> None:
         raw["training"].update(steps=STEPS, eval_every=10, checkpoint_every=5)
-        raw["train"].update(num_workers=2)
+        raw["workers"].update(num_workers=2)
         raw["methods"]["stochca"]["attention"]["teacher_precision"] = "same"  # to be told from rounding
 
     workspace = Workspace(tmp_path_factory.mktemp("data_parallel") / "project", SLOWER)
@@ -99,7 +99,7 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def test_two_workers_train_as_one(workspace: Workspace, undisturbed: Workspace) -> None:
-    workspace.edit_params(lambda raw: raw["train"].update(num_workers=1))
+    workspace.edit_params(lambda raw: raw["workers"].update(num_workers=1))
     workspace.run(*COMMAND)
     alone, together = curve(workspace), curve(undisturbed)
     assert len(alone) == len(together) == STEPS
@@ -184,7 +184,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 def test_a_cluster_gives_the_same_weights(
     way: str, cluster: dict[str, str], workspace: Workspace, undisturbed: Workspace
 ) -> None:
-    workspace.edit_params(lambda raw: raw["train"].update(address=cluster[way]))
+    workspace.edit_params(lambda raw: raw["workers"].update(address=cluster[way]))
     output = workspace.run(*COMMAND)
     assert f"step {STEPS} of {STEPS}" in output
     assert_same_weights(workspace, undisturbed)

@@ -21,7 +21,7 @@ LORA = Lora(rank=2, alpha=3.0)
 
 def adapted(train: Lora = LORA, **choices: Any) -> tuple[Any, TimmModule]:
     """A model whose updates are far from zero."""
-    model, student = compose(Method(train=train, **choices), tiny_vit())
+    model, student = compose(Method(adapter=train, **choices), tiny_vit())
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in student.named_parameters():
@@ -51,7 +51,7 @@ def test_equals_the_updated_weights() -> None:
 
 
 def test_starts_as_the_pretrained_model() -> None:
-    _, student = compose(Method(train=LORA), tiny_vit())
+    _, student = compose(Method(adapter=LORA), tiny_vit())
     assert torch.equal(student.eval()(IMAGES), tiny_vit().eval()(IMAGES))
 
 
@@ -100,10 +100,10 @@ def test_targets_that_match_nothing_are_refused() -> None:
     )
     for targets in (("query",), ("qkv", "query")):
         with pytest.raises(UserError, match=sentence):
-            check_composition(Method(train=Lora(targets=targets)), tiny_vit())
+            check_composition(Method(adapter=Lora(targets=targets)), tiny_vit())
     for head in ("head", "kv"):  # ends of names are whole words
         with pytest.raises(UserError, match="matches no linear layer"):
-            check_composition(Method(train=Lora(targets=(head,))), tiny_vit())
+            check_composition(Method(adapter=Lora(targets=(head,))), tiny_vit())
 
 
 def cross_attended(plain: TimmModule, blocks: list[int]) -> Tensor:
@@ -124,7 +124,7 @@ def test_stochca_takes_queries_from_updated_weights_and_keys_from_pretrained_one
 
 def test_what_is_kept_is_the_student() -> None:
     student = tiny_vit()
-    assert kept_model(Method(train=LORA), student) is student
+    assert kept_model(Method(adapter=LORA), student) is student
     assert student.state_dict().keys() == tiny_vit().state_dict().keys()
 
 
@@ -132,4 +132,4 @@ def test_without_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stochca.adapters.lora.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UserError, match="LoRA needs the package peft; install it"):
-        check_composition(Method(train=LORA), tiny_vit())
+        check_composition(Method(adapter=LORA), tiny_vit())

@@ -25,24 +25,24 @@ from stochca.errors import UserError
 from stochca.evaluation import predict, score
 from stochca.training.callbacks import Callback, StepEvent
 from stochca.training.composition import check_composition, kept_model
+from stochca.training.evaluated import find_evaluated
 from stochca.training.fit import Fitted, check_settings, fit
-from stochca.training.looks import find_looks
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 
 CPU = torch.device("cpu")
 LORA = Lora(rank=2, dropout=0.1)
 METHODS = {
-    "lora": Method(train=LORA),
+    "lora": Method(adapter=LORA),
     "lora+stochca+lp_ft+swad": Method(
-        train=LORA,
+        adapter=LORA,
         attention=StochasticCrossAttention(prob=0.5, teacher_precision="same"),
         phases=LpFt(C=(1.0,)),
         average=Swad(n_converge=2, n_tolerance=2),
     ),
-    "vpt+swa": Method(train=Vpt(tokens=2, dropout=0.1), average=Swa(start=0.5)),
-    "vpt shallow": Method(train=Vpt(tokens=2, deep=False)),
-    "toast": Method(train=Toast()),
-    "toast_lite+ema": Method(train=ToastLite(rank=2), average=Ema(decay=0.9)),
+    "vpt+swa": Method(adapter=Vpt(tokens=2, dropout=0.1), average=Swa(start=0.5)),
+    "vpt shallow": Method(adapter=Vpt(tokens=2, deep=False)),
+    "toast": Method(adapter=Toast()),
+    "toast_lite+ema": Method(adapter=ToastLite(rank=2), average=Ema(decay=0.9)),
 }
 SETTINGS = Training(
     steps=7,
@@ -79,7 +79,7 @@ def run(method: Method, folder: Path | None, *callbacks: Callback, seed: int = 0
         preprocessing=PREPROCESSING,
         seed=seed,
         work_folder=folder,
-        keep_looks="last",
+        keep_evaluated="last",
         callbacks=callbacks,
         device=CPU,
     )
@@ -111,12 +111,12 @@ def test_resumes_bit_exactly_and_keeps_what_was_selected(name: str, tmp_path: Pa
     # It loads into what the pipeline makes of a method, and so do the weights of each look.
     other = kept_model(method, tiny_vit(seed=5))
     other.load_state_dict(state)
-    (look,) = find_looks(tmp_path / "a").values()
+    (look,) = find_evaluated(tmp_path / "a").values()
     other.load_state_dict(load_file(look))
 
     start = frozen(tiny_vit())
     moved = {key for key, value in frozen(fitted.model).items() if not torch.equal(value, start[key])}
-    expected = {f"blocks.{i}.attn.qkv.weight" for i in range(3)} if method.train == LORA else set()
+    expected = {f"blocks.{i}.attn.qkv.weight" for i in range(3)} if method.adapter == LORA else set()
     assert moved == expected
 
 
@@ -133,12 +133,14 @@ def test_random_decoders_are_noted_loudly() -> None:
 
 @pytest.mark.parametrize("train", [Vpt(), Toast(), ToastLite()])
 def test_what_makes_no_sense_is_refused(train: Vpt | Toast | ToastLite) -> None:
-    with pytest.raises(ValueError, match=f"'stochca' with train '{train.name}' makes no sense: nothing that"):
-        Method(train=train, attention=StochasticCrossAttention())
-    with pytest.raises(ValueError, match=f"'lp_ft' with train '{train.name}' makes no sense: its second"):
-        Method(train=train, phases=LpFt())
-    with pytest.raises(UserError, match=f"layer_decay 0.5 means nothing with train '{train.name}'"):
-        check_settings(tiny_vit(), Method(train=train), Training(layer_decay=0.5), PREPROCESSING, CPU)
+    with pytest.raises(
+        ValueError, match=f"'stochca' with adapter '{train.name}' makes no sense: nothing that"
+    ):
+        Method(adapter=train, attention=StochasticCrossAttention())
+    with pytest.raises(ValueError, match=f"'lp_ft' with adapter '{train.name}' makes no sense: its second"):
+        Method(adapter=train, phases=LpFt())
+    with pytest.raises(UserError, match=f"layer_decay 0.5 means nothing with adapter '{train.name}'"):
+        check_settings(tiny_vit(), Method(adapter=train), Training(layer_decay=0.5), PREPROCESSING, CPU)
 
 
 def test_checking_changes_nothing() -> None:

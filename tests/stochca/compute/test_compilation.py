@@ -106,7 +106,7 @@ def test_evaluation_stays_eager() -> None:
 
 
 def test_copies_are_gone_when_nobody_has_them() -> None:
-    """A copy is made at every look at validation of an adapter; on a GPU none may wait for the collector."""
+    """A copy is made at every evaluation of an adapter; on a GPU none may wait for the collector."""
     student = tiny_vit()
     gc.disable()
     try:
@@ -152,9 +152,9 @@ METHODS = {
     ),
     "stochca, bf16": (Method(attention=STOCHCA), "bf16"),
     "delta": (Method(penalties=(Delta(),)), "fp32"),
-    "stochca+lora": (Method(attention=STOCHCA, train=Lora()), "fp32"),
-    "vpt": (Method(train=Vpt(tokens=2)), "fp32"),
-    "toast": (Method(train=Toast()), "fp32"),
+    "stochca+lora": (Method(attention=STOCHCA, adapter=Lora()), "fp32"),
+    "vpt": (Method(adapter=Vpt(tokens=2)), "fp32"),
+    "toast": (Method(adapter=Toast()), "fp32"),
 }
 
 

@@ -17,13 +17,13 @@ from stochca.compute.checkpoint import load_checkpoint, save_weights
 from stochca.compute.compilation import compiled_blocks
 from stochca.config import (
     Ema,
+    HeadAlone,
     LpFt,
     Method,
     Schedule,
     StochasticCrossAttention,
     Swa,
     Swad,
-    TrainHead,
 )
 from stochca.config.training import Augmentation, Training
 from stochca.data.loaders import batch_share, training_batches
@@ -49,7 +49,7 @@ BASE = Training(
 MIXED = dataclasses.replace(BASE, augmentation=Augmentation(mixup=0.3, cutmix=0.5))
 RUNS: dict[str, tuple[Method, Training]] = {
     "finetune": (Method(), BASE),
-    "linear_probe": (Method(train=TrainHead()), BASE),
+    "linear_probe": (Method(adapter=HeadAlone()), BASE),
     "lp_ft": (Method(phases=LpFt(C=(0.1, 1.0))), BASE),
     "stochca": (Method(attention=STOCHCA), BASE),
     "ema": (Method(average=Ema(decay=0.9)), BASE),

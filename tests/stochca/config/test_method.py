@@ -5,12 +5,12 @@ import pytest
 from stochca.averaging import AVERAGES
 from stochca.config import (
     CHOICES,
+    HeadAlone,
     LpFt,
     Method,
     Schedule,
     StochasticCrossAttention,
     Swad,
-    TrainHead,
     WiseFt,
     ZeroShot,
 )
@@ -20,8 +20,8 @@ from stochca.training.composition import ADAPTATIONS, ATTENTIONS, FIRST_PHASES
 @pytest.mark.parametrize(
     ("choices", "sentence"),
     [
-        ({"attention": StochasticCrossAttention(), "train": TrainHead()}, "nothing that attends is trained"),
-        ({"phases": LpFt(), "train": TrainHead()}, "its second phase trains the whole model"),
+        ({"attention": StochasticCrossAttention(), "train": HeadAlone()}, "nothing that attends is trained"),
+        ({"phases": LpFt(), "train": HeadAlone()}, "its second phase trains the whole model"),
         ({"average": WiseFt()}, "halfway back to a head of random weights; use phases 'lp_ft'"),
     ],
 )
@@ -64,7 +64,7 @@ def test_options_are_checked(make: Callable[[], object], sentence: str) -> None:
 def test_every_choice_has_its_code() -> None:
     """A value in the registry of names without code behind it would fail only once training starts."""
     assert set(CHOICES["attention"].values()) == set(ATTENTIONS)
-    assert set(CHOICES["train"].values()) == set(ADAPTATIONS)
+    assert set(CHOICES["adapter"].values()) == set(ADAPTATIONS)
     assert set(CHOICES["phases"].values()) == set(FIRST_PHASES)
     assert set(CHOICES["average"].values()) == set(AVERAGES)
     for classes in CHOICES.values():

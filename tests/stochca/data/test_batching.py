@@ -87,7 +87,7 @@ class Counted(ColouredSquares):
 
 
 def run(train: Counted, validation: Counted) -> None:
-    """12 steps of 8 images, four looks at validation, and a head fitted on all features before."""
+    """12 steps of 8 images, four evaluations, and a head fitted on all features before."""
     fit(
         tiny_vit(),
         train,

@@ -14,12 +14,12 @@ from stochca.config import (
     Bss,
     CoTuning,
     Delta,
+    HeadAlone,
     L2Sp,
     Lora,
     Method,
     Miro,
     StochasticCrossAttention,
-    TrainHead,
 )
 from stochca.config.training import Augmentation, Training
 from stochca.data.examples import Examples
@@ -267,7 +267,7 @@ def test_what_penalties_need_is_checked_first() -> None:
         check_penalties((Bss(k=9),), None, 8)
     with pytest.raises(ValueError, match="penalties lists one twice"):
         Method(penalties=(Bss(), Bss(k=2)))
-    with pytest.raises(ValueError, match="penalties with train 'head' make no sense"):
-        Method(train=TrainHead(), penalties=(Bss(),))
-    with pytest.raises(ValueError, match="penalties 'l2sp' with train 'lora' makes no sense"):
-        Method(train=Lora(), penalties=(Bss(), L2Sp()))
+    with pytest.raises(ValueError, match="penalties with adapter 'head' make no sense"):
+        Method(adapter=HeadAlone(), penalties=(Bss(),))
+    with pytest.raises(ValueError, match="penalties 'l2sp' with adapter 'lora' makes no sense"):
+        Method(adapter=Lora(), penalties=(Bss(), L2Sp()))

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from stochca.compute.checkpoint import CHECKPOINT, PREVIOUS, load_checkpoint
 from stochca.config import (
     Ema,
+    HeadAlone,
     LpFt,
     Method,
     Schedule,
     StochasticCrossAttention,
     Swa,
     Swad,
-    TrainHead,
     WiseFt,
 )
 from stochca.config.training import Augmentation, Training
@@ -27,14 +27,14 @@ from stochca.data.loaders import Joined
 from stochca.errors import UserError
 from stochca.evaluation import predict, score
 from stochca.training.callbacks import Callback, EvalEvent, JsonLines, StepEvent, read_events
+from stochca.training.evaluated import Keep, find_evaluated
 from stochca.training.fit import Fitted, check_settings, fit
-from stochca.training.looks import Keep, find_looks
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 
 STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")
 METHODS = {
     "finetune": Method(),
-    "linear_probe": Method(train=TrainHead()),
+    "linear_probe": Method(adapter=HeadAlone()),
     "lp_ft": Method(phases=LpFt(C=(0.1, 1.0))),
     "stochca": Method(attention=STOCHCA),
     "stochca, teacher in bf16": Method(
@@ -47,7 +47,7 @@ METHODS = {
     "stochca+lp_ft+swad": Method(
         attention=STOCHCA, phases=LpFt(C=(1.0,)), average=Swad(n_converge=2, n_tolerance=2)
     ),
-    "linear_probe+ema": Method(train=TrainHead(), average=Ema(decay=0.9)),
+    "linear_probe+ema": Method(adapter=HeadAlone(), average=Ema(decay=0.9)),
     "stochca+lp_ft+wise_ft": Method(
         attention=StochasticCrossAttention(
             prob=0.8, granularity="sample", blocks=(0, 2), schedule=Schedule("cosine", end=0.2)
@@ -127,7 +127,10 @@ def test_killed_and_resumed_equals_undisturbed(name: str, tmp_path: Path) -> Non
     log = tmp_path / "undisturbed.jsonl"
     expected, undisturbed = run(method, None, tmp_path / "a", JsonLines(log))
     resumed_log = tmp_path / "resumed.jsonl"
-    for step in (6, 11):  # events arrive with the next look at validation, after the checkpoint at 4 and 8
+    for step in (
+        6,
+        11,
+    ):  # events arrive with the next evaluation, after the checkpoint at 4 and 8
         with pytest.raises(Killed):
             run(method, None, tmp_path / "b", JsonLines(resumed_log), Kill(step))
     found, resumed = run(method, None, tmp_path / "b", JsonLines(resumed_log))
@@ -192,8 +195,8 @@ def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path: Path) -> None:
 
 
 def test_a_head_alone_has_to_learn_something() -> None:
-    with pytest.raises(UserError, match="head_lr_scale 0 with train 'head' trains nothing"):
-        run(Method(train=TrainHead()), settings(head_lr_scale=0.0))
+    with pytest.raises(UserError, match="head_lr_scale 0 with adapter 'head' trains nothing"):
+        run(Method(adapter=HeadAlone()), settings(head_lr_scale=0.0))
 
 
 def test_listeners_hear_of_the_end_of_an_interrupted_run() -> None:
@@ -217,7 +220,7 @@ def test_logged_learning_rate_is_the_schedules() -> None:
         def on_step(self, event: StepEvent) -> None:
             self.seen.append(event.lr)
 
-    for method in (Method(), Method(train=TrainHead())):
+    for method in (Method(), Method(adapter=HeadAlone())):
         rates = Rates()
         run(method, settings(lr=1e-3, head_lr_scale=7.0, layer_decay=0.5), None, rates)
         assert max(rates.seen) == pytest.approx(1e-3, rel=0.1)
@@ -271,7 +274,7 @@ def test_linear_probe_trains_the_head_alone() -> None:
 
 
 class Looks(Callback):
-    """Remembers every look at validation."""
+    """Remembers every evaluation."""
 
     def __init__(self) -> None:
         self.events: list[EvalEvent] = []
@@ -467,11 +470,11 @@ def test_refitting_trains_on_validation_images_too_and_keeps_the_last_step(name:
         settings=settings(drop_path=0.0),
         preprocessing=PREPROCESSING,
         work_folder=tmp_path / "plain",
-        keep_looks="last",
+        keep_evaluated="last",
         device=torch.device("cpu"),
     )
     assert last.validation is not None
-    (weights,) = find_looks(tmp_path / "plain").values()
+    (weights,) = find_evaluated(tmp_path / "plain").values()
     assert_equal(student.state_dict(), load_file(weights))
     assert fitted.selected_step == 12
 
@@ -501,12 +504,12 @@ def test_looks_are_kept_as_asked_and_resuming_leaves_the_same(tmp_path: Path) ->
             settings=settings(),
             preprocessing=PREPROCESSING,
             work_folder=tmp_path / keep,
-            keep_looks=keep,
+            keep_evaluated=keep,
             device=torch.device("cpu"),
         )
-        assert list(find_looks(tmp_path / keep)) == steps
-    whole = load_file(find_looks(tmp_path / "all")[12])
-    assert_equal(whole, load_file(find_looks(tmp_path / "last")[12]))
+        assert list(find_evaluated(tmp_path / keep)) == steps
+    whole = load_file(find_evaluated(tmp_path / "all")[12])
+    assert_equal(whole, load_file(find_evaluated(tmp_path / "last")[12]))
     state = load_checkpoint(tmp_path / "all")
     assert state is not None
     assert_equal(whole, state["student"])

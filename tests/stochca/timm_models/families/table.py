@@ -25,7 +25,7 @@ BEGIN, END = "<!-- families: begin -->", "<!-- families: end -->"
 def _lora(model: TimmModule) -> nn.Module:
     train = Lora(rank=2)
     adaptation(train).check(model)
-    return compose(Method(train=train), model)[0]
+    return compose(Method(adapter=train), model)[0]
 
 
 METHODS: dict[str, Callable[[TimmModule], nn.Module]] = {

@@ -49,7 +49,7 @@ def toast(case: Case) -> Any:
 def lora(case: Case, **choices: Any) -> tuple[Any, TimmModule]:
     torch.manual_seed(0)
     student = case.model()
-    method = Method(train=Lora(rank=2), **choices)
+    method = Method(adapter=Lora(rank=2), **choices)
     check_composition(method, student)
     return compose(method, student)
 
@@ -175,7 +175,7 @@ def test_what_is_no_sequence_is_refused_by_name(case: Case) -> None:
     sentence = f"^(VPT|TOAST) does not support {type(student).__name__}: its blocks .*; supported are timm's"
     for train in (Vpt(), Toast(), ToastLite()):
         with pytest.raises(stochca.UserError, match=sentence):
-            check_composition(Method(train=train), student)
+            check_composition(Method(adapter=train), student)
         with pytest.raises(stochca.UserError, match=sentence):
             adaptation(train).adapt(student)
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())

@@ -1,4 +1,4 @@
-"""The weights at each look at validation, kept for those who want to know what other choices had given."""
+"""The weights at each evaluation, kept for those who want to know what other choices had given."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ FOLDER = "looks"
 Keep = Literal["none", "last", "all"]
 
 
-def save_look(work_folder: Path, step: int, weights: Mapping[str, Tensor], keep: Keep) -> None:
+def save_evaluated(work_folder: Path, step: int, weights: Mapping[str, Tensor], keep: Keep) -> None:
     """Write the weights after `step` steps to work_folder/looks; `last` drops those of earlier looks."""
     if keep == "none":
         return
@@ -20,11 +20,11 @@ def save_look(work_folder: Path, step: int, weights: Mapping[str, Tensor], keep:
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder / f"{step:08}.safetensors", dict(weights))
     if keep == "last":
-        for earlier in list(find_looks(work_folder).values())[:-1]:
+        for earlier in list(find_evaluated(work_folder).values())[:-1]:
             earlier.unlink()
 
 
-def find_looks(work_folder: Path) -> dict[int, Path]:
-    """The files of `save_look` by step, in order."""
+def find_evaluated(work_folder: Path) -> dict[int, Path]:
+    """The files of `save_evaluated` by step, in order."""
     paths = sorted((work_folder / FOLDER).glob("[0-9]*.safetensors"))
     return {int(path.stem): path for path in paths}
