@@ -1,6 +1,7 @@
 """What the training loop tells the world: tracking, progress bars and searches listen here."""
 
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,7 +80,10 @@ class Callbacks(Callback):
 
 
 class JsonLines(Callback):
-    """Writes one JSON object per event; a resumed run continues as if it had never stopped."""
+    """Writes one JSON object per event; a resumed run continues as if it had never stopped.
+
+    Each holds what the event tells, and `time`, the milliseconds since 1970 at which it was written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -99,7 +103,7 @@ class JsonLines(Callback):
 
     def _append(self, event: dict[str, Any]) -> None:
         with self.path.open("a") as file:
-            file.write(json.dumps(event) + "\n")
+            file.write(json.dumps({**event, "time": time.time_ns() // 1_000_000}) + "\n")
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

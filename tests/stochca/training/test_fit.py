@@ -1,5 +1,6 @@
 import math
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def test_killed_and_resumed_equals_undisturbed(name: str, tmp_path: Path) -> Non
     assert resumed.cross_attended == undisturbed.cross_attended
     without_times = [
         [
-            {key: value for key, value in event.items() if key != "images_per_second"}
+            {key: value for key, value in event.items() if key not in ("images_per_second", "time")}
             for event in read_events(path)
         ]
         for path in (log, resumed_log)
@@ -383,11 +384,15 @@ def test_learns_the_squares() -> None:
 
 def test_events_tell_every_step_once(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
+    started = time.time() * 1000
     run(Method(), settings(steps=23, eval_every=5), None, JsonLines(log))
     events = read_events(log)
     assert [event["step"] for event in events if event["event"] == "step"] == list(range(1, 24))
     assert [event["step"] for event in events if event["event"] == "eval"] == [5, 10, 15, 20, 23]
     assert all(math.isfinite(event["loss"]) for event in events)
+    times = [event["time"] for event in events]
+    assert times == sorted(times)
+    assert all(isinstance(at, int) and started - 1 <= at <= time.time() * 1000 for at in times)
 
 
 @pytest.mark.parametrize(
