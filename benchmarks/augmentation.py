@@ -25,8 +25,8 @@ from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
 from stochca.config.training import Augmentation
-from stochca.data.batching import BatchTransform
-from stochca.data.loaders import Preprocessing
+from stochca.data.batch_transform import BatchTransform
+from stochca.data.preprocessing import Preprocessing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AUGMENTATION = Augmentation(scale=(0.6, 1.0))

@@ -78,7 +78,7 @@ def train_there(target: Path) -> dict[str, float]:
     from pipeline.images.protocol import images_for
     from stochca.config import Method
     from stochca.config.training import Training
-    from stochca.data.loaders import Preprocessing
+    from stochca.data.preprocessing import Preprocessing
     from stochca.training.fit import fit
 
     student = timm.create_model("test_vit", img_size=32, num_classes=CLASSES)

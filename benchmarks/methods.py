@@ -54,7 +54,7 @@ from stochca.config import (
 )
 from stochca.config.training import Training
 from stochca.data.examples import Examples
-from stochca.data.loaders import Preprocessing
+from stochca.data.preprocessing import Preprocessing
 from stochca.training.composition import adaptation, compose, settled_teacher
 from stochca.training.loss import Loss
 from stochca.training.optimisation import create_optimizer

@@ -35,7 +35,7 @@ from stochca._typing import TimmModule
 from stochca.compute.devices import default_device, device_name
 from stochca.config import Method
 from stochca.config.training import Augmentation, Training
-from stochca.data.loaders import Preprocessing
+from stochca.data.preprocessing import Preprocessing
 from stochca.training import fit as training
 
 Step = tuple[float, float]  # the seconds that it took, and how many of them it waited for its images

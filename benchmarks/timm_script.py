@@ -20,7 +20,8 @@ from timm.utils import AverageMeter, dispatch_clip_grad
 from stochca._typing import TimmModule
 from stochca.compute.precision import autocast
 from stochca.config.training import Training
-from stochca.data.loaders import Preprocessing, loader_processes
+from stochca.data.batches import loader_processes
+from stochca.data.preprocessing import Preprocessing
 
 LOG_EVERY = 50  # the script's default
 

@@ -33,7 +33,9 @@ from stochca.backbones.loading import load_backbone
 from stochca.compute.devices import default_device
 from stochca.config import Method, StochasticCrossAttention
 from stochca.config.training import Training
-from stochca.data.loaders import Images, Preprocessing, evaluation_batches
+from stochca.data.batches import evaluation_batches
+from stochca.data.images import Images
+from stochca.data.preprocessing import Preprocessing
 from stochca.evaluation import predict, score
 from stochca.phases.linear_head import best_regression
 from stochca.training.fit import fit

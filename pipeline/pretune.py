@@ -23,7 +23,7 @@ from pipeline.training.digests import code_sha256, digest_of
 from stochca.training.callbacks import Callback, StepEvent
 
 if TYPE_CHECKING:
-    from stochca.data.loaders import Images
+    from stochca.data.images import Images
 
 LOG = "log.jsonl"
 
@@ -57,7 +57,7 @@ def _pretune(params: Params, courier: Courier) -> None:
     from stochca.compute.checkpoint import save_weights
     from stochca.compute.devices import default_device
     from stochca.compute.precision import resolve_precision
-    from stochca.data.loaders import Preprocessing
+    from stochca.data.preprocessing import Preprocessing
     from stochca.training.callbacks import JsonLines
     from stochca.training.pretuning import pretune
 

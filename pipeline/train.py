@@ -48,7 +48,7 @@ def _train(job: Job, params: Params, courier: Courier) -> None:
         from stochca.backbones.loading import load_backbone, load_source_head
         from stochca.compute.devices import default_device, device_name
         from stochca.compute.precision import resolve_precision
-        from stochca.data.loaders import Preprocessing
+        from stochca.data.preprocessing import Preprocessing
         from stochca.training.callbacks import JsonLines, read_events
         from stochca.training.composition import teacher_precision
         from stochca.training.evaluated import find_evaluated

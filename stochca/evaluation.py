@@ -9,8 +9,9 @@ from torch.nn import functional
 
 from stochca.compute.distributed import joined
 from stochca.compute.precision import autocast
-from stochca.data.loaders import Images, Preprocessing, evaluation_batches
-from stochca.data.shares import ImageShare
+from stochca.data.batches import evaluation_batches
+from stochca.data.images import Images, ImageShare
+from stochca.data.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from stochca.backbones.loading import create_backbone, patch_size
 from stochca.compute.cores import cores_of_process
 from stochca.compute.devices import default_device, device_name
 from stochca.compute.precision import autocast, choose_attention_kernel, resolve_precision
-from stochca.data.loaders import Preprocessing, loader_processes
+from stochca.data.batches import loader_processes
+from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.timm_models.families import block_names
 from stochca.training.optimisation import create_optimizer

@@ -90,7 +90,7 @@ def check(task: Task) -> None:
 
     from stochca.backbones.loading import load_backbone, load_source_head
     from stochca.compute.devices import default_device
-    from stochca.data.loaders import Preprocessing
+    from stochca.data.preprocessing import Preprocessing
     from stochca.training.fit import check_settings
 
     card, training = task.card, task.training

@@ -13,7 +13,8 @@ from stochca.backbones.loading import load_backbone, load_source_head
 from stochca.compute.checkpoint import CHECKPOINT, PREVIOUS
 from stochca.config import Method
 from stochca.config.training import Training
-from stochca.data.loaders import Images, Preprocessing
+from stochca.data.images import Images
+from stochca.data.preprocessing import Preprocessing
 from stochca.training.callbacks import Callback, JsonLines, read_events
 from stochca.training.fit import fit
 

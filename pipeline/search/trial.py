@@ -29,7 +29,8 @@ class Trial(tune.Trainable):
         from pipeline.images.prepared import FOLDER, load_prepared
         from pipeline.images.protocol import images_of_trials
         from stochca.compute.devices import default_device
-        from stochca.data.loaders import Preprocessing, keep_in_memory
+        from stochca.data.images import keep_in_memory
+        from stochca.data.preprocessing import Preprocessing
 
         torch.set_num_threads(max(1, int(task.tune.resources.cpu)))
         # With gpu: 0 Ray leaves the GPUs visible.

@@ -28,7 +28,7 @@ from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel
 from stochca.backbones.card import BackboneCard
 from stochca.compute.devices import default_device
-from stochca.data.loaders import Preprocessing
+from stochca.data.preprocessing import Preprocessing
 from stochca.evaluation import predict, score
 from stochca.training.fit import Fitted
 

@@ -23,7 +23,7 @@ from stochca.adapters.saved import describe, load_adapted
 from stochca.backbones.card import CARD_FILE, OWN_BACKBONE, BackboneCard
 from stochca.backbones.loading import pooling_options
 from stochca.compute.checkpoint import save_weights
-from stochca.data.loaders import Preprocessing
+from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 
 WEIGHTS = "model.safetensors"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from stochca.backbones.card import CARD_FILE, BackboneCard, teacher_folder
 from stochca.backbones.loading import load_backbone
 from stochca.config import Method, StochasticCrossAttention
-from stochca.data.loaders import Preprocessing
+from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.timm_models.normalisation import renormalise
 

@@ -193,7 +193,7 @@ def _work(config: dict[str, Any]) -> None:
     from stochca.compute.checkpoint import save_weights
     from stochca.compute.cores import cores_of_process
     from stochca.compute.distributed import is_main
-    from stochca.data.loaders import Preprocessing
+    from stochca.data.preprocessing import Preprocessing
     from stochca.training.fit import fit
 
     assignment, events = config["assignment"], config["events"]

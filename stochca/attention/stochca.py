@@ -20,7 +20,7 @@ from stochca.compute.distributed import rank, world_size
 from stochca.compute.precision import autocast, store_in_half
 from stochca.compute.randomness import Stream, derived_seed
 from stochca.config import Schedule
-from stochca.data.loaders import batch_share
+from stochca.data.batches import batch_share
 from stochca.errors import UserError
 from stochca.timm_models.families import block_names
 from stochca.timm_models.key_value import KeyValue, swapped

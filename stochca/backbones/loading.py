@@ -1,6 +1,6 @@
 """Backbones: transformers of timm at an image size, with pretrained weights and a fresh head.
 
-What lies in a backbone folder: see `backbone_card.py`.
+What lies in a backbone folder: see `stochca.backbones.card`.
 """
 
 import difflib

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from stochca.data.loaders import Images, Preprocessing
+from stochca.data.images import Images
+from stochca.data.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

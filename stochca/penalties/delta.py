@@ -5,8 +5,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from stochca._typing import TimmModule
+from stochca.data.batches import evaluation_batches
 from stochca.data.examples import Examples
-from stochca.data.loaders import InMemory, evaluation_batches
+from stochca.data.images import InMemory
 from stochca.phases.linear_head import features, fit_logistic_regression
 from stochca.timm_models.families import blocks_of, family_of
 from stochca.timm_models.recording import channels_last

@@ -10,8 +10,9 @@ from torch.nn import functional
 from stochca._typing import TimmModule
 from stochca.compute.distributed import joined
 from stochca.compute.precision import autocast
-from stochca.data.loaders import Images, Preprocessing, evaluation_batches
-from stochca.data.shares import ImageShare
+from stochca.data.batches import evaluation_batches
+from stochca.data.images import Images, ImageShare
+from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.evaluation import Scores, score
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from stochca._typing import TimmModule
-from stochca.data.loaders import Images, Preprocessing
+from stochca.data.images import Images
+from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.phases.linear_head import features, linear_heads
 

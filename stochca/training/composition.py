@@ -31,7 +31,8 @@ from stochca.config import (
     Vpt,
     ZeroShot,
 )
-from stochca.data.loaders import Images, Preprocessing
+from stochca.data.images import Images
+from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.phases.linear_head import fit_head, linear_heads
 from stochca.phases.zero_shot import ClassTexts, make_head

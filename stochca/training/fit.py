@@ -29,16 +29,10 @@ from stochca.compute.precision import autocast, choose_attention_kernel, resolve
 from stochca.compute.randomness import Stream, derived_seed, seed_everything
 from stochca.config import HeadAlone, Method, Swad, WiseFt
 from stochca.config.training import Training
+from stochca.data.batches import images_of_step, training_batches
 from stochca.data.examples import Examples
-from stochca.data.loaders import (
-    Images,
-    Joined,
-    Preprocessing,
-    images_of_step,
-    keep_in_memory,
-    names_of,
-    training_batches,
-)
+from stochca.data.images import Images, Joined, keep_in_memory, names_of
+from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.evaluation import Scores, predict_together, score
 from stochca.penalties.terms import check_penalties

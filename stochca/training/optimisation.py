@@ -1,6 +1,6 @@
 """Optimiser and schedule, from timm, with a learning rate of the head's own."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
@@ -10,13 +10,11 @@ from stochca._typing import TimmModule
 from stochca.adapters.adaptation import head_modules
 from stochca.config.training import Training
 from stochca.errors import UserError
-
-if TYPE_CHECKING:
-    from stochca.training.loss import Loss
+from stochca.training.loss import Loss
 
 
 def create_optimizer(
-    student: TimmModule, settings: Training, loss: "Loss | None" = None
+    student: TimmModule, settings: Training, loss: Loss | None = None
 ) -> torch.optim.Optimizer:
     """The optimiser that `settings` names, with one group per learning rate and weight decay.
 

@@ -25,14 +25,9 @@ from stochca.compute.precision import autocast, choose_attention_kernel, resolve
 from stochca.compute.randomness import Stream, derived_seed, seed_everything
 from stochca.config import NoAverage
 from stochca.config.training import Training
-from stochca.data.loaders import (
-    Images,
-    Preprocessing,
-    evaluation_batches,
-    images_of_step,
-    names_of,
-    training_batches,
-)
+from stochca.data.batches import evaluation_batches, images_of_step, training_batches
+from stochca.data.images import Images, names_of
+from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.timm_models.key_value import swapped
 from stochca.training.callbacks import Callback, Callbacks

@@ -18,7 +18,7 @@ from pipeline.tracking.tracked_run import tracked_run
 from pipeline.training.job import plan
 from pipeline.training.outcome import Outcome
 from stochca._typing import TimmModule
-from stochca.data.loaders import Preprocessing
+from stochca.data.preprocessing import Preprocessing
 from stochca.evaluation import Scores
 from stochca.training.fit import Fitted
 from tests.pipeline.backbone_card import backbone_card

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 
-from stochca.data.loaders import Preprocessing
+from stochca.data.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(image_size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 CLASSES = 3

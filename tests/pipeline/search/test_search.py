@@ -16,7 +16,7 @@ from pipeline.images.prepared import load_prepared
 from stochca.backbones.card import BackboneCard
 from stochca.backbones.loading import load_backbone
 from stochca.config import Method, StochasticCrossAttention
-from stochca.data.loaders import Preprocessing
+from stochca.data.preprocessing import Preprocessing
 from stochca.training.fit import fit
 from tests.pipeline.search.small_project import STEPS, run_search, write_project
 

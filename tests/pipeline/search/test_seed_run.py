@@ -11,7 +11,7 @@ from pipeline.images.prepared import load_prepared
 from pipeline.search.seed_run import Reached, SeedRun
 from pipeline.search.task import Task, plan
 from stochca.backbones.loading import load_backbone
-from stochca.data.loaders import Preprocessing
+from stochca.data.preprocessing import Preprocessing
 from stochca.training.callbacks import Callback, EvalEvent
 from stochca.training.fit import fit
 from tests.pipeline.search.small_project import STEPS, write_project

@@ -14,7 +14,7 @@ from pipeline.backbone import make_backbone
 from pipeline.config.params import Backbone
 from pipeline.training.class_texts import class_texts_of, readable
 from stochca.config import Method, ZeroShot
-from stochca.data.loaders import Preprocessing
+from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 
 SPACE = 5

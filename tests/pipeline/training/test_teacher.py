@@ -13,7 +13,7 @@ from pipeline.config.params import Backbone, Params, load_params
 from pipeline.training.teacher import load_teacher, teacher_card
 from stochca.backbones.card import BackboneCard
 from stochca.config import Method, StochasticCrossAttention
-from stochca.data.loaders import Preprocessing
+from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 
 METHOD = Method(attention=StochasticCrossAttention(teacher="other"))

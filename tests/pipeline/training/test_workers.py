@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipeline.images.prepared import load_prepared
 from stochca.config.training import Training
-from stochca.data.loaders import batch_share, images_of_step
+from stochca.data.batches import batch_share, images_of_step
 from tests.e2e.workspace import SLOWER, Workspace, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

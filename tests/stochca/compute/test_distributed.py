@@ -26,7 +26,7 @@ from stochca.config import (
     Swad,
 )
 from stochca.config.training import Augmentation, Training
-from stochca.data.loaders import batch_share, training_batches
+from stochca.data.batches import batch_share, training_batches
 from stochca.errors import UserError
 from stochca.training import fit as training
 from stochca.training.callbacks import Callback, JsonLines, read_events

@@ -24,7 +24,7 @@ from stochca.config import (
     WiseFt,
 )
 from stochca.config.training import Augmentation, Training
-from stochca.data.loaders import Joined
+from stochca.data.images import Joined
 from stochca.errors import UserError
 from stochca.evaluation import predict, score
 from stochca.training.callbacks import Callback, EvalEvent, JsonLines, StepEvent, read_events

@@ -12,8 +12,9 @@ from PIL import Image
 from stochca.compute.randomness import Stream, derived_seed, isolated
 from stochca.config import LpFt, Method
 from stochca.config.training import Augmentation
-from stochca.data import loaders
-from stochca.data.loaders import Preprocessing, evaluation_batches, images_of_step, training_batches
+from stochca.data.batches import evaluation_batches, images_of_step, training_batches
+from stochca.data.images import keep_in_memory
+from stochca.data.preprocessing import Preprocessing
 from stochca.training.fit import fit
 from tests.stochca.tiny import ColouredSquares, tiny_vit
 from tests.stochca.training.test_fit import settings
@@ -107,9 +108,9 @@ def test_a_small_sets_images_are_decoded_once_in_a_run() -> None:
 
 
 def test_a_set_that_is_too_large_for_memory_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaders, "CACHE_BYTES", 9 * 3 * 16 * 16)
+    monkeypatch.setattr("stochca.data.images.CACHE_BYTES", 9 * 3 * 16 * 16)
     train, validation = Counted(10), Counted(9, seed=1)
-    assert loaders.keep_in_memory(train) is train
+    assert keep_in_memory(train) is train
     assert train.decoded == Counter([0])  # to see how large it is
     run(train, validation)
     assert train.decoded.total() > 12 * 8

@@ -1,7 +1,7 @@
 """Pictures to batches: what draws random numbers, image by image; the rest, a whole batch at once."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +12,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from torchvision.transforms.functional import normalize
 
 from stochca.compute.randomness import reseed, untouched
-
-if TYPE_CHECKING:
-    from stochca.data.loaders import Images
+from stochca.data.images import Images
 
 
 class BatchTransform:
@@ -49,7 +47,7 @@ class BatchTransform:
 class Augmented(Dataset[tuple[Any, int]]):
     """Transforms an image with randomness of its own, whichever process loads it."""
 
-    def __init__(self, images: "Images", transform: BatchTransform) -> None:
+    def __init__(self, images: Images, transform: BatchTransform) -> None:
         self.images = images
         self.transform = transform
 
@@ -67,7 +65,7 @@ class Augmented(Dataset[tuple[Any, int]]):
 class Plain(Dataset[tuple[Any, int]]):
     """Transforms without randomness."""
 
-    def __init__(self, images: "Images", transform: BatchTransform) -> None:
+    def __init__(self, images: Images, transform: BatchTransform) -> None:
         self.images = images
         self.transform = transform
 

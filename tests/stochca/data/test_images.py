@@ -1,0 +1,49 @@
+import pickle
+
+import pytest
+from PIL import Image
+
+from stochca.data.images import InMemory, Joined, keep_in_memory
+from tests.stochca.tiny import ColouredSquares
+
+
+def test_decoded_images_are_equal_and_picklable() -> None:
+    images = ColouredSquares(4)
+    memory = pickle.loads(pickle.dumps(InMemory([images[i] for i in range(4)])))
+    assert all(
+        memory[i][0].tobytes() == images[i][0].tobytes() and memory[i][1] == images[i][1] for i in range(4)
+    )
+
+
+def test_images_are_kept_as_long_as_all_of_them_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Sizes:
+        def __init__(self, *sides: int) -> None:
+            self.sides = sides
+
+        def __len__(self) -> int:
+            return len(self.sides)
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            asked.append(index)
+            return Image.new("RGB", (self.sides[index],) * 2), 0
+
+    monkeypatch.setattr("stochca.data.images.CACHE_BYTES", 3 * 10 * 10 * 4)
+    assert isinstance(keep_in_memory(Sizes(10, 10, 10, 10)), InMemory)
+    for sides, decoded in (((10,) * 5, 1), ((2, 10, 40, 10), 3)):
+        asked.clear()
+        images = Sizes(*sides)
+        assert keep_in_memory(images) is images
+        assert len(asked) == decoded
+
+
+def test_joined_images_are_those_of_the_parts_in_order() -> None:
+    first, second = ColouredSquares(3), ColouredSquares(2, seed=1)
+    joined = Joined(first, second)
+    assert len(joined) == 5
+    parts = [*(first[i] for i in range(3)), *(second[i] for i in range(2))]
+    for i, (image, label) in enumerate(parts):
+        assert (joined[i][0].tobytes(), joined[i][1]) == (image.tobytes(), label)
+    with pytest.raises(IndexError):
+        joined[5]
