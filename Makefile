@@ -14,7 +14,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo use presets repro tune serve test test-slow test-all lint ui clean
+.PHONY: help demo use presets repro tune serve test test-slow test-all lint docs ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -62,6 +62,10 @@ lint: $(READY)  ## check style and types
 	@ruff format --check .
 	@mypy
 
+docs: $(READY)  ## build README.md and docs/ as a site; a link that leads nowhere ends it
+	@sphinx-build -W --keep-going -q -c docs . site && cp site/README.html site/index.html
+	@echo "Open site/index.html"
+
 ui: $(READY)  ## open MLflow's UI on http://127.0.0.1:5000
 	@case "$$MLFLOW_TRACKING_URI" in \
 	http*) echo "Runs: $$MLFLOW_TRACKING_URI" ;; \
@@ -70,6 +74,7 @@ ui: $(READY)  ## open MLflow's UI on http://127.0.0.1:5000
 	esac
 
 clean:  ## remove checkpoints and caches of tools; keep the data, the models, the reports and what MLflow lacks
-	@if [ -d work ]; then find work -mindepth 1 -maxdepth 1 ! -name unsynced ! -name '*.lock' -exec rm -rf {} +; fi
+	@if [ -d work ]; then find work -mindepth 1 -maxdepth 1 ! -name runs ! -name unsynced ! -name '*.lock' -exec rm -rf {} +; fi
+	@for run in work/runs/*/; do if [ -e $$run/published ]; then rm -rf $$run; else rm -rf $$run/checkpoint.safetensors $$run/evaluated; fi; done
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
