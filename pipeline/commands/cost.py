@@ -4,7 +4,7 @@ A run trains on steps x batch_size images, evaluates on validation every eval_ev
 test images at the end; where one domain is held out it also tests every look, for the oracle. An image that
 is only looked at costs a forward pass. StochCA adds the teacher's pass up to the deepest drawn block, at the
 student's price, though a teacher in bf16 beside a student in fp32 is cheaper; a linear probe trains on the
-forward pass alone; DELTA and MIRO add one of the pretrained model.
+forward pass alone; some penalties add one of the pretrained model.
 """
 
 import math
@@ -15,7 +15,7 @@ from pipeline.commands.known_images import Images, known_images
 from pipeline.config.params import Params
 from pipeline.config.sections import Dataset
 from pipeline.config.tuned import TunedCrossAttention
-from stochca.config import Delta, HeadAlone, LpFt, Method, Miro, StochasticCrossAttention
+from stochca.config import Method, StochasticCrossAttention
 from stochca.config.training import Training
 
 RUN_SECONDS = 12.0  # of a stage around its training, roughly: start, loading, tracking, DVC
@@ -94,9 +94,9 @@ def looks_of(training: Training) -> int:
 
 
 def training_seconds(method: Method, training: Training, speed: Speed) -> float:
-    image = speed.forward_image if isinstance(method.adapter, HeadAlone) else speed.train_image
+    image = speed.forward_image if method.adapter.trains_head_alone else speed.train_image
     image += teacher_share(method, speed.blocks) * speed.forward_image
-    if any(isinstance(penalty, Delta | Miro) for penalty in method.penalties):
+    if any(penalty.asks_pretrained for penalty in method.penalties):
         image += speed.forward_image  # through the pretrained model, once for both
     return training.steps * (training.batch_size * image + speed.step)
 
@@ -162,5 +162,5 @@ def _of_domains(known: Images, dataset: Dataset) -> dict[str, int]:
 def _looked_at(params: Params, method: Method, looks: int, split: Split) -> int:
     """Images that a run puts through the model without learning from them."""
     tests = 1 + {"none": 0, "last": 1, "all": looks}[params.protocol.keep_evaluated]
-    features = split.train + split.validation if isinstance(method.phases, LpFt) else 0
+    features = split.train + split.validation if method.phases.reads_features else 0
     return looks * split.validation + tests * split.test + features

@@ -32,7 +32,7 @@ from pipeline.config.sections import (
 )
 from pipeline.config.tuned import BEST, TunedCrossAttention, is_tuned
 from pipeline.runtime.paths import PARAMS_FILE
-from stochca.config import CHOICES, SEVERAL, Bss, Method, StochasticCrossAttention
+from stochca.config import CHOICES, SEVERAL, Method, StochasticCrossAttention
 from stochca.config.training import Training
 from stochca.errors import UserError
 
@@ -202,12 +202,11 @@ class Params(Section):
                     f"workers.num_workers {self.workers.num_workers} leaves micro-batches of {share} images "
                     f"to the method {name}; they must be even, because mixup and cutmix pair images up"
                 )
-            for penalty in self.methods[name].penalties:
-                if isinstance(penalty, Bss) and penalty.k > share:
-                    raise ValueError(
-                        f"methods.{name}.penalties: bss takes the {penalty.k} smallest singular values (k) "
-                        f"of a micro-batch, which has only {share} images; raise batch_size or lower k"
-                    )
+            if name in self.protocol.methods:
+                try:
+                    self.methods[name].check_training(training, micro_batch=share, refit=self.protocol.refit)
+                except ValueError as error:
+                    raise ValueError(f"methods.{name}.{error}") from None
         return self
 
     def training_of(self, method: str) -> Training:

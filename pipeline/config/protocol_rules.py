@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from pipeline.config.known_domains import KNOWN_DOMAINS
-from stochca.config import Swad, Toast, ToastLite, WiseFt
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
@@ -52,13 +51,13 @@ def _check_domains(params: "Params") -> None:
 def _check_decoders(params: "Params") -> None:
     """What reads pre-tuned decoders has to wait for them."""
     for name in params.protocol.methods:
-        train = params.methods[name].adapter
-        if not isinstance(train, Toast | ToastLite) or train.decoders is None:
+        decoders = getattr(params.methods[name].adapter, "decoders", None)
+        if decoders is None:
             continue
-        if train.decoders != PRETUNED:
+        if decoders != PRETUNED:
             raise ValueError(
                 f"methods.{name}.adapter.decoders must be {PRETUNED}, which the stage pretune writes, or "
-                f"null, which starts at random; found {train.decoders!r}"
+                f"null, which starts at random; found {decoders!r}"
             )
         if params.protocol.toast_after != PRETUNED:
             raise ValueError(
@@ -75,15 +74,3 @@ def _check_refit(params: "Params") -> None:
             "promotion.method best chooses on the validation images, which protocol.refit trains on; name "
             f"one of {', '.join(methods)}"
         )
-    for name in methods:
-        if isinstance(params.methods[name].average, Swad):
-            raise ValueError(
-                f"methods.{name}.average swad chooses its steps by the validation loss, of which "
-                "protocol.refit leaves none; leave the method out or set refit: false"
-            )
-        average = params.methods[name].average
-        if isinstance(average, WiseFt) and len(average.alphas) > 1:
-            raise ValueError(
-                f"methods.{name}.average wise_ft chooses among several alpha on validation, of which "
-                "protocol.refit leaves nothing; give one alpha or set refit: false"
-            )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.config.datasets import MODULES
-from stochca.config import Method, SelfAttention, ZeroShot
+from stochca.config import Method, SelfAttention
 
 SEED_LIMIT = 2**63  # what torch takes
 # The name becomes an argument on a command line, so that it must not look like an option.
@@ -299,9 +299,9 @@ class Tune(Section):
             )
         if value.training:
             raise ValueError("must not set training; set tune.training")
-        if isinstance(value.phases, ZeroShot):
+        if value.phases.needs_class_texts:
             raise ValueError(
-                "must not set phases zero_shot: the search takes no text encoder to its machines"
+                f"must not set phases {value.phases.name}: the search takes no text encoder to its machines"
             )
         return value
 

@@ -1,18 +1,18 @@
-"""`phases: zero_shot`: the names of the classes, through the text encoder that belongs to a CLIP backbone."""
+"""The names of the classes, through the text encoder that belongs to a CLIP backbone."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import timm
 from safetensors import safe_open
 from torch import Tensor
 
 from stochca.backbones.card import CARD_FILE, WEIGHTS_FILE, BackboneCard
-from stochca.config import Method, ZeroShot
+from stochca.config import Method
 from stochca.errors import UserError
-from stochca.phases.zero_shot import ClassTexts
+from stochca.phases.class_texts import ClassTexts
 
 
 class TextEncoder(Protocol):
@@ -35,21 +35,22 @@ def class_texts_of(
     Raises:
         UserError: the backbone holds no head of a CLIP, or the text encoder can't be had.
     """
-    if not isinstance(method.phases, ZeroShot):
+    phases: Any = method.phases
+    if not phases.needs_class_texts:
         return None
     card = BackboneCard.from_file(backbone / CARD_FILE)
     if not card.source_classes:
         raise UserError(
-            f"phases zero_shot needs a CLIP backbone with its projection, but {card.source} holds no head; "
-            "use weights such as those of vit_base_patch16_clip_224.openai from the hub"
+            f"phases {phases.name} needs a CLIP backbone with its projection, but {card.source} holds no "
+            "head; use weights such as those of vit_base_patch16_clip_224.openai from the hub"
         )
     with safe_open(backbone / WEIGHTS_FILE, framework="pt") as file:
         names = set(file.keys())
         projection = file.get_tensor("head.weight")
         bias = file.get_tensor("head.bias") if "head.bias" in names else None
-    texts = [method.phases.template.replace("{}", readable(name)) for name in classes]
+    texts = [phases.template.replace("{}", readable(name)) for name in classes]
     if encoder is None:
-        encoder = OpenClip(method.phases.text_encoder or _own_text_encoder(card.architecture))
+        encoder = OpenClip(phases.text_encoder or _own_text_encoder(card.architecture))
     return ClassTexts(encoder.encode(texts), projection, bias, encoder.scale)
 
 
@@ -63,9 +64,9 @@ def _own_text_encoder(architecture: str) -> str:
     config = timm.get_pretrained_cfg(architecture)
     if "clip" not in architecture or config is None or not config.hf_hub_id:
         raise UserError(
-            f"phases zero_shot needs a CLIP backbone, and {architecture} is none that timm has weights of; "
-            "choose one such as vit_base_patch16_clip_224.openai, or name its text encoder: "
-            "{name: zero_shot, text_encoder: ViT-B-16/openai}"
+            f"a text encoder needs a CLIP backbone, and {architecture} is none that timm has weights of; "
+            "choose one such as vit_base_patch16_clip_224.openai, or name its text encoder in "
+            "phases.text_encoder, such as ViT-B-16/openai"
         )
     return f"hf-hub:{config.hf_hub_id}"
 
@@ -78,7 +79,7 @@ class OpenClip:
             import open_clip
         except ImportError:
             raise UserError(
-                "phases zero_shot needs the package open_clip_torch; install it: pip install 'stochca[clip]'"
+                "a text encoder needs the package open_clip_torch; install it: pip install 'stochca[clip]'"
             ) from None
         architecture, weights = (name, None) if name.startswith("hf-hub:") else name.rsplit("/", 1)
         try:

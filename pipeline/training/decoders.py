@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.runtime.files import sha256
 from stochca.backbones.card import BackboneCard
-from stochca.config import Method, Toast, ToastLite
+from stochca.config import Method
 from stochca.errors import UserError
 
 DECODERS = "decoders.safetensors"
@@ -18,9 +18,10 @@ def decoders_sha256(method: Method, backbone: BackboneCard) -> str | None:
     Raises:
         UserError: the file or its card is missing or damaged, or the decoders are for another backbone.
     """
-    if not isinstance(method.adapter, Toast | ToastLite) or method.adapter.decoders is None:
+    decoders = getattr(method.adapter, "decoders", None)
+    if decoders is None:
         return None
-    path = Path(method.adapter.decoders)
+    path = Path(decoders)
     try:
         card = json.loads((path.parent / CARD).read_text())
         found = sha256(path)

@@ -10,8 +10,6 @@ from stochca._typing import TimmModule
 class Adaptation:
     """Turns a timm model into one of which the right part learns; as it stands here, everything learns."""
 
-    takes_layer_decay = True  # whether its parameters lie in the layers that training.layer_decay counts
-
     def __init__(self, config: Any) -> None:
         self.config = config
 
@@ -38,22 +36,6 @@ class Adaptation:
     def notes(self) -> list[str]:
         """What a person should know about it."""
         return []
-
-
-class HeadOnly(Adaptation):
-    """The head learns on frozen features."""
-
-    def adapt(self, student: TimmModule) -> TimmModule:
-        student.requires_grad_(False)
-        unfreeze_heads(student)
-        return student
-
-    def set_training_mode(self, model: nn.Module, adapted: TimmModule) -> None:
-        """A frozen backbone is not dropped out of."""
-        model.train()
-        adapted.eval()
-        for head in head_modules(adapted):
-            head.train()
 
 
 def head_modules(student: TimmModule) -> list[nn.Module]:

@@ -82,7 +82,6 @@ class AdaptedModel(nn.Module):
 class Around(Adaptation):
     """A choice of `adapter` that puts a module around the frozen backbone."""
 
-    takes_layer_decay = False
     model_class: type[AdaptedModel]
 
     def check(self, student: TimmModule) -> None:

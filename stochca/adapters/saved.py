@@ -5,18 +5,21 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from stochca.adapters.adapted import AdaptedModel
-from stochca.adapters.toast import TOAST
-from stochca.adapters.vpt import VPT
+from stochca.adapters.adapted import AdaptedModel, Around
 from stochca.backbones.loading import load_backbone
+from stochca.config import CHOICES, code_of
 
-KINDS: dict[str, type[AdaptedModel]] = {"vpt": VPT, "toast": TOAST}
+
+def kinds() -> dict[str, type[AdaptedModel]]:
+    """The models with an adapter, by the choice that makes them."""
+    codes = {name: code_of(options) for name, options in CHOICES["adapter"].items()}
+    return {name: code.model_class for name, code in codes.items() if issubclass(code, Around)}
 
 
 def describe(model: AdaptedModel) -> dict[str, Any]:
     """What `load_adapted` has to know beside the tensors, as JSON knows it."""
-    names = {kind: name for name, kind in KINDS.items()}
-    return {"name": names[type(model)], **model.options}
+    name = next(name for name, kind in kinds().items() if kind is type(model))
+    return {"name": name, **model.options}
 
 
 def load_adapted(
@@ -29,6 +32,6 @@ def load_adapted(
         RuntimeError: the adapter does not fit it.
     """
     options = {key: value for key, value in description.items() if key != "name"}
-    model = KINDS[description["name"]](load_backbone(backbone, num_classes=num_classes), **options)
+    model = kinds()[description["name"]](load_backbone(backbone, num_classes=num_classes), **options)
     model.load_adapter_state(load_file(path))
     return model.eval()

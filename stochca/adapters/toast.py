@@ -21,8 +21,8 @@ from torch.nn import functional
 
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel, Around, trunc_normal
-from stochca.adapters.lora import check_installed, inject, merge
-from stochca.config import ToastLite
+from stochca.adapters.low_rank import check_installed, inject, merge
+from stochca.config.adapters.toast import ToastLite
 from stochca.errors import UserError
 from stochca.timm_models.key_value import swapped
 from stochca.timm_models.projections import attention_layers, projections_of
@@ -183,5 +183,5 @@ class TopDown(Around):
         return [
             "WARNING: TOAST's decoders started at random, not pre-tuned for this backbone, which the method "
             "needs to reach what its paper reports. Pre-tune them (dvc repro pretune), and name their file "
-            "in the method: train.decoders."
+            "in the method: adapter.decoders."
         ]

@@ -5,17 +5,19 @@
 >>> Method(attention=StochasticCrossAttention(), average=Swad())  # a combination
 >>> Method(adapter=Lora(rank=4), phases=LpFt())                     # another
 
-Nothing here imports torch, so that params.yaml is read at once.
+Nothing here imports torch, so that params.yaml is read at once. Every module of this package is imported, so
+that each part registers itself; here are the options of all of them, by the names of their classes.
 """
 
-from stochca.config.adapters import AllWeights, HeadAlone, Lora, Toast, ToastLite, Vpt
-from stochca.config.attention import Schedule, SelfAttention, StochasticCrossAttention
-from stochca.config.averaging import Ema, NoAverage, Swa, Swad, WiseFt
-from stochca.config.choices import CHOICES, SEVERAL
+from importlib import import_module
+from pkgutil import walk_packages
+from typing import Any
+
+from stochca.config.attention import Schedule, StochasticCrossAttention
 from stochca.config.method import Method
 from stochca.config.options import Adapter, Attention, Average, Options, Penalty, Phases
-from stochca.config.penalties import Bss, CoTuning, Delta, L2Sp, Miro
-from stochca.config.phases import LpFt, SinglePhase, ZeroShot
+from stochca.config.plain import AllWeights, NoAverage, SelfAttention, SinglePhase
+from stochca.config.registry import CHOICES, CODE, SEVERAL, code_of, register
 
 __all__ = [
     "CHOICES",
@@ -24,16 +26,7 @@ __all__ = [
     "AllWeights",
     "Attention",
     "Average",
-    "Bss",
-    "CoTuning",
-    "Delta",
-    "Ema",
-    "HeadAlone",
-    "L2Sp",
-    "Lora",
-    "LpFt",
     "Method",
-    "Miro",
     "NoAverage",
     "Options",
     "Penalty",
@@ -42,11 +35,16 @@ __all__ = [
     "SelfAttention",
     "SinglePhase",
     "StochasticCrossAttention",
-    "Swa",
-    "Swad",
-    "Toast",
-    "ToastLite",
-    "Vpt",
-    "WiseFt",
-    "ZeroShot",
+    "code_of",
+    "register",
 ]
+
+for module in walk_packages(__path__, f"{__name__}."):
+    import_module(module.name)
+
+
+def __getattr__(name: str) -> Any:
+    for options in CODE:
+        if options.__name__ == name:
+            return options
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,17 +1,11 @@
-"""How blocks attend while training."""
+"""Stochastic cross-attention: how blocks attend while training."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from stochca.config.options import Attention, Options
+from stochca.config.registry import register
 from stochca.config.training import require
-
-
-@dataclass(frozen=True)
-class SelfAttention(Attention):
-    """Every block attends to itself: ordinary fine-tuning."""
-
-    name: Literal["self"] = "self"
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,7 @@ class StochasticCrossAttention(Attention):
     The defaults are the paper's; what goes beyond it is off.
     """
 
+    needs_changing_backbone = "nothing that attends is trained"
     name: Literal["stochca"] = "stochca"
     prob: float | tuple[float, ...] = 0.1  # one value, or one per block
     granularity: Literal["block", "sample"] = "block"  # one draw for the batch, or one per image: less noise
@@ -72,3 +67,6 @@ class StochasticCrossAttention(Attention):
         require(self.prob != (), "prob must be one probability, or one per block, found none")
         for prob in self.prob if isinstance(self.prob, tuple) else (self.prob,):
             require(0 <= prob <= 1, f"prob must be between 0 and 1, found {prob}")
+
+
+register(StochasticCrossAttention, "stochca.attention.attending:CrossAttending")

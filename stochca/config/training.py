@@ -83,21 +83,12 @@ class Training:
         for name in ("steps", "batch_size", "accumulate", "eval_every", "checkpoint_every"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be 1 or more, found {value}")
-        require(
-            self.batch_size % self.accumulate == 0,
-            f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}",
-        )
+        self.micro_batch()
         require(self.lr > 0, f"lr must be above 0, found {self.lr}")
         require(self.min_lr <= self.lr, f"min_lr {self.min_lr} must not be above lr {self.lr}")
         require(
             self.schedule == "cosine" or self.min_lr == 0,
             f"min_lr {self.min_lr} is where a cosine ends; set it to 0 with the schedule {self.schedule}",
-        )
-        mixes = self.augmentation.mixup or self.augmentation.cutmix
-        require(
-            not mixes or self.batch_size // self.accumulate % 2 == 0,
-            "batch_size / accumulate must be even, because mixup and cutmix pair images up; "
-            f"found {self.batch_size // self.accumulate}",
         )
         require(
             0 <= self.warmup_steps < self.steps,
@@ -121,3 +112,20 @@ class Training:
             self.workers == "auto" or self.workers >= 0,
             f"workers must be auto, or 0 or more, found {self.workers}",
         )
+
+    def micro_batch(self, workers: int = 1) -> int:
+        """How many images each of so many workers sees in one forward pass.
+
+        Raises:
+            ValueError: a batch can't be shared so, or not in pairs, which mixup and cutmix need.
+        """
+        share, rest = divmod(self.batch_size, self.accumulate * workers)
+        pairs = bool(self.augmentation.mixup or self.augmentation.cutmix)
+        by = f", split by {workers} workers and accumulate" if workers > 1 else ", split by accumulate"
+        wanted = "an even number, because mixup and cutmix pair images up" if pairs else "whole images"
+        require(
+            not rest and not (pairs and share % 2),
+            f"batch_size {self.batch_size}{by} {self.accumulate}, leaves "
+            f"{self.batch_size / (self.accumulate * workers):g} images; choose one that leaves {wanted}",
+        )
+        return share

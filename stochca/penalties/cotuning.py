@@ -1,5 +1,6 @@
-"""Co-Tuning: how the classes of pretraining and of the task belong together (You et al., NeurIPS 2020)."""
+"""Co-Tuning (You et al., NeurIPS 2020): the source classifier learns along, on fitting labels."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -7,11 +8,34 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stochca._typing import TimmModule
+from stochca.config.penalties.cotuning import CoTuning
 from stochca.data.examples import Examples
+from stochca.penalties.term import Batch, Start, Term
 from stochca.phases.linear_head import best_regression, features
 
 # 17 strengths from strong to weak regularisation, as in the paper's code.
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 1e2, 3e2, 1e3, 3e3, 1e4)
+
+
+class CoTrainedSource(Term):
+    """Co-Tuning: λ · cross-entropy of the source classifier against p(source class | target class)."""
+
+    def __init__(self, config: CoTuning, student: TimmModule, start: Start, examples: Examples) -> None:
+        super().__init__(config, student, start, examples)
+        assert start.source_head is not None  # check_composition has seen to it
+        device = next(student.parameters()).device
+        self.table = learn_relationship(start.model, start.source_head, examples).table.to(device)
+        self.head = copy.deepcopy(start.source_head).to(device).requires_grad_(True)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        assert batch.student.pooled is not None
+        targets = batch.targets @ self.table.to(batch.targets.dtype)
+        with torch.autocast(batch.images.device.type, enabled=False):
+            logits = self.head(batch.student.pooled)
+        return self.config.weight * functional.cross_entropy(logits, targets)
+
+    def modules(self) -> dict[str, tuple[nn.Module, float]]:
+        return {"source_head": (self.head, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -28,14 +52,7 @@ def source_probabilities(
     model: TimmModule, head: nn.Linear, examples: Examples, train: bool
 ) -> tuple[Tensor, Tensor]:
     """What the source classifier says of images, (N, source classes), and their target labels (N,)."""
-    rows, labels = features(
-        model,
-        examples.train if train else examples.validation,
-        examples.preprocessing,
-        device=examples.device,
-        precision=examples.precision,
-        workers=examples.workers,
-    )
+    rows, labels = features(model, examples.train if train else examples.validation, examples)
     return torch.softmax(functional.linear(rows, head.weight.cpu(), head.bias.cpu()), dim=1), labels
 
 

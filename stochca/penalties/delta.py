@@ -1,19 +1,43 @@
-"""DELTA's channel attention (Li et al., ICLR 2019): channels without which the loss would rise count more."""
+"""DELTA (Li et al., ICLR 2019): block outputs stay as pretrained, the most where it matters."""
+
+import dataclasses
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from stochca._typing import TimmModule
+from stochca.config.penalties.delta import Delta
 from stochca.data.batches import evaluation_batches
 from stochca.data.examples import Examples
 from stochca.data.images import InMemory
+from stochca.penalties.term import Batch, Start, Term
 from stochca.phases.linear_head import features, fit_logistic_regression
 from stochca.timm_models.families import blocks_of, family_of
 from stochca.timm_models.recording import channels_last
 
 STRENGTH = 0.01  # C of the head that is fitted first
 BATCH = 32
+
+
+class KeptOutputs(Term):
+    """DELTA: β/2 Σ_blocks Σ_channels W ‖F − F₀‖², the mean over images and tokens; a block's W sum to D."""
+
+    def __init__(self, config: Delta, student: TimmModule, start: Start, examples: Examples) -> None:
+        super().__init__(config, student, start, examples)
+        self.attention: list[Tensor | None] = [None] * len(blocks_of(student))
+        if config.attention:
+            self.attention = [*channel_attention(start.model, examples, config.images)]
+
+    def __call__(self, batch: Batch) -> Tensor:
+        terms = []
+        for now, then, attention in zip(
+            batch.student.blocks, batch.start.blocks, self.attention, strict=True
+        ):
+            squares = (now - then).square()
+            weighted = squares if attention is None else squares * attention.to(squares.device)
+            terms.append(weighted.sum(dim=-1).mean())
+        return self.config.weight * torch.stack(terms).sum() / 2
 
 
 def channel_attention(model: TimmModule, examples: Examples, number: int) -> list[Tensor]:
@@ -29,7 +53,7 @@ def channel_attention(model: TimmModule, examples: Examples, number: int) -> lis
         number: how many of the training images are looked at, from the first.
     """
     shown = InMemory([examples.train[i] for i in range(min(number, len(examples.train)))])
-    rows, labels = features(model, shown, examples.preprocessing, device=examples.device, precision="fp32")
+    rows, labels = features(model, shown, dataclasses.replace(examples, precision="fp32", workers=0))
     weight, bias = fit_logistic_regression(rows, labels, model.num_classes, STRENGTH)
     head = weight.to(examples.device), bias.to(examples.device)
     batches = [

@@ -1,7 +1,7 @@
-"""The first phase of LP-FT: the best linear head on frozen features, by logistic regression."""
+"""The best linear head on frozen features, by logistic regression."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,34 +11,27 @@ from stochca._typing import TimmModule
 from stochca.compute.distributed import joined
 from stochca.compute.precision import autocast
 from stochca.data.batches import evaluation_batches
+from stochca.data.examples import Examples
 from stochca.data.images import Images, ImageShare
-from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.evaluation import Scores, score
 
 
 @torch.no_grad()
-def features(
-    model: TimmModule,
-    images: Images,
-    preprocessing: Preprocessing,
-    *,
-    device: torch.device,
-    precision: str,
-    workers: int | str = 0,
-) -> tuple[Tensor, Tensor]:
-    """What the head sees: (N, D) in fp32, and labels (N,); on the CPU.
+def features(model: TimmModule, images: Images, examples: Examples) -> tuple[Tensor, Tensor]:
+    """What the head sees of images: (N, D) in fp32, and labels (N,); on the CPU.
 
-    Each rank of a data-parallel run looks at a share of the images, and every rank gets everything.
+    They are loaded and computed as `examples` says. Each rank of a data-parallel run looks at a share of the
+    images, and every rank gets everything.
     """
     was_training = model.training
     model.eval()
     rows, labels = [], []
     for batch, batch_labels in evaluation_batches(
-        ImageShare(images), preprocessing, batch_size=64, workers=workers
+        ImageShare(images), examples.preprocessing, batch_size=64, workers=examples.workers
     ):
-        with autocast(precision, device):
-            hidden = model.forward_features(batch.to(device))
+        with autocast(examples.precision, examples.device):
+            hidden = model.forward_features(batch.to(examples.device))
             rows.append(model.forward_head(hidden, pre_logits=True).float().cpu())
         labels.append(batch_labels)
     model.train(was_training)
@@ -107,46 +100,5 @@ def linear_heads(model: TimmModule) -> list[nn.Linear]:
     heads = model.get_classifier()
     heads = list(heads) if isinstance(heads, tuple) else [heads]
     if not all(isinstance(head, nn.Linear) for head in heads):
-        raise UserError(f"phases lp_ft and zero_shot need a linear head, found {type(heads[0]).__name__}")
+        raise UserError(f"first phases need a linear head, found {type(heads[0]).__name__}")
     return heads
-
-
-def fit_head(
-    model: TimmModule,
-    train: Images,
-    validation: Images,
-    preprocessing: Preprocessing,
-    *,
-    strengths: Sequence[float],
-    device: torch.device,
-    precision: str,
-    workers: int | str = 0,
-    refit: bool = False,
-) -> str:
-    """Replace the head by the best of one logistic regression per strength `C`, chosen on validation.
-
-    With `refit`, the best is fitted once more, to the training and validation images together.
-
-    Returns a sentence that says which was chosen.
-
-    Raises:
-        UserError: the head is not linear.
-    """
-    heads = linear_heads(model)
-    loading: dict[str, Any] = {"device": device, "precision": precision, "workers": workers}
-    train_rows, train_labels = features(model, train, preprocessing, **loading)
-    rows, labels = features(model, validation, preprocessing, **loading)
-    # Solved on standardised features, where one grid of strengths fits every backbone.
-    mean, std = train_rows.mean(0), train_rows.std(0, correction=0).clamp_min(1e-6)
-    train_rows, rows = (train_rows - mean) / std, (rows - mean) / std
-    classes = heads[0].out_features
-    C, scores, weight, bias = best_regression((train_rows, train_labels), (rows, labels), classes, strengths)
-    if refit:
-        everything = torch.cat([train_rows, rows]), torch.cat([train_labels, labels])
-        weight, bias = fit_logistic_regression(*everything, classes, C)
-    weight = weight / std
-    with torch.no_grad():
-        for head in heads:
-            head.weight.copy_(weight)
-            head.bias.copy_(bias - weight @ mean)
-    return f"the head was fitted first, with C = {C:g}: validation accuracy {scores.accuracy:.3f}"

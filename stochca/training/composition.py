@@ -1,51 +1,40 @@
-"""From a method's choices to modules and parameters; nothing here knows a method by its name."""
+"""From a method's choices to modules and parameters; nothing here knows a part by its name."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 
 from stochca._typing import TimmModule
-from stochca.adapters.adaptation import Adaptation, HeadOnly
-from stochca.adapters.lora import LowRank
-from stochca.adapters.toast import TopDown
-from stochca.adapters.vpt import Prompted
-from stochca.attention.probability import one_per_block
+from stochca.adapters.adaptation import Adaptation
+from stochca.attention.attending import Attending
 from stochca.attention.stochca import StochCA
-from stochca.compute.precision import choose_attention_kernel, resolve_precision, store_in_half
-from stochca.config import (
-    Adapter,
-    AllWeights,
-    Attention,
-    HeadAlone,
-    Lora,
-    LpFt,
-    Method,
-    Phases,
-    SelfAttention,
-    SinglePhase,
-    StochasticCrossAttention,
-    Toast,
-    ToastLite,
-    Vpt,
-    ZeroShot,
-)
+from stochca.compute.precision import choose_attention_kernel, store_in_half
+from stochca.config import Adapter, Attention, Method, Phases, code_of
+from stochca.config.training import Training
+from stochca.data.examples import Examples
 from stochca.data.images import Images
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
-from stochca.phases.linear_head import fit_head, linear_heads
-from stochca.phases.zero_shot import ClassTexts, make_head
-from stochca.timm_models.families import block_names
-from stochca.timm_models.support import check_same_architecture, check_supported
+from stochca.phases.class_texts import ClassTexts
+from stochca.phases.first_phase import FirstPhase
+
+
+def attending(config: Attention) -> Attending:
+    """What training asks of the choice of `attention`."""
+    code: Attending = code_of(type(config))(config)
+    return code
+
+
+def adaptation(config: Adapter) -> Adaptation:
+    """What training asks of the choice of `adapter`."""
+    code: Adaptation = code_of(type(config))(config)
+    return code
 
 
 def teacher_precision(config: Attention, precision: str, device: torch.device) -> Literal["bf16"] | None:
     """What the teacher computes in, if not in `precision` as the student does."""
-    wanted: str = config.teacher_precision if isinstance(config, StochasticCrossAttention) else "same"
-    if wanted == "auto" and precision == "fp32":
-        wanted = resolve_precision("auto", device)
-    return "bf16" if wanted == "bf16" and precision != "bf16" else None
+    return attending(config).teacher_precision(precision, device)
 
 
 def attention_notes(config: Attention, precision: str, device: torch.device) -> list[str]:
@@ -56,79 +45,6 @@ def attention_notes(config: Attention, precision: str, device: torch.device) -> 
     return [
         f"The teacher computed in {other}, the student in {precision}; teacher_precision: same changes it."
     ]
-
-
-def cross_attend(
-    config: StochasticCrossAttention, student: TimmModule, teacher: TimmModule | None, precision: str
-) -> nn.Module:
-    """StochCA with the options of a method; the teacher goes where the student is."""
-    device = next(student.parameters()).device
-    if teacher is not None:
-        teacher.to(device)
-    return StochCA(
-        student,
-        config.prob,
-        teacher=teacher,
-        granularity=config.granularity,
-        blocks=config.blocks,
-        schedule=config.schedule,
-        teacher_precision=teacher_precision(config, precision, device),
-    )
-
-
-def check_cross_attention(
-    config: StochasticCrossAttention, student: TimmModule, teacher: TimmModule | None
-) -> None:
-    """Raise `UserError` for what `cross_attend` can't do, without a copy of anything."""
-    check_supported(student)
-    one_per_block(config.prob, len(block_names(student)), config.blocks)
-    if config.teacher is not None and teacher is None:
-        raise UserError(f"attention.teacher names {config.teacher!r}, but no teacher was given")
-    if config.teacher is None and teacher is not None:
-        raise UserError("a teacher was given, but attention.teacher is null: the method does not want it")
-    if teacher is not None:
-        check_same_architecture(student, teacher)
-
-
-ATTENTIONS: dict[type, Callable[[Any, TimmModule, TimmModule | None, str], nn.Module]] = {
-    SelfAttention: lambda config, student, teacher, precision: student,
-    StochasticCrossAttention: cross_attend,
-}
-
-# What `attend` would refuse, found without copying a teacher.
-CHECKS: dict[type, Callable[[Any, TimmModule, TimmModule | None], None]] = {
-    SelfAttention: lambda config, student, teacher: None,
-    StochasticCrossAttention: check_cross_attention,
-}
-
-ADAPTATIONS: dict[type, type[Adaptation]] = {
-    AllWeights: Adaptation,
-    HeadAlone: HeadOnly,
-    Lora: LowRank,
-    Vpt: Prompted,
-    Toast: TopDown,
-    ToastLite: TopDown,
-}
-
-FIRST_PHASES: dict[type, Callable[..., str | None]] = {
-    SinglePhase: lambda config, student, train, validation, preprocessing, texts, **kwargs: None,
-    LpFt: lambda config, student, train, validation, preprocessing, texts, **kwargs: fit_head(
-        student, train, validation, preprocessing, strengths=config.C, **kwargs
-    ),
-    ZeroShot: lambda config, student, train, validation, preprocessing, texts, refit, **kwargs: make_head(
-        student, texts, validation, preprocessing, **kwargs
-    ),
-}
-
-
-def attend(
-    config: Attention, student: TimmModule, teacher: TimmModule | None = None, precision: str = "fp32"
-) -> nn.Module:
-    """The model whose forward pass trains `student` in `precision`; it shares the student's parameters.
-
-    `teacher` is what `attention.teacher` names; None where it names nothing.
-    """
-    return ATTENTIONS[type(config)](config, student, teacher, precision)
 
 
 def set_progress(model: nn.Module, step: int, steps: int) -> None:
@@ -152,11 +68,6 @@ def cross_attended(model: nn.Module) -> list[float]:
     return model.tally.shares if isinstance(model, StochCA) else []
 
 
-def adaptation(config: Adapter) -> Adaptation:
-    """What the loop asks of the choice of `adapter`."""
-    return ADAPTATIONS[type(config)](config)
-
-
 def compose(
     method: Method, student: TimmModule, teacher: TimmModule | None = None, precision: str = "fp32"
 ) -> tuple[nn.Module, TimmModule]:
@@ -165,7 +76,7 @@ def compose(
     They share parameters. The second is `student` itself, changed in place, or a model around it.
     """
     # First, so that its teacher is the model as it was pretrained.
-    model = attend(method.attention, student, teacher, precision)
+    model = attending(method.attention).attend(student, teacher, precision)
     adapted = adaptation(method.adapter).adapt(student)
     # Whatever else attends by more than itself goes with adapters that work in place; `Method` sees to that.
     return (adapted if model is student else model), adapted
@@ -184,11 +95,16 @@ def first_phase(
     validation: Images,
     preprocessing: Preprocessing,
     class_texts: ClassTexts | None,
-    **loading: Any,
+    *,
+    device: torch.device,
+    precision: str,
+    workers: int | str,
+    refit: bool,
 ) -> str | None:
     """What happens before the loop; returns a sentence about it, or None."""
-    phase = FIRST_PHASES[type(config)]
-    return phase(config, student, train, validation, preprocessing, class_texts, **loading)
+    code: FirstPhase = code_of(type(config))(config)
+    examples = Examples(train, validation, preprocessing, device, precision, workers)
+    return code.run(student, examples, class_texts, refit=refit)
 
 
 def check_composition(
@@ -196,13 +112,31 @@ def check_composition(
     student: TimmModule,
     teacher: TimmModule | None = None,
     class_texts: ClassTexts | None = None,
+    *,
+    source_head: nn.Linear | None = None,
+    settings: Training | None = None,
+    micro_batch: int | None = None,
+    refit: bool = False,
 ) -> None:
-    """Raise `UserError` if a choice of `method` does not suit the model."""
-    CHECKS[type(method.attention)](method.attention, student, teacher)
+    """Find what would stop the parts of `method` later, before any work.
+
+    Raises:
+        UserError: a choice does not suit the model, lacks what it needs, or can't be trained with `settings`
+            in micro-batches of so many images.
+    """
+    if settings is not None:
+        try:
+            method.check_training(settings, micro_batch=micro_batch or settings.batch_size, refit=refit)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        for penalty in method.penalties:
+            if penalty.needs_source_head and source_head is None:
+                raise UserError(
+                    f"penalties {penalty.name} needs a backbone with the classifier of its pretraining, and "
+                    "this one has none; choose weights with a head, such as "
+                    "vit_base_patch16_224.augreg_in1k from the hub"
+                )
+    attending(method.attention).check(student, teacher)
     adaptation(method.adapter).check(student)
-    if isinstance(method.phases, LpFt):
-        linear_heads(student)
-    if isinstance(method.phases, ZeroShot):
-        if class_texts is None:
-            raise UserError("phases zero_shot needs the text features of the classes, but none were given")
-        class_texts.check(student)
+    phase: FirstPhase = code_of(type(method.phases))(method.phases)
+    phase.check(student, class_texts)

@@ -1,34 +1,11 @@
-"""What happens before the training loop."""
+"""CLIP's zero-shot head."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from stochca.config.options import Phases
+from stochca.config.registry import register
 from stochca.config.training import require
-
-
-@dataclass(frozen=True)
-class SinglePhase(Phases):
-    """Train everything that trains, from the first step."""
-
-    name: Literal["single"] = "single"
-
-
-@dataclass(frozen=True)
-class LpFt(Phases):
-    """Linear probing, then fine-tuning (Kumar et al., ICLR 2022).
-
-    The head is first fitted to frozen features by logistic regression, its strength `C` chosen on
-    the validation split; training then starts from that head.
-    """
-
-    name: Literal["lp_ft"] = "lp_ft"
-    C: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
-
-    def __post_init__(self) -> None:
-        require(
-            len(self.C) > 0 and min(self.C) > 0, f"C needs one or more values above 0, found {list(self.C)}"
-        )
 
 
 @dataclass(frozen=True)
@@ -38,6 +15,7 @@ class ZeroShot(Phases):
     Each class's weights are the text features of `template` with its name in place of {}.
     """
 
+    needs_class_texts = True
     name: Literal["zero_shot"] = "zero_shot"
     template: str = "a photo of a {}."
     text_encoder: str | None = None  # a model of open_clip, such as ViT-B-16/openai; None: the backbone's own
@@ -52,3 +30,6 @@ class ZeroShot(Phases):
             "text_encoder must be ARCHITECTURE/WEIGHTS of open_clip, such as ViT-B-16/openai, or "
             f"hf-hub:OWNER/NAME, found {self.text_encoder!r}",
         )
+
+
+register(ZeroShot, "stochca.phases.zero_shot:NamedClasses")

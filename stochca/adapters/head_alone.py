@@ -1,0 +1,22 @@
+"""Linear probing: the head learns on frozen features."""
+
+from torch import nn
+
+from stochca._typing import TimmModule
+from stochca.adapters.adaptation import Adaptation, head_modules, unfreeze_heads
+
+
+class HeadOnly(Adaptation):
+    """The choice `adapter: head`."""
+
+    def adapt(self, student: TimmModule) -> TimmModule:
+        student.requires_grad_(False)
+        unfreeze_heads(student)
+        return student
+
+    def set_training_mode(self, model: nn.Module, adapted: TimmModule) -> None:
+        """A frozen backbone is not dropped out of."""
+        model.train()
+        adapted.eval()
+        for head in head_modules(adapted):
+            head.train()

@@ -1,0 +1,34 @@
+"""SWAD."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stochca.config.options import Average
+from stochca.config.registry import register
+from stochca.config.training import Training, require
+
+
+@dataclass(frozen=True)
+class Swad(Average):
+    """Dense mean of the weights inside the loss valley (Cha et al., NeurIPS 2021)."""
+
+    name: Literal["swad"] = "swad"
+    n_converge: int = 3
+    n_tolerance: int = 6
+    tolerance_ratio: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("n_converge", "n_tolerance"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} must be 1 or more, found {value}")
+        require(self.tolerance_ratio >= 0, f"tolerance_ratio must be 0 or more, found {self.tolerance_ratio}")
+
+    def check_training(self, settings: Training, *, micro_batch: int, refit: bool) -> None:
+        require(
+            not refit,
+            "average swad chooses its steps by the validation loss, of which refit leaves none; set refit to "
+            "false, or choose another average",
+        )
+
+
+register(Swad, "stochca.averaging.swad:ValleyAverage")

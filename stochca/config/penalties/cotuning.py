@@ -1,0 +1,22 @@
+"""Co-Tuning."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stochca.config.options import Penalty, require_not_negative
+from stochca.config.registry import register
+
+
+@dataclass(frozen=True)
+class CoTuning(Penalty):
+    """Train the source classifier too, on source labels that suit the target's (You et al., NeurIPS 2020)."""
+
+    needs_source_head = True
+    name: Literal["cotuning"] = "cotuning"
+    weight: float = 2.3
+
+    def __post_init__(self) -> None:
+        require_not_negative(self, "weight")
+
+
+register(CoTuning, "stochca.penalties.cotuning:CoTrainedSource")
