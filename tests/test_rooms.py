@@ -13,7 +13,7 @@ ROOMS = {
     package: rooms.split()
     for package, rooms in {
         "stochca": """
-            errors _typing _torchvision config timm_models backbones compute data evaluation attention
+            errors _typing _torchvision _command config timm_models backbones compute data evaluation attention
             adapters phases penalties averaging training extending analysis
         """,
         "pipeline": """

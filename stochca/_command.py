@@ -1,0 +1,22 @@
+"""The command `stochca`: it belongs to a clone of the project, of which the installed library is a part."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+PARTS = ("stochca/_command.py", "pipeline/cli.py")  # by which a clone is told from another's `pipeline`
+
+
+def main() -> None:
+    """Run the command line of the clone that this file lies in, or else of the one that it is called from."""
+    for folder in (Path(__file__).parents[1], Path.cwd()):
+        if all((folder / part).is_file() for part in PARTS):
+            sys.path.insert(0, str(folder))
+            import_module("pipeline.cli").main()
+            return
+    print(
+        "error: the command stochca works on a clone of the project, and here is the library alone; get a "
+        "clone, run `pip install -e '.[pipeline]'` in its folder, and call it there",
+        file=sys.stderr,
+    )
+    sys.exit(2)
