@@ -7,10 +7,8 @@ take their batches in turn. The last gives all images of a batch one crop, which
 with: it shows what there would be to gain.
 """
 
-import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
+from benchmarks.in_turn import in_turn, machine
+from benchmarks.measuring import options, print_head, print_row
 from stochca.config.training import Augmentation
 from stochca.data.batch_transform import BatchTransform
 from stochca.data.preprocessing import Preprocessing
@@ -80,32 +80,24 @@ def ways(size: int, batch_size: int) -> dict[str, Callable[[], Tensor]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--image-size", type=int, nargs="+", default=[56, 224])
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--batches", type=int, default=40)
     arguments = parser.parse_args()
 
-    columns: dict[str, list[float]] = {}
+    columns: dict[str, list[str]] = {}
     for size in arguments.image_size:
         torch.manual_seed(0)
-        candidates = ways(size, arguments.batch_size)
-        seconds: dict[str, list[float]] = {name: [] for name in candidates}
-        for i in range(arguments.batches + 3):
-            for name, batch in candidates.items():
-                started = time.perf_counter()
-                batch()
-                if i >= 3:
-                    seconds[name].append(time.perf_counter() - started)
-        for name, values in seconds.items():
-            columns.setdefault(name, []).append(1000 * statistics.median(values))
-    print(f"batch {arguments.batch_size}; torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print("| ms per batch | " + " | ".join(f"{size} px" for size in arguments.image_size) + " |")
-    print("| --- |" + " --: |" * len(arguments.image_size))
+        candidates = {
+            name: lambda i, batch=batch: batch() for name, batch in ways(size, arguments.batch_size).items()
+        }
+        for name, seconds in in_turn(candidates, arguments.batches, warm_up=3).items():
+            columns.setdefault(name, []).append(f"{1000 * statistics.median(seconds):.1f}")
+    print(f"batch {arguments.batch_size}; {machine()}")
+    print_head("ms per batch", *(f"{size} px" for size in arguments.image_size))
     for name, values in columns.items():
-        print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in values) + " |")
+        print_row(name, *values)
 
 
 if __name__ == "__main__":

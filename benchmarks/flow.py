@@ -7,7 +7,6 @@ A Prefect server is started first and not counted: where flows are used, it runs
 wait, so that nothing but the flow differs: a first stage, some that can run side by side, and a last one.
 """
 
-import argparse
 import os
 import signal
 import socket
@@ -15,11 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.measuring import options, seconds_of
 from flows.serving.servers import answers
 from flows.stages.process_groups import end_groups
 from tests.flows.project import Project, clean_environment
@@ -46,16 +45,8 @@ def start_server(home: Path) -> tuple[subprocess.Popen[str], str]:
     return server, url
 
 
-def seconds(project: Project, *command: str, environment: Mapping[str, str]) -> float:
-    started = time.perf_counter()
-    project.run(*command, environment=environment)
-    return time.perf_counter() - started
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--stages", type=int, default=4, help="how many stages can run side by side")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each of them waits")
     arguments = parser.parse_args()
@@ -68,12 +59,16 @@ def main() -> None:
             flow = {"PREFECT_API_URL": url, "PREFECT_HOME": str(Path(folder) / "prefect")}
             command = ("-m", "flows.pipeline", "last", "--force", "--slots")
             dvc = ("-m", "dvc", "repro", "--force", "last")
-            seconds(project, *dvc, environment={})  # warm: compiled files, DVC's caches
-            plain = seconds(project, *dvc, environment={})
-            one = seconds(project, *command, "1", environment=flow)
-            two = seconds(project, *command, "2", environment=flow)
-            current = seconds(project, "-m", "dvc", "repro", "last", environment={})
-            current_flow = seconds(project, "-m", "flows.pipeline", "last", environment=flow)
+
+            def seconds(*command: str, **environment: str) -> float:
+                return seconds_of(lambda: project.run(*command, environment=environment))
+
+            seconds(*dvc)  # warm: compiled files, DVC's caches
+            plain = seconds(*dvc)
+            one = seconds(*command, "1", **flow)
+            two = seconds(*command, "2", **flow)
+            current = seconds("-m", "dvc", "repro", "last")
+            current_flow = seconds("-m", "flows.pipeline", "last", **flow)
         finally:
             end_groups([server], gently=signal.SIGTERM)
     count = len(stages)

@@ -13,27 +13,25 @@ process of its own:
 - search: `tune` with a single trial of 8 steps, Ray's start included; shipped is what machines get that do
   not have the project's folder.
 
-Validation is capped at about 2,000 images, so that what a look costs does not hide the rest. Memory is what
-belongs to a process alone (anonymous memory); the table is mapped, and its pages are the system's.
+Validation is capped at about 2,000 images, so that what an evaluation costs does not hide the rest. Memory is
+what belongs to a process alone (anonymous memory); the table is mapped, and its pages are the system's.
 """
 
-import argparse
 import io
-import json
 import math
 import os
 import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.measuring import in_process, measured
+from benchmarks.measuring import alone, measured, options, print_head, print_row
 
 DOMAINS, CLASSES = 4, 20
 VALIDATION = 2_000  # images, at most
@@ -80,6 +78,7 @@ def train_there(target: Path) -> dict[str, float]:
     from stochca.config.training import Training
     from stochca.data.preprocessing import Preprocessing
     from stochca.training.fit import fit
+    from stochca.training.inputs import Inputs
 
     student = timm.create_model("test_vit", img_size=32, num_classes=CLASSES)
     settings = Training(
@@ -97,12 +96,14 @@ def train_there(target: Path) -> dict[str, float]:
         images = images_for(load_prepared(target), "transfer", "all", 0)
         validated = len(images.validation)
         return images, fit(
-            student,
-            images.train,
-            images.validation,
-            method=Method(),
-            settings=settings,
-            preprocessing=preprocessing,
+            Inputs(
+                student,
+                images.train,
+                images.validation,
+                method=Method(),
+                settings=settings,
+                preprocessing=preprocessing,
+            ),
             device=torch.device("cpu"),
         )
 
@@ -113,7 +114,7 @@ def train_there(target: Path) -> dict[str, float]:
     return {
         "first_step": forwards[0] - started,
         "step": step,
-        "look": max(0.0, started + whole["seconds"] - forwards[-1] - step) / validated,
+        "evaluation": max(0.0, started + whole["seconds"] - forwards[-1] - step) / validated,
         "memory": whole["memory"],
     }
 
@@ -157,44 +158,29 @@ def compare_there(project: Path) -> dict[str, float]:
     return measured(lambda: compare(load_params())) | {"page": Path("reports/index.html").stat().st_size}
 
 
-PIECES: Mapping[str, Callable[..., dict[str, float]]] = {
-    "prepare": lambda root, target, count: prepare_there(Path(root), Path(target), int(count)),
-    "open": lambda target: open_there(Path(target)),
-    "train": lambda target: train_there(Path(target)),
-    "search": lambda project, target: search_there(Path(project), Path(target)),
-    "compare": lambda project: compare_there(Path(project)),
-}
-
-
-def alone(piece: str, *arguments: object) -> dict[str, float]:
-    """One of PIECES in a process of its own."""
-    return in_process("benchmarks.growth", "--piece", piece, *arguments)
-
-
 def grow_images(counts: Sequence[int], size: tuple[int, int], search: bool) -> None:
     print(f"images of {size[0]} x {size[1]} pixels; memory in MB")
-    columns = (
+    print_head(
         *("images", "prepare, s", "images/s", "memory", "open, s", "memory"),
-        *("first step, s", "step, ms", "look, ms/image", "memory", "search, s", "shipped, MB"),
+        *("first step, s", "step, ms", "evaluation, ms/image", "memory", "search, s", "shipped, MB"),
     )
-    print_head(columns)
     rows: list[list[float]] = []
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="growth-") as name:
             root, target = Path(name, "raw"), Path(name, "prepared")
             make_images(root, count, size)
-            prepared = alone("prepare", root, target, count)
-            opened, trained = alone("open", target), alone("train", target)
-            searched = alone("search", Path(name, "project"), target) if search else {}
+            prepared = alone(prepare_there, root, target, count)
+            opened, trained = alone(open_there, target), alone(train_there, target)
+            searched = alone(search_there, Path(name, "project"), target) if search else {}
         rows.append(
             [
                 *(count, prepared["seconds"], count / prepared["seconds"], prepared["memory"]),
                 *(opened["seconds"], opened["memory"], trained["first_step"], 1000 * trained["step"]),
-                *(1000 * trained["look"], trained["memory"]),
+                *(1000 * trained["evaluation"], trained["memory"]),
                 *(searched.get("seconds", math.nan), searched.get("shipped", math.nan) / 1e6),
             ]
         )
-        print_row(rows[-1])
+        print_numbers(rows[-1])
     print_growth(rows)
 
 
@@ -203,27 +189,25 @@ def grow_runs(seeds: Sequence[int], test_images: int) -> None:
 
     assert len(SKILL) == METHODS
     print(f"\nruns of {METHODS} methods on {test_images:,} test images; memory in MB")
-    print_head(("runs", "compare, s", "memory", "page, MB"))
+    print_head("runs", "compare, s", "memory", "page, MB")
     rows: list[list[float]] = []
     for number in seeds:
         with tempfile.TemporaryDirectory(prefix="growth-") as name:
             project = Path(name, "project")
             write_inputs(project, seeds=range(number), test_images=test_images)
-            found = alone("compare", project)
+            found = alone(compare_there, project)
         rows.append([number * METHODS, found["seconds"], found["memory"], found["page"] / 1e6])
-        print_row(rows[-1])
+        print_numbers(rows[-1])
     print_growth(rows)
 
 
-def print_head(columns: Sequence[str]) -> None:
-    print(f"| {' | '.join(columns)} |\n|{' --: |' * len(columns)}", flush=True)
-
-
-def print_row(values: Sequence[float]) -> None:
-    cells = (
-        "–" if math.isnan(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values
+def print_numbers(values: Sequence[float]) -> None:
+    print_row(
+        *(
+            "–" if math.isnan(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+            for value in values
+        )
     )
-    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def print_growth(rows: Sequence[Sequence[float]]) -> None:
@@ -235,8 +219,7 @@ def print_growth(rows: Sequence[Sequence[float]]) -> None:
         math.log(b / a) / math.log(more / fewer) if a > 0 and b > 0 else math.nan
         for a, b in zip(before, after, strict=True)
     ]
-    cells = ["–" if math.isnan(power) else f"{power:.2f}" for power in powers]
-    print(f"| *power* | {' | '.join(cells)} |", flush=True)
+    print_row("*power*", *("–" if math.isnan(power) else f"{power:.2f}" for power in powers))
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -245,9 +228,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--images", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     parser.add_argument("--size", type=_size, default=(32, 24), help="WIDTHxHEIGHT in pixels")
     parser.add_argument("--no-search", action="store_true", help="leave out `tune`")
@@ -255,12 +236,7 @@ def main() -> None:
         "--runs", type=int, nargs="*", default=[2, 17, 167], help=f"seeds of each of {METHODS} methods"
     )
     parser.add_argument("--test-images", type=int, default=500, help="of the runs")
-    parser.add_argument("--piece", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.piece:
-        piece, *rest = arguments.piece
-        print(json.dumps(PIECES[piece](*rest)))
-        return
     if arguments.images:
         grow_images(arguments.images, arguments.size, not arguments.no_search)
     if arguments.runs:

@@ -1,20 +1,46 @@
-"""What the benchmarks share: seconds and memory of a piece of work, in a process that does nothing else."""
+"""What the benchmarks share: options, seconds and memory of a piece of work, tables in Markdown."""
 
-import json
-import subprocess
-import sys
+import argparse
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 MEGABYTE = 1e6
+T = TypeVar("T")
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    """Of a benchmark, whose docstring is its help."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def print_head(first: str, *others: str) -> None:
+    """The head of a table; the columns behind the first hold numbers."""
+    print_row(first, *others)
+    print("| --- |" + " --: |" * len(others), flush=True)
+
+
+def print_row(*cells: str) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 def measured(work: Callable[[], object]) -> dict[str, float]:
     """Seconds that `work` takes, and the memory that it adds to this process, at most, in megabytes."""
     before = own_memory()
     most, done = before, threading.Event()
+    kept: list[object] = []  # what it gives back counts as well
 
     def watch() -> None:
         nonlocal most
@@ -23,16 +49,12 @@ def measured(work: Callable[[], object]) -> dict[str, float]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    started = time.perf_counter()
     try:
-        kept = work()  # what it gives back counts as well
+        seconds = seconds_of(lambda: kept.append(work()))
     finally:
         done.set()
         watcher.join()
-    seconds = time.perf_counter() - started
-    most = max(most, own_memory())
-    del kept
-    return {"seconds": seconds, "memory": most - before}
+    return {"seconds": seconds, "memory": max(most, own_memory()) - before}
 
 
 def own_memory() -> float:
@@ -43,11 +65,7 @@ def own_memory() -> float:
     raise RuntimeError("this system does not say how much memory a process has for itself")
 
 
-def in_process(module: str, *arguments: object) -> dict[str, float]:
-    """The JSON that `python -m module arguments` prints as its last line."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-4000:]}")
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+def alone(work: Callable[..., T], *arguments: object) -> T:
+    """What `work` gives back in a process that does nothing else."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(work, *arguments).result()

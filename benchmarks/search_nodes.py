@@ -7,17 +7,16 @@ can't train faster on two; there, --sleep makes a trial wait instead of training
 what the search itself costs: starting trials, passing on reports, tracking.
 """
 
-import argparse
 import os
 import shutil
 import tempfile
 import time
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from ray.cluster_utils import Cluster
 
+from benchmarks.measuring import alone, options
 from pipeline.search.run import search
 from pipeline.search.task import Task, plan
 from pipeline.search.trial import Trial
@@ -65,15 +64,12 @@ def measure(nodes: int, trials: int, sleep: float | None) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--sleep", type=float, help="seconds that a trial sleeps instead of training")
     arguments = parser.parse_args()
     # A process for each, because MLflow and Ray keep to the first database and cluster that they see.
-    with get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
-        one, two = (fresh.apply(measure, (nodes, arguments.trials, arguments.sleep)) for nodes in (1, 2))
+    one, two = (alone(measure, nodes, arguments.trials, arguments.sleep) for nodes in (1, 2))
     what = "training" if arguments.sleep is None else f"sleeping {arguments.sleep:g} s each"
     print(f"{arguments.trials} trials, {what}: {one:.1f} s on one node, {two:.1f} s on two")
     print(f"ratio {two / one:.2f} (goal: at most {GOAL})")

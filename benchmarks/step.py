@@ -18,7 +18,6 @@ import copy
 import random
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -26,14 +25,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import stochca  # isort: skip  (before timm, which it lets import torchvision)
-import timm
+import stochca  # isort: skip  (before torch and timm, see benchmarks/in_turn.py)
 import torch
 from torch import Tensor, nn
 
+from benchmarks.in_turn import DEVICE, described, in_turn, start, step_options
 from stochca._typing import TimmModule
 from stochca.compute.compilation import compiled_blocks, uncompiled
-from stochca.compute.devices import default_device
 from stochca.compute.precision import autocast, choose_attention_kernel
 from stochca.config import Method, StochasticCrossAttention
 from stochca.timm_models.families import blocks_of
@@ -93,8 +91,10 @@ def draws(prob: float, blocks: int, steps: int, warm_up: int) -> list[list[int]]
     return [typical[-1]] * warm_up + random.Random(0).sample(typical, steps)
 
 
-def floor(drawn: list[list[int]], blocks: int, tokens: int, dim: int) -> float:
+def floor(drawn: list[list[int]], student: TimmModule) -> float:
     """The least a step can cost relative to plain fine-tuning, counted in multiply-adds for these draws."""
+    blocks, dim = len(student.blocks), student.embed_dim
+    tokens = student.patch_embed.num_patches + student.num_prefix_tokens
     projection, attention, rest = 3 * dim, 2 * tokens, 9 * dim  # per token and channel of one block
     block = projection + attention + rest
     plain = 3 * blocks * block
@@ -105,155 +105,114 @@ def floor(drawn: list[list[int]], blocks: int, tokens: int, dim: int) -> float:
     return total / (plain * len(drawn))
 
 
-def time_steps(
-    steps: dict[str, Callable[[list[int]], Tensor]],
-    parameters: list[nn.Parameter],
-    drawn: list[list[int]],
-    warm_up: int,
-    device: torch.device,
-) -> dict[str, list[float]]:
-    """Seconds of every optimiser step of each candidate, taken in turn."""
-    optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    order = random.Random(0)
-    for i, row in enumerate(drawn):
-        # Each follows each: a step pays for the memory that the one before it left behind.
-        for name in order.sample(list(steps), len(steps)):
-            step = steps[name]
-            synchronise(device)
-            started = time.perf_counter()
-            step(row).backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            synchronise(device)
-            if i >= warm_up:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
+class Setting:
+    """A student, StochCA around it as `fit` has it, the loss of either on a batch, and the optimiser."""
 
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.student, self.images, self.labels = start(arguments, classes=100)
+        model, _ = compose(METHOD, self.student, precision=arguments.precision)
+        assert isinstance(model, stochca.StochCA)
+        self.model, self.arguments = model, arguments
+        choose_attention_kernel(self.student, arguments.precision, DEVICE)
+        settled_teacher(model, arguments.precision, DEVICE)
+        self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=1e-6, fused=True)
 
-def set_up(
-    arguments: argparse.Namespace, size: int, batch_size: int, device: torch.device
-) -> tuple[TimmModule, stochca.StochCA, Callable[[Callable[[Tensor], Tensor]], Tensor]]:
-    """A student, StochCA around it as `fit` has it, and the loss of either on a batch."""
-    torch.manual_seed(0)
-    student = timm.create_model(arguments.model, img_size=size, num_classes=100).to(device).train()
-    model, _ = compose(METHOD, student, precision=arguments.precision)
-    assert isinstance(model, stochca.StochCA)
-    choose_attention_kernel(student, arguments.precision, device)
-    settled_teacher(model, arguments.precision, device)
-    images = torch.randn(batch_size, 3, size, size, device=device)
-    labels = torch.randint(0, 100, (batch_size,), device=device)
+    def loss(self, forward: Callable[[Tensor], Tensor]) -> Tensor:
+        with autocast(self.arguments.precision, DEVICE):
+            return nn.functional.cross_entropy(forward(self.images).float(), self.labels)
 
-    def loss_of(forward: Callable[[Tensor], Tensor]) -> Tensor:
-        with autocast(arguments.precision, device):
-            return nn.functional.cross_entropy(forward(images).float(), labels)
+    def crossing(self, row: list[int], model: nn.Module | None = None) -> Tensor:
+        """The loss where these blocks cross-attend."""
+        return self.loss(partial(model or self.model, cross_blocks=row))
 
-    return student, model, loss_of
+    def draws(self, prob: float) -> list[list[int]]:
+        return draws(prob, self.model.num_blocks, self.arguments.steps, self.arguments.warm_up)
 
+    def time_steps(self, losses: dict[str, Callable[[int], Tensor]]) -> dict[str, float]:
+        """Mean seconds of an optimiser step of each candidate, which gets the step's number.
 
-@contextmanager
-def compiled_if_asked(
-    arguments: argparse.Namespace, model: stochca.StochCA, step: Callable[[list[int]], Tensor]
-) -> Iterator[None]:
-    """With --compile, every variant of a block has been met before anything is timed."""
-    if not arguments.compile:
-        yield
-        return
-    last = model.num_blocks - 1
-    with compiled_blocks(model.student, model.teacher):
-        for row in ([], [0, last], [0, 1, last]):
-            step(row).backward()
-        yield
+        Means over the same steps, because the draws make steps differ; medians would hide the deep ones.
+        """
 
+        def step(loss: Callable[[int], Tensor], i: int) -> None:
+            loss(i).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
 
-def eagerly(models: list[TimmModule], step: Callable[[list[int]], Tensor]) -> Callable[[list[int]], Tensor]:
-    """`step` as it is without `compiled_blocks`."""
+        candidates = {name: partial(step, loss) for name, loss in losses.items()}
+        with self._compiled_if_asked():
+            seconds = in_turn(candidates, self.arguments.steps, self.arguments.warm_up)
+        return {name: statistics.fmean(values) for name, values in seconds.items()}
 
-    def eager(row: list[int]) -> Tensor:
+    @contextmanager
+    def _compiled_if_asked(self) -> Iterator[None]:
+        """With --compile, every variant of a block has been met before anything is timed."""
+        if not self.arguments.compile:
+            yield
+            return
+        last = self.model.num_blocks - 1
+        with compiled_blocks(self.student, self.model.teacher):
+            for row in ([], [0, last], [0, 1, last]):
+                self.crossing(row).backward()
+            yield
+
+    def eagerly(self, loss: Callable[[int], Tensor], i: int) -> Tensor:
+        """`loss` as it is without compiled blocks."""
         with ExitStack() as stack:
-            for model in models:
+            for model in (self.student, self.model.teacher):
                 for block in blocks_of(model):
                     stack.enter_context(uncompiled(block))
-            return step(row)
+            return loss(i)
 
-    return eager
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    def with_kernel(self, fused: bool, i: int) -> Tensor:
+        for block in self.student.blocks:
+            block.attn.fused_attn = fused
+        return self.loss(self.student)
 
 
-def step_parser(description: str | None, *, steps: int, warm_up: int) -> argparse.ArgumentParser:
-    """What every benchmark of training steps is told, with these defaults."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="vit_small_patch14_dinov2")
-    parser.add_argument("--image-size", type=int, default=70)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+def add_compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile, block by block")
-    parser.add_argument("--steps", type=int, default=steps)
-    parser.add_argument("--warm-up", type=int, default=warm_up)
-    return parser
 
 
 def main() -> None:
-    parser = step_parser(__doc__, steps=40, warm_up=3)
+    parser = step_options(__doc__, steps=40, warm_up=3)
+    add_compile(parser)
     parser.add_argument("--prob", type=float, default=0.1)
     parser.add_argument("--attention", action="store_true", help="compare attention kernels instead")
     arguments = parser.parse_args()
 
-    device = default_device()
-    student, model, loss_of = set_up(arguments, arguments.image_size, arguments.batch_size, device)
-
-    def crossing(model: nn.Module) -> Callable[[list[int]], Tensor]:
-        return lambda row: loss_of(partial(model, cross_blocks=row))
-
-    def with_kernel(fused: bool) -> Tensor:
-        for block in student.blocks:
-            block.attn.fused_attn = fused
-        return loss_of(student)
-
-    candidates: dict[str, Callable[[list[int]], Tensor]]
+    setting = Setting(arguments)
+    student, model, drawn = setting.student, setting.model, setting.draws(arguments.prob)
+    candidates: dict[str, Callable[[int], Tensor]]
     if arguments.attention:
         candidates = {
-            "fused attention": lambda row: with_kernel(True),
-            "matrix products": lambda row: with_kernel(False),
+            "fused attention": partial(setting.with_kernel, True),
+            "matrix products": partial(setting.with_kernel, False),
         }
     else:
-        candidates = {"plain": lambda row: loss_of(student), "StochCA": crossing(model)}
+        candidates = {
+            "plain": lambda i: setting.loss(student),
+            "StochCA": lambda i: setting.crossing(drawn[i]),
+        }
         if arguments.compile:
-            compiled = {f"{name}, compiled": step for name, step in candidates.items()}
-            models = [student, model.teacher]
-            candidates = {name: eagerly(models, step) for name, step in candidates.items()} | compiled
+            compiled = {f"{name}, compiled": loss for name, loss in candidates.items()}
+            candidates = {
+                name: partial(setting.eagerly, loss) for name, loss in candidates.items()
+            } | compiled
         else:
             if model.teacher_precision is not None:
-                candidates[FP32_TEACHER] = crossing(stochca.StochCA(student))
-            candidates[NAIVE] = crossing(NaiveStochCA(student, copy.deepcopy(student)))
-    drawn = draws(arguments.prob, model.num_blocks, arguments.steps, arguments.warm_up)
-    with compiled_if_asked(arguments, model, crossing(model)):
-        seconds = time_steps(candidates, list(student.parameters()), drawn, arguments.warm_up, device)
+                fp32_teacher = stochca.StochCA(student)
+                candidates[FP32_TEACHER] = lambda i: setting.crossing(drawn[i], fp32_teacher)
+            naive = NaiveStochCA(student, copy.deepcopy(student))
+            candidates[NAIVE] = lambda i: setting.crossing(drawn[i], naive)
+    mean = setting.time_steps(candidates)
 
-    where = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
-    print(
-        f"{arguments.model}, {arguments.image_size} px, batch {arguments.batch_size}, {arguments.precision}, "
-        f"p = {arguments.prob}, {arguments.steps} steps; "
-        f"torch {torch.__version__}, {where}"
-    )
-    # Means over the same steps, because the draws make steps differ; medians would hide the deep ones.
-    mean = {name: statistics.fmean(values) for name, values in seconds.items()}
+    print(described(arguments, f"p = {arguments.prob}", f"{arguments.steps} steps"))
     first = next(iter(mean))
     for name, value in mean.items():
         print(f"  {name:21} {1000 * value:8.1f} ms   {value / mean[first]:.3f} x {first}")
     if not arguments.attention:
-        tokens = student.patch_embed.num_patches + student.num_prefix_tokens
-        least = floor(drawn[arguments.warm_up :], model.num_blocks, tokens, student.embed_dim)
+        least = floor(drawn[arguments.warm_up :], student)
         print(f"  floor {'':29}   {least:.3f} x plain, by arithmetic")
         for name in ("StochCA", FP32_TEACHER):
             if name in mean and NAIVE in mean:

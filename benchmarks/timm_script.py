@@ -3,7 +3,7 @@
 The script `train.py` is in timm's repository and in none of its packages, so its loop is stated again here,
 in our words, out of the public pieces of timm 1.0 that it is made of: dataset, loader with the prefetcher
 that normalises whole batches, task, optimiser, schedule, clipping, and the loss that is read back at every
-step. Looks at validation and checkpoints, which it makes once per epoch, are left out.
+step. Evaluations and checkpoints, which it makes once per epoch, are left out.
 """
 
 import logging
@@ -17,11 +17,9 @@ from timm.scheduler import create_scheduler_v2
 from timm.task import ClassificationTask
 from timm.utils import AverageMeter, dispatch_clip_grad
 
-from stochca._typing import TimmModule
 from stochca.compute.precision import autocast
-from stochca.config.training import Training
 from stochca.data.batches import loader_processes
-from stochca.data.preprocessing import Preprocessing
+from stochca.training.inputs import Inputs
 
 LOG_EVERY = 50  # the script's default
 
@@ -29,19 +27,13 @@ logger = logging.getLogger("timm_script")
 
 
 def train_by_timm(
-    model: TimmModule,
-    folder: Path,
-    settings: Training,
-    preprocessing: Preprocessing,
-    device: torch.device,
-    *,
-    fused: bool = False,
+    inputs: Inputs, folder: Path, device: torch.device, *, fused: bool = False
 ) -> list[tuple[float, float]]:
     """Of every step the seconds that it took, and how many of them it waited for its images.
 
     `fused` stands for the script's option `--opt-kwargs fused=True`.
     """
-    model.to(device)
+    model, settings, preprocessing = inputs.student.to(device), inputs.settings, inputs.preprocessing
     optimizer = create_optimizer_v2(
         model,
         opt=settings.optimizer,

@@ -8,7 +8,6 @@ times and memory), tables. Half of the kills come at a random moment; the others
 the next file that is being written, and meet that. Ends with 1 as soon as anything differs.
 """
 
-import argparse
 import csv
 import hashlib
 import io
@@ -27,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring import options
 from tests.e2e.workspace import SLOWER, Workspace
 
 MEASURED = {
@@ -45,7 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "bf16": {"attention": {"name": "stochca", "prob": 0.3}, "training": {"precision": "bf16"}},
     "compiled": {"attention": {"name": "stochca", "prob": 0.3}, "training": {"compile": True}},
     "miro": {"penalties": ["miro"]},
-    "lora": {"train": {"name": "lora", "targets": ["qkv"]}, "training": {"lr": 1.0e-3, "head_lr_scale": 1}},
+    "lora": {"adapter": {"name": "lora", "targets": ["qkv"]}, "training": {"lr": 1.0e-3, "head_lr_scale": 1}},
 }
 
 
@@ -87,7 +87,7 @@ def stages(methods: Sequence[str], search: bool) -> list[Stage]:
     def training(method: str) -> Stage:
         run = f"{method}-all-0"
         leaves = (f"models/{run}", f"results/{run}", f"metrics/{run}.json")
-        return Stage(f"adapter {method}", (*_module("train"), method, "all", "0"), leaves)
+        return Stage(f"train {method}", (*_module("train"), method, "all", "0"), leaves)
 
     found = ("reports/tune/best.yaml", "reports/tune/trials.csv")
     return [
@@ -211,7 +211,7 @@ def _without_measured(value: Any) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.torture", description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--kills", type=int, default=100, help="how often in all")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()

@@ -5,10 +5,9 @@
     python benchmarks/why.py drift models/finetune-color-0 models/stochca-color-0   # CKA to the backbone
 
 Run it where `make repro` has prepared data/backbone and data/prepared. Everything is chosen on validation
-images; the last column is the test, which is looked at and decides nothing.
+images; the last column is the test, which is shown and decides nothing.
 """
 
-import argparse
 import dataclasses
 import statistics
 import sys
@@ -22,6 +21,7 @@ import stochca  # isort: skip  # noqa: F401  (before timm, which it lets import 
 import torch
 from torch import Tensor
 
+from benchmarks.measuring import options, print_head, print_row
 from pipeline.config.params import load_params
 from pipeline.images.prepared import load_prepared
 from pipeline.images.protocol import RunImages, images_for
@@ -39,15 +39,14 @@ from stochca.data.preprocessing import Preprocessing
 from stochca.evaluation import predict, score
 from stochca.phases.linear_head import best_regression
 from stochca.training.fit import fit
+from stochca.training.inputs import Inputs
 
 BACKBONE = Path("data/backbone")
 STRENGTHS = (0.001, 0.01, 0.1)  # of the probes
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("what", choices=["features", "variations", "drift"])
     parser.add_argument("models", nargs="*", type=Path, help="drift: folders of trained models")
     parser.add_argument("--target", help="one of protocol.targets (default: the first)")
@@ -81,18 +80,11 @@ def show_features(images: RunImages, classes: int) -> None:
     train, validation, test = (
         features(model, part) for part in (images.train, images.validation, images.test)
     )
-    print(
-        "| block | validation, class token | validation, mean of patches | test, class token | test, mean |"
-    )
-    print("| --: | --: | --: | --: | --: |")
+    parts = ("validation", "test")
+    print_head("block", *(f"{part}, {what}" for part in parts for what in ("class token", "mean of patches")))
     for block in range(len(model.blocks)):
         found = [probe(train, validation, test, block, pooling, classes) for pooling in (0, 1)]
-        print(
-            f"| {block} | "
-            + " | ".join(f"{100 * found[p][part]:.1f}" for part in (0, 1) for p in (0, 1))
-            + " |",
-            flush=True,
-        )
+        print_row(str(block), *(f"{100 * found[p][part]:.1f}" for part in (0, 1) for p in (0, 1)))
 
 
 Features = tuple[list[tuple[Tensor, Tensor]], Tensor]
@@ -131,10 +123,10 @@ def show_drift(images: RunImages, models: list[Path]) -> None:
     backbone = load_backbone(BACKBONE, num_classes=2)
     before, _ = features(backbone, images.test)
     after = {folder.name: features(load_trained(folder).model, images.test)[0] for folder in models}
-    print(f"| block | {' | '.join(after)} |\n| --: |{' --: |' * len(after)}")
+    print_head("block", *after)
     for block in range(len(before)):
         values = [linear_cka(before[block][0], found[block][0]) for found in after.values()]
-        print(f"| {block} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+        print_row(str(block), *(f"{value:.3f}" for value in values))
 
 
 def variations(training: Training, depth: int) -> Iterator[tuple[str, Method, Mapping[str, Any], str | None]]:
@@ -165,7 +157,7 @@ def variations(training: Training, depth: int) -> Iterator[tuple[str, Method, Ma
 
 def show_variations(images: Mapping[int, RunImages], classes: int, training: Training, only: str) -> None:
     card = BackboneCard.from_file(BACKBONE / "card.json")
-    print("| variation | validation | test | per trial |\n| --- | --: | --: | --- |")
+    print_head("variation", "validation", "test", "per trial")
     for name, method, overrides, pooling in variations(training, card.blocks):
         if only not in name:
             continue
@@ -173,7 +165,7 @@ def show_variations(images: Mapping[int, RunImages], classes: int, training: Tra
         found = [run(images[trial], classes, method, settings, pooling, trial) for trial in images]
         validation, test = ([pair[i] for pair in found] for i in (0, 1))
         each = ", ".join(f"{100 * accuracy:.1f}" for accuracy in test)
-        print(f"| {name} | {summary(validation)} | {summary(test)} | {each} |", flush=True)
+        print_row(name, summary(validation), summary(test), each)
 
 
 def run(
@@ -186,14 +178,16 @@ def run(
         student.global_pool = pooling
     preprocessing = Preprocessing.of(card)
     fitted = fit(
-        student,
-        images.train,
-        images.validation,
-        method=method,
-        settings=settings,
-        preprocessing=preprocessing,
-        domains=images.domains,
-        seed=seed,
+        Inputs(
+            student,
+            images.train,
+            images.validation,
+            method=method,
+            settings=settings,
+            preprocessing=preprocessing,
+            domains=images.domains,
+            seed=seed,
+        ),
     )
     logits, labels = predict(
         student, images.test, preprocessing, device=default_device(), precision=fitted.precision
