@@ -1,4 +1,4 @@
-"""Looking at a split: logits, accuracy and loss, always without augmentation."""
+"""Evaluation of a split: logits, accuracy and loss, always without augmentation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stochca.compute.distributed import joined
+from stochca.compute.distributed import from_main, joined
 from stochca.compute.precision import autocast
 from stochca.data.batches import evaluation_batches
 from stochca.data.images import Images, ImageShare
@@ -47,12 +47,12 @@ def predict(
     return torch.cat(logits), torch.cat(labels)
 
 
-def predict_together(
-    model: nn.Module, images: Images, preprocessing: Preprocessing, **options: Any
-) -> tuple[Tensor, Tensor]:
-    """As `predict`; each rank of a data-parallel run looks at a share, and every rank gets everything."""
-    logits, labels = predict(model, ImageShare(images), preprocessing, **options)
-    return joined(logits), joined(labels)
+def evaluate(
+    model: nn.Module, images: Images, preprocessing: Preprocessing, *, device: torch.device, **options: Any
+) -> Scores:
+    """Scores of `predict`; in a data-parallel run each rank takes a share, and all get the same scores."""
+    logits, labels = predict(model, ImageShare(images), preprocessing, device=device, **options)
+    return from_main(score(joined(logits), joined(labels)), device)
 
 
 def score(logits: Tensor, labels: Tensor) -> Scores:

@@ -18,7 +18,7 @@ def require(condition: bool, message: str) -> None:
 class Augmentation:
     """What happens to a training image; evaluation only resizes. Probabilities are per image."""
 
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
 
     crop: Literal["random_resized", "random"] = "random_resized"  # random: of the size that the model sees
     scale: tuple[float, float] = (0.5, 1.0)  # area of the random resized crop, as a share of the image
@@ -55,7 +55,7 @@ class Augmentation:
 class Training:
     """Optimisation, schedule and bookkeeping of one training run. Steps are optimiser steps."""
 
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
 
     steps: int = 1000
     batch_size: int = 32  # images per optimiser step

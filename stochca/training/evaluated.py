@@ -8,12 +8,12 @@ from torch import Tensor
 
 from stochca.compute.checkpoint import save_weights
 
-FOLDER = "looks"
+FOLDER = "evaluated"
 Keep = Literal["none", "last", "all"]
 
 
 def save_evaluated(work_folder: Path, step: int, weights: Mapping[str, Tensor], keep: Keep) -> None:
-    """Write the weights after `step` steps to work_folder/looks; `last` drops those of earlier looks."""
+    """Write the weights after `step` steps to work_folder/evaluated; `last` drops the earlier ones."""
     if keep == "none":
         return
     folder = work_folder / FOLDER

@@ -6,8 +6,8 @@ It teaches what the decoders pass on. What they emit is learned on the task, fro
 
 import math
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from stochca._typing import TimmModule
 from stochca.adapters.toast import TOAST, make_decoders
-from stochca.averaging import start_averaging
 from stochca.compute.compilation import check_compiles, compiled_blocks
 from stochca.compute.devices import default_device
 from stochca.compute.precision import autocast, choose_attention_kernel, resolve_precision
@@ -31,10 +30,8 @@ from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.timm_models.key_value import swapped
 from stochca.training.callbacks import Callback, Callbacks
-from stochca.training.divergence import Divergence
+from stochca.training.loop import Loop
 from stochca.training.loss import Loss
-from stochca.training.optimisation import create_optimizer, create_schedule
-from stochca.training.reporting import backbone_lr, report_steps
 from stochca.training.state import RunState
 
 WEIGHT = 0.1
@@ -135,71 +132,47 @@ def pretune(
         return losses / number
 
     loss_before = measured()
-    optimizer = create_optimizer(model, settings)
-    schedule = create_schedule(optimizer, settings)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    state = RunState(
-        model,
-        model,
-        Loss(backbone, settings, seed),
-        optimizer,
-        scaler,
-        start_averaging(NoAverage(), model, settings.steps),
-        device,
-    )
+    loss = _ReconstructionLoss(backbone, settings, seed)
+    state = RunState.at_start(model, model, loss, NoAverage(), settings, precision, device)
     progress = state.restore(work_folder)
     started = time.perf_counter() - progress.seconds
     listeners.on_start(progress.step, settings.steps)
-    divergence = Divergence(
-        lambda step: names_of([images], images_of_step(len(images), settings, seed=seed, step=step)),
-        fp16=scaler.is_enabled(),
-        skipped=progress.skipped,
+    loop = Loop(
+        state,
+        progress,
+        settings,
+        precision=precision,
+        listeners=listeners,
+        work_folder=work_folder,
+        names_of_step=lambda step: names_of(
+            [images], images_of_step(len(images), settings, seed=seed, step=step)
+        ),
+        started=started,
     )
-    unread: list[tuple[int, Tensor, float]] = []
-    window_started = time.perf_counter()
-    compiled = ExitStack()
+    batches = training_batches(images, preprocessing, settings, seed=seed, start=progress.step)
     try:
-        if settings.compile:
-            compiled.enter_context(compiled_blocks(None, backbone))
-        for batch, _ in training_batches(images, preprocessing, settings, seed=seed, start=progress.step):
-            progress.step += 1
-            schedule.step_update(progress.step)
-            loss = torch.zeros((), device=device)
-            for part in batch.chunk(settings.accumulate):
-                with autocast(precision, device):
-                    part_loss = model(part.to(device, non_blocking=True)) / settings.accumulate
-                scaler.scale(part_loss).backward()
-                loss += part_loss.detach()
-            scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_grad or math.inf)
-            if not divergence.skips(norm, progress.step):
-                scaler.step(optimizer)
-                unread.append((progress.step, loss, backbone_lr(optimizer)))
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
-            progress.skipped = divergence.skipped
-            last = progress.step == settings.steps
-            saves = (progress.step % settings.checkpoint_every == 0 or last) and not divergence.going_on
-            if saves or last or progress.step % settings.eval_every == 0:
-                report_steps(listeners, unread, settings, window_started)
-                unread.clear()
-            if saves and work_folder is not None:
-                progress.seconds = time.perf_counter() - started
-                listeners.on_checkpoint(state.save(work_folder, progress), progress.step)
-            if not unread:
-                window_started = time.perf_counter()
-        for note in divergence.notes:
+        with compiled_blocks(None, backbone) if settings.compile else nullcontext():
+            loop.run(batches)
+        for note in loop.divergence.notes:
             listeners.on_note(note)
     finally:
-        compiled.close()
         listeners.on_end()
     loss_after = measured()
-    if divergence.going_on or not math.isfinite(loss_after):
+    if loop.divergence.going_on or not math.isfinite(loss_after):
         raise UserError(
             "pre-tuning diverged in its last steps; lower lr in pretune.training of params.yaml, or set "
             "clip_grad there"
         )
     return Pretuned(model.decoders, loss_after, loss_before, time.perf_counter() - started)
+
+
+class _ReconstructionLoss(Loss):
+    """The model's own."""
+
+    def __call__(
+        self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, step: int
+    ) -> Tensor:
+        return model(images)
 
 
 class _First:

@@ -5,16 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.attention.stochca import StochCA
-from stochca.averaging import Averaging
-from stochca.compute.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, to_device
+from stochca.averaging import Averaging, start_averaging
+from stochca.compute.checkpoint import CHECKPOINT, cloned, load_checkpoint, save_checkpoint, to_device
 from stochca.compute.distributed import from_main, gathered, is_main, rank
 from stochca.compute.randomness import random_state, restore_random_state
+from stochca.config import Average
+from stochca.config.training import Training
 from stochca.evaluation import Scores
 from stochca.training.loss import Loss
+from stochca.training.optimisation import create_optimizer, create_schedule
 
 
 @dataclass
@@ -31,12 +35,17 @@ class Progress:
     skipped: int = 0  # steps, because their gradients were not finite
 
     @property
-    def best(self) -> tuple[Scores | None, int | None]:
-        """What validation has shown best, and after which step; None where it was never looked at."""
-        if self.best_step is None:
-            return None, None
+    def best(self) -> Scores | None:
+        """The best that validation has shown; None where nothing was evaluated."""
         accuracy, minus_loss = self.best_scores
-        return Scores(loss=-minus_loss, accuracy=accuracy), self.best_step
+        return None if self.best_step is None else Scores(loss=-minus_loss, accuracy=accuracy)
+
+    def keep_if_best(self, step: int, scores: Scores, weights: dict[str, Tensor]) -> bool:
+        """Copy the weights, if these are the best scores so far; returns whether they are."""
+        found = scores.accuracy, -scores.loss
+        if is_best := found > self.best_scores:
+            self.best_step, self.best_scores, self.best_weights = step, found, cloned(weights)
+        return is_best
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,27 @@ class RunState:
     loss: Loss
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    schedule: CosineLRScheduler  # of the step alone: nothing of it goes into a checkpoint
     averaging: Averaging
     device: torch.device
+
+    @classmethod
+    def at_start(
+        cls,
+        student: TimmModule,
+        model: nn.Module,
+        loss: Loss,
+        average: Average,
+        settings: Training,
+        precision: str,
+        device: torch.device,
+    ) -> "RunState":
+        """As it is before the first step; `model` trains `student`, and is it or is around it."""
+        optimizer = create_optimizer(student, settings, loss)
+        schedule = create_schedule(optimizer, settings)
+        scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        averaging = start_averaging(average, student, settings.steps)
+        return cls(student, model, loss, optimizer, scaler, schedule, averaging, device)
 
     @property
     def draws(self) -> StochCA | None:
@@ -95,5 +123,4 @@ class RunState:
         if self.draws is not None:
             self.draws.generator.set_state(state["draws"])
             self.draws.tally.load_state_dict(state["tally"])
-        progress = Progress(**to_device(state["progress"], self.device))
-        return progress
+        return Progress(**to_device(state["progress"], self.device))

@@ -20,6 +20,7 @@ from stochca.config.training import Training
 from stochca.errors import UserError
 from stochca.training.evaluated import find_evaluated
 from stochca.training.fit import Fitted, fit
+from stochca.training.inputs import Inputs
 from tests.pipeline.prepared_folder import Row, write_prepared_folder
 from tests.stochca.tiny import PREPROCESSING, tiny_vit
 
@@ -71,13 +72,15 @@ def trained_without(prepared: Prepared, target: str, method: Method, folder: Pat
     images = images_for(prepared, "leave_one_domain_out", target, 3)
     student = tiny_vit()
     fitted = fit(
-        student,
-        images.train,
-        images.validation,
-        method=method,
-        settings=Training(steps=12, batch_size=8, lr=1e-2, eval_every=2, precision="fp32", workers=0),
-        preprocessing=PREPROCESSING,
-        domains=images.domains,
+        Inputs(
+            student,
+            images.train,
+            images.validation,
+            method=method,
+            settings=Training(steps=12, batch_size=8, lr=1e-2, eval_every=2, precision="fp32", workers=0),
+            preprocessing=PREPROCESSING,
+            domains=images.domains,
+        ),
         work_folder=folder,
         keep_evaluated="all",
         device=torch.device("cpu"),

@@ -17,7 +17,8 @@ from stochca import StochCA
 from stochca.compute.compilation import compiled_blocks
 from stochca.config import Delta, Lora, Method, StochasticCrossAttention, Swad, Toast, Vpt
 from stochca.errors import UserError
-from stochca.training.fit import check_settings
+from stochca.training.checks import check_settings
+from stochca.training.inputs import Inputs
 from tests.stochca.timm_models.families.cases import CASES
 from tests.stochca.timm_models.families.cases import images as two_images
 from tests.stochca.tiny import EAGER, PREPROCESSING, tiny_vit
@@ -138,7 +139,17 @@ def test_what_it_needs(device: str, words: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr("stochca.compute.compilation.CPU_COMPILER", "g++")
     with pytest.raises(UserError, match=rf"training\.compile true needs the ({words})"):
-        check_settings(tiny_vit(), Method(), settings(compile=True), PREPROCESSING, torch.device(device))
+        check_settings(
+            Inputs(
+                tiny_vit(),
+                [],
+                [],
+                method=Method(),
+                settings=settings(compile=True),
+                preprocessing=PREPROCESSING,
+            ),
+            torch.device(device),
+        )
 
 
 STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")

@@ -31,6 +31,7 @@ from stochca.errors import UserError
 from stochca.training import fit as training
 from stochca.training.callbacks import Callback, JsonLines, read_events
 from stochca.training.fit import fit
+from stochca.training.inputs import Inputs
 from tests.stochca.tiny import EAGER, PREPROCESSING, ColouredSquares, tiny_vit
 
 STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")
@@ -82,12 +83,14 @@ def train(
     if batch_norm:
         student.fc_norm = torch.nn.BatchNorm1d(student.num_features)
     fit(
-        student,
-        ColouredSquares(40),
-        ColouredSquares(31, seed=1),
-        method=method,
-        settings=settings,
-        preprocessing=PREPROCESSING,
+        Inputs(
+            student,
+            ColouredSquares(40),
+            ColouredSquares(31, seed=1),
+            method=method,
+            settings=settings,
+            preprocessing=PREPROCESSING,
+        ),
         work_folder=folder / "work",
         callbacks=[JsonLines(folder / "log.jsonl"), *callbacks],
         device=torch.device("cpu"),

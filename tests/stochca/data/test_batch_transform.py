@@ -16,6 +16,7 @@ from stochca.data.batches import evaluation_batches, images_of_step, training_ba
 from stochca.data.images import keep_in_memory
 from stochca.data.preprocessing import Preprocessing
 from stochca.training.fit import fit
+from stochca.training.inputs import Inputs
 from tests.stochca.tiny import ColouredSquares, tiny_vit
 from tests.stochca.training.test_fit import settings
 
@@ -90,12 +91,14 @@ class Counted(ColouredSquares):
 def run(train: Counted, validation: Counted) -> None:
     """12 steps of 8 images, four evaluations, and a head fitted on all features before."""
     fit(
-        tiny_vit(),
-        train,
-        validation,
-        method=Method(phases=LpFt(C=(1.0,))),
-        settings=settings(),
-        preprocessing=PREPROCESSING,
+        Inputs(
+            tiny_vit(),
+            train,
+            validation,
+            method=Method(phases=LpFt(C=(1.0,))),
+            settings=settings(),
+            preprocessing=PREPROCESSING,
+        ),
         device=torch.device("cpu"),
     )
 

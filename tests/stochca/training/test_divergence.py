@@ -15,6 +15,7 @@ from stochca.config.training import Augmentation
 from stochca.errors import UserError
 from stochca.training.callbacks import JsonLines, read_events
 from stochca.training.fit import Fitted, fit
+from stochca.training.inputs import Inputs
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 from tests.stochca.training.test_fit import settings
 
@@ -47,12 +48,14 @@ class Poisoned:
     def fit(self, folder: Path | None = None, method: Method | None = None, **options: Any) -> Fitted:
         listeners = [JsonLines(folder / "log.jsonl")] if folder else []
         return fit(
-            self.student,
-            Named(40),
-            ColouredSquares(30, seed=1),
-            method=method or Method(),
-            settings=settings(**{"clip_grad": None, **options}),
-            preprocessing=PREPROCESSING,
+            Inputs(
+                self.student,
+                Named(40),
+                ColouredSquares(30, seed=1),
+                method=method or Method(),
+                settings=settings(**{"clip_grad": None, **options}),
+                preprocessing=PREPROCESSING,
+            ),
             work_folder=folder,
             callbacks=listeners,
             device=torch.device("cpu"),
@@ -113,13 +116,15 @@ def test_the_images_that_are_named_are_those_that_were_seen(domains: list[str] |
     student.register_forward_hook(hook)
     with pytest.raises(UserError) as ended:
         fit(
-            student,
-            Plain(),
-            Plain(),
-            method=Method(),
-            settings=settings(augmentation=Augmentation(color_jitter=0.0)),
-            preprocessing=PREPROCESSING,
-            domains=domains,
+            Inputs(
+                student,
+                Plain(),
+                Plain(),
+                method=Method(),
+                settings=settings(augmentation=Augmentation(color_jitter=0.0)),
+                preprocessing=PREPROCESSING,
+                domains=domains,
+            ),
             device=torch.device("cpu"),
         )
     assert set(str(ended.value).split("The last step saw ")[1].split(", ")) == seen[-1]

@@ -28,8 +28,10 @@ from stochca.data.images import Joined
 from stochca.errors import UserError
 from stochca.evaluation import predict, score
 from stochca.training.callbacks import Callback, EvalEvent, JsonLines, StepEvent, read_events
+from stochca.training.checks import check_settings
 from stochca.training.evaluated import Keep, find_evaluated
-from stochca.training.fit import Fitted, check_settings, fit
+from stochca.training.fit import Fitted, fit
+from stochca.training.inputs import Inputs
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 
 STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")
@@ -87,13 +89,15 @@ def run(
     options = options or settings()
     student = make_student(drop_path_rate=options.drop_path)
     fitted = fit(
-        student,
-        ColouredSquares(40),
-        ColouredSquares(30, seed=1),
-        method=method,
-        settings=options,
-        preprocessing=PREPROCESSING,
-        seed=seed,
+        Inputs(
+            student,
+            ColouredSquares(40),
+            ColouredSquares(30, seed=1),
+            method=method,
+            settings=options,
+            preprocessing=PREPROCESSING,
+            seed=seed,
+        ),
         work_folder=folder,
         callbacks=callbacks,
         device=torch.device("cpu"),
@@ -243,12 +247,14 @@ def test_no_images(empty: str) -> None:
     sizes = {"training": 8, "validation": 8, empty: 0}
     with pytest.raises(UserError, match=f"there are no {empty} images"):
         fit(
-            tiny_vit(),
-            ColouredSquares(sizes["training"]),
-            ColouredSquares(sizes["validation"]),
-            method=Method(),
-            settings=settings(),
-            preprocessing=PREPROCESSING,
+            Inputs(
+                tiny_vit(),
+                ColouredSquares(sizes["training"]),
+                ColouredSquares(sizes["validation"]),
+                method=Method(),
+                settings=settings(),
+                preprocessing=PREPROCESSING,
+            ),
             device=torch.device("cpu"),
         )
 
@@ -274,7 +280,7 @@ def test_linear_probe_trains_the_head_alone() -> None:
     assert fitted.trainable_parameters == 16 * 3 + 3
 
 
-class Looks(Callback):
+class Evaluations(Callback):
     """Remembers every evaluation."""
 
     def __init__(self) -> None:
@@ -287,10 +293,10 @@ class Looks(Callback):
 def test_selection_keeps_the_best_weights_on_validation() -> None:
     options = settings(steps=30, lr=0.05, warmup_steps=0, clip_grad=None)  # so high that it gets worse
     for seed in range(10):
-        looks = Looks()
-        weights, fitted = run(Method(), options, None, looks, seed=seed)
-        best = max(looks.events, key=lambda event: (event.accuracy, -event.loss))
-        if best.step < looks.events[-1].step:
+        evaluations = Evaluations()
+        weights, fitted = run(Method(), options, None, evaluations, seed=seed)
+        best = max(evaluations.events, key=lambda event: (event.accuracy, -event.loss))
+        if best.step < evaluations.events[-1].step:
             break
     else:
         pytest.fail("the last step was always the best: this can't tell the two apart")
@@ -419,13 +425,19 @@ def test_checking_the_settings_copies_no_teacher(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("stochca.attention.stochca.headless_copy", copied)
     method = Method(attention=StochasticCrossAttention(prob=0.1))
-    check_settings(tiny_vit(), method, settings(), PREPROCESSING, torch.device("cpu"))
+    check_settings(
+        Inputs(tiny_vit(), [], [], method=method, settings=settings(), preprocessing=PREPROCESSING),
+        torch.device("cpu"),
+    )
     with pytest.raises(AssertionError, match="a teacher was copied"):
         run(method, settings())
 
 
 def test_images_per_batch_must_pair_up_for_mixup() -> None:
-    with pytest.raises(ValueError, match="must be even, because mixup and cutmix pair images up; found 9"):
+    with pytest.raises(
+        ValueError,
+        match=r"leaves 9 images; choose one that leaves an even number, because mixup and cutmix pair",
+    ):
         settings(batch_size=9, augmentation=Augmentation(mixup=0.5))
 
 
@@ -438,7 +450,7 @@ def test_fused_kernels_are_used_where_there_are_any(optimizer: str, fused: bool 
 
 @pytest.mark.parametrize("name", ["finetune", "stochca+ema", "stochca+swa", "lp_ft"])
 def test_refitting_trains_on_validation_images_too_and_keeps_the_last_step(name: str, tmp_path: Path) -> None:
-    """The same as training on both without ever looking at anything."""
+    """The same as training on both without ever evaluating anything."""
     train, validation = ColouredSquares(40), ColouredSquares(30, seed=1)
     seen: list[int] = []
 
@@ -447,33 +459,37 @@ def test_refitting_trains_on_validation_images_too_and_keeps_the_last_step(name:
             seen.append(index)
             return super().__getitem__(index)
 
-    looks = Looks()
+    evaluations = Evaluations()
     student = tiny_vit()
     fitted = fit(
-        student,
-        train,
-        Watched(30, seed=1),
-        method=METHODS[name],
-        settings=settings(drop_path=0.0),
-        preprocessing=PREPROCESSING,
-        refit=True,
+        Inputs(
+            student,
+            train,
+            Watched(30, seed=1),
+            method=METHODS[name],
+            settings=settings(drop_path=0.0),
+            preprocessing=PREPROCESSING,
+            refit=True,
+        ),
         work_folder=tmp_path,
-        callbacks=[looks],
+        callbacks=[evaluations],
         device=torch.device("cpu"),
     )
-    assert not looks.events
+    assert not evaluations.events
     assert fitted.validation is None
     assert seen
     if name != "finetune":
         return
     plain = tiny_vit()
     last = fit(
-        plain,
-        Joined(train, validation),
-        validation,
-        method=METHODS[name],
-        settings=settings(drop_path=0.0),
-        preprocessing=PREPROCESSING,
+        Inputs(
+            plain,
+            Joined(train, validation),
+            validation,
+            method=METHODS[name],
+            settings=settings(drop_path=0.0),
+            preprocessing=PREPROCESSING,
+        ),
         work_folder=tmp_path / "plain",
         keep_evaluated="last",
         device=torch.device("cpu"),
@@ -487,27 +503,31 @@ def test_refitting_trains_on_validation_images_too_and_keeps_the_last_step(name:
 def test_swad_can_not_refit() -> None:
     with pytest.raises(UserError, match="swad chooses its steps by the validation loss"):
         fit(
-            tiny_vit(),
-            ColouredSquares(8),
-            ColouredSquares(8),
-            method=METHODS["stochca+swad"],
-            settings=settings(),
-            preprocessing=PREPROCESSING,
-            refit=True,
+            Inputs(
+                tiny_vit(),
+                ColouredSquares(8),
+                ColouredSquares(8),
+                method=METHODS["stochca+swad"],
+                settings=settings(),
+                preprocessing=PREPROCESSING,
+                refit=True,
+            ),
         )
 
 
-def test_looks_are_kept_as_asked_and_resuming_leaves_the_same(tmp_path: Path) -> None:
-    """One file per look, with the weights that the look saw; `last` keeps one."""
+def test_evaluations_are_kept_as_asked_and_resuming_leaves_the_same(tmp_path: Path) -> None:
+    """One file per evaluation, with the weights that the evaluation saw; `last` keeps one."""
     expected: dict[Keep, list[int]] = {"all": [3, 6, 9, 12], "last": [12], "none": []}
     for keep, steps in expected.items():
         fit(
-            tiny_vit(),
-            ColouredSquares(40),
-            ColouredSquares(30, seed=1),
-            method=Method(),
-            settings=settings(),
-            preprocessing=PREPROCESSING,
+            Inputs(
+                tiny_vit(),
+                ColouredSquares(40),
+                ColouredSquares(30, seed=1),
+                method=Method(),
+                settings=settings(),
+                preprocessing=PREPROCESSING,
+            ),
             work_folder=tmp_path / keep,
             keep_evaluated=keep,
             device=torch.device("cpu"),
@@ -523,11 +543,13 @@ def test_looks_are_kept_as_asked_and_resuming_leaves_the_same(tmp_path: Path) ->
 def test_domains_that_can_not_share_a_batch() -> None:
     with pytest.raises(UserError, match=r"batch_size 8 can't hold equally many .* 3 domains a, b, c"):
         fit(
-            tiny_vit(),
-            ColouredSquares(9),
-            ColouredSquares(8),
-            method=Method(),
-            settings=settings(),
-            preprocessing=PREPROCESSING,
-            domains=["a", "b", "c"] * 3,
+            Inputs(
+                tiny_vit(),
+                ColouredSquares(9),
+                ColouredSquares(8),
+                method=Method(),
+                settings=settings(),
+                preprocessing=PREPROCESSING,
+                domains=["a", "b", "c"] * 3,
+            ),
         )
