@@ -1,6 +1,8 @@
 """What the benchmarks share: options, seconds and memory of a piece of work, tables in Markdown."""
 
 import argparse
+import io
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -66,6 +68,10 @@ def own_memory() -> float:
 
 
 def alone(work: Callable[..., T], *arguments: object) -> T:
-    """What `work` gives back in a process that does nothing else."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+    """What `work` gives back in a process that does nothing else; what it prints is not shown."""
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_silence) as process:
         return process.submit(work, *arguments).result()
+
+
+def _silence() -> None:
+    sys.stdout = io.StringIO()
