@@ -1,13 +1,11 @@
 """How a flow run ends: the sentence that its final state carries, and the tables beside it."""
 
-import csv
 import functools
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 from prefect.states import Failed
 
@@ -48,28 +46,17 @@ def publish_comparison() -> None:
 
 
 def publish_search() -> None:
-    """What the search found and all its trials, as the artifact `search`."""
+    """What the search found, as the artifact `search`, and all its trials, as the table `trials`."""
+    import pandas
+
     from pipeline.config.tuned import BEST
 
     parts = [f"```yaml\n{BEST.read_text().strip()}\n```"]
-    trials = SEARCH / "trials.csv"
-    if trials.exists():
-        parts.append(markdown_table(trials.read_text()))
     parts += [f"Picture: `{picture.resolve()}`" for picture in sorted(SEARCH.glob("*.png"))]
     create_markdown_artifact(
-        key="search", markdown="\n\n".join(parts) + "\n", description="What the search found, and its trials"
+        key="search", markdown="\n\n".join(parts) + "\n", description="What the search found"
     )
-
-
-def markdown_table(text: str) -> str:
-    """CSV as a Markdown table; numbers are shortened to four digits."""
-    header, *rows = csv.reader(io.StringIO(text))
-    lines = [header, ["---"] * len(header), *([_short(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _short(cell: str) -> str:
-    try:
-        return f"{float(cell):.4g}" if "." in cell else cell
-    except ValueError:
-        return cell.replace("|", "\\|")
+    trials = SEARCH / "trials.csv"
+    if trials.exists():
+        rows = pandas.read_csv(trials).to_dict("records")
+        create_table_artifact(key="trials", table=rows, description="The trials of the search")

@@ -23,7 +23,7 @@ from pipeline.config.params import Params
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-    from pipeline.registry.promotion import Decision
+    from pipeline.registry.champion import Decision
 
 REASONS_SHOWN = 5
 
@@ -44,7 +44,7 @@ def retrain(slots: int | None = None) -> "State[Any]":
         for stage, reasons in changed.items():
             more = [f"and {len(reasons) - REASONS_SHOWN} more"] if len(reasons) > REASONS_SHOWN else []
             logger.info("%s has to run: %s", stage, ", ".join(reasons[:REASONS_SHOWN] + more))
-        from pipeline.registry.promotion import is_decided  # heavy, and promoting needs it anyway
+        from pipeline.registry.promote import is_decided  # heavy, and promoting needs it anyway
 
         if not changed and is_decided(params):
             return Completed(message="nothing changed")
@@ -62,7 +62,7 @@ def retrain(slots: int | None = None) -> "State[Any]":
 @task(name="promote", task_run_name="promote", cache_policy=NO_CACHE, persist_result=False)
 def promote_challenger(params: Params) -> "Decision":
     """Compare the challenger with the champion on the same test images, and promote it if it is better."""
-    from pipeline.registry.promotion import promote
+    from pipeline.registry.promote import promote
 
     return promote(params)
 

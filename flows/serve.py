@@ -82,28 +82,14 @@ def serve(deployments: "list[RunnerDeployment]") -> None:
 def planned(deployment: "UUID") -> str:
     """When the server will start the deployment by itself; it plans a few seconds after it heard of it."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import (
-        DeploymentFilter,
-        DeploymentFilterId,
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-    )
-    from prefect.client.schemas.objects import StateType
-    from prefect.client.schemas.sorting import FlowRunSort
 
-    scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
     deadline = time.monotonic() + SECONDS_TO_PLAN
     with get_client(sync_client=True) as client:
         while time.monotonic() < deadline:
-            runs = client.read_flow_runs(
-                deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
-                flow_run_filter=FlowRunFilter(state=scheduled),
-                sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-                limit=1,
-            )
-            if runs and runs[0].expected_start_time:
-                return f"next at {runs[0].expected_start_time:%Y-%m-%d %H:%M %Z}"
+            runs = client.get_scheduled_flow_runs_for_deployments([deployment])
+            times = [run.expected_start_time for run in runs if run.expected_start_time]
+            if times:
+                return f"next at {min(times):%Y-%m-%d %H:%M %Z}"
             time.sleep(0.5)
     return (
         "no run is planned: the schedule is not active, or the server's scheduler does not work (see its log)"

@@ -84,22 +84,39 @@ def to_serve(deployment: Deployment) -> "RunnerDeployment":
     from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.deployments.runner import RunnerDeployment
 
+    where = f"{FILE}: deployment {deployment.name!r}"
     limit = deployment.concurrency_limit
-    schedules = [_schedule(schedule, _where(deployment)) for schedule in deployment.schedules]
-    _check_flow(deployment)
+    _check_flow(deployment, where)
     return RunnerDeployment.from_entrypoint(
         deployment.entrypoint,
         name=deployment.name,
         description=deployment.description,
         tags=deployment.tags,
         parameters=deployment.parameters,
-        schedules=schedules,
+        schedules=[_schedule(schedule, where) for schedule in deployment.schedules],
         concurrency_limit=ConcurrencyLimitConfig.model_validate(limit.model_dump()) if limit else None,
     )
 
 
-def _where(deployment: Deployment) -> str:
-    return f"{FILE}: deployment {deployment.name!r}"
+def _check_flow(deployment: Deployment, where: str) -> None:
+    """Load the flow, and see whether it takes these parameters."""
+    from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
+    from prefect.flows import load_flow_from_entrypoint
+    from prefect.utilities.callables import get_call_parameters
+
+    path, _ = deployment.entrypoint.split(":")
+    if not Path(path).is_file():
+        raise UserError(f"{where}: entrypoint {deployment.entrypoint}: there is no file {path}")
+    try:
+        flow = load_flow_from_entrypoint(deployment.entrypoint)
+    except Exception as error:  # whatever the file raises when it is imported
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: entrypoint {deployment.entrypoint}: {reason}") from None
+    try:
+        flow.validate_parameters(get_call_parameters(flow.fn, (), deployment.parameters))
+    except (ParameterBindError, ParameterTypeError, SignatureMismatchError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: parameters don't fit {flow.name}: {reason}") from None
 
 
 def _schedule(schedule: Cron, where: str) -> "Schedule":
@@ -120,24 +137,3 @@ def _schedule(schedule: Cron, where: str) -> "Schedule":
             f"{where}: {schedule.cron!r} is no cron expression; it needs minute, hour, day of the month, "
             "month and day of the week, such as 0 1 * * *"
         ) from None
-
-
-def _check_flow(deployment: Deployment) -> None:
-    """Load the flow, and see whether it takes these parameters."""
-    from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
-    from prefect.flows import Flow, load_flow_from_entrypoint
-    from prefect.utilities.callables import get_call_parameters
-
-    path, _ = deployment.entrypoint.split(":")
-    if not Path(path).is_file():
-        raise UserError(f"{_where(deployment)}: entrypoint {deployment.entrypoint}: there is no file {path}")
-    try:
-        flow: Flow[Any, Any] = load_flow_from_entrypoint(deployment.entrypoint)
-    except Exception as error:  # whatever the file raises when it is imported
-        reason = " ".join(str(error).split())
-        raise UserError(f"{_where(deployment)}: entrypoint {deployment.entrypoint}: {reason}") from None
-    try:
-        flow.validate_parameters(get_call_parameters(flow.fn, (), deployment.parameters))
-    except (ParameterBindError, ParameterTypeError, SignatureMismatchError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{_where(deployment)}: parameters don't fit {flow.name}: {reason}") from None

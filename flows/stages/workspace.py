@@ -1,16 +1,19 @@
 """One flow at a time in a workspace, and none while somebody's own DVC works there."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config.params import Params, load_params
 from pipeline.config.precheck import check_inputs, check_lock
 from pipeline.runtime.exclusive import exclusive
 from stochca.errors import UserError
 
-DVC_FOLDER = Path(".dvc/tmp")
+if TYPE_CHECKING:
+    from psutil import Process
+
+LOCKED_PATHS = Path(".dvc/tmp/rwlock")  # in which DVC notes who reads and writes what
 
 
 @contextmanager
@@ -30,50 +33,32 @@ def held_workspace() -> Iterator[Params]:
 
 
 def refuse_running_dvc() -> None:
-    """Raise `UserError` when DVC runs here; drop what processes that are gone have left in its lock file."""
-    planning = _repo_lock_holder()
-    for pid in [*planning, *_path_lock_holders()]:
-        command = _dvc_command(pid) or ("a program that uses it" if pid in planning else None)
-        if command is not None:
+    """Raise `UserError` when DVC runs here; drop what processes that are gone have left in its lock file.
+
+    DVC itself waits for as long as a process has the number that it noted, whatever that process is.
+    """
+    import psutil
+
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        command = _dvc_command(process.info["cmdline"] or [])
+        if command is not None and _works_here(process):
             raise UserError(
-                f"DVC is running in this workspace: {command} (pid {pid}); wait until it ends, or stop it "
-                f"with kill -INT {pid}"
+                f"DVC is running in this workspace: {command} (pid {process.pid}); wait until it ends, or "
+                f"stop it with kill -INT {process.pid}"
             )
-    (DVC_FOLDER / "rwlock").unlink(missing_ok=True)
+    LOCKED_PATHS.unlink(missing_ok=True)
 
 
-def _repo_lock_holder() -> list[int]:
-    """The process that holds DVC's lock of the whole repository, which it does while it plans and hashes."""
-    from zc import lockfile
-
-    path = DVC_FOLDER / "lock"
-    if not path.exists():
-        return []
-    try:
-        lockfile.LockFile(str(path)).close()
-    except lockfile.LockError:
-        return [int(number) for number in path.read_text().split()[:1]]
-    return []
+def _dvc_command(words: list[str]) -> str | None:
+    """``dvc repro`` for any of the ways to start it; None for another program."""
+    names = [Path(word).name for word in words]
+    return " ".join(["dvc", *words[names.index("dvc") + 1 :]]) if "dvc" in names[:3] else None
 
 
-def _path_lock_holders() -> list[int]:
-    """The processes in DVC's lock of single files, which it holds while a stage's command runs."""
-    try:
-        locks = json.loads((DVC_FOLDER / "rwlock").read_text())
-        writers = list(locks.get("write", {}).values())
-        readers = [reader for infos in locks.get("read", {}).values() for reader in infos]
-        return sorted({int(info["pid"]) for info in writers + readers if info})
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # not there, or cut off by a kill
-        return []
-
-
-def _dvc_command(pid: int) -> str | None:
-    """The command line of a living DVC process; None if it is gone, or if another has its number now."""
+def _works_here(process: "Process") -> bool:
     import psutil
 
     try:
-        command = psutil.Process(pid).cmdline()
-    except psutil.Error:
-        return None
-    names = [Path(part).name for part in command]
-    return " ".join(["dvc", *command[names.index("dvc") + 1 :]]) if "dvc" in names else None
+        return Path(process.cwd()).is_relative_to(Path.cwd())
+    except psutil.Error:  # it has ended since, or is another user's
+        return False

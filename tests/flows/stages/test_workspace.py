@@ -2,6 +2,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,14 +69,16 @@ def test_somebodys_own_dvc_is_named(project: Project) -> None:
         pass
 
 
-def test_dvc_that_plans_holds_the_repository() -> None:
-    from zc import lockfile
-
-    held = lockfile.LockFile(".dvc/tmp/lock")
+def test_dvc_elsewhere_does_not_matter(tmp_path: Path) -> None:
+    waiting = "import pathlib, time; pathlib.Path('up').touch(); time.sleep(30)"
+    process = subprocess.Popen(["dvc", "-c", waiting], executable=sys.executable, cwd=tmp_path)
     try:
-        refuses("DVC is running in this workspace: ")  # though this is no command named dvc
+        wait_until((tmp_path / "up").exists, "it runs")
+        with held_workspace():
+            pass
     finally:
-        held.close()
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(
