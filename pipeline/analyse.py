@@ -1,4 +1,7 @@
-"""Stage `analyse`: looks into the trained model of a method, block by block."""
+"""Stage `analyse`: looks into the trained model of a method, block by block.
+
+python -m pipeline.analyse METHOD
+"""
 
 import sys
 
@@ -9,6 +12,7 @@ from pipeline.images.protocol import images_for
 from pipeline.runtime import boundary
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.paths import BLOCKS, MODELS
+from pipeline.training.saved_model import load_trained
 
 
 def main() -> None:
@@ -17,9 +21,9 @@ def main() -> None:
     method, protocol = sys.argv[1], params.protocol
     target, seed = protocol.targets[0], protocol.seeds[0]
     tests = images_for(load_prepared(), protocol.name, target, seed).test
-    model = MODELS / f"{method}-{target}-{seed}"
     with exclusive(f"analyse-{method}"):
-        for line in analyse_model(model, tests=tests, target=BLOCKS / method):
+        trained = load_trained(MODELS / f"{method}-{target}-{seed}")
+        for line in analyse_model(trained, BLOCKS / method, tests=tests):
             print(line, flush=True)
 
 

@@ -8,22 +8,21 @@ from pathlib import Path
 
 from pipeline.config.params import Params, load_params
 from pipeline.images.prepared import load_prepared
-from pipeline.report.analysed import read_analysed
-from pipeline.report.averages import Average, average_over_targets
-from pipeline.report.comparison import Row, compare_runs
-from pipeline.report.comparison_file import ComparisonFile
+from pipeline.report.benchmark_table import write_table
+from pipeline.report.comparison import Average, Row, average_over_targets, compare_runs
+from pipeline.report.comparison_json import Comparison
+from pipeline.report.mlflow_groups import write_groups
+from pipeline.report.outputs import markdown, write_comparison, write_plots, write_summary
 from pipeline.report.page import build_page
-from pipeline.report.paper_formats import write_table
-from pipeline.report.paper_table import paper_table
+from pipeline.report.pictures import read_analysed
 from pipeline.report.results import check_same_inputs, read_runs
-from pipeline.report.tables import markdown, write_comparison, write_plots, write_summary
-from pipeline.report.tracking_groups import log_groups
-from pipeline.report.wording import headline, overall_headline
+from pipeline.report.sentences import headline, overall_headline
+from pipeline.report.table_contents import table_of
 from pipeline.runtime import boundary
 from pipeline.runtime.exclusive import exclusive
-from pipeline.runtime.files import replace_file
+from pipeline.runtime.files import write_text
 from pipeline.runtime.paths import BACKBONE, REPORTS
-from pipeline.tracking.errors import reason_of
+from pipeline.tracking.publish import why_it_waits
 from stochca.backbones.card import CARD_FILE, BackboneCard
 
 CARD = BACKBONE / CARD_FILE
@@ -34,13 +33,10 @@ def main() -> None:
     params = load_params()
     with exclusive("compare"):
         rows, averages, files = compare(params)
-    try:
-        log_groups(params, rows, averages, files)
-    except Exception as error:  # MLflow's own, a database's, that of a store of files: the page is there
-        logger.warning(
-            "MLflow was not told of the comparison: %s; for that run again: python -m pipeline.compare",
-            reason_of(error),
-        )
+    for folder in write_groups(params, rows, averages, files):
+        if reason := why_it_waits(folder):
+            logger.warning("MLflow was not told of the comparison: %s; for that run: stochca sync", reason)
+            break
 
 
 def compare(params: Params) -> tuple[list[Row], list[Average], list[Path]]:
@@ -59,8 +55,8 @@ def compare(params: Params) -> tuple[list[Row], list[Average], list[Path]]:
     check_same_inputs(params.protocol, runs, prepared.fingerprint, backbone.to_dict())
     rows = compare_runs(params, runs)
     averages = average_over_targets(params, rows)
-    results = ComparisonFile.of(params, rows, averages, prepared, backbone)
-    table, terms = paper_table(results), results.protocol.terms
+    results = Comparison.of(params, rows, averages, prepared, backbone)
+    table, terms = table_of(results), results.protocol.terms
     analysed = read_analysed(params.compare.analysed)
     page = build_page(rows, averages, table, results.protocol, prepared, backbone.to_dict(), analysed)
 
@@ -68,8 +64,7 @@ def compare(params: Params) -> tuple[list[Row], list[Average], list[Path]]:
     files += write_table(REPORTS, table)
     write_summary(REPORTS / "summary.json", rows, averages)
     write_plots(REPORTS / "plots", rows)
-    with replace_file(REPORTS / "index.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(REPORTS / "index.html", page)
     if averages:
         print(f"{overall_headline(averages, terms)}.")
     for target in params.protocol.targets:

@@ -1,81 +1,56 @@
-"""What fine-tuning has done to a trained model: `stochca analyse`, and the stage of this name.
+"""What fine-tuning has done to a trained model: `stochca analyse`, and the stage `analyse`."""
 
-python -m pipeline.analyse METHOD
-"""
-
-import json
+import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
-from pipeline.analysis import pictures as analysis_pictures
+from pipeline.analysis import pictures
+from pipeline.analysis.measured import Analysis, cross_attended, similarity
 from pipeline.images.decoding import UnusableImage, decode
 from pipeline.images.image_files import MAX_MEGAPIXELS, find_images
 from pipeline.images.prepared import PreparedImages, load_prepared
 from pipeline.images.sizes import Sides
 from pipeline.runtime.files import replace_folder, write_json
-from pipeline.runtime.paths import ANALYSES as REPORTS
-from pipeline.runtime.paths import RESULTS
-from pipeline.tracking.errors import reason_of
-from pipeline.tracking.server import first_request
-from pipeline.training.model_address import open_model
-from pipeline.training.saved_model import BACKBONE, TrainedModel
+from pipeline.runtime.paths import BACKBONE, RUNS
+from pipeline.tracking.run_folder import RunFolder
+from pipeline.training.saved_model import TrainedModel
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel
-from stochca.analysis import attention_maps, block_features, linear_cka, weight_distances
+from stochca.analysis import attention_maps, weight_distances
 from stochca.backbones.card import CARD_FILE, BackboneCard
 from stochca.backbones.loading import load_backbone
 from stochca.compute.devices import default_device
 from stochca.errors import UserError
 
-BATCH_SIZE = 64
 FEW = 3  # test images or fewer tell nothing about how alike features are
 
 
-@dataclass(frozen=True)
-class Analysis:
-    """Of each block, the trained model beside its backbone; the contents of `analysis.json`."""
-
-    name: str
-    method: str
-    images: int  # that the features were compared on
-    cka_class_token: list[float]  # linear CKA of the features; the patches' mean without a class token
-    cka_patches: list[float]  # of the patches' mean
-    weight_distance: list[float]  # |w - w0| / |w0|
-    cross_attended: list[float]  # share of the training images; empty without StochCA or its results
-    attention_maps: str | None  # None: there are; otherwise why not
-    shown: list[str]  # the images of the attention maps
-
-
 def analyse_model(
-    model: Path,
+    trained: TrainedModel,
+    target: Path,
     images: Sequence[Path] = (),
     *,
     compared: int = 256,
     shown: int = 4,
     tests: PreparedImages | None = None,
-    target: Path | None = None,
 ) -> Iterator[str]:
-    """Write the analysis of a trained model, and tell MLflow; gives lines about it.
+    """Write the analysis of a trained model into the folder `target`, and tell MLflow; gives lines about it.
 
     Features are compared on `compared` of the images `tests`, the test images of data/prepared unless
-    told otherwise; attention is shown on `images`, which may be folders, or else on `shown` of those. The
-    folder `target` is reports/analysis/NAME unless told otherwise.
+    told otherwise; attention is shown on `images`, which may be folders, or else on `shown` of those.
 
     Raises:
-        UserError: there is no such model, its backbone was left as it is, it was made from another one than
-            data/backbone holds, or there are no images.
+        UserError: its backbone was left as it is, it was made from another one than data/backbone holds, or
+            there are no images.
     """
-    trained, path = open_model(model)
     if isinstance(trained.model, AdaptedModel):
         raise UserError(
             f"{trained.card['name']} is a backbone with {trained.model.title} around it, whose blocks are "
-            "still the pretrained ones; analyse one whose blocks have learned, as with adapter: all or lora"
+            "still the pretrained ones; analyse one whose blocks have learned, as with adapter: all"
         )
     start = _backbone_of(trained)
     tests = tests or load_prepared().images("test")
@@ -85,45 +60,41 @@ def analyse_model(
             f"it takes more than {FEW}"
         )
     chosen = _spread(len(tests), compared)
-    pictures = [tests[i][0] for i in chosen]
+    own = [tests[i][0] for i in chosen]
     if images:
         looked_at = _read(find_images(list(images)), trained)
     else:
-        looked_at = {tests.ids[chosen[i]]: pictures[i] for i in _spread(len(pictures), shown)}
+        looked_at = {tests.ids[chosen[i]]: own[i] for i in _spread(len(own), shown)}
     device = default_device()
-    found, before = trained.model.to(device), start.to(device)
-    similarity = _similarity(found, before, trained, pictures, device)
+    models = start.to(device), trained.model.to(device)
+    class_token, patches = similarity(trained, start, own, device)
     inputs = torch.stack([trained.preprocessing.evaluation()(image) for image in looked_at.values()])
-    maps: tuple[list[Tensor], list[Tensor]] | None = None
-    problem = None
+    maps, problem = None, None
     try:
-        maps = attention_maps(before, inputs.to(device)), attention_maps(found, inputs.to(device))
+        maps = [attention_maps(model, inputs.to(device)) for model in models]
     except UserError as error:
         problem = str(error)
     analysis = Analysis(
         name=trained.card["name"],
         method=trained.card["method"],
-        images=len(pictures),
-        cka_class_token=[first for first, _ in similarity],
-        cka_patches=[patches for _, patches in similarity],
-        weight_distance=weight_distances(found, before),
-        cross_attended=_cross_attended(trained),
+        images=len(own),
+        cka_class_token=class_token,
+        cka_patches=patches,
+        weight_distance=weight_distances(trained.model, start),
+        cross_attended=cross_attended(trained),
         attention_maps=problem,
         shown=list(looked_at),
     )
-    target = target or REPORTS / path.name
     with replace_folder(target) as folder:
         write_json(folder / "analysis.json", asdict(analysis))
-        analysis_pictures.blocks(analysis).savefig(folder / "blocks.png", dpi=120)
+        pictures.blocks(analysis).savefig(folder / "blocks.png", dpi=120)
         if maps is not None:
             squares = [_as_seen(image, trained) for image in looked_at.values()]
-            backbone_maps, model_maps = ([one.cpu() for one in of_blocks] for of_blocks in maps)
-            analysis_pictures.attention(squares, backbone_maps, model_maps).savefig(
-                folder / "attention.png", dpi=120
-            )
+            of_backbone, of_model = ([one.cpu() for one in of_blocks] for of_blocks in maps)
+            pictures.attention(squares, of_backbone, of_model).savefig(folder / "attention.png", dpi=120)
     yield from _summary(analysis)
     yield f"{target}/ has " + ", ".join(sorted(file.name for file in target.iterdir()))
-    yield _log_to_mlflow(target, trained.card["mlflow_run_id"])
+    yield _tell_mlflow(target, trained.card["name"], trained.card["mlflow_run_id"])
 
 
 def _summary(analysis: Analysis) -> Iterator[str]:
@@ -139,17 +110,15 @@ def _summary(analysis: Analysis) -> Iterator[str]:
         yield f"no picture of the attention: {analysis.attention_maps}"
 
 
-def _log_to_mlflow(folder: Path, run_id: str) -> str:
+def _tell_mlflow(files: Path, name: str, run_id: str) -> str:
     """Add the files to the run of the model; gives a sentence about it."""
-    from mlflow.tracking import MlflowClient
+    from pipeline.tracking.publish import why_it_waits  # MLflow takes its time to import
 
-    try:
-        with first_request():
-            MlflowClient().log_artifacts(run_id, str(folder), "analysis")
-    except UserError as error:
-        return f"not logged with MLflow: {error}"
-    except Exception as error:  # MLflow's own, a database's, or that of a store of files
-        return f"not logged with MLflow: {reason_of(error)}"
+    run = RunFolder.of_known_run(RUNS / f"analyse-{name}", run_id)
+    shutil.copytree(files, run.artifacts / "analysis", dirs_exist_ok=True)
+    run.end("FINISHED")
+    if reason := why_it_waits(run.folder):
+        return f"not logged with MLflow: {reason}; for that run: stochca sync"
     return f"logged with the MLflow run {run_id}, under analysis/"
 
 
@@ -184,39 +153,6 @@ def _read(files: Sequence[Path], trained: TrainedModel) -> dict[str, Image.Image
         except (OSError, UnusableImage) as error:
             raise UserError(f"{file} can't be used: {error}") from None
     return images
-
-
-@torch.inference_mode()
-def _similarity(
-    model: TimmModule,
-    start: TimmModule,
-    trained: TrainedModel,
-    images: Sequence[Image.Image],
-    device: torch.device,
-) -> list[tuple[float, float]]:
-    """Of each block the CKA of the class token and of the patches' mean."""
-    transform = trained.preprocessing.evaluation()
-    batches: list[list[list[tuple[Tensor, Tensor]]]] = []
-    for first in range(0, len(images), BATCH_SIZE):
-        inputs = torch.stack([transform(image) for image in images[first : first + BATCH_SIZE]]).to(device)
-        batches.append([block_features(one, inputs) for one in (model, start)])
-
-    def features(which: int, block: int, kind: int) -> Tensor:
-        return torch.cat([batch[which][block][kind].cpu() for batch in batches])
-
-    blocks = range(len(batches[0][0]))
-    cka = [[linear_cka(features(0, i, kind), features(1, i, kind)) for kind in (0, 1)] for i in blocks]
-    return [(first, patches) for first, patches in cka]
-
-
-def _cross_attended(trained: TrainedModel) -> list[float]:
-    """What training counted, if its results are here and are those of this model."""
-    try:
-        run: dict[str, Any] = json.loads((RESULTS / trained.card["name"] / "run.json").read_text())
-    except (OSError, ValueError):
-        return []
-    same = run.get("mlflow_run_id") == trained.card["mlflow_run_id"]
-    return run.get("cross_attended", []) if same else []
 
 
 def _as_seen(image: Image.Image, trained: TrainedModel) -> Image.Image:

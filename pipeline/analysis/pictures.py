@@ -1,7 +1,6 @@
 """The pictures of `stochca analyse`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import matplotlib
 
@@ -12,13 +11,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from pipeline.analysis.analysis import Analysis
+from pipeline.analysis.measured import Analysis
 
 MOST_BLOCKS = 6  # whose attention is shown: the last is, and others spread evenly before it
 
 
-def blocks(analysis: "Analysis") -> Figure:
+def blocks(analysis: Analysis) -> Figure:
     """Per block: how alike features are to the backbone's, how far its weights went, how often it crossed."""
     counted = bool(analysis.cross_attended)
     figure, axes = plt.subplots(

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.images.prepared import load_prepared
+from pipeline.registry.model_address import open_model
 from pipeline.runtime.files import replace_file, replace_folder
-from pipeline.training.model_address import open_model
 from pipeline.training.saved_model import TrainedModel
 from stochca.adapters.adapted import AdaptedModel
 from stochca.errors import UserError
@@ -32,7 +32,7 @@ def export_model(model: Path, to: str, output: Path | None) -> str:
 
     Args:
         model: a folder, in which nothing is written, or an address of the registry; see
-            `pipeline.training.model_address`.
+            `pipeline.registry.model_address`.
         to: timm or onnx.
         output: where to write; None: beside the model, as NAME-timm or NAME.onnx, and here as
             NAME-VERSION-timm or NAME-VERSION.onnx for an address. What an earlier export left there is

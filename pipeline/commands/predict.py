@@ -18,8 +18,8 @@ from torch import Tensor
 from pipeline.images.decoding import UnusableImage, decode
 from pipeline.images.image_files import MAX_MEGAPIXELS, find_images
 from pipeline.images.sizes import Sides
+from pipeline.registry.model_address import open_model
 from pipeline.runtime.progress import track
-from pipeline.training.model_address import open_model
 from pipeline.training.saved_model import TrainedModel
 from stochca._typing import TimmModule
 from stochca.compute.devices import default_device
@@ -45,7 +45,7 @@ def predict_images(model: Path, images: list[Path], top: int) -> list[Prediction
 
     Raises:
         UserError: a path does not exist or can't be read, `model` is no trained model (a folder or an
-            address of the registry, as `pipeline.training.model_address` reads them), or no image is
+            address of the registry, as `pipeline.registry.model_address` reads them), or no image is
             left that can be used.
     """
     files = find_images(images)

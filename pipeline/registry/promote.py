@@ -1,18 +1,167 @@
-"""Lets the best trained model challenge the champion of the registry.
+"""What `stochca promote` does: the best trained model challenges the champion of MLflow's registry."""
 
-python -m pipeline.registry.promote
-"""
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
-from pipeline.config.params import load_params
-from pipeline.runtime import boundary
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+from pipeline.config.params import Params
+from pipeline.images.prepared import load_prepared
+from pipeline.images.seen_images import FILE, read_seen
+from pipeline.registry.champion import HEADING, Contender, Decision, decide
+from pipeline.registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    can_be_registered,
+    crown,
+    load_version,
+    register,
+    registry_errors,
+    version_called,
+    version_of,
+)
+from pipeline.report.intervals import Spread
+from pipeline.report.results import Run, check_same_inputs, read_runs
+from pipeline.runtime.paths import BACKBONE
+from pipeline.tracking.server import connect
+from stochca.backbones.card import CARD_FILE, BackboneCard
+from stochca.errors import UserError
+
+TARGET = "all"  # models for use; those of held-out domains are for science
+VALIDATION = "validation_accuracy"
+# The tags of a version that was decided about: how, why, and beside which champion.
+OUTCOME, REASON, AGAINST = "promotion", "promotion_reason", "promotion_against"
 
 
-def main() -> None:
-    params = load_params()
-    from pipeline.registry.promotion import promote  # heavy, and not needed to find a mistake in params.yaml
+def promote(params: Params) -> Decision:
+    """Register the challenger, compare it with the champion on today's test images, and move the alias.
 
-    print(f"{promote(params).reason}.")
+    Running it again changes nothing more.
+
+    Raises:
+        UserError: runs are missing or not of one kind, MLflow can't be reached, or lacks a model.
+    """
+    connect(params.tracking.experiment)
+    runs = read_runs(params.protocol)
+    prepared = load_prepared()
+    backbone = BackboneCard.from_file(BACKBONE / CARD_FILE)
+    check_same_inputs(params.protocol, runs, prepared.fingerprint, backbone.to_dict())
+    run = choose(params, runs)
+    client, name = MlflowClient(), params.promotion.model
+    with registry_errors():
+        version = register(client, name, run)
+        champion = version_called(client, name, CHAMPION)
+        if champion is not None and str(champion.version) == str(version.version):
+            return Decision(False, f"version {version.version} is the champion already; nothing to do")
+        client.set_registered_model_alias(name, CHALLENGER, version.version)
+        decision = decide(
+            _contender(client, version),
+            None if champion is None else _contender(client, champion),
+            prepared,
+            params.compare,
+        )
+        record(client, version, decision)
+        if decision.promoted:
+            crown(client, name, str(version.version))
+        conclude(client, version, decision, champion)  # last: what is concluded is not decided again
+    return decision
 
 
-if __name__ == "__main__":
-    boundary.run(main)
+def is_decided(params: Params) -> bool:
+    """Whether there is a champion, and no model that could challenge it but has not yet.
+
+    Raises:
+        UserError: runs are missing, or MLflow can't be reached.
+    """
+    connect(params.tracking.experiment)
+    client, name = MlflowClient(), params.promotion.model
+    with registry_errors():
+        champion = version_called(client, name, CHAMPION)
+    if champion is None:
+        return False
+    runs = read_runs(params.protocol)
+    try:
+        run = choose(params, runs)
+    except UserError:  # none of what params.yaml trains can
+        return True
+    with registry_errors():
+        version = version_of(client, name, run.description["mlflow_run_id"])
+        if version is None:
+            return not can_be_registered(client, run)
+    return str(champion.version) in (str(version.version), version.tags.get(AGAINST))
+
+
+def choose(params: Params, runs: Sequence[Run]) -> Run:
+    """The best seed of `promotion.method`; `best` is the method with the best mean over seeds.
+
+    Of equals, the first in the order of params.yaml. Where protocol.refit left no validation images, it is
+    the first seed: choosing one on the test images would spoil them.
+
+    Raises:
+        UserError: nothing was trained on all domains, or `best` has no validation images to choose on.
+    """
+    candidates = [run for run in runs if run.target == TARGET]
+    if not candidates:
+        raise UserError(
+            f"no model can be promoted: protocol.targets in params.yaml lacks {TARGET!r}; add it and train"
+        )
+    by_method = {
+        method: [run for run in candidates if run.method == method] for method in params.protocol.methods
+    }
+    method = params.promotion.method
+    if not all(VALIDATION in run.metrics for run in candidates):
+        if method == "best":
+            raise UserError(
+                "promotion.method best chooses on validation images, which protocol.refit trained on; name "
+                f"one of {', '.join(by_method)} in params.yaml"
+            )
+        return by_method[method][0]
+    if method == "best":
+        method = max(
+            by_method, key=lambda name: Spread.of([run.metrics[VALIDATION] for run in by_method[name]]).mean
+        )
+    return max(by_method[method], key=lambda run: run.metrics[VALIDATION])
+
+
+def record(client: MlflowClient, version: ModelVersion, decision: Decision) -> None:
+    """Write a decision to the challenger's run, and why to its version; an earlier one is replaced."""
+    outcome = {OUTCOME: decision.outcome, REASON: decision.reason}
+    note = client.get_run(version.run_id).data.tags.get(MLFLOW_RUN_NOTE, "").partition(HEADING)[0].rstrip()
+    for key, value in {**outcome, MLFLOW_RUN_NOTE: f"{note}\n\n{decision.markdown}".lstrip()}.items():
+        client.set_tag(version.run_id, key, value)
+    if decision.difference is not None:
+        for key, number in (
+            ("promotion_difference", decision.difference.mean),
+            ("promotion_low", decision.difference.low),
+            ("promotion_high", decision.difference.high),
+        ):
+            client.log_metric(version.run_id, key, number)
+    client.update_model_version(version.name, version.version, decision.reason)
+    client.set_model_version_tag(version.name, version.version, REASON, decision.reason)
+
+
+def conclude(
+    client: MlflowClient, version: ModelVersion, decision: Decision, champion: ModelVersion | None
+) -> None:
+    """Mark the challenger as decided about beside this champion, once all that follows has been done."""
+    against = "none" if champion is None else str(champion.version)
+    for key, value in {OUTCOME: decision.outcome, AGAINST: against}.items():
+        client.set_model_version_tag(version.name, version.version, key, value)
+
+
+def _contender(client: MlflowClient, version: ModelVersion) -> Contender:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            file = client.download_artifacts(version.run_id, f"results/{FILE}", folder)
+        except (MlflowException, OSError):
+            raise UserError(
+                f"the run {version.run_id} of version {version.version} of {version.name} has no "
+                f"results/{FILE}, so that no one knows which test images it has seen; train it again, or "
+                "choose another champion: stochca rollback --to VERSION"
+            ) from None
+        seen = read_seen(Path(file))
+    return Contender(version, load_version(version), seen)

@@ -1,14 +1,18 @@
-"""The comparison itself: one row per method and target, ranked, with its difference to the reference."""
+"""The comparison itself: methods ranked on each target and on average, by their difference to a reference."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from pipeline.config.params import Params
+from pipeline.report.intervals import Difference, Spread, Verdict, paired_bootstrap
 from pipeline.report.results import METRIC_NAMES, OTHER_CHOICES, Run
-from pipeline.report.statistics import Difference, Spread, Verdict, paired_bootstrap
+
+Pairs = Sequence[tuple[np.ndarray, np.ndarray]]  # correctness of two methods (seeds, N), by target
 
 
 @dataclass(frozen=True)
@@ -103,60 +107,157 @@ class Row(Standing):
         }
 
 
-def correctness(runs: Sequence[Run]) -> np.ndarray:
-    """Which test images each run got right: bool (runs, N)."""
-    return np.stack([run.correct for run in runs])
+@dataclass(frozen=True)
+class Average(Standing):
+    """One method over all targets, every target counting the same.
+
+    `metrics` holds accuracies: of each trial the mean over the targets, and their spread over the trials.
+    The interval of `difference` is over test images, not over trials: those of each target are drawn anew,
+    or once for all targets where these share them.
+    """
+
+    rows: list[Row]  # one per target
+    gains: list[float]  # to the reference, of each trial the mean over the targets
+
+    @cached_property
+    def gain(self) -> Spread:
+        """The difference to the reference over trials, paired by trial and target."""
+        return Spread.of(self.gains)
+
+    @property
+    def trials(self) -> int:
+        return len(self.gains)
+
+    @property
+    def judgement(self) -> Verdict:
+        """Better or worse only if the interval leaves zero out and every trial points the same way."""
+        verdict = self.difference.verdict
+        sign = {"better": 1, "worse": -1}.get(verdict, 0)
+        return verdict if all(sign * gain > 0 for gain in self.gains) else "within the noise"
+
+    def record(self) -> dict[str, Any]:
+        """The average as flat columns; accuracies and differences are shares of 1."""
+        accuracies: dict[str, float | None] = {}
+        for name, spread in self.metrics.items():
+            accuracies |= {f"{name}_mean": spread.mean, f"{name}_std": spread.std}
+            accuracies[f"{name}_standard_error"] = spread.standard_error
+        return {
+            "rank": self.rank,
+            "method": self.method,
+            "targets": [row.target for row in self.rows],
+            "trials": self.trials,
+            **accuracies,
+            "reference": self.reference,
+            **self.difference_numbers,
+            "difference_standard_error": self.gain.standard_error,
+            "confidence": self.confidence,
+            "verdict": self.verdict,
+        }
 
 
 def compare_runs(params: Params, runs: Sequence[Run]) -> list[Row]:
     """Aggregate over seeds, measure against the reference and rank; by target, best first."""
-    of_cell: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        of_cell.setdefault((run.target, run.method), []).append(run)
-    rows: list[Row] = []
-    for target in params.protocol.targets:
-        by_method = {method: of_cell[target, method] for method in params.protocol.methods}
-        rows += _rank(params, target, by_method)
-    return rows
+    return [row for target in params.protocol.targets for row in _compare_on(params, target, runs)]
 
 
-def _rank(params: Params, target: str, by_method: dict[str, list[Run]]) -> list[Row]:
-    reference = params.compare.reference
+def _compare_on(params: Params, target: str, runs: Sequence[Run]) -> list[Row]:
+    of_method = {
+        method: [run for run in runs if (run.method, run.target) == (method, target)]
+        for method in params.protocol.methods
+    }
     metrics = {
         method: {
-            name: Spread.of([run.metrics[name] for run in runs])
+            name: Spread.of([run.metrics[name] for run in own])
             for name in (*METRIC_NAMES, *OTHER_CHOICES)
-            if all(name in run.metrics for run in runs)
+            if all(name in run.metrics for run in own)
         }
-        for method, runs in by_method.items()
+        for method, own in of_method.items()
     }
-    correct = {method: correctness(runs) for method, runs in by_method.items()}
+    correct = {method: _correct(own) for method, own in of_method.items()}
 
-    def merit(method: str) -> tuple[float, bool]:
-        """Of equals the reference comes first, then the order of params.yaml."""
-        return -metrics[method]["test_accuracy"].mean, method != reference
+    def pairs(method: str, other: str) -> Pairs:
+        return [(correct[method], correct[other])]
+
+    return [
+        Row(**place, target=target, test_images=correct[method].shape[1], runs=of_method[method])
+        for method, place in _ranked(params, metrics, pairs)
+    ]
+
+
+def average_over_targets(params: Params, rows: Sequence[Row]) -> list[Average]:
+    """One average per method, best first; none where there is only one target."""
+    if len(params.protocol.targets) == 1:
+        return []
+    reference = params.compare.reference
+    of_method = {name: [row for row in rows if row.method == name] for name in params.protocol.methods}
+    trials = {
+        method: {
+            metric: _by_trial(own, metric)
+            for metric in ("test_accuracy", *OTHER_CHOICES)
+            if all(metric in row.metrics for row in own)
+        }
+        for method, own in of_method.items()
+    }
+    metrics = {
+        method: {metric: Spread.of(values) for metric, values in own.items()}
+        for method, own in trials.items()
+    }
+    tested = [row.runs[0].predictions["id"] for row in of_method[reference]]
+    shared = all(np.array_equal(ids, tested[0]) for ids in tested)
+
+    def pairs(method: str, other: str) -> Pairs:
+        own, its = ([_correct(row.runs) for row in of_method[name]] for name in (method, other))
+        if shared:  # an image that is hard on one target is hard on the others
+            return [(np.concatenate(own), np.concatenate(its))]
+        return list(zip(own, its, strict=True))
+
+    def gains(method: str) -> list[float]:
+        both = zip(trials[method]["test_accuracy"], trials[reference]["test_accuracy"], strict=True)
+        return [own - other for own, other in both]
+
+    return [
+        Average(**place, rows=of_method[method], gains=gains(method))
+        for method, place in _ranked(params, metrics, pairs)
+    ]
+
+
+def _ranked(
+    params: Params,
+    metrics: Mapping[str, Mapping[str, Spread]],
+    pairs: Callable[[str, str], Pairs],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every method with what a `Standing` holds of it, best first.
+
+    Of equals the reference comes first, then the order of params.yaml.
+    """
+    reference, confidence = params.compare.reference, params.compare.confidence
 
     def difference(method: str, other: str) -> Difference:
-        return paired_bootstrap(
-            correct[method],
-            correct[other],
-            samples=params.compare.bootstrap_samples,
-            confidence=params.compare.confidence,
+        samples = params.compare.bootstrap_samples
+        return paired_bootstrap(pairs(method, other), samples=samples, confidence=confidence)
+
+    ranked = sorted(metrics, key=lambda name: (-metrics[name]["test_accuracy"].mean, name != reference))
+    for rank, method in enumerate(ranked, start=1):
+        yield (
+            method,
+            {
+                "method": method,
+                "rank": rank,
+                "reference": reference,
+                "difference": difference(method, reference),
+                "behind_best": difference(method, ranked[0]),
+                "confidence": confidence,
+                "metrics": metrics[method],
+            },
         )
 
-    ranked = sorted(by_method, key=merit)
-    return [
-        Row(
-            method=method,
-            target=target,
-            rank=rank,
-            reference=reference,
-            metrics=metrics[method],
-            difference=difference(method, reference),
-            behind_best=difference(method, ranked[0]),
-            confidence=params.compare.confidence,
-            test_images=correct[method].shape[1],
-            runs=by_method[method],
-        )
-        for rank, method in enumerate(ranked, start=1)
-    ]
+
+def _correct(runs: Sequence[Run]) -> np.ndarray:
+    """Which test images each run got right: bool (runs, N)."""
+    return np.stack([run.correct for run in runs])
+
+
+def _by_trial(rows: Sequence[Row], metric: str) -> list[float]:
+    """The mean over the targets of each trial."""
+    trials = zip(*([run.metrics[metric] for run in row.runs] for row in rows), strict=True)
+    return [fmean(trial) for trial in trials]

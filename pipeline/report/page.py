@@ -13,15 +13,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.images.prepared import Prepared, PreparedImages
-from pipeline.report import wording
-from pipeline.report.analysed import Analysed
-from pipeline.report.averages import Average
-from pipeline.report.comparison import Row, Standing
-from pipeline.report.comparison_file import ProtocolFacts
+from pipeline.report import sentences
+from pipeline.report.benchmark_table import BenchmarkTable, Block, TableLine
+from pipeline.report.comparison import Average, Row, Standing
+from pipeline.report.comparison_json import ProtocolFacts
 from pipeline.report.confusion import Confusion
 from pipeline.report.figures import Line, Point, Scale, curves, interval_axis, interval_bar, scatter
-from pipeline.report.gallery import Gallery, disagreements
-from pipeline.report.paper_table import Block, PaperTable, TableLine
+from pipeline.report.pictures import Analysed, Gallery, disagreements
 from pipeline.tracking.labels import flatten
 from stochca.config import CHOICES, Method
 
@@ -62,7 +60,7 @@ class Overview:
 def build_page(
     rows: Sequence[Row],
     averages: Sequence[Average],
-    table: PaperTable,
+    table: BenchmarkTable,
     protocol: ProtocolFacts,
     prepared: Prepared,
     backbone: Mapping[str, Any],
@@ -92,7 +90,7 @@ def build_page(
     targets = dict.fromkeys(row.target for row in rows)
     everything = prepared.select(range(len(prepared.table)))
     return environment.get_template("report.html").render(
-        words=wording,
+        words=sentences,
         overview=_overview(averages, table) if averages else None,
         table=table,
         protocol=protocol,
@@ -145,7 +143,7 @@ def describe_method(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _overview(averages: Sequence[Average], table: PaperTable) -> Overview:
+def _overview(averages: Sequence[Average], table: BenchmarkTable) -> Overview:
     scale = _scale(averages)
     return Overview(
         averages=averages,
@@ -177,7 +175,7 @@ def _bar(row: Standing, scale: Scale) -> Markup:
     difference = row.difference
     if row.is_reference:
         return interval_bar(scale, 0, 0, 0, "is-reference", f"{row.method} is the reference")
-    tooltip = f"{wording.points(difference.mean)} points, {wording.interval(row)}: {row.verdict}"
+    tooltip = f"{sentences.points(difference.mean)} points, {sentences.interval(row)}: {row.verdict}"
     style = VERDICT_STYLES[row.judgement]
     return interval_bar(scale, difference.low, difference.mean, difference.high, style, tooltip)
 
@@ -193,8 +191,8 @@ def _scatter(rows: Sequence[Row], styles: Mapping[str, str]) -> Markup:
             low=reference.accuracy + row.difference.low,
             high=reference.accuracy + row.difference.high,
             hollow=row.difference.verdict == "within the noise" and not row.is_reference,
-            tooltip=f"{row.method}: {wording.percent(row.accuracy)} right after "
-            f"{wording.duration(row.metrics['train_seconds'].mean)} of training; {row.verdict}",
+            tooltip=f"{row.method}: {sentences.percent(row.accuracy)} right after "
+            f"{sentences.duration(row.metrics['train_seconds'].mean)} of training; {row.verdict}",
         )
         for row in rows
     ]
@@ -210,7 +208,7 @@ def _curves(rows: Sequence[Row], styles: Mapping[str, str]) -> Markup | None:
         mean = pd.concat(seeds, axis=1).mean(axis=1)
         if mean.empty:
             continue
-        best, last = wording.percent(mean.max()), wording.percent(mean.iloc[-1])
+        best, last = sentences.percent(mean.max()), sentences.percent(mean.iloc[-1])
         tooltip = f"{row.method}: at best {best}, at the end {last}"
         lines.append(Line(styles[row.method], _pairs(mean), [_pairs(seed) for seed in seeds], tooltip))
     if not lines:

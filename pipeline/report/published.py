@@ -1,10 +1,12 @@
 """Numbers that papers print, to stand beside ours, never among them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config.known_domains import KNOWN_DOMAINS
+from pipeline.report.benchmark_table import PUBLISHED as SOURCE
+from pipeline.report.benchmark_table import Block, Cell, Column, TableLine
 
 Protocol = Literal["transfer", "leave_one_domain_out"]
 
@@ -82,10 +84,46 @@ PUBLISHED = (
 )
 
 
-def published_for(protocol: str, datasets: Collection[str]) -> list[Published]:
+def published_blocks(protocol: str, columns: Sequence[Column], datasets: set[str]) -> list[Block]:
+    """A block per publication, with its numbers for `datasets` in the columns where they belong."""
+    place = "average" if protocol == "leave_one_domain_out" else "all"
+
+    def cell(numbers: Mapping[str, float], column: Column) -> Cell:
+        if column.dataset not in datasets & numbers.keys() or column.target != place:
+            return Cell(None, missing="not among the numbers that are quoted")
+        return Cell(round(numbers[column.dataset] / 100, 6))
+
+    return [
+        Block(
+            each.title,
+            each.selection,
+            each.backbone,
+            [TableLine(name, [cell(row, column) for column in columns]) for name, row in each.rows.items()],
+            SOURCE,
+            each.citation,
+        )
+        for each in _known(protocol, datasets)
+    ]
+
+
+def published_notes(protocol: str, datasets: set[str], backbones: Sequence[str]) -> list[str]:
+    """How the runs behind published numbers differ from ours, which have these `backbones`."""
+    found = _known(protocol, datasets)
+    if not found:
+        return []
+    theirs = " or ".join(dict.fromkeys(each.backbone for each in found))
+    note = (
+        f"Published numbers are quoted, not measured here, and not to be ranked with ours: they are of "
+        f"{theirs}, ours of {' or '.join(dict.fromkeys(backbones))}; sizes of images and settings differ too."
+    )
+    remarks = {name: text for each in found for name, text in each.remarks.items() if name in datasets}
+    return [note, *(f"{name}: {text}." for name, text in remarks.items())]
+
+
+def _known(protocol: str, datasets: set[str]) -> list[Published]:
     """What is known of at least one of the datasets under a protocol."""
     return [
         each
         for each in PUBLISHED
-        if each.protocol == protocol and any(set(row) & set(datasets) for row in each.rows.values())
+        if each.protocol == protocol and any(datasets & row.keys() for row in each.rows.values())
     ]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.report.statistics import Spread
+from pipeline.report.intervals import Spread
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +13,10 @@ from PIL import Image
 from pipeline.config.params import Params
 from pipeline.images.prepared import Prepared, load_prepared
 from pipeline.images.protocol import images_for
-from pipeline.tracking.tracked_run import tracked_run
+from pipeline.runtime.paths import RUNS
+from pipeline.tracking.publish import Publisher
+from pipeline.tracking.publish import publish as publish_folder
+from pipeline.tracking.run_folder import LOG, RunFolder
 from pipeline.training.job import plan
 from pipeline.training.outcome import Outcome
 from stochca._typing import TimmModule
@@ -88,18 +90,22 @@ def publish(
     fitted = Fitted(
         model, Scores(0.5, validation), 1, 1.0, 1.0, 1.0, 1, "fp32", "cpu", ["A note of the run."]
     )
-    folder = Path("work") / job.name
-    with tracked_run("trial", job.name, tags, folder / "id") as outbox:
-        images = images_for(prepared, "transfer", "all", seed)
-        outcome = Outcome(job, CARD, prepared, images, PREPROCESSING, model, fitted, {}, outbox.run_id, tags)
-        events: list[Mapping[str, object]] = [
-            {"event": "step", "step": 1, "loss": 1.0, "lr": 0.1},
-            {"event": "eval", "step": 1, "loss": 0.5, "accuracy": validation},
-        ]
-        outcome.write(events)
-        outcome.log_to_mlflow(outbox, events, upload_model=upload)
-    shutil.rmtree(folder)
-    return outbox.run_id
+    folder = RUNS / f"{job.name}-made-up"
+    run = RunFolder.begin(folder, "trial", job.name, tags, uploads_model=upload)
+    Publisher(folder).start()  # which gives it its id
+    run_id = run.run_id
+    images = images_for(prepared, "transfer", "all", seed)
+    outcome = Outcome(job, CARD, prepared, images, PREPROCESSING, model, fitted, {}, run_id, tags)
+    events: list[Mapping[str, object]] = [
+        {"event": "step", "time": 1, "step": 1, "loss": 1.0, "lr": 0.1, "images_per_second": 1.0},
+        {"event": "eval", "time": 2, "step": 1, "loss": 0.5, "accuracy": validation},
+    ]
+    (folder / LOG).write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    outcome.write(events)
+    outcome.hand_over(run, upload_model=upload)
+    run.end("FINISHED")
+    publish_folder(folder)
+    return run_id
 
 
 def write_backbone(folder: Path) -> None:

@@ -106,6 +106,7 @@ def write_params(
     """The project's own params.yaml with these seeds and changes, as root/params.yaml."""
     values = yaml.safe_load(Path(__file__).parents[2].joinpath("params.yaml").read_text())
     values["protocol"] = {
+        **values["protocol"],
         "seeds": list(seeds),
         "targets": ["all"],
         "baseline": ["linear_probe", "finetune", "lp_ft"],

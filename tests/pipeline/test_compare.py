@@ -14,10 +14,7 @@ import pytest
 from pipeline import compare as stage
 from pipeline.config.params import Params, load_params
 from pipeline.report.comparison import Row, compare_runs
-from pipeline.report.confusion import Confusion
 from pipeline.report.results import read_runs
-from pipeline.report.statistics import Difference, Spread
-from pipeline.report.wording import details, duration, headline, listing, memory, percent, points
 from pipeline.runtime import boundary
 from stochca.errors import UserError
 from tests.pipeline.synthetic_runs import SKILL, write_inputs, write_params
@@ -45,6 +42,10 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """Inputs of 6 methods and one seed, in the current folder."""
     monkeypatch.chdir(tmp_path)
     return write_inputs(tmp_path)
+
+
+def plain(text: str) -> str:
+    return text.replace(NBSP, " ")
 
 
 def records(root: Path) -> list[dict[str, Any]]:
@@ -181,18 +182,6 @@ def test_images_are_paired_by_id(inputs: Params) -> None:
     pd.read_parquet(path).sample(frac=1, random_state=0).to_parquet(path)
     shuffled = compare_runs(inputs, read_runs(inputs.protocol))
     assert [row.record() for row in shuffled] == [row.record() for row in rows]
-
-
-def test_the_confusion_counts_every_image(inputs: Params) -> None:
-    run = read_runs(inputs.protocol)[0]
-    confusion = Confusion.of(run)
-    assert confusion.counts.sum() == 60
-    assert np.trace(confusion.counts) == run.correct.sum()
-    assert confusion.counts.sum(axis=1).tolist() == np.bincount(run.predictions["label"]).tolist()
-    first = confusion.mistakes[0]
-    actual, predicted = run.classes.index(first.actual), run.classes.index(first.predicted)
-    wrong = confusion.counts - np.diag(np.diag(confusion.counts))
-    assert wrong[actual, predicted] == wrong.max() == first.images
 
 
 def replace_json(path: Path, **values: Any) -> None:
@@ -340,75 +329,6 @@ def test_the_stage_is_a_module(tmp_path: Path) -> None:
     assert done.stderr == (
         "error: metrics/linear_probe-all-0.json is missing; run: dvc repro baseline@linear_probe-all-0\n"
     )
-
-
-def row(method: str, accuracy: float, low: float, high: float, rank: int = 1, **options: Any) -> Row:
-    """A row whose reference, finetune, has an accuracy of 0.7."""
-    difference = Difference(accuracy - 0.7, low, high, 0.5)
-    seconds = {"finetune": 25.0}.get(method, 30.0)
-    metrics = {"test_accuracy": Spread(accuracy, None, 1), "train_seconds": Spread(seconds, None, 1)}
-    behind = options.get("behind", Difference(-0.1, -0.2, -0.05, 0.001))
-    return Row(method, rank, "finetune", difference, behind, 0.95, metrics, "all", 1475, runs=[None])  # type: ignore[list-item]
-
-
-FINETUNE = row("finetune", 0.7, 0, 0)
-
-
-def plain(text: str) -> str:
-    return text.replace(NBSP, " ")
-
-
-def test_headline_of_a_clear_winner() -> None:
-    rows = [row("stochca", 0.741, 0.012, 0.07), FINETUNE]
-    assert plain(headline(rows)) == (
-        "stochca is best: 74.1 % of 1,475 test images right, "
-        "4.1 points above finetune (95 % interval +1.2 to +7.0)"
-    )
-
-
-def test_headline_within_the_noise() -> None:
-    rows = [row("stochca", 0.706, -0.01, 0.02), FINETUNE]
-    assert plain(headline(rows)) == (
-        "No method is better than finetune beyond the noise: stochca leads with 70.6 % of 1,475 test images "
-        "right, 0.6 points above finetune (95 % interval −1.0 to +2.0)"
-    )
-
-
-def test_headline_when_the_reference_is_first() -> None:
-    rows = [FINETUNE, row("stochca", 0.69, -0.03, 0.01)]
-    assert plain(headline(rows)) == (
-        "No method is better than finetune: 70.0 % of 1,475 test images right; stochca comes next with 69.0 %"
-    )
-
-
-def test_headline_when_only_the_second_is_sure() -> None:
-    rows = [row("a", 0.73, -0.01, 0.07), row("b", 0.72, 0.01, 0.03), FINETUNE]
-    assert plain(headline(rows)).endswith("better than finetune beyond the noise: b")
-    assert "a leads within the noise" in headline(rows)
-
-
-def test_headline_of_one_method() -> None:
-    assert plain(headline([FINETUNE])) == "finetune is the only method: 70.0 % of 1,475 test images right"
-
-
-def test_details() -> None:
-    near = Difference(-0.01, -0.03, 0.01, 0.4)
-    rows = [row("a", 0.73, 0.01, 0.07), row("b", 0.72, 0.01, 0.03, behind=near), FINETUNE]
-    told, cost, caveat = map(plain, details(rows))
-    assert told == "Not told apart from a by these test images: b."
-    assert cost == "a trained for 30 s, 1.2 times as long as finetune (25 s)."
-    assert caveat == "One seed: the interval covers the test images only, not the training seed."
-    assert details([rows[0], FINETUNE])[0] == "Every other method is behind a by more than the noise."
-
-
-def test_numbers_in_words() -> None:
-    assert plain(percent(0.7412)) == "74.1 %"
-    assert [points(value) for value in (0.023, -0.023, 0.0, -0.0004)] == ["+2.3", "−2.3", "0.0", "0.0"]
-    spoken = ["8.2 s", "47 s", "250 s", "12 min", "99 min", "3.4 h"]
-    assert [plain(duration(value)) for value in (8.21, 47.2, 250, 720, 5950, 12240)] == spoken
-    assert [plain(memory(value)) for value in (870.4, 12_345)] == ["870 MB", "12.3 GB"]
-    assert listing(["a"]) == "a"
-    assert listing(["a", "b", "c"]) == "a, b and c"
 
 
 def test_the_page_is_written_where_no_tracking_server_answers(

@@ -79,7 +79,7 @@ def test_saved_small_and_loaded_again(name: str, card: BackboneCard) -> None:
     (prediction,) = predict_images(folder, [Path("photo.png")], top=1)
     assert prediction.classes[0] in CLASSES
     with pytest.raises(UserError, match=f"{name} is a backbone with {name.upper()} around it, whose blocks"):
-        list(analyse_model(folder))
+        list(analyse_model(load_trained(folder), Path("reports/analysis")))
 
 
 def test_another_backbone_is_refused(card: BackboneCard) -> None:

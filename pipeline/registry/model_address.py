@@ -14,7 +14,7 @@ def open_model(model: Path) -> tuple[TrainedModel, Path]:
     if not str(model).startswith("models:"):
         return load_trained(model), model
     # MLflow takes its time to import, and a folder does not need it.
-    from pipeline.training.registered_model import find_version, load_version
+    from pipeline.registry.versions import find_version, load_version
 
     version = find_version(str(model))
     return load_version(version), Path(f"{version.name}-{version.version}")

@@ -1,6 +1,7 @@
 """A trained model beside its backbone, with a real MLflow database."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
@@ -16,7 +17,7 @@ from pipeline.analysis.analysis import analyse_model
 from pipeline.backbone import make_backbone
 from pipeline.config.params import Backbone
 from pipeline.tracking.server import connect
-from pipeline.training.saved_model import save_trained
+from pipeline.training.saved_model import load_trained, save_trained
 from stochca._typing import TimmModule
 from stochca.backbones.loading import load_backbone
 from stochca.errors import UserError
@@ -56,6 +57,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def analyse(images: Sequence[Path] = (), **options: int) -> list[str]:
+    return list(analyse_model(load_trained(MODEL), Path("reports/analysis") / MODEL.name, images, **options))
+
+
 def moved(student: TimmModule) -> TimmModule:
     with torch.no_grad():
         for parameter in student.blocks[1].parameters():
@@ -70,7 +75,7 @@ def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_found_is_what_was_done_to_the_model() -> None:
-    lines = list(analyse_model(MODEL))
+    lines = analyse()
     target = Path("reports/analysis") / MODEL.name
     found = json.loads((target / "analysis.json").read_text())
     assert found["weight_distance"][:2] == pytest.approx([0, 0.5])
@@ -90,7 +95,7 @@ def test_what_is_found_is_what_was_done_to_the_model() -> None:
 
 
 def test_the_run_in_mlflow_has_it() -> None:
-    *_, line = analyse_model(MODEL, shown=1)
+    *_, line = analyse(shown=1)
     run_id = json.loads((MODEL / "model.json").read_text())["mlflow_run_id"]
     assert line == f"logged with the MLflow run {run_id}, under analysis/"
     logged = {Path(file.path).name for file in MlflowClient().list_artifacts(run_id, "analysis")}
@@ -99,12 +104,12 @@ def test_the_run_in_mlflow_has_it() -> None:
 
 def test_own_images_are_shown(tmp_path: Path) -> None:
     picture(90, 70).save(tmp_path / "x.png")
-    list(analyse_model(MODEL, [tmp_path]))
+    analyse([tmp_path])
     found = json.loads((Path("reports/analysis") / MODEL.name / "analysis.json").read_text())
     assert found["shown"] == [str(tmp_path / "x.png")]
     (tmp_path / "y.png").write_text("no image")
     with pytest.raises(UserError, match=r"y.png can't be used"):
-        list(analyse_model(MODEL, [tmp_path]))
+        analyse([tmp_path])
 
 
 def test_another_backbone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,4 +119,4 @@ def test_another_backbone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     make_backbone(source, 64, tmp_path / "backbone")
     monkeypatch.setattr("pipeline.analysis.analysis.BACKBONE", tmp_path / "backbone")
     with pytest.raises(UserError, match=r"stochca-all-0 was trained from test_vit .*run: dvc repro backbone"):
-        list(analyse_model(MODEL))
+        analyse()

@@ -5,13 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.report.averages import Average
-from pipeline.report.comparison import Row
-from pipeline.report.comparison_file import ComparisonFile
-from pipeline.report.paper_formats import as_markdown
-from pipeline.report.paper_table import PaperTable
-from pipeline.report.terms import Terms
-from pipeline.report.wording import (
+from pipeline.report.benchmark_table import BenchmarkTable, as_markdown, markdown_rows, write_csv
+from pipeline.report.comparison import Average, Row
+from pipeline.report.comparison_json import Comparison
+from pipeline.report.sentences import (
     details,
     duration,
     headline,
@@ -20,7 +17,8 @@ from pipeline.report.wording import (
     percent,
     points,
 )
-from pipeline.runtime.files import replace_file, write_json
+from pipeline.report.terms import Terms
+from pipeline.runtime.files import write_json, write_text
 
 SUMMARY_METRICS = ("test_macro_f1", "test_calibration_error", "train_seconds", "images_per_second")
 COLUMNS = (
@@ -30,49 +28,47 @@ COLUMNS = (
 ALIGNMENT = ("--:", "---", "---", "--:", "--:", "---", "--:", "--:", "--:", "--:", "--:", "--:", "---")
 
 
-def write_comparison(folder: Path, results: ComparisonFile, text: str) -> list[Path]:
+def write_comparison(folder: Path, results: Comparison, text: str) -> list[Path]:
     """comparison.json, comparison.csv with one row per method and target, and comparison.md with `text`."""
     json_path, csv_path, markdown_path = (folder / f"comparison.{end}" for end in ("json", "csv", "md"))
     write_json(json_path, results.model_dump(mode="json"))
-    _write_csv(
-        csv_path,
-        pd.DataFrame([{**row, "mlflow_run_ids": " ".join(row["mlflow_run_ids"])} for row in results.rows]),
-    )
-    with replace_file(markdown_path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    rows = [{**row, "mlflow_run_ids": " ".join(row["mlflow_run_ids"])} for row in results.rows]
+    write_csv(csv_path, pd.DataFrame(rows))
+    write_text(markdown_path, text)
     return [json_path, csv_path, markdown_path]
 
 
 def write_summary(path: Path, rows: Sequence[Row], averages: Sequence[Average]) -> None:
     """Numbers alone, by method (or method/target and method/average), as `dvc metrics` reads them."""
     several = len({row.target for row in rows}) > 1
-    summary: dict[str, dict[str, float]] = {}
-    for row in rows:
-        values: dict[str, float] = {
+    summary = {
+        f"{row.method}/{row.target}" if several else row.method: {
             "test_accuracy": row.accuracy,
             **row.difference_numbers,
             **{name: row.metrics[name].mean for name in SUMMARY_METRICS},
+            "test_accuracy_std": row.metrics["test_accuracy"].std,
         }
-        std = row.metrics["test_accuracy"].std
-        if std is not None:
-            values["test_accuracy_std"] = std
-        summary[f"{row.method}/{row.target}" if several else row.method] = values
-    for average in averages:
-        values = {
+        for row in rows
+    }
+    summary |= {
+        f"{average.method}/average": {
             **{name: spread.mean for name, spread in average.metrics.items()},
             **average.difference_numbers,
+            "test_accuracy_standard_error": average.metrics["test_accuracy"].standard_error,
         }
-        error = average.metrics["test_accuracy"].standard_error
-        if error is not None:
-            values["test_accuracy_standard_error"] = error
-        summary[f"{average.method}/average"] = values
-    write_json(path, summary)
+        for average in averages
+    }
+    known = {
+        place: {name: number for name, number in numbers.items() if number is not None}
+        for place, numbers in summary.items()
+    }
+    write_json(path, known)
 
 
 def write_plots(folder: Path, rows: Sequence[Row]) -> list[Path]:
     """For `dvc plots`: curves.csv, accuracy_vs_cost.csv, and confusion.csv of the best's first seed."""
     curves, cost, confusion = (folder / f"{name}.csv" for name in ("curves", "accuracy_vs_cost", "confusion"))
-    _write_csv(
+    write_csv(
         curves,
         pd.concat(
             run.looks.assign(method=row.method, target=row.target, seed=run.seed)
@@ -82,14 +78,14 @@ def write_plots(folder: Path, rows: Sequence[Row]) -> list[Path]:
     )
     names = ["method", "target", "train_seconds", "test_accuracy_mean"]
     costs = pd.DataFrame([row.record() for row in rows])[names]
-    _write_csv(cost, costs.rename(columns={"test_accuracy_mean": "test_accuracy"}))
+    write_csv(cost, costs.rename(columns={"test_accuracy_mean": "test_accuracy"}))
     best = rows[0].runs[0]
     named = best.predictions[["label", "prediction"]].map(lambda index: best.classes[index])
-    _write_csv(confusion, named.set_axis(["actual", "predicted"], axis=1))
+    write_csv(confusion, named.set_axis(["actual", "predicted"], axis=1))
     return [curves, cost, confusion]
 
 
-def markdown(rows: Sequence[Row], averages: Sequence[Average], table: PaperTable, terms: Terms) -> str:
+def markdown(rows: Sequence[Row], averages: Sequence[Average], table: BenchmarkTable, terms: Terms) -> str:
     """What came out in words, and the table, per target; of several targets, first over all of them."""
     parts = []
     if averages:
@@ -101,9 +97,7 @@ def markdown(rows: Sequence[Row], averages: Sequence[Average], table: PaperTable
         lines += [
             f"**{headline(of_target)}.** {' '.join(details(of_target))}",
             "",
-            _line(COLUMNS),
-            _line(ALIGNMENT),
-            *(_line(_cells(row, terms)) for row in of_target),
+            markdown_rows([COLUMNS, ALIGNMENT, *(_cells(row, terms) for row in of_target)]),
             "",
             f"Differences are to {of_target[0].reference}, in points, with the "
             f"{100 * of_target[0].confidence:g} % interval; ± is the {terms.error}.",
@@ -133,12 +127,3 @@ def _cells(row: Row, terms: Terms) -> list[str]:
         f"{means['trainable_parameters']:,.0f}",
         " ".join(row.mlflow_run_ids),
     ]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    with replace_file(path) as temporary:
-        table.to_csv(temporary, index=False)

@@ -4,52 +4,8 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.metrics import f1_score
 
-from pipeline.report.statistics import Difference, Spread, paired_bootstrap, paired_bootstrap_over_targets
-from pipeline.training.metrics import calibration_error, macro_f1
-
-LABELS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60)
-
-
-@given(LABELS)
-def test_macro_f1_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
-    labels, predictions = zip(*pairs, strict=True)
-    expected = f1_score(labels, predictions, average="macro", zero_division=0)
-    assert macro_f1(labels, predictions, 6) == pytest.approx(expected)
-    assert macro_f1(labels, predictions, 9) == pytest.approx(expected)  # classes that do not occur
-
-
-def test_calibration_error_by_hand() -> None:
-    # Bins of width 0.2, closed above. 0.6 twice in (0.4, 0.6]: half right, gap 0.1. 0.8 and 0.7 in
-    # (0.6, 0.8]: both right, gap 0.25. 1.0 alone in the last: wrong, gap 1.
-    confidence = np.array([0.6, 0.6, 0.8, 0.7, 1.0])
-    probabilities = np.stack([confidence, 1 - confidence], axis=1)
-    labels = np.array([0, 1, 0, 0, 1])
-    expected = 2 / 5 * 0.1 + 2 / 5 * 0.25 + 1 / 5 * 1.0
-    assert calibration_error(probabilities, labels, bins=5) == pytest.approx(expected)
-
-
-def test_calibration_error_against_a_loop() -> None:
-    generator = np.random.default_rng(0)
-    probabilities = generator.dirichlet([0.4] * 7, 500)
-    labels = generator.integers(0, 7, 500)
-    expected = 0.0
-    for index in range(15):
-        inside = [
-            (p.max(), p.argmax() == label)
-            for p, label in zip(probabilities, labels, strict=True)
-            if index / 15 < p.max() <= (index + 1) / 15
-        ]
-        if inside:
-            gap = np.mean([right for _, right in inside]) - np.mean([sure for sure, _ in inside])
-            expected += len(inside) / 500 * abs(gap)
-    assert calibration_error(probabilities, labels) == pytest.approx(expected)
-    # A classifier that is right as often as it is sure has almost none.
-    drawn = np.array([generator.choice(7, p=row) for row in probabilities])
-    assert calibration_error(probabilities, drawn) < 0.08 < expected
+from pipeline.report.intervals import Difference, Spread, paired_bootstrap
 
 
 def test_spread() -> None:
@@ -86,7 +42,7 @@ def test_bootstrap_against_the_obvious_loop(seeds: int) -> None:
     hard = generator.random(images)
     correct = hard + 0.4 * generator.random((seeds, images)) < 0.95
     reference = hard + 0.4 * generator.random((seeds, images)) < 0.85
-    fast = paired_bootstrap(correct, reference, samples=samples, confidence=0.9)
+    fast = paired_bootstrap([(correct, reference)], samples=samples, confidence=0.9)
     low, high, p_value = slow_bootstrap(correct, reference, samples, 0.9)
     assert fast.mean == pytest.approx(correct.mean() - reference.mean())
     step = 1 / (images * seeds)  # means come in such steps; quantiles of two samples may differ by a few
@@ -99,7 +55,7 @@ def test_bootstrap_against_the_normal_interval() -> None:
     """5,000 images: better on 800, worse on 700, the same on the others."""
     gains = np.array([1] * 800 + [-1] * 700 + [0] * 3500)
     correct, reference = gains == 1, gains == -1
-    result = paired_bootstrap(correct[None], reference[None], samples=20_000, confidence=0.95)
+    result = paired_bootstrap([(correct[None], reference[None])], samples=20_000, confidence=0.95)
     error = gains.std() / math.sqrt(len(gains))
     normal = statistics.NormalDist(gains.mean(), error)
     assert result.mean == pytest.approx(0.02)
@@ -114,7 +70,7 @@ def test_pairing_removes_what_is_hard_for_both() -> None:
     together = np.arange(400) < 292
     apart = np.arange(400) >= 400 - 292
     near, far = (
-        paired_bootstrap(correct[None], reference[None], samples=2000, confidence=0.95)
+        paired_bootstrap([(correct[None], reference[None])], samples=2000, confidence=0.95)
         for correct in (together, apart)
     )
     assert near.mean == far.mean == pytest.approx(0.03)
@@ -126,13 +82,13 @@ def test_seeds_are_averaged_per_image_before_images_are_drawn() -> None:
     """Two seeds that miss opposite images: each image's mean is the same, so nothing is left to draw."""
     reference = np.array([[True] * 50, [False] * 50])
     correct = np.array([[True, False] * 25, [False, True] * 25])
-    result = paired_bootstrap(correct, reference, samples=500, confidence=0.95)
+    result = paired_bootstrap([(correct, reference)], samples=500, confidence=0.95)
     assert (result.mean, result.low, result.high, result.p_value) == (0, 0, 0, 1)
 
 
 def test_a_method_against_itself_is_no_different() -> None:
     correct = np.random.default_rng(0).random((3, 100)) < 0.7
-    result = paired_bootstrap(correct, correct, samples=200, confidence=0.95)
+    result = paired_bootstrap([(correct, correct)], samples=200, confidence=0.95)
     assert result == Difference(0.0, 0.0, 0.0, 1.0)
     assert result.verdict == "within the noise"
 
@@ -141,13 +97,14 @@ def test_the_result_depends_on_the_seed_alone() -> None:
     generator = np.random.default_rng(0)
     correct, reference = generator.random((2, 1, 150)) < 0.7
     first, again, other = (
-        paired_bootstrap(correct, reference, samples=300, confidence=0.95, seed=seed) for seed in (5, 5, 6)
+        paired_bootstrap([(correct, reference)], samples=300, confidence=0.95, seed=seed)
+        for seed in (5, 5, 6)
     )
     assert first == again
     assert first != other
     shuffled = generator.permutation(150)
     assert first == paired_bootstrap(
-        correct[:, shuffled], reference[:, shuffled], samples=300, confidence=0.95, seed=5
+        [(correct[:, shuffled], reference[:, shuffled])], samples=300, confidence=0.95, seed=5
     )
 
 
@@ -156,18 +113,12 @@ def test_bootstrap_over_targets_against_a_slow_one() -> None:
     generator = np.random.default_rng(1)
     sizes = (30, 60, 90)
     pairs = [(generator.random((2, n)) < 0.75, generator.random((2, n)) < 0.7) for n in sizes]
-    fast = paired_bootstrap_over_targets(pairs, samples=20_000, confidence=0.9)
+    fast = paired_bootstrap(pairs, samples=20_000, confidence=0.9)
     gains = [own.mean(axis=0) - other.mean(axis=0) for own, other in pairs]
     slow = [sum(float(generator.choice(each, len(each)).mean()) for each in gains) / 3 for _ in range(20_000)]
     assert fast.mean == pytest.approx(sum(float(each.mean()) for each in gains) / 3)
     assert fast.low == pytest.approx(np.quantile(slow, 0.05), abs=0.004)
     assert fast.high == pytest.approx(np.quantile(slow, 0.95), abs=0.004)
-
-
-def test_bootstrap_over_one_target_is_the_paired_bootstrap() -> None:
-    correct, reference = np.random.default_rng(2).random((2, 3, 80)) < 0.7
-    one = paired_bootstrap_over_targets([(correct, reference)], samples=500, confidence=0.95)
-    assert one == paired_bootstrap(correct, reference, samples=500, confidence=0.95)
 
 
 def test_the_standard_error_is_the_spread_of_means() -> None:
@@ -195,5 +146,5 @@ def test_many_test_images_cost_little() -> None:
     correct = generator.random((6, 3, 100_000)) < 0.7
     started = time.perf_counter()
     for method in correct:
-        paired_bootstrap(method, correct[0], samples=10_000, confidence=0.95)
+        paired_bootstrap([(method, correct[0])], samples=10_000, confidence=0.95)
     assert time.perf_counter() - started < 2

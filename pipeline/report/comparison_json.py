@@ -9,8 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.config.params import Params
 from pipeline.images.prepared import Prepared
-from pipeline.report.averages import Average
-from pipeline.report.comparison import Row
+from pipeline.report.comparison import Average, Row
 from pipeline.report.terms import Terms, terms_of
 from stochca.backbones.card import BackboneCard
 from stochca.errors import UserError
@@ -74,7 +73,7 @@ class RunAccuracy(Part):
     test_accuracy_last: float | None = None
 
 
-class ComparisonFile(Part):
+class Comparison(Part):
     dataset: DatasetFacts
     backbone: BackboneFacts
     protocol: ProtocolFacts
@@ -90,7 +89,7 @@ class ComparisonFile(Part):
         averages: Sequence[Average],
         prepared: Prepared,
         backbone: BackboneCard,
-    ) -> "ComparisonFile":
+    ) -> "Comparison":
         manifest, protocol = prepared.manifest, params.protocol
         return cls(
             dataset=DatasetFacts(
@@ -128,14 +127,14 @@ class ComparisonFile(Part):
         return known if len(known) == len(values) else None
 
 
-def read_comparison(path: Path) -> ComparisonFile:
+def read_comparison(path: Path) -> Comparison:
     """A comparison.json of this or another workspace.
 
     Raises:
         UserError: it is missing, damaged, or was written by an older version.
     """
     try:
-        return ComparisonFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return Comparison.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; make it there with: dvc repro compare") from None
     except ValidationError as error:

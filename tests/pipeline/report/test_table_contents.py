@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 from pipeline import cli
-from pipeline.report.merged_table import merge
-from pipeline.report.paper_formats import as_markdown, write_table
-from pipeline.report.paper_table import PaperTable
+from pipeline.report.benchmark_table import BenchmarkTable, as_markdown, write_table
+from pipeline.report.table_contents import merge
 from stochca.errors import UserError
-from tests.pipeline.report.test_paper_table import check_latex, compared, metric
+from tests.pipeline.report.test_benchmark_table import check_latex, compared, metric
 from tests.pipeline.synthetic_runs import CARD
 
 Make = Callable[..., Path]
@@ -41,7 +40,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     return make
 
 
-def numbers(table: PaperTable) -> dict[tuple[str, str, str], float | None]:
+def numbers(table: BenchmarkTable) -> dict[tuple[str, str, str], float | None]:
     """What was measured, by method, dataset and target."""
     return {
         (line.method, column.dataset, column.target): cell.mean

@@ -14,10 +14,19 @@ import pytest
 from pipeline import compare as stage
 from pipeline.config.params import load_params
 from pipeline.config.sections import Protocol
-from pipeline.report.comparison_file import ComparisonFile, read_comparison
-from pipeline.report.paper_formats import as_latex, as_markdown, escape
-from pipeline.report.paper_table import Block, Cell, Column, PaperTable, TableLine, paper_table
+from pipeline.report.benchmark_table import (
+    BenchmarkTable,
+    Block,
+    Cell,
+    Column,
+    TableLine,
+    as_latex,
+    as_markdown,
+    escape,
+)
+from pipeline.report.comparison_json import Comparison, read_comparison
 from pipeline.report.published import DOMAINS, PUBLISHED
+from pipeline.report.table_contents import table_of
 from pipeline.report.terms import terms_of
 from stochca.errors import UserError
 from tests.pipeline.synthetic_runs import SKILL, write_inputs
@@ -281,11 +290,11 @@ def test_names_are_escaped_for_latex_and_groups_span_their_columns() -> None:
         Column("e", "15", "15 %", "e"),
     ]
     lines = [TableLine(nasty, [Cell(0.5, 0.01, 2), Cell(None, missing=nasty), Cell(0.5)])]
-    table = PaperTable(
+    table = BenchmarkTable(
         nasty, [*columns, Column("all", "average", "Average")], [], "standard deviation", [nasty]
     )
     lines[0].cells.append(Cell(None, missing="another"))
-    table = PaperTable(nasty, table.columns, [Block(nasty, "s", "v", lines)], table.error, [nasty])
+    table = BenchmarkTable(nasty, table.columns, [Block(nasty, "s", "v", lines)], table.error, [nasty])
     text = as_latex(table)
     rows = check_latex(text)
     assert rows[0][1] == f"\\multicolumn{{2}}{{c}}{{{escape(nasty)}}}"
@@ -314,7 +323,7 @@ def test_every_protocol_has_its_words() -> None:
 
 def test_a_comparison_can_be_read_back(pacs: Path) -> None:
     results = read_comparison(pacs / "comparison.json")
-    assert as_markdown(paper_table(results)) == (pacs / "table.md").read_text()
+    assert as_markdown(table_of(results)) == (pacs / "table.md").read_text()
     assert (results.dataset.name, results.dataset.classes, results.backbone.image_size) == ("pacs", 3, 70)
     assert len(results.runs) == len(SKILL) * len(PACS) * len(TRIALS)
 
@@ -338,5 +347,5 @@ def test_what_is_no_comparison_is_named(tmp_path: Path, text: str | None, senten
 
 def test_a_comparison_holds_what_a_table_needs(pacs: Path) -> None:
     values = json.loads((pacs / "comparison.json").read_text())
-    assert set(values) == set(ComparisonFile.model_fields)
+    assert set(values) == set(Comparison.model_fields)
     assert values["protocol"]["targets"] == list(PACS)

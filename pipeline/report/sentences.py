@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.report.averages import Average
-from pipeline.report.comparison import Row, Standing
+from pipeline.report.comparison import Average, Row, Standing
 from pipeline.report.terms import Terms
 
 SPACE = "\u00a0"  # does not break, so that a number stays with its unit

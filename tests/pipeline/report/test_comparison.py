@@ -9,12 +9,10 @@ import pandas as pd
 import pytest
 
 from pipeline.config.params import Params
-from pipeline.report.averages import Average, average_over_targets
-from pipeline.report.comparison import compare_runs
+from pipeline.report.comparison import Average, average_over_targets, compare_runs
+from pipeline.report.intervals import Difference, Spread
 from pipeline.report.results import read_runs
-from pipeline.report.statistics import Difference, Spread
 from pipeline.report.terms import terms_of
-from pipeline.report.wording import overall_details, overall_headline
 from tests.pipeline.synthetic_runs import SKILL, write_inputs
 
 TARGETS = ("art", "photo", "sketch")
@@ -143,35 +141,6 @@ def test_a_verdict_takes_the_interval_and_every_trial(
     gains: list[float], low: float, high: float, verdict: str
 ) -> None:
     assert average("a", gains, low, high).verdict == verdict
-
-
-def test_what_is_said_of_a_winner() -> None:
-    rows = [average("a", [0.02, 0.01, 0.03], 0.01, 0.03), REFERENCE]
-    assert overall_headline(rows, TERMS).replace("\u00a0", " ") == (
-        "a is best: 72.0 % right on average over 4 domains, "
-        "2.0 points above finetune (95 % interval +1.0 to +3.0)"
-    )
-    text = " ".join(overall_details(rows, TERMS))
-    assert "was +2.0 ± 0.6 points (mean ± standard error), above zero in 3 of 3." in text
-    assert "3 trials are few to judge by" in text
-
-
-def test_what_is_said_where_a_trial_disagrees() -> None:
-    rows = [average("a", [0.05, 0.04, -0.01], 0.01, 0.05), REFERENCE]
-    assert overall_headline(rows, TERMS).startswith(
-        "No method is better than finetune beyond the noise: a leads"
-    )
-    assert "above zero in 2 of 3." in " ".join(overall_details(rows, TERMS))
-
-
-def test_what_is_said_of_one_trial_and_of_many() -> None:
-    one = " ".join(overall_details([average("a", [0.02], 0.01, 0.03), REFERENCE], TERMS))
-    assert "One trial: the interval covers the test images only" in one
-    assert "standard error" not in one
-    many = " ".join(
-        overall_details([average("a", [0.02, 0.01, 0.03, 0.02, 0.01], 0.01, 0.03), REFERENCE], TERMS)
-    )
-    assert "few" not in many
 
 
 def test_the_records_are_json(averages: list[Average]) -> None:

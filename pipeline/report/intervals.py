@@ -1,4 +1,4 @@
-"""How good a classifier is, and how sure one can be that another is better. NumPy alone."""
+"""How sure one can be that a method is better: spreads over seeds, bootstrap intervals over test images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,46 +54,31 @@ class Difference:
 
 
 def paired_bootstrap(
-    correct: ArrayLike, reference: ArrayLike, *, samples: int, confidence: float, seed: int = 0
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]], *, samples: int, confidence: float, seed: int = 0
 ) -> Difference:
     """The difference in accuracy to a reference on the same images, with a percentile bootstrap interval.
 
     Per image, correctness (0 or 1) is averaged over the seeds of a method, and the reference's is
     subtracted: one number per image, so that what makes an image hard for both drops out. The test
     images are then drawn anew with replacement, `samples` times, each time as many as there are, and
-    the mean of their numbers is taken. The interval holds the middle `confidence` of these means.
-    The seeds are not drawn anew: the interval says what other test images could have shown, not what
-    other training seeds could have.
+    the mean of their numbers is taken; of several targets, each draws its own images, and the mean over
+    the targets counts. The interval holds the middle `confidence` of these means. The seeds are not drawn
+    anew: the interval says what other test images could have shown, not what other training seeds could
+    have.
 
     Images with the same number are interchangeable, so each resample is one multinomial draw of how
     often each distinct number comes; this is the same distribution, at a cost that does not grow with
     the number of images. The result depends only on the arguments, `seed` included.
 
     Args:
-        correct: the method's correctness (seeds, N).
-        reference: the reference's (its seeds, N), the same images in the same order.
+        pairs: for each target the correctness of the method (seeds, N) and of the reference (its seeds, N),
+            the same images in the same order.
         samples: number of resamples.
         confidence: of the interval, between 0 and 1.
 
     Returns:
         The difference on the images as they are, its interval, and twice the share of resamples on the
         less frequent side of zero (ties count for both sides; never below 2 / (samples + 1)).
-    """
-    return paired_bootstrap_over_targets(
-        [(correct, reference)], samples=samples, confidence=confidence, seed=seed
-    )
-
-
-def paired_bootstrap_over_targets(
-    pairs: Sequence[tuple[ArrayLike, ArrayLike]], *, samples: int, confidence: float, seed: int = 0
-) -> Difference:
-    """The difference in accuracy averaged over targets, every target counting the same.
-
-    As `paired_bootstrap`, whose words hold within each target: every resample draws the test images of
-    each target anew, takes the mean of each, and the mean over the targets.
-
-    Args:
-        pairs: for each target the correctness of the method (seeds, N) and of the reference (its seeds, N).
     """
     generator = np.random.default_rng(seed)
     gains = [_share_correct(own) - _share_correct(other) for own, other in pairs]

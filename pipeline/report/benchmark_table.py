@@ -1,0 +1,215 @@
+"""The table as papers print it: methods down, targets across, a block for each choice of the weights.
+
+Written as Markdown, LaTeX and CSV by hand: pandas' Styler and `to_markdown` know no blocks under titles, and
+no cells that refer to the reason below why they are empty.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.runtime.files import replace_file, write_text
+
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+MEASURED, PUBLISHED = "measured", "published"
+
+
+@dataclass(frozen=True)
+class Column:
+    dataset: str
+    target: str  # as in protocol.targets, or average
+    title: str
+    group: str = ""  # a title above those of several columns
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean with its error, shares of 1, or the reason why there is none."""
+
+    mean: float | None
+    error: float | None = None  # None: not known
+    n: int = 0  # trials or seeds; 0: not known
+    missing: str = ""
+
+    @property
+    def printed(self) -> str:
+        """In percent, as it is compared: what looks the same is the same."""
+        return "-" if self.mean is None else f"{100 * self.mean:.1f}"
+
+    @property
+    def printed_error(self) -> str:
+        return "" if self.error is None else f"{100 * self.error:.1f}"
+
+
+@dataclass(frozen=True)
+class TableLine:
+    method: str
+    cells: list[Cell]  # one per column
+
+
+@dataclass(frozen=True)
+class Block:
+    """Lines that may be compared with each other."""
+
+    title: str
+    selection: str
+    backbone: str
+    lines: list[TableLine]
+    source: str = MEASURED
+    citation: str = ""  # of published numbers
+
+    def is_best(self, line: TableLine, column: int) -> bool:
+        """Whether no line of the block has a higher number in the column, as printed.
+
+        Of published numbers, and of a number that stands alone, never.
+        """
+        own = line.cells[column]
+        cells = [each.cells[column] for each in self.lines]
+        known = [float(cell.printed) for cell in cells if cell.mean is not None]
+        if self.source != MEASURED or own.mean is None or len(known) < 2:
+            return False
+        return float(own.printed) == max(known)
+
+
+@dataclass(frozen=True)
+class BenchmarkTable:
+    caption: str
+    columns: list[Column]
+    blocks: list[Block]
+    error: str  # what stands behind ±
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why cells are empty, each reason once, in the order of the table."""
+        cells = [cell for block in self.blocks for line in block.lines for cell in line.cells]
+        return list(dict.fromkeys(cell.missing for cell in cells if cell.missing))
+
+
+def write_table(folder: Path, table: BenchmarkTable) -> list[Path]:
+    """table.md, table.tex and table.csv in a folder, which is made if need be."""
+    markdown, latex, plain = (folder / f"table.{end}" for end in ("md", "tex", "csv"))
+    write_text(markdown, as_markdown(table))
+    write_text(latex, as_latex(table))
+    write_csv(plain, pd.DataFrame(_csv_rows(table), dtype=object))
+    return [markdown, latex, plain]
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    with replace_file(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def as_markdown(table: BenchmarkTable) -> str:
+    """A table per block under its title; why cells are empty stands below."""
+
+    def text(block: Block, line: TableLine, column: int) -> str:
+        cell = line.cells[column]
+        if cell.mean is None:
+            return f"- [{table.reasons.index(cell.missing) + 1}]"
+        number = cell.printed + (f" ± {cell.printed_error}" if cell.printed_error else "")
+        return f"**{number}**" if block.is_best(line, column) else number
+
+    columns = range(len(table.columns))
+    header = ["method", *(f"{column.group} {column.title}".strip() for column in table.columns)]
+    parts = [table.caption]
+    for block in table.blocks:
+        rows = [header, ["---", *("--:" for _ in columns)]]
+        rows += [[line.method, *(text(block, line, column) for column in columns)] for line in block.lines]
+        parts.append(f"**{block.title}**")
+        parts.append(markdown_rows(rows))
+    parts += [f"[{number}] {reason}" for number, reason in enumerate(table.reasons, start=1)]
+    return "\n\n".join([*parts, *table.notes]) + "\n"
+
+
+def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its header, the second says how columns are aligned."""
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+
+
+def as_latex(table: BenchmarkTable) -> str:
+    """A `table` environment with a booktabs tabular; blocks are set off by rules and titles."""
+    width = len(table.columns) + 1
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{escape(table.caption)}}}",
+        f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        "\\toprule",
+        *_latex_groups(table),
+        _latex_row(["Method", *(escape(column.title) for column in table.columns)]),
+    ]
+    for block in table.blocks:
+        lines += ["\\midrule", f"\\multicolumn{{{width}}}{{l}}{{\\emph{{{escape(block.title)}}}}} \\\\"]
+        lines += [
+            _latex_row(
+                [
+                    escape(line.method),
+                    *(_latex_cell(table, block, line, column) for column in range(len(table.columns))),
+                ]
+            )
+            for line in block.lines
+        ]
+    lines += ["\\bottomrule", "\\end{tabular}"]
+    below = [f"$^{{{number}}}$ {escape(reason)}." for number, reason in enumerate(table.reasons, start=1)]
+    below += [escape(note) for note in table.notes]
+    if below:
+        lines += ["", "\\smallskip", "\\begin{minipage}{\\linewidth}", "\\footnotesize"]
+        lines += ["\\par\n".join(below), "\\end{minipage}"]
+    return "\n".join([*lines, "\\end{table}"]) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text for LaTeX, every character of it printed as it is."""
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def _latex_groups(table: BenchmarkTable) -> list[str]:
+    """The titles above several columns, if there are any."""
+    if not any(column.group for column in table.columns):
+        return []
+    cells, rules, start = [""], [], 2
+    for title, columns in groupby(column.group for column in table.columns):
+        count = len(list(columns))
+        cells.append(f"\\multicolumn{{{count}}}{{c}}{{{escape(title)}}}")
+        if title:
+            rules.append(f"\\cmidrule(lr){{{start}-{start + count - 1}}}")
+        start += count
+    return [_latex_row(cells), " ".join(rules)]
+
+
+def _latex_cell(table: BenchmarkTable, block: Block, line: TableLine, column: int) -> str:
+    cell = line.cells[column]
+    if cell.mean is None:
+        return f"--$^{{{table.reasons.index(cell.missing) + 1}}}$"
+    number = f"\\textbf{{{cell.printed}}}" if block.is_best(line, column) else cell.printed
+    return number + (f" $\\pm$ {cell.printed_error}" if cell.printed_error else "")
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _csv_rows(table: BenchmarkTable) -> Iterator[dict[str, Any]]:
+    for block in table.blocks:
+        for line in block.lines:
+            for column, cell in zip(table.columns, line.cells, strict=True):
+                yield {
+                    "method": line.method,
+                    "target": column.target,
+                    "selection": block.selection,
+                    "mean": cell.mean,
+                    "error": cell.error,
+                    "n": cell.n or None,
+                    "source": block.source,
+                    "error_is": None if cell.error is None else table.error,
+                    "dataset": column.dataset,
+                    "backbone": block.backbone,
+                    "remark": cell.missing or block.citation,
+                }

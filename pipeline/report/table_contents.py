@@ -1,0 +1,227 @@
+"""What stands in the benchmark table: the numbers of one comparison or of several, published ones below."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from pipeline.report.benchmark_table import BenchmarkTable, Block, Cell, Column, TableLine
+from pipeline.report.comparison_json import BackboneFacts, Comparison, read_comparison
+from pipeline.report.intervals import Spread
+from pipeline.report.published import DOMAINS, published_blocks, published_notes
+from pipeline.report.terms import Selection, Terms
+from stochca.errors import UserError
+
+Series = list[float] | str  # one number per trial, or the reason why there are none
+
+
+@dataclass(frozen=True)
+class Named:
+    """A comparison under the titles of its dataset and of its backbone."""
+
+    results: Comparison
+    dataset: str
+    backbone: str
+
+
+def table_of(results: Comparison) -> BenchmarkTable:
+    """The table of one comparison: a column for each target."""
+    dataset, protocol = results.dataset.name, results.protocol
+    columns = [
+        Column(dataset, target, dataset if target == "all" else protocol.terms.title_of(target))
+        for target in protocol.targets
+    ]
+    named = Named(results, dataset, results.backbone.title)
+    return _table([named], columns, where=f" on {dataset} ({results.dataset.classes} classes)")
+
+
+def merge(paths: Sequence[Path]) -> BenchmarkTable:
+    """The table of one comparison.json, or of several: datasets across, a block for each backbone.
+
+    Of transfer a column is a dataset, of sampling_ratios a dataset's share of the training images, of
+    leave_one_domain_out the average over a dataset's domains.
+
+    Raises:
+        UserError: a file can't be read, the protocols differ, or two files hold the same runs.
+    """
+    files = [read_comparison(path) for path in paths]
+    if len(files) == 1:
+        return table_of(files[0])
+    first, *others = ((each.protocol.name, each.protocol.refit) for each in files)
+    for path, other in zip(paths[1:], others, strict=True):
+        if other != first:
+            told, told_other = (f"{name} with refit" if refit else name for name, refit in (first, other))
+            raise UserError(
+                f"{paths[0]} and {path} can't share a table: {told} in one, {told_other} in the other; merge "
+                "those of one protocol"
+            )
+    named = _with_names(paths, files)
+    _refuse_twice(paths, named)
+    notes = [_about(each) for each in {each.dataset: each for each in named}.values()]
+    return _table(named, _columns(named), notes=notes)
+
+
+def _table(
+    named: Sequence[Named], columns: list[Column], *, where: str = "", notes: Sequence[str] = ()
+) -> BenchmarkTable:
+    """The table of comparisons under one protocol; `columns` are without their average."""
+    protocol = named[0].results.protocol
+    terms = protocol.terms
+    paired = len({tuple(each.results.protocol.seeds) for each in named}) == 1
+    methods = list(dict.fromkeys(method for each in named for method in each.results.protocol.methods))
+    backbones = list(dict.fromkeys(each.backbone for each in named))
+    blocks = []
+    for backbone in backbones:
+        own = [each for each in named if each.backbone == backbone]
+        for selection in terms.selections:
+            series = {
+                method: [_series(own, column, method, selection) for column in columns] for method in methods
+            }
+            lines = [
+                _line(method, each, terms, paired=paired)
+                for method, each in series.items()
+                if not all(isinstance(values, str) for values in each)
+            ]
+            title = f"{backbone}, {selection.title}" if len(backbones) > 1 else selection.title
+            blocks.append(Block(title, selection.name, backbone, lines))
+    found = {block.selection for block in blocks if block.lines}
+    unseen = [selection.name for selection in terms.selections if selection.name not in found]
+    complete = {
+        each.dataset
+        for each in named
+        if protocol.name != "leave_one_domain_out"
+        or len(each.results.protocol.targets) == DOMAINS.get(each.dataset)
+    }
+    if len(columns) > 1:
+        columns = [*columns, Column("all" if len(named) > 1 else columns[0].dataset, "average", "Average")]
+    repeats = [len(each.results.protocol.seeds) for each in named]
+    return BenchmarkTable(
+        caption=f"Test accuracy in percent{where} with {' and '.join(backbones)}. "
+        + explanation(terms, protocol.name, repeats, len(columns)),
+        columns=columns,
+        blocks=[
+            *(block for block in blocks if block.lines),
+            *published_blocks(protocol.name, columns, complete),
+        ],
+        error=terms.error,
+        notes=[
+            *notes,
+            *(f"There are no numbers for the {name}: the runs did not look at it." for name in unseen),
+            *published_notes(protocol.name, complete, backbones),
+        ],
+    )
+
+
+def _columns(named: Sequence[Named]) -> list[Column]:
+    """Of several datasets; see `merge`."""
+    name, terms = named[0].results.protocol.name, named[0].results.protocol.terms
+    datasets = dict.fromkeys(each.dataset for each in named)
+    if name != "sampling_ratios":
+        target = "average" if name == "leave_one_domain_out" else "all"
+        return [Column(dataset, target, dataset) for dataset in datasets]
+    columns = []
+    for dataset in datasets:
+        targets = {
+            target for each in named if each.dataset == dataset for target in each.results.protocol.targets
+        }
+        columns += [
+            Column(dataset, target, terms.title_of(target), dataset) for target in sorted(targets, key=float)
+        ]
+    return columns
+
+
+def _series(named: Sequence[Named], column: Column, method: str, selection: Selection) -> Series:
+    """The accuracies of a cell by trial, or why there are none."""
+    files = [each.results for each in named if each.dataset == column.dataset]
+    if not files:
+        return f"{column.dataset} was not run with this backbone"
+    with_method = [each for each in files if method in each.protocol.methods]
+    if not with_method:
+        return f"not trained on {column.dataset}: its protocol.baseline and protocol.combined lack {method}"
+    for results in with_method:
+        targets = results.protocol.targets if column.target == "average" else [column.target]
+        if set(targets) - set(results.protocol.targets):
+            continue
+        found = [results.accuracies(method, target, selection.metric) for target in targets]
+        known = [values for values in found if values is not None]
+        if len(known) < len(found):
+            return f"the runs on {column.dataset} did not look at the {selection.name}"
+        return [fmean(trial) for trial in zip(*known, strict=True)]
+    return f"{column.dataset} was not run at {files[0].protocol.terms.title_of(column.target)}"
+
+
+def _line(method: str, series: Sequence[Series], terms: Terms, *, paired: bool) -> TableLine:
+    """A method's cells, one per series; where there are several, then their average.
+
+    Unless the trials are `paired` over the series, the average has no error.
+    """
+
+    def cell(values: Sequence[float]) -> Cell:
+        return Cell(fmean(values), terms.error_of(Spread.of(values)), len(values))
+
+    known = [each for each in series if not isinstance(each, str)]
+    cells = [Cell(None, missing=each) if isinstance(each, str) else cell(each) for each in series]
+    if len(series) == 1:
+        return TableLine(method, cells)
+    if len(known) < len(series):
+        average = Cell(None, missing="an average needs every column")
+    elif paired:
+        average = cell([fmean(trial) for trial in zip(*known, strict=True)])
+    else:
+        average = Cell(fmean(map(fmean, known)))
+    return TableLine(method, [*cells, average])
+
+
+def explanation(terms: Terms, protocol: str, repeats: Sequence[int], columns: int) -> str:
+    """What the columns, the errors and the blocks are."""
+    sentences = []
+    if protocol == "leave_one_domain_out":
+        sentences.append("Every domain is held out of training once and tested on.")
+    if protocol == "sampling_ratios":
+        sentences.append("The shares are those of the training images that were used.")
+    counts = sorted(set(repeats))
+    if counts == [1]:
+        sentences.append(f"One {terms.trial}: the {terms.error} is not known.")
+    else:
+        sentences.append(f"± is the {terms.error} over {' or '.join(map(str, counts))} {terms.trials}.")
+    if columns > 1:
+        over = "" if counts == [1] else f" within each {terms.trial}, its error over the {terms.trials}"
+        sentences.append(f"The average is taken over the columns{over}.")
+    sentences.append("The best mean of each column is bold, ties too.")
+    if len(terms.selections) > 1:
+        sentences.append(f"Only {terms.selections[0].name} ranks the methods.")
+    return " ".join(sentences)
+
+
+def _with_names(paths: Sequence[Path], files: Sequence[Comparison]) -> list[Named]:
+    """Different datasets of one name are told apart by their files, different backbones by their weights."""
+    named = []
+    for path, results in zip(paths, files, strict=True):
+        dataset, title = results.dataset.name, results.backbone.title
+        if len({each.dataset.fingerprint for each in files if each.dataset.name == dataset}) > 1:
+            dataset = f"{dataset} of {path}"
+        alike: set[BackboneFacts] = {each.backbone for each in files if each.backbone.title == title}
+        named.append(Named(results, dataset, results.backbone.full_title if len(alike) > 1 else title))
+    return named
+
+
+def _refuse_twice(paths: Sequence[Path], named: Sequence[Named]) -> None:
+    seen: dict[tuple[str, str, str, str], Path] = {}
+    for path, each in zip(paths, named, strict=True):
+        averaged = each.results.protocol.name == "leave_one_domain_out"  # one column for all targets
+        cells = [(run.method, "" if averaged else run.target) for run in each.results.runs]
+        for method, target in dict.fromkeys(cells):
+            key = (each.dataset, each.backbone, method, target)
+            if key in seen:
+                raise UserError(
+                    f"{seen[key]} and {path} both hold {method} on {each.dataset} with {each.backbone}; "
+                    "name only one of them"
+                )
+            seen[key] = path
+
+
+def _about(named: Named) -> str:
+    """A dataset's size, and the domains that its average is taken over."""
+    protocol, classes = named.results.protocol, named.results.dataset.classes
+    over = f", average over {', '.join(protocol.targets)}" if protocol.name == "leave_one_domain_out" else ""
+    return f"{named.dataset}: {classes} classes{over}."

@@ -1,0 +1,190 @@
+"""With a real MLflow database and real models, logged and downloaded; nothing is mocked."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from pipeline.config.params import Params
+from pipeline.registry import promote as promotion
+from pipeline.registry.champion import Decision
+from pipeline.registry.promote import REASON, choose, is_decided, promote
+from pipeline.registry.versions import rollback
+from pipeline.report.results import read_run
+from pipeline.runtime.paths import RUNS
+from pipeline.tracking.logged_model import logged_models
+from pipeline.tracking.run_folder import RunFolder
+from stochca.errors import UserError
+from tests.pipeline.colour_models import (
+    TEST_IMAGES,
+    colour_model,
+    publish,
+    with_promotion,
+)
+from tests.pipeline.registry.conftest import aliases, prefer
+
+
+def test_the_first_model_then_a_better_one(params: Params) -> None:
+    first = promote(with_promotion(params, "finetune"))
+    assert first.promoted
+    assert first.reason == "version 1 (finetune, seed 0) is the first model: it is the champion"
+    assert aliases() == {"champion": "1"}
+
+    second = promote(params)  # the best on validation is stochca's seed 0
+    assert second.promoted
+    assert second.difference is not None
+    assert second.difference.mean == pytest.approx(TEST_IMAGES["blue"] / 60)
+    assert second.difference.low > 0
+    assert (second.champion, second.challenger, second.test_images, second.left_out) == ("1", "2", 60, 0)
+    assert aliases() == {"champion": "2", "previous": "1"}
+
+    client = MlflowClient()
+    version = client.get_model_version("stochca", "2")
+    assert version.description == second.reason
+    assert second.reason.startswith(
+        "version 2 (stochca, seed 0) is better than the champion, version 1 (finetune, seed 0): +28.3 points"
+    )
+    expected = {"method": "stochca", "seed": "0", "test_accuracy": "1.0", "promotion": "promoted"}
+    assert expected.items() <= version.tags.items()
+    assert {"dataset_fingerprint", "git_commit", "validation_accuracy"} <= version.tags.keys()
+    run = client.get_run(version.run_id)
+    assert run.data.tags["promotion_reason"] == second.reason
+    assert run.data.metrics["promotion_difference"] == pytest.approx(TEST_IMAGES["blue"] / 60)
+    assert run.data.metrics["promotion_low"] == pytest.approx(second.difference.low)
+    assert run.data.tags["mlflow.note.content"] == f"A note of the run.\n\n{second.markdown}"
+    assert "| version 2 | version 1 | +0.2833 |" in second.markdown
+
+    again = promote(params)
+    assert again == Decision(False, "version 2 is the champion already; nothing to do")
+    assert aliases() == {"champion": "2", "previous": "1"}
+    assert len(client.search_model_versions("name = 'stochca'")) == 2
+    assert client.get_model_version("stochca", "2").description == second.reason
+
+
+def test_a_worse_challenger_is_refused(params: Params) -> None:
+    promote(params)
+    decision = promote(with_promotion(params, "finetune"))
+    assert not decision.promoted
+    assert "version 2 (finetune, seed 0) is worse than the champion, version 1 (stochca" in decision.reason
+    assert decision.reason.endswith("on 60 images; the champion stays")
+    assert aliases() == {"champion": "1", "challenger": "2"}
+    version = MlflowClient().get_model_version("stochca", "2")
+    assert (version.tags["promotion"], version.description) == ("refused", decision.reason)
+
+
+def test_a_challenger_that_is_better_within_the_noise_is_refused(params: Params) -> None:
+    prefer("finetune", 1)
+    promote(with_promotion(params, "finetune"))
+    decision = promote(with_promotion(params, "stochca"))  # 3 images of 60 more
+    assert decision.difference is not None
+    assert decision.difference.mean == pytest.approx(3 / 60)
+    assert not decision.promoted
+    assert "is not better beyond the noise than the champion" in decision.reason
+    assert aliases() == {"champion": "1", "challenger": "2"}
+    promote(with_promotion(params, "stochca"))  # registered once
+    assert aliases() == {"champion": "1", "challenger": "2"}
+
+
+def test_a_model_is_decided_on_once_it_was_promoted_refused_or_rolled_back(params: Params) -> None:
+    finetune = with_promotion(params, "finetune")
+    assert not is_decided(params)  # no champion
+    promote(finetune)
+    assert is_decided(finetune)
+    assert not is_decided(params)  # stochca's model has not been compared
+    promote(params)
+    assert is_decided(params)
+    rollback("stochca")
+    assert is_decided(params)
+    prefer("finetune", 1)
+    assert not is_decided(finetune)
+    promote(finetune)
+    prefer("stochca", 1)
+    assert not promote(params).promoted
+    assert is_decided(params)
+
+
+@pytest.mark.parametrize("lost", ["record", "crown", "conclude"])
+def test_a_promotion_that_did_not_come_to_its_end_is_not_forgotten(
+    lost: str, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    promote(with_promotion(params, "finetune"))
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, lost, killed)
+        with pytest.raises(KeyboardInterrupt):
+            promote(params)
+    assert is_decided(params) == (aliases()["champion"] == "2")
+    promote(params)
+    assert aliases() == {"champion": "2", "previous": "1"}
+    assert is_decided(params)
+    assert "is better than the champion" in MlflowClient().get_model_version("stochca", "2").tags[REASON]
+
+
+def test_what_no_promotion_could_change_is_decided(params: Params) -> None:
+    promote(with_promotion(params, "finetune"))
+    assert not is_decided(params)
+    run_id = read_run(params.protocol, "stochca", "all", 0).description["mlflow_run_id"]
+    client = MlflowClient()
+    (logged,) = logged_models(client, client.get_run(run_id))
+    client.delete_logged_model(logged.model_id)  # as if tracking.log_model had been false
+    assert is_decided(params)
+    RunFolder.of_known_run(RUNS / "stochca-all-0", run_id).end("FINISHED")
+    assert not is_decided(params)
+
+
+def test_who_lost_against_another_champion_has_its_turn_again(params: Params) -> None:
+    promote(params)
+    first = with_promotion(params, "finetune")
+    assert not promote(first).promoted
+    assert is_decided(first)
+    other = MlflowClient().create_model_version("stochca", "file:///nowhere")
+    MlflowClient().set_registered_model_alias("stochca", "champion", other.version)
+    assert not is_decided(first)
+
+
+def test_a_run_without_its_model_or_not_sent_yet(params: Params) -> None:
+    publish(params, "stochca", 0, colour_model(), 0.9, upload=False)
+    with pytest.raises(UserError, match=r"no model of results/stochca-all-0; set tracking.log_model: true"):
+        promote(params)
+    run_id = read_run(params.protocol, "stochca", "all", 0).description["mlflow_run_id"]
+    waiting = RunFolder.of_known_run(RUNS / "stochca-all-0", run_id)
+    waiting.end("FINISHED")
+    with pytest.raises(UserError, match=r"results/stochca-all-0, which is in work/runs/.*stochca sync"):
+        promote(params)
+    shutil.rmtree(waiting.folder)
+    description = Path("results/stochca-all-0/run.json")
+    description.write_text(description.read_text().replace(run_id, "f" * 32))
+    with pytest.raises(UserError, match=r"MLflow has no run f+, which trained results/stochca-all-0; set"):
+        promote(params)
+
+
+def test_the_challenger_is_chosen_on_validation_by_the_mean_over_seeds(params: Params) -> None:
+    def run(method: str, seed: int, validation: float, test: float) -> Any:
+        metrics = {"validation_accuracy": validation, "test_accuracy": test}
+        return SimpleNamespace(method=method, target="all", seed=seed, metrics=metrics)
+
+    runs = [
+        run("finetune", 0, 0.95, 0.99),  # the best single seed, and the best on test
+        run("finetune", 1, 0.55, 0.99),
+        run("stochca", 0, 0.80, 0.50),
+        run("stochca", 1, 0.81, 0.40),
+    ]
+    assert (choose(params, runs).method, choose(params, runs).seed) == ("stochca", 1)
+    named = choose(with_promotion(params, "finetune"), runs)
+    assert (named.method, named.seed) == ("finetune", 0)
+
+
+def test_where_nothing_was_validated_a_named_method_sends_its_first_seed(params: Params) -> None:
+    def run(method: str, seed: int, test: float) -> Any:
+        return SimpleNamespace(method=method, target="all", seed=seed, metrics={"test_accuracy": test})
+
+    runs = [run("finetune", 0, 0.5), run("finetune", 1, 0.9), run("stochca", 0, 0.5), run("stochca", 1, 0.9)]
+    chosen = choose(with_promotion(params, "stochca"), runs)
+    assert (chosen.method, chosen.seed) == ("stochca", 0)
+    with pytest.raises(UserError, match=r"best chooses on .* images, which protocol.refit trained on"):
+        choose(params, runs)

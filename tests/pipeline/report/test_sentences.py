@@ -1,0 +1,120 @@
+"""What is said of made-up rows and averages."""
+
+from typing import Any
+
+from pipeline.report.comparison import Row
+from pipeline.report.intervals import Difference, Spread
+from pipeline.report.sentences import (
+    details,
+    duration,
+    headline,
+    listing,
+    memory,
+    overall_details,
+    overall_headline,
+    percent,
+    points,
+)
+from pipeline.report.terms import terms_of
+from tests.pipeline.report.test_comparison import REFERENCE, average
+
+TERMS = terms_of("leave_one_domain_out")
+NBSP = "\u00a0"
+
+
+def row(method: str, accuracy: float, low: float, high: float, rank: int = 1, **options: Any) -> Row:
+    """A row whose reference, finetune, has an accuracy of 0.7."""
+    difference = Difference(accuracy - 0.7, low, high, 0.5)
+    seconds = {"finetune": 25.0}.get(method, 30.0)
+    metrics = {"test_accuracy": Spread(accuracy, None, 1), "train_seconds": Spread(seconds, None, 1)}
+    behind = options.get("behind", Difference(-0.1, -0.2, -0.05, 0.001))
+    return Row(method, rank, "finetune", difference, behind, 0.95, metrics, "all", 1475, runs=[None])  # type: ignore[list-item]
+
+
+FINETUNE = row("finetune", 0.7, 0, 0)
+
+
+def plain(text: str) -> str:
+    return text.replace(NBSP, " ")
+
+
+def test_headline_of_a_clear_winner() -> None:
+    rows = [row("stochca", 0.741, 0.012, 0.07), FINETUNE]
+    assert plain(headline(rows)) == (
+        "stochca is best: 74.1 % of 1,475 test images right, "
+        "4.1 points above finetune (95 % interval +1.2 to +7.0)"
+    )
+
+
+def test_headline_within_the_noise() -> None:
+    rows = [row("stochca", 0.706, -0.01, 0.02), FINETUNE]
+    assert plain(headline(rows)) == (
+        "No method is better than finetune beyond the noise: stochca leads with 70.6 % of 1,475 test images "
+        "right, 0.6 points above finetune (95 % interval −1.0 to +2.0)"
+    )
+
+
+def test_headline_when_the_reference_is_first() -> None:
+    rows = [FINETUNE, row("stochca", 0.69, -0.03, 0.01)]
+    assert plain(headline(rows)) == (
+        "No method is better than finetune: 70.0 % of 1,475 test images right; stochca comes next with 69.0 %"
+    )
+
+
+def test_headline_when_only_the_second_is_sure() -> None:
+    rows = [row("a", 0.73, -0.01, 0.07), row("b", 0.72, 0.01, 0.03), FINETUNE]
+    assert plain(headline(rows)).endswith("better than finetune beyond the noise: b")
+    assert "a leads within the noise" in headline(rows)
+
+
+def test_headline_of_one_method() -> None:
+    assert plain(headline([FINETUNE])) == "finetune is the only method: 70.0 % of 1,475 test images right"
+
+
+def test_details() -> None:
+    near = Difference(-0.01, -0.03, 0.01, 0.4)
+    rows = [row("a", 0.73, 0.01, 0.07), row("b", 0.72, 0.01, 0.03, behind=near), FINETUNE]
+    told, cost, caveat = map(plain, details(rows))
+    assert told == "Not told apart from a by these test images: b."
+    assert cost == "a trained for 30 s, 1.2 times as long as finetune (25 s)."
+    assert caveat == "One seed: the interval covers the test images only, not the training seed."
+    assert details([rows[0], FINETUNE])[0] == "Every other method is behind a by more than the noise."
+
+
+def test_numbers_in_words() -> None:
+    assert plain(percent(0.7412)) == "74.1 %"
+    assert [points(value) for value in (0.023, -0.023, 0.0, -0.0004)] == ["+2.3", "−2.3", "0.0", "0.0"]
+    spoken = ["8.2 s", "47 s", "250 s", "12 min", "99 min", "3.4 h"]
+    assert [plain(duration(value)) for value in (8.21, 47.2, 250, 720, 5950, 12240)] == spoken
+    assert [plain(memory(value)) for value in (870.4, 12_345)] == ["870 MB", "12.3 GB"]
+    assert listing(["a"]) == "a"
+    assert listing(["a", "b", "c"]) == "a, b and c"
+
+
+def test_what_is_said_of_a_winner() -> None:
+    rows = [average("a", [0.02, 0.01, 0.03], 0.01, 0.03), REFERENCE]
+    assert overall_headline(rows, TERMS).replace("\u00a0", " ") == (
+        "a is best: 72.0 % right on average over 4 domains, "
+        "2.0 points above finetune (95 % interval +1.0 to +3.0)"
+    )
+    text = " ".join(overall_details(rows, TERMS))
+    assert "was +2.0 ± 0.6 points (mean ± standard error), above zero in 3 of 3." in text
+    assert "3 trials are few to judge by" in text
+
+
+def test_what_is_said_where_a_trial_disagrees() -> None:
+    rows = [average("a", [0.05, 0.04, -0.01], 0.01, 0.05), REFERENCE]
+    assert overall_headline(rows, TERMS).startswith(
+        "No method is better than finetune beyond the noise: a leads"
+    )
+    assert "above zero in 2 of 3." in " ".join(overall_details(rows, TERMS))
+
+
+def test_what_is_said_of_one_trial_and_of_many() -> None:
+    one = " ".join(overall_details([average("a", [0.02], 0.01, 0.03), REFERENCE], TERMS))
+    assert "One trial: the interval covers the test images only" in one
+    assert "standard error" not in one
+    many = " ".join(
+        overall_details([average("a", [0.02, 0.01, 0.03, 0.02, 0.01], 0.01, 0.03), REFERENCE], TERMS)
+    )
+    assert "few" not in many
