@@ -22,8 +22,9 @@ ANALYSES = REPORTS / "analysis"  # of `stochca analyse`
 TUNE = REPORTS / "tune"
 BEST = TUNE / "best.yaml"
 
-WORK = Path("work")  # what may be deleted while nothing runs, but for what waits in UNSYNCED
-UNSYNCED = WORK / "unsynced"
+WORK = Path("work")  # may be deleted while nothing runs, but for what of RUNS waits for MLflow
+RUNS = WORK / "runs"  # a folder for each run that goes on, or of which MLflow lacks something
+UNSYNCED = WORK / "unsynced"  # of the version before: what MLflow lacks
 SEARCHES = WORK / "tune"
 UNPACKED = WORK / "unpacked"
 DOWNLOADED = WORK / "downloaded"

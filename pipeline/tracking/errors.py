@@ -5,6 +5,8 @@ from textwrap import shorten
 
 from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
+from pipeline.tracking.labels import without_password
+
 
 def reason_of(error: Exception) -> str:
     """The first line of an error, shortened."""
@@ -31,8 +33,3 @@ def why_unusable(uri: str | None, database: str, error: Exception) -> str:
         "running MLflow server or to a database such as sqlite:///mlflow.db, or unset it to track to "
         f"{database}"
     )
-
-
-def without_password(uri: str, instead: str = "***@") -> str:
-    """An address without the user and the password in it."""
-    return re.sub(r"//[^/@\s]*@", f"//{instead}", uri)

@@ -1,5 +1,6 @@
 """What runs are found again and compared by."""
 
+import re
 import subprocess
 from collections.abc import Mapping
 from typing import Any
@@ -30,3 +31,8 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return answer.stdout.strip() or None
+
+
+def without_password(uri: str, instead: str = "***@") -> str:
+    """An address without the user and the password in it."""
+    return re.sub(r"//[^/@\s]*@", f"//{instead}", uri)

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
@@ -10,18 +11,24 @@ from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
-from mlflow.utils import requirements_utils
 
 from stochca.backbones.card import OWN_BACKBONE
 
 NAME = "model"
 CODE = Path(__file__).parents[2] / "stochca"  # goes along with such models, which timm alone can't load
+SERVED = str(Path(__file__).with_name("served_model.py"))
 REQUIREMENTS = ("torch", "torchvision", "timm", "safetensors", "numpy", "pillow")
 
 
 def requirements() -> list[str]:
     """The packages that serving needs; without a local version such as +cpu, which package indexes lack."""
     return [f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS]
+
+
+def prepare_to_log() -> None:
+    """Save a model without weights for nothing: what a first save loads and lists takes MLflow seconds."""
+    with TemporaryDirectory() as folder:
+        mlflow.pyfunc.save_model(Path(folder) / NAME, python_model=SERVED, pip_requirements=requirements())
 
 
 def log_model(folder: Path, example: np.ndarray, run_id: str) -> None:
@@ -50,7 +57,7 @@ def log_model(folder: Path, example: np.ndarray, run_id: str) -> None:
         flavor=_Flavor,
         run_id=run_id,
         model_id=logged.model_id,
-        python_model=str(Path(__file__).with_name("served_model.py")),
+        python_model=SERVED,
         artifacts={"model": str(folder)},
         code_paths=[str(CODE)] if (folder / OWN_BACKBONE).is_dir() else None,
         signature=signature,
@@ -61,20 +68,11 @@ def log_model(folder: Path, example: np.ndarray, run_id: str) -> None:
 
 
 class _Flavor:
-    """MLflow's `pyfunc` without two checks of what is right by construction, which take seconds.
-
-    To answer the example, MLflow would load PyTorch and the model. To compare the requirements with what is
-    installed, from where they have just been read, it would list the files of every installed package.
-    """
+    """MLflow's `pyfunc`, which does not answer the example: that would load PyTorch and the model."""
 
     @staticmethod
     def save_model(*, validate_serving_input: bool, **options: Any) -> None:
-        known = getattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
-        requirements_utils._MODULES_TO_PACKAGES = known or {}
-        try:
-            mlflow.pyfunc.save_model(**options)
-        finally:
-            requirements_utils._MODULES_TO_PACKAGES = known
+        mlflow.pyfunc.save_model(**options)
 
 
 def logged_models(client: MlflowClient, run: Run) -> list[LoggedModel]:

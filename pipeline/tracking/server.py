@@ -20,15 +20,15 @@ from stochca.errors import UserError
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which pages MLflow's UI shows
 
 
-def connect(experiment: str) -> str:
-    """Point MLflow at `MLFLOW_TRACKING_URI`, or at a database here; returns the experiment's id.
+def connect(experiment: str, uri: str | None = None) -> str:
+    """Point MLflow at `uri`, `MLFLOW_TRACKING_URI` or a database here; returns the experiment's id.
 
     Paths are absolute, so that runs can be found from anywhere.
 
     Raises:
         UserError: MLflow can't work with the address, nothing answers there, or the experiment was deleted.
     """
-    with first_request() as uri:
+    with first_request(uri) as uri:
         found = _experiment(experiment, None if uri else ARTIFACTS.resolve().as_uri())
     if found.lifecycle_stage != "active":
         raise UserError(
@@ -39,15 +39,18 @@ def connect(experiment: str) -> str:
 
 
 @contextmanager
-def first_request() -> Iterator[str | None]:
-    """Point MLflow at `MLFLOW_TRACKING_URI`, which is given, or at a database here, for a first request.
+def first_request(uri: str | None = None) -> Iterator[str | None]:
+    """Point MLflow at an address as `connect` does, for a first request; gives it, None for a database here.
 
     Raises:
         UserError: the block failed; the sentence says what to set.
     """
     quiet()
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    wanted = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = uri or wanted
     mlflow.set_tracking_uri(uri or f"sqlite:///{DATABASE.resolve()}")
+    if wanted is None:  # MLflow sets it, for processes that are started from here
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
         with patience(FIRST_REQUEST), _one_makes_the_tables(mlflow.get_tracking_uri()):
             yield uri

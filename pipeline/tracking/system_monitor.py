@@ -1,50 +1,69 @@
-"""MLflow's system metrics (processor, memory, the run's own GPUs), which outlive a lost tracking server."""
+"""What the machine does while a run goes on (processor, memory, disk, network, the run's own GPUs)."""
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
 
+from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
+from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-from pipeline.tracking.outbox import Outbox
+from pipeline.tracking.run_folder import SYSTEM, append_line, finish_line
 
 SECONDS = 5.0  # between samples
+PREFIX = "system/"  # under which MLflow shows them
 
 
-class SystemMonitor(SystemMetricsMonitor):
-    """Hands its samples to the run's outbox, and leaves the GPUs of others out.
+class SystemMonitor:
+    """Writes samples into a run's folder, from which they are published. A context.
 
-    MLflow's own thread asks the server before every sample and ends for good when it does not answer.
-    `gpu_0` is the first GPU that the run sees, as in torch.
+    They are MLflow's, whose own thread would ask the server before every sample and end for good when it
+    does not answer. `gpu_0` is the first GPU that the run sees, as in torch.
     """
 
-    def __init__(self, outbox: Outbox) -> None:
-        super().__init__(outbox.run_id, sampling_interval=SECONDS, resume_logging=True)
-        self.outbox = outbox
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / SYSTEM
+        finish_line(self.path)
+        self.step = len(self.path.read_text().splitlines()) if self.path.exists() else 0
+        self.monitors: list[BaseMetricsMonitor] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+        with suppress(ImportError, RuntimeError):  # there is no GPU
+            self.monitors.append(own_gpus(GPUMonitor()))
+        self._ends = Event()
+        self._thread = Thread(target=self._sample, daemon=True)
 
-    def monitor(self) -> None:
-        self.collect_metrics()  # the first one is the start of what is measured
-        while not self._shutdown_event.wait(self.sampling_interval):
-            self.collect_metrics()
-            self.publish_metrics(self.aggregate_metrics())
+    def __enter__(self) -> None:
+        self._thread.start()
 
-    def publish_metrics(self, metrics: dict[str, float]) -> None:
-        named = {f"{self._metrics_prefix}{name}": value for name, value in metrics.items()}
-        self.outbox.add_metrics(named, self._logging_step)
-        self._logging_step += 1
+    def __exit__(self, *error: object) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
         for monitor in self.monitors:
-            monitor.clear_metrics()
+            monitor.collect_metrics()  # the first one is the start of what is measured
+        while not self._ends.wait(SECONDS):
+            values: dict[str, float] = {}
+            for monitor in self.monitors:
+                monitor.collect_metrics()
+                values |= {PREFIX + name: value for name, value in monitor.aggregate_metrics().items()}
+                monitor.clear_metrics()
+            append_line(self.path, values, self.step)
+            self.step += 1
 
-    def _initialize_gpu_monitor(self) -> GPUMonitor | None:
-        monitor = super()._initialize_gpu_monitor()
-        if isinstance(monitor, GPUMonitor):
-            import pynvml
 
-            uuids = [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in monitor.gpu_handles]
-            own = visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), uuids)
-            monitor.gpu_handles = [monitor.gpu_handles[i] for i in own]
-            monitor.num_gpus = len(own)
-        return monitor
+def own_gpus(monitor: GPUMonitor) -> GPUMonitor:
+    """The monitor, of those GPUs alone that the run sees."""
+    import pynvml
+
+    uuids = [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in monitor.gpu_handles]
+    own = visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), uuids)
+    monitor.gpu_handles = [monitor.gpu_handles[i] for i in own]
+    monitor.num_gpus = len(own)
+    return monitor
 
 
 def visible_gpus(setting: str | None, uuids: Sequence[str]) -> list[int]:

@@ -1,0 +1,206 @@
+"""A run's folder: everything that it has to say to MLflow, as it goes. MLflow is a copy of it.
+
+    run.json        name, experiment, params, tags, and how it ended; written by the run alone
+    log.jsonl       the log of a training: losses and evaluations, a line each
+    metrics.jsonl   other numbers, likewise
+    artifacts/      files to upload when the run has ended
+    model/          a trained model to upload, with an example of its input
+    predictions.json  what the confusion matrix is drawn from
+    children/       folders of runs that are nested under this one
+    mlflow.json     the id of the run; written by who publishes, as are system.jsonl, problem and published
+
+Nothing here talks to a server, or loads MLflow.
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.runtime.exclusive import exclusive
+from pipeline.runtime.files import write_json
+from pipeline.runtime.paths import RUNS
+from pipeline.tracking.labels import without_password
+from stochca.backbones.card import OWN_BACKBONE
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RUN, MLFLOW, LOG = "run.json", "mlflow.json", "log.jsonl"
+METRICS, SYSTEM = "metrics.jsonl", "system.jsonl"
+PREDICTIONS, PROBLEM, PUBLISHED = "predictions.json", "problem", "published"
+ARTIFACTS, MODEL, CHILDREN = "artifacts", "model", "children"
+RECORD = {RUN, MLFLOW, LOG, METRICS, SYSTEM, PREDICTIONS, PUBLISHED, ARTIFACTS, MODEL, CHILDREN}
+ENDS = ("FINISHED", "FAILED", "KILLED")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What a run writes. Adding never waits for a server."""
+
+    folder: Path
+
+    @classmethod
+    def begin(
+        cls,
+        folder: Path,
+        experiment: str,
+        name: str,
+        tags: Mapping[str, str] | None = None,
+        *,
+        replaces: Mapping[str, str] | None = None,
+        uploads_model: bool = False,
+    ) -> "RunFolder":
+        """Begin a run, or go on with the one that an interruption left in `folder`.
+
+        Args:
+            replaces: tags; a run of the experiment that has them is gone on with, wherever it came from.
+            uploads_model: whether it will have a model, which takes some preparation.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / PROBLEM).unlink(missing_ok=True)
+        run = cls(folder.resolve())
+        finish_line(run.folder / METRICS)
+        known = run.read(RUN)
+        run._write(
+            {
+                "name": name,
+                "experiment": experiment,
+                "source": "/".join(Path(sys.argv[0]).parts[-2:]),
+                "tracking_uri": without_password(os.environ.get("MLFLOW_TRACKING_URI", ""), instead=""),
+                "replaces": dict(replaces or {}),
+                "uploads_model": uploads_model,
+                "tags": {**known.get("tags", {}), **(tags or {})},
+                "params": known.get("params", {}),
+                "status": "RUNNING",
+            }
+        )
+        return run
+
+    @classmethod
+    def of_known_run(cls, folder: Path, run_id: str) -> "RunFolder":
+        """Files for a run that has ended and that MLflow has; they are there when `end` is called."""
+        run = cls(folder.resolve())
+        write_json(folder / MLFLOW, {"run_id": run_id})
+        run._write({"name": folder.name, "known": True, "tags": {}, "params": {}, "status": "RUNNING"})
+        return run
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's, once it has been published."""
+        return str(self.read(MLFLOW)["run_id"])
+
+    @property
+    def artifacts(self) -> Path:
+        """A folder, which is there, for files to upload when the run ends."""
+        (self.folder / ARTIFACTS).mkdir(exist_ok=True)
+        return self.folder / ARTIFACTS
+
+    def add_params(self, values: Mapping[str, Any]) -> None:
+        """Params; those from before an interruption stay, for MLflow refuses changes."""
+        texts = {key: str(value) for key, value in values.items()}
+        self._change(params={**texts, **self.read(RUN)["params"]})
+
+    def add_tags(self, values: Mapping[str, str]) -> None:
+        """Tags; later ones replace earlier ones."""
+        self._change(tags={**self.read(RUN)["tags"], **values})
+
+    def log(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Numbers of a step; or numbers of the whole run, which replace earlier ones."""
+        append_line(self.folder / METRICS, values, step)
+
+    def add_predictions(
+        self, labels: "np.ndarray", predictions: "np.ndarray", classes: Sequence[str]
+    ) -> None:
+        """True and predicted classes (N,), for a picture of the confusion matrix."""
+        values = {"labels": labels.tolist(), "predictions": predictions.tolist(), "classes": list(classes)}
+        write_json(self.folder / PREDICTIONS, values)
+
+    def add_model(self, model: Path, example: "np.ndarray", backbone: Path | None = None) -> None:
+        """A trained model's folder, with uint8 images (B, height, width, 3) as an example of its input.
+
+        With an adapter's goes its backbone's, without which it is worth nothing elsewhere.
+        """
+        import numpy as np
+
+        target = self.folder / MODEL
+        shutil.copytree(model, target / model.name, dirs_exist_ok=True)
+        if backbone is not None:
+            shutil.copytree(backbone, target / model.name / OWN_BACKBONE, dirs_exist_ok=True)
+        np.save(target / "example.npy", example, allow_pickle=False)
+
+    def adopt(self, run_ids: Sequence[str]) -> None:
+        """Nest runs that MLflow has under this one."""
+        self._change(adopts=list(run_ids))
+
+    def child(self, name: str, tags: Mapping[str, str] | None = None) -> "RunFolder":
+        """A run that is nested under this one, begun or gone on with."""
+        experiment = self.read(RUN)["experiment"]
+        return RunFolder.begin(self.folder / CHILDREN / name, experiment, name, tags)
+
+    def end(self, status: str) -> None:
+        """How the run ended: FINISHED, FAILED or KILLED; now."""
+        assert status in ENDS
+        self._change(status=status, end_time=time.time_ns() // 1_000_000)
+
+    def discard_rest(self) -> None:
+        """Remove what others have put beside what MLflow gets, such as checkpoints; all that is left goes
+        once it is published."""
+        for path in self.folder.iterdir() if self.folder.exists() else ():
+            if path.name not in RECORD:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder; empty where there is none."""
+        with suppress(FileNotFoundError):
+            values: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
+            return values
+        return {}
+
+    def _change(self, **values: Any) -> None:
+        self._write({**self.read(RUN), **values})
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        write_json(self.folder / RUN, values)
+
+
+def append_line(path: Path, values: Mapping[str, float], step: int | None) -> None:
+    """Add numbers to a file of lines, with the milliseconds since 1970 at which they were taken."""
+    line = json.dumps({"step": step, "time": time.time_ns() // 1_000_000, "values": dict(values)})
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def finish_line(path: Path) -> None:
+    """End a last line that a kill has cut off, so that others may follow."""
+    if path.exists() and not path.read_bytes().endswith(b"\n"):
+        with path.open("a") as file:
+            file.write("\n")
+
+
+def held(folder: Path, otherwise: str | None = None) -> Any:
+    """Hold the right to publish a folder: one process at a time tells MLflow of a run.
+
+    Raises:
+        Held: somebody else holds it.
+    """
+    return exclusive(f"publishing-{folder.name}", otherwise)
+
+
+def waiting_folders() -> list[Path]:
+    """The folders of runs of which MLflow lacks something, as far as is known here."""
+    return sorted(file.parent for file in RUNS.glob(f"*/{RUN}") if not (file.parent / PUBLISHED).exists())
+
+
+def waiting_folder(run_id: str) -> Path | None:
+    """The folder of a run that waits to be published, if it does."""
+    return next(
+        (folder for folder in waiting_folders() if RunFolder(folder).read(MLFLOW).get("run_id") == run_id),
+        None,
+    )
