@@ -9,18 +9,23 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from pipeline.config.datasets import loader
 from pipeline.config.params import Dataset, Params, load_params
 from pipeline.config.settings_kept import settings_kept
-from pipeline.datasets.duplicates import leave_out_repeated, merge_groups, refuse_across_splits, report
-from pipeline.datasets.ingest import Row, ingest
-from pipeline.datasets.source import LEFT_OUT, Problem, Source
+from pipeline.datasets.preparing.duplicates import (
+    leave_out_repeated,
+    merge_groups,
+    refuse_across_splits,
+    report,
+)
+from pipeline.datasets.preparing.ingest import Row, ingest
+from pipeline.datasets.source import LEFT_OUT, Problem, Source, open_source
 from pipeline.images.prepared import FOLDER, MANIFEST, SPLITS, TABLE
 from pipeline.images.sizes import Sides
 from pipeline.images.splits import Item, draw_splits, keep_fraction
-from pipeline.images.table import add_splits, open_table
+from pipeline.images.table import TableRow, write_table
 from pipeline.runtime import boundary
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, write_json
@@ -45,18 +50,21 @@ def prepare(dataset: Dataset, sides: Sides, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the dataset can't be used as it is; the sentence says what to change.
     """
-    source = loader(dataset.name)(dataset, sides)
+    source = open_source(dataset, sides)
     print(source.summary, flush=True)
-    with replace_folder(folder) as temporary:
-        unsplit = temporary / "unsplit.arrow"
-        with open_table(unsplit, source.classes) as writer:
-            rows, problems = ingest(source, writer)
+    # An image's split may depend on all others, so they wait beside the table until every one is read.
+    with replace_folder(folder) as temporary, TemporaryFile(dir=temporary) as store:
+        rows, problems = ingest(source, store)
         problems = [*source.problems, *problems]
         _check_usable(rows, source, problems)
         groups = merge_groups(rows)
         splits, split_problems = assign_splits(rows, groups, source, dataset)
-        add_splits(unsplit, temporary / TABLE, source.classes, splits, groups)
-        unsplit.unlink()
+        store.seek(0)
+        table = (
+            TableRow(store.read(row.stored_bytes), row.label, row.domain, row.id, split, group)
+            for row, split, group in zip(rows, splits, groups, strict=True)
+        )
+        write_table(temporary / TABLE, source.classes, table)
         problems = [*problems, *_gaps(rows, source), *split_problems]
         manifest = _manifest(source, dataset, rows, groups, splits, problems)
         write_json(temporary / MANIFEST, manifest)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.commands.known_images import Images, known_images
+from pipeline.config.datasets import Images, registered
 from pipeline.config.params import Params
 from pipeline.config.sections import Dataset
 from pipeline.config.tuned import TunedCrossAttention
@@ -72,7 +72,7 @@ def cost_of(params: Params, speed: Speed) -> Cost:
             looked_at += seeds * seen
             seconds += seeds * (RUN_SECONDS + training_seconds(method, training, speed))
             seconds += seeds * seen * speed.forward_image
-    known = known_images(params.dataset.name)
+    known = registered(params.dataset.name).images
     return Cost(runs, training_images, looks, looked_at if known is not None else None, seconds)
 
 
@@ -118,7 +118,7 @@ def teacher_share(method: Method, blocks: int) -> float:
 
 def split_of(params: Params, target: str) -> Split:
     """The images of a target; zeros for a dataset whose size is not known."""
-    known = known_images(params.dataset.name) or Images()
+    known = registered(params.dataset.name).images or Images()
     if params.protocol.name == "leave_one_domain_out":
         return _held_out(known, params.dataset, target)
     split = _prepared(known, params.dataset)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.commands.cost import Cost, Speed, cost_of, search_seconds
-from pipeline.commands.known_images import known_facts
+from pipeline.config.datasets import registered
 from pipeline.config.params import PARAMS_FILE, Params
 from pipeline.config.presets import DEFAULT, FIRST_WORDS, Preset, find_preset, preset_names
 from pipeline.config.sections import Protocol
@@ -30,7 +30,7 @@ def use_preset(name: str | None) -> tuple[Preset, list[str]]:
     with replace_file(PARAMS_FILE) as temporary:
         temporary.write_text(preset.text)
     root = Path(params.dataset.root)
-    facts = known_facts(params.dataset.name)
+    facts = registered(params.dataset.name).facts
     if facts is not None and not root.expanduser().is_dir():
         lines.append(f"  to download: {facts.described}; put the archives, or what they hold, into {root}/")
         lines.append(f"  license: {facts.license}")

@@ -1,49 +1,130 @@
-"""The datasets by name. To add one: a module with `load(dataset, sides)`, and its name here.
+"""The datasets by name: each registers itself, in its file of pipeline/datasets/ or in a project's extension.
 
-`register` does the same from a project's own code, see docs/extending.md.
+Those of pipeline/datasets/ are imported when a name is first looked up, so that a new dataset is a new file
+and nothing else. What they need to read images they import only then: params.yaml is read before any work.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pkgutil import iter_modules
 
-if TYPE_CHECKING:
-    from pipeline.config.params import Dataset
-    from pipeline.datasets.source import Source
-    from pipeline.images.sizes import Sides
+from pipeline.runtime.paths import CODE
 
-# dataset.name -> the module that loads it, imported when it is used
-MODULES: dict[str, str] = {
-    "openmoji": "pipeline.datasets.openmoji",
-    "image_folder": "pipeline.datasets.image_folder",
-    "cub_200_2011": "pipeline.datasets.cub_200_2011",
-    "stanford_cars": "pipeline.datasets.stanford_cars",
-    "fgvc_aircraft": "pipeline.datasets.fgvc_aircraft",
-    "stanford_dogs": "pipeline.datasets.stanford_dogs",
-    "flowers_102": "pipeline.datasets.flowers_102",
-    "nabirds": "pipeline.datasets.nabirds",
-    "pacs": "pipeline.datasets.pacs",
-    "vlcs": "pipeline.datasets.vlcs",
-    "office_home": "pipeline.datasets.office_home",
-    "terra_incognita": "pipeline.datasets.terra_incognita",
-    "domain_net": "pipeline.datasets.domain_net",
-    "torchvision": "pipeline.datasets.torchvision_dataset",
-    "huggingface": "pipeline.datasets.huggingface",
-    "arrays": "pipeline.datasets.arrays",
-}
+BUILT_IN = "pipeline.datasets"
 
 
-def loader(name: str) -> "Callable[[Dataset, Sides], Source]":
-    """What reads the dataset `name`: loader(dataset params, sides in pixels)."""
-    load: Callable[[Dataset, Sides], Source] = import_module(MODULES[name]).load
-    return load
+@dataclass(frozen=True)
+class Images:
+    """How many images there are: by official split, or by domain where there are none."""
+
+    train: int = 0
+    validation: int = 0  # 0: none is official
+    test: int = 0
+    domains: Mapping[str, int] = field(default_factory=dict)
+    paired: bool = False  # the same subjects in every domain
 
 
-def register(name: str, module: str) -> None:
+@dataclass(frozen=True)
+class Facts:
+    """What the authors of a benchmark say about it."""
+
+    name: str
+    url: str  # where it is downloaded
+    classes: int
+    images: Mapping[str, int]  # per split (train, val, test), or per domain
+    license: str
+    citation: str
+
+    @property
+    def described(self) -> str:
+        """For a sentence that says what to download."""
+        return f"{self.name} from {self.url}"
+
+    @property
+    def attribution(self) -> str:
+        """For the manifest of what is prepared."""
+        return f"{self.citation} Source: {self.url}. Changes: made small."
+
+    @property
+    def counts(self) -> Images:
+        if "train" in self.images:
+            return Images(self.images["train"], self.images.get("val", 0), self.images["test"])
+        return Images(domains=self.images)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What is known of a dataset before anything of it is read."""
+
+    module: str  # has `load(dataset, sides)`, which returns a pipeline.datasets.source.Source
+    facts: Facts | None = None
+    images: Images | None = None  # None: it has no size of its own
+    sources: tuple[str, ...] | None = None  # what dataset.source may be; None: anything
+    example: str | None = None  # of dataset.source, where one is needed
+    label_column: bool = False  # whether dataset.label_column means something
+
+    @property
+    def domains(self) -> tuple[str, ...] | None:
+        """None: they are known only when it is read."""
+        return tuple(self.images.domains) or None if self.images else None
+
+    def check(self, name: str, source: str | None, label_column: str | None) -> None:
+        """Raise ValueError where params.yaml says of the dataset `name` what makes no sense."""
+        if self.example and not source:
+            raise ValueError(f"name {name} needs a source, for example source: {self.example}")
+        if source is not None and self.sources is not None and source not in self.sources:
+            if not self.sources:
+                raise ValueError(f"name {name} takes no source, found {source!r}; remove it")
+            raise ValueError(f"source must be one of {', '.join(self.sources)}, found {source!r}")
+        if label_column is not None and not self.label_column:
+            raise ValueError(f"name {name} takes no label_column; remove it")
+
+
+DATASETS: dict[str, Registered] = {}
+
+
+def register(
+    name: str,
+    module: str,
+    *,
+    facts: Facts | None = None,
+    images: Images | None = None,
+    sources: tuple[str, ...] | None = None,
+    example: str | None = None,
+    label_column: bool = False,
+) -> None:
     """Let params.yaml say ``dataset: {name: NAME}``; `module` has the function `load`.
+
+    The others are those of `Registered`; a benchmark with `facts` has their images, and takes no source if it
+    names no `sources`.
 
     Raises:
         ValueError: another module has the name.
     """
-    if MODULES.setdefault(name, module) != module:
-        raise ValueError(f"the dataset {name!r} is taken by {MODULES[name]}")
+    if not module.startswith(BUILT_IN):
+        import_built_in()  # first, so that it is the other module that is refused
+    if facts is not None:
+        images, sources = facts.counts, sources or ()
+    new = Registered(module, facts, images, sources, example, label_column)
+    if (found := DATASETS.setdefault(name, new)).module != module:
+        raise ValueError(f"the dataset {name!r} is taken by {found.module}")
+
+
+def registered(name: str) -> Registered:
+    """What is known of the dataset `name`.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    import_built_in()
+    if name not in DATASETS:
+        raise ValueError(f"must be one of {', '.join(DATASETS)}, found {name!r}")
+    return DATASETS[name]
+
+
+@cache
+def import_built_in() -> None:
+    for module in iter_modules([str(CODE.joinpath(*BUILT_IN.split(".")))]):
+        import_module(f"{BUILT_IN}.{module.name}")

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.config.datasets import Facts, register
 from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
-from pipeline.datasets.official import Facts, Photo, official_source, read_table
+from pipeline.datasets.official import Photo, official_source, read_table
 from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
@@ -18,6 +19,8 @@ FACTS = Facts(
     license="non-commercial research and educational use",
     citation="Wah, Branson, Welinder, Perona, Belongie: The Caltech-UCSD Birds-200-2011 Dataset, 2011.",
 )
+
+register("cub_200_2011", __name__, facts=FACTS)
 
 
 def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:

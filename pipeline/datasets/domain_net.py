@@ -2,10 +2,12 @@
 
 from pathlib import Path, PurePosixPath
 
+from pipeline.config.datasets import Facts, register
 from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
-from pipeline.datasets.domains import ClassFolder, class_folders, domain_source
-from pipeline.datasets.official import Facts, read_table
+from pipeline.datasets.domains import class_folders, domain_source
+from pipeline.datasets.folders import ClassFolder
+from pipeline.datasets.official import read_table
 from pipeline.datasets.source import LEFT_OUT, Problem, Source, select_domains
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
@@ -26,6 +28,8 @@ FACTS = Facts(
     citation="Peng, Bai, Xia, Huang, Saenko, Wang: Moment Matching for Multi-Source Domain Adaptation, "
     "ICCV 2019.",
 )
+
+register("domain_net", __name__, facts=FACTS)
 
 
 def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
@@ -56,7 +60,7 @@ def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
                 f"{facts.url} into {base}, which say which of them count"
             )
         folders += found
-    return domain_source(dataset, sides, facts, domains, folders, problems)
+    return domain_source(dataset, sides, facts, folders, problems)
 
 
 def _listed(

@@ -1,14 +1,19 @@
 """FGVC-Aircraft 2013b: 10,000 photographs of aircraft, by variant, family or manufacturer."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipeline.config.datasets import Facts, register
 from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
-from pipeline.datasets.official import Facts, Photo, official_source, read_lines, read_table
+from pipeline.datasets.official import Photo, official_source, read_lines, read_table
 from pipeline.datasets.source import Source
-from pipeline.images.decoding import Decoded, UnusableImage, decode, from_image
 from pipeline.images.sizes import Sides
+
+if TYPE_CHECKING:
+    from pipeline.images.decoding import Decoded
 
 FACTS = Facts(
     name="FGVC-Aircraft 2013b",
@@ -19,11 +24,12 @@ FACTS = Facts(
     citation="Maji, Kannala, Rahtu, Blaschko, Vedaldi: Fine-Grained Visual Classification of Aircraft, "
     "arXiv 1306.5151, 2013.",
 )
-VARIANT = "variant"
 COARSER = {"family": 70, "manufacturer": 30}  # other levels, and how many classes they have
-CLASS_LISTS = {VARIANT: "variants.txt", "family": "families.txt", "manufacturer": "manufacturers.txt"}
+CLASS_LISTS = {"variant": "variants.txt", "family": "families.txt", "manufacturer": "manufacturers.txt"}
 BANNER = 20  # pixels at the bottom that name the photographer and, the readme asks, are cut off
 AS_IT_IS = 1_000_000  # pixels, larger than any side
+
+register("fgvc_aircraft", __name__, facts=FACTS, sources=tuple(CLASS_LISTS))
 
 
 def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
@@ -32,7 +38,7 @@ def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
     Raises:
         UserError: it is not there, or not whole.
     """
-    level = dataset.source or VARIANT
+    level = dataset.source or "variant"
     folder = find(
         Path(dataset.root),
         facts.described,
@@ -46,10 +52,13 @@ def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
             photos.append(Photo(f"images/{number}.jpg", folder / f"images/{number}.jpg", name, split))
     facts = replace(facts, classes=COARSER.get(level, facts.classes))
     classes = read_lines(folder / CLASS_LISTS[level])
-    return official_source(dataset, sides, facts, photos, classes, _decode_without_banner)
+    picture = partial(_decode_without_banner, short_side=sides.stored, max_megapixels=dataset.max_megapixels)
+    return official_source(dataset, sides, facts, photos, classes, picture)
 
 
-def _decode_without_banner(content: bytes, *, short_side: int, max_megapixels: float) -> Decoded:
+def _decode_without_banner(content: bytes, *, short_side: int, max_megapixels: float) -> "Decoded":
+    from pipeline.images.decoding import UnusableImage, decode, from_image
+
     whole = decode(content, short_side=AS_IT_IS, max_megapixels=max_megapixels)
     width, height = whole.image.size
     if height <= BANNER:

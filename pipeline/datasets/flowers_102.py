@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from pipeline.config.datasets import Facts, register
 from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
-from pipeline.datasets.official import Facts, Photo, items, official_source, read_matlab
+from pipeline.datasets.official import Photo, items, official_source, read_matlab
 from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
@@ -19,6 +20,8 @@ FACTS = Facts(
     "ICVGIP 2008.",
 )
 SETS = {"train": "trnid", "val": "valid", "test": "tstid"}  # as setid.mat calls them
+
+register("flowers_102", __name__, facts=FACTS)
 
 
 def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:

@@ -8,20 +8,32 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
-from pipeline.datasets.image_folder import SPLITS
-from pipeline.datasets.source import LEFT_OUT, Problem, Record, Source, select_domains
-from pipeline.images.decoding import Decoded, UnusableImage, decode
+from pipeline.datasets.source import (
+    ALL,
+    LEFT_OUT,
+    SPLITS,
+    Problem,
+    Record,
+    Source,
+    file_decoder,
+    select_domains,
+)
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
-DOMAIN = "all"
+if TYPE_CHECKING:
+    from pipeline.images.decoding import Decoded
+
 # OWNER/NAME, then :CONFIGURATION where it has several, then @REVISION to pin one
 ON_THE_HUB = re.compile(
     r"^(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<configuration>[\w.-]+))?(@(?P<revision>[\w./-]+))?$"
 )
+
+register("huggingface", __name__, example="OWNER/NAME", label_column=True)
 
 
 def load(dataset: Dataset, sides: Sides) -> Source:
@@ -37,8 +49,10 @@ def load(dataset: Dataset, sides: Sides) -> Source:
 
     tables = _open(dataset)
     features = next(iter(tables.values())).features
-    image = _image_column(dataset, features, datasets.Image)
-    label = _label_column(dataset, features, datasets.ClassLabel)
+    image = _column(dataset, features, datasets.Image, "images")
+    label = _column(
+        dataset, features, datasets.ClassLabel, "classes", "; choose one with dataset.label_column"
+    )
     classes = list(features[label].names)
     used, problems = _choose_splits(dataset, tables, label)
     used = {
@@ -46,14 +60,13 @@ def load(dataset: Dataset, sides: Sides) -> Source:
         for split, table in used.items()
     }
     count = sum(len(table) for table in used.values())
-    picture = partial(decode, short_side=sides.stored, max_megapixels=dataset.max_megapixels)
     return Source(
         layout="huggingface",
         summary=f"{dataset.source}: {len(classes)} classes in the column {label}, {count:,} images in the "
         f"column {image}, splits {', '.join(used)}",
         classes=classes,
-        domains=select_domains(dataset.domains, [DOMAIN]),
-        records=partial(_records, used, image, label, classes, picture),
+        domains=select_domains(dataset.domains, [ALL]),
+        records=partial(_records, used, image, label, classes, file_decoder(dataset, sides)),
         count=count,
         stored_side=sides.stored,
         root=dataset.root,
@@ -91,19 +104,12 @@ def _open(dataset: Dataset) -> dict[str, Any]:
         raise UserError(f"{described}: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
-def _image_column(dataset: Dataset, features: Mapping[str, Any], kind: type) -> str:
+def _column(
+    dataset: Dataset, features: Mapping[str, Any], kind: type, of_what: str, choice: str | None = None
+) -> str:
+    """The one column of a kind, or that which `dataset.label_column` names where there is a choice."""
     found = [name for name, feature in features.items() if isinstance(feature, kind)]
-    if len(found) != 1:
-        raise UserError(
-            f"dataset.source {dataset.source} must have one column of images, found {len(found)} among "
-            f"{_listed(features)}"
-        )
-    return found[0]
-
-
-def _label_column(dataset: Dataset, features: Mapping[str, Any], kind: type) -> str:
-    found = [name for name, feature in features.items() if isinstance(feature, kind)]
-    if dataset.label_column is not None:
+    if choice and dataset.label_column is not None:
         if dataset.label_column not in found:
             raise UserError(
                 f"dataset.label_column {dataset.label_column} is no column of classes of {dataset.source}, "
@@ -111,10 +117,9 @@ def _label_column(dataset: Dataset, features: Mapping[str, Any], kind: type) -> 
             )
         return dataset.label_column
     if len(found) != 1:
-        choose = "; choose one with dataset.label_column" if found else ""
         raise UserError(
-            f"dataset.source {dataset.source} must have one column of classes, found {len(found)} among "
-            f"{_listed(features)}{choose}"
+            f"dataset.source {dataset.source} must have one column of {of_what}, found {len(found)} among "
+            f"{_listed(features)}{choice if choice and found else ''}"
         )
     return found[0]
 
@@ -152,7 +157,7 @@ def _records(
     image: str,
     label: str,
     classes: list[str],
-    picture: Callable[[bytes], Decoded],
+    picture: "Callable[[bytes], Decoded]",
 ) -> Iterator[Record]:
     for split, table in tables.items():
         for index, row in enumerate(table):
@@ -161,7 +166,7 @@ def _records(
             yield Record(
                 id=identity,
                 class_name=classes[row[label]] if known else "",
-                domain=DOMAIN,
+                domain=ALL,
                 group=identity,
                 read=partial(_read, row[image] if known else None, known),
                 decode=picture,
@@ -170,6 +175,8 @@ def _records(
 
 
 def _read(image: Mapping[str, Any] | None, known: bool) -> bytes:
+    from pipeline.images.decoding import UnusableImage
+
     if not known:
         raise UnusableImage("has no class")
     if image is None:

@@ -1,40 +1,21 @@
 """Your own images: root/CLASS/*, root/SPLIT/CLASS/* or root/DOMAIN/CLASS/*, recognised by what is there."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
-from pipeline.datasets.source import LEFT_OUT, Problem, Record, Source, select_domains
-from pipeline.images.decoding import EXTENSIONS, decode
-from pipeline.images.image_files import printable
+from pipeline.datasets.folders import ClassFolder, folder_records, shown
+from pipeline.datasets.source import LEFT_OUT, SPLITS, Problem, Source, file_decoder, select_domains
+from pipeline.images.image_files import named_like_an_image, printable
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-ALL = "all"  # the domain of images in a layout without domains
 LAYOUTS = "expected are root/CLASS/*.jpg, root/SPLIT/CLASS/*.jpg or root/DOMAIN/CLASS/*.jpg"
 
-
-@dataclass(frozen=True)
-class ClassFolder:
-    """The images of one class in one domain and one split."""
-
-    class_name: str
-    path: Path
-    images: list[str]  # their names; paths would be the most of what a large dataset takes in memory
-    domain: str = ALL
-    split: str | None = None
+register("image_folder", __name__, sources=())
 
 
 def load(dataset: Dataset, sides: Sides) -> Source:
@@ -53,13 +34,13 @@ def load(dataset: Dataset, sides: Sides) -> Source:
         raise UserError(
             f"{scan.described} holds only the class {classes[0]}; at least two are needed, {LAYOUTS}"
         )
-    count = sum(len(folder.images) for folder in folders)
+    count = sum(len(folder.names) for folder in folders)
     return Source(
         layout=layout,
         summary=_summary(scan, layout, folders, classes, count),
         classes=classes,
         domains=domains,
-        records=partial(_records, scan, folders, sides.stored, dataset.max_megapixels),
+        records=partial(folder_records, folders, file_decoder(dataset, sides)),
         count=count,
         stored_side=sides.stored,
         root=dataset.root,
@@ -83,7 +64,7 @@ class Scan:
         """The images' names and the folders directly in `folder`, in order; hidden ones are ignored."""
         images: list[str] = []
         folders: list[Path] = []
-        for entry in self._listed(folder):  # which says without a further question what each is
+        for entry in shown(folder):  # which says without a further question what each is
             path = folder / entry.name
             if entry.is_symlink() and not path.exists():
                 self.note(path, "is a link to nothing", LEFT_OUT)
@@ -91,7 +72,7 @@ class Scan:
                 self.note(path, "is a link that leads out of dataset.root", "not followed")
             elif entry.is_dir():
                 folders.append(path)
-            elif entry.is_file() and path.suffix.lower() in EXTENSIONS:
+            elif entry.is_file() and named_like_an_image(entry.name):
                 images.append(entry.name)
             else:
                 self.note(path, "has no file name extension of an image", LEFT_OUT)
@@ -99,11 +80,7 @@ class Scan:
 
     def holds_images(self, folder: Path) -> bool:
         """Whether there is an image anywhere below `folder`."""
-        return any(
-            not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
-            for _, _, names in os.walk(folder)
-            for name in names
-        )
+        return any(named_like_an_image(name) for _, _, names in os.walk(folder) for name in names)
 
     def name(self, path: Path) -> str:
         """The path below the root, as text that can be stored whatever bytes the file name holds."""
@@ -111,16 +88,6 @@ class Scan:
 
     def note(self, path: Path, problem: str, action: str) -> None:
         self.problems.append({"file": self.name(path), "problem": problem, "action": action})
-
-    def _listed(self, folder: Path) -> list[os.DirEntry[str]]:
-        try:
-            with os.scandir(folder) as entries:
-                shown = [entry for entry in entries if not entry.name.startswith(".")]
-            return sorted(shown, key=lambda entry: entry.name)
-        except OSError as error:
-            raise UserError(
-                f"the folder {folder} can't be read: {error.strerror}; check its permissions"
-            ) from None
 
 
 def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
@@ -175,9 +142,9 @@ def _recognise_two_levels(
             images, below = scan.look(path)
             folder = _class_folder(scan, path, images, below)
             if splits:
-                folders.append(replace(folder, split=SPLITS[top.name.lower()]))
+                folders.append(folder._replace(split=SPLITS[top.name.lower()]))
             else:
-                folders.append(replace(folder, domain=scan.name(top)))
+                folders.append(folder._replace(domain=scan.name(top)))
     folders = _with_images(scan, folders)
     if splits and not any(folder.split == "train" for folder in folders):
         raise UserError(f"{scan.described} has folders for splits, but no images to train on in root/train")
@@ -204,38 +171,18 @@ def _class_folder(scan: Scan, path: Path, images: list[str], below: list[Path]) 
                 f"{folder.name} with more images; {LAYOUTS}"
             )
         scan.note(folder, "is a folder without images in a class folder", LEFT_OUT)
-    return ClassFolder(Path(scan.name(path)).name, path, images)
+    return ClassFolder(Path(scan.name(path)).name, path, scan.name(path), images)
 
 
 def _with_images(scan: Scan, folders: Sequence[ClassFolder]) -> list[ClassFolder]:
     """The folders that hold images; a class that is empty everywhere is an error."""
-    filled = [folder for folder in folders if folder.images]
+    filled = [folder for folder in folders if folder.names]
     empty = sorted({folder.class_name for folder in folders} - {folder.class_name for folder in filled})
     if empty:
         raise UserError(
             f"{scan.described}: the class folder {empty[0]} holds no image; add some or remove the folder"
         )
     return filled
-
-
-def _records(
-    scan: Scan, folders: Sequence[ClassFolder], short_side: int, max_megapixels: float
-) -> Iterator[Record]:
-    picture = partial(decode, short_side=short_side, max_megapixels=max_megapixels)
-    for folder in folders:
-        above = scan.name(folder.path)
-        for file in folder.images:
-            path = folder.path / file
-            name = f"{above}/{printable(file)}"
-            yield Record(
-                id=name,
-                class_name=folder.class_name,
-                domain=folder.domain,
-                group=name,
-                read=path.read_bytes,
-                decode=picture,
-                split=folder.split,
-            )
 
 
 def _gaps(layout: str, folders: Sequence[ClassFolder], classes: Sequence[str]) -> list[Problem]:

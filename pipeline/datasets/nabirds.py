@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from pipeline.config.datasets import Facts, register
 from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
 from pipeline.datasets.cub_200_2011 import read_lists
-from pipeline.datasets.official import Facts, official_source
+from pipeline.datasets.official import official_source
 from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 
@@ -18,6 +19,8 @@ FACTS = Facts(
     citation="Van Horn et al.: Building a bird recognition app and large scale dataset with citizen "
     "scientists, CVPR 2015.",
 )
+
+register("nabirds", __name__, facts=FACTS)
 
 
 def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:

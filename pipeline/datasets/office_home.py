@@ -1,9 +1,9 @@
 """Office-Home: 15,588 images of 65 everyday things as art, clip art, product pictures and photographs."""
 
+from pipeline.config.datasets import Facts, register
 from pipeline.config.params import Dataset
-from pipeline.datasets.domains import class_folders, domain_folder, domain_source, find_root
-from pipeline.datasets.official import Facts
-from pipeline.datasets.source import Source, select_domains
+from pipeline.datasets.domains import domain_folders, domain_source
+from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 
 FACTS = Facts(
@@ -20,6 +20,8 @@ ARCHIVES = ("OfficeHomeDataset_10072016.zip", "office_home.zip")
 # A target is part of file names and arguments, which had better hold no space.
 NAMES = {"Real_World": ("Real World", "Real_World", "RealWorld")}
 
+register("office_home", __name__, facts=FACTS)
+
 
 def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
     """OfficeHomeDataset_10072016.zip, or the folder that it holds, in `dataset.root`.
@@ -27,12 +29,5 @@ def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
     Raises:
         UserError: it is not there, or not whole.
     """
-    domains = select_domains(dataset.domains, list(facts.images))
-    marker = NAMES.get(domains[0], domains)[0]
-    base = find_root(dataset, facts, folders=FOLDERS, archives=ARCHIVES, marker=marker)
-    folders = [
-        found
-        for domain in domains
-        for found in class_folders(domain_folder(base, facts, domain, NAMES.get(domain, ())), domain)
-    ]
-    return domain_source(dataset, sides, facts, domains, folders)
+    folders = domain_folders(dataset, facts, folders=FOLDERS, archives=ARCHIVES, names=NAMES)
+    return domain_source(dataset, sides, facts, folders)

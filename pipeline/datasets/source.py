@@ -2,12 +2,29 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, TypedDict
 
-from pipeline.images.decoding import Decoded
+from pipeline.config.datasets import registered
+from pipeline.config.params import Dataset
+from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
+if TYPE_CHECKING:
+    from pipeline.images.decoding import Decoded
+
 LEFT_OUT = "left out"  # the action for what is not among the prepared images
+ALL = "all"  # the domain of images without domains
+SPLITS = {  # what folders and files call the splits
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 class Problem(TypedDict):
@@ -27,7 +44,7 @@ class Record:
     domain: str
     group: str  # images of one group are never in two splits
     read: Callable[[], bytes]  # the source; equal bytes mean the same image
-    decode: Callable[[bytes], Decoded]  # the source to a picture; raises UnusableImage
+    decode: "Callable[[bytes], Decoded]"  # the source to a picture; raises UnusableImage
     split: str | None = None  # train, val or test where the dataset says so
 
 
@@ -49,6 +66,12 @@ class Source:
     paired: bool = False  # the same subject comes in several domains; `Record.group` names the subject
 
 
+def open_source(dataset: Dataset, sides: Sides) -> Source:
+    """The dataset that params.yaml names, found and checked by the `load` of its module."""
+    source: Source = import_module(registered(dataset.name).module).load(dataset, sides)
+    return source
+
+
 def select_domains(wanted: Sequence[str] | None, available: Sequence[str]) -> list[str]:
     """The domains to use, in the order in which the dataset lists them; None stands for all.
 
@@ -64,3 +87,10 @@ def select_domains(wanted: Sequence[str] | None, available: Sequence[str]) -> li
             f"dataset.domains {found}; allowed here are {', '.join(available)}, or null for all of them"
         )
     return [name for name in available if name in wanted]
+
+
+def file_decoder(dataset: Dataset, sides: Sides) -> "Callable[[bytes], Decoded]":
+    """Decodes image files, of which a `Record` is whatever bytes are in one."""
+    from pipeline.images.decoding import decode
+
+    return partial(decode, short_side=sides.stored, max_megapixels=dataset.max_megapixels)

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from pipeline.config.datasets import Facts, register
 from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
-from pipeline.datasets.official import Facts, Photo, items, official_source, read_matlab
+from pipeline.datasets.official import Photo, items, official_source, read_matlab
 from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
@@ -19,6 +20,8 @@ FACTS = Facts(
     "3dRR-13, 2013.",
 )
 TEST_LABELS = "cars_test_annos_withlabels.mat"
+
+register("stanford_cars", __name__, facts=FACTS)
 
 
 def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:

@@ -2,9 +2,10 @@
 
 from pathlib import Path, PurePosixPath
 
+from pipeline.config.datasets import Facts, register
 from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
-from pipeline.datasets.official import Facts, Photo, items, official_source, read_matlab
+from pipeline.datasets.official import Photo, items, official_source, read_matlab
 from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
@@ -18,6 +19,8 @@ FACTS = Facts(
     citation="Khosla, Jayadevaprakash, Yao, Fei-Fei: Novel Dataset for Fine-Grained Image Categorization, "
     "FGVC at CVPR 2011.",
 )
+
+register("stanford_dogs", __name__, facts=FACTS)
 
 
 def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:

@@ -6,17 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.datasets import Facts, register
 from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find, unpack
-from pipeline.datasets.domains import (
-    ClassFolder,
-    class_folders,
-    domain_folder,
-    domain_source,
-    find_root,
-    images_per_domain,
-)
-from pipeline.datasets.official import Facts
+from pipeline.datasets.domains import domain_folders, domain_source, images_per_domain
+from pipeline.datasets.folders import ClassFolder
 from pipeline.datasets.source import Source, select_domains
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
@@ -42,6 +36,8 @@ IMAGE_ARCHIVES = ("eccv_18_all_images_sm.tar.gz", "terra_incognita_images.tar.gz
 LABELS = ("caltech_images_*.json", "eccv_18_annotation_files/*.json")
 LABEL_ARCHIVES = ("caltech_camera_traps.json.zip", "eccv_18_annotations.tar.gz")
 
+register("terra_incognita", __name__, facts=FACTS)
+
 
 def load(dataset: Dataset, sides: Sides, versions: Sequence[Facts] = (FACTS, EARLIER)) -> Source:
     """The images and labels of Caltech Camera Traps, or DomainBed's folders made of them, in `dataset.root`.
@@ -50,19 +46,15 @@ def load(dataset: Dataset, sides: Sides, versions: Sequence[Facts] = (FACTS, EAR
         UserError: something is not there, or it is no whole version.
     """
     facts = versions[0]
-    domains = select_domains(dataset.domains, list(facts.images))
     root = Path(dataset.root).expanduser()
     base = root / "terra_incognita" if (root / "terra_incognita").is_dir() else root
     if any((base / place).exists() for place in (IMAGES, *IMAGE_ARCHIVES)):
-        folders = _labelled(base, domains, facts)
+        folders = _labelled(base, select_domains(dataset.domains, list(facts.images)), facts)
     else:
-        base = find_root(dataset, facts, folders=["terra_incognita"], archives=[], marker=domains[0])
-        folders = [
-            found for domain in domains for found in class_folders(domain_folder(base, facts, domain), domain)
-        ]
-    counts = images_per_domain(domains, folders)
-    whole = (version for version in versions if all(version.images[d] == counts[d] for d in domains))
-    return domain_source(dataset, sides, next(whole, facts), domains, folders)
+        folders = domain_folders(dataset, facts, folders=["terra_incognita"])
+    counts = images_per_domain(dataset, facts, folders)
+    whole = (v for v in versions if all(v.images[domain] == count for domain, count in counts.items()))
+    return domain_source(dataset, sides, next(whole, facts), folders)
 
 
 def _labelled(base: Path, domains: Sequence[str], facts: Facts) -> list[ClassFolder]:
@@ -85,7 +77,7 @@ def _labelled(base: Path, domains: Sequence[str], facts: Facts) -> list[ClassFol
             f"{IMAGE_ARCHIVES[0]} from {facts.url} again, or unpack it again"
         )
     return [
-        ClassFolder(domain, name, images, f"{domain}/{name}", sorted(members[domain, name]))
+        ClassFolder(name, images, f"{domain}/{name}", sorted(members[domain, name]), domain)
         for domain in domains
         for name in CLASSES
         if (domain, name) in members

@@ -11,25 +11,29 @@ from contextlib import suppress
 from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
+from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
-from pipeline.datasets.source import Record, Source, select_domains
-from pipeline.images.decoding import Decoded, UnusableImage, from_image
+from pipeline.datasets.source import ALL, Record, Source, select_domains
 from pipeline.images.sizes import Sides
 from pipeline.runtime import paths
 from stochca.errors import UserError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from pipeline.images.decoding import Decoded
+
 DOWNLOADED = paths.DOWNLOADED / "torchvision"
-DOMAIN = "all"
-ALL = "all"  # the split of a dataset that has none
+NO_SPLIT = "all"  # begins the ids where a dataset has no splits
 # What torchvision calls our splits, the first that a dataset knows.
 NAMES = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
 DAMAGED = (OSError, SyntaxError, ValueError)  # what Pillow raises on damaged files
 
 Opened = dict[str, Any]  # a dataset of torchvision per split
+
+register("torchvision", __name__, example="Food101")
 
 
 def load(dataset: Dataset, sides: Sides) -> Source:
@@ -47,7 +51,7 @@ def load(dataset: Dataset, sides: Sides) -> Source:
         layout=f"torchvision.{name}",
         summary=f"torchvision's {name}: {len(names)} classes, {count:,} images in {', '.join(opened)}",
         classes=list(names.values()),
-        domains=select_domains(dataset.domains, [DOMAIN]),
+        domains=select_domains(dataset.domains, [ALL]),
         records=partial(_records, opened, names, sides.stored),
         count=count,
         stored_side=sides.stored,
@@ -96,7 +100,7 @@ def _open_splits(maker: Any, root: Path, **options: Any) -> Opened:
                 "test": maker(root, train=False, **options),
             }
         if "split" not in parameters:
-            return {ALL: maker(root, **options)}
+            return {NO_SPLIT: maker(root, **options)}
         found = {split: _open_first(maker, root, names, options) for split, names in NAMES.items()}
     except TypeError as error:
         raise UserError(f"torchvision's {maker.__name__} can't be used here: {_one_line(error)}") from None
@@ -119,6 +123,8 @@ def _open_first(maker: Any, root: Path, names: tuple[str, ...], options: Mapping
 
 
 def _check_classifies(name: str, opened: Opened) -> None:
+    from PIL import Image
+
     for split, images in opened.items():
         sample = next(_readable(images), None)
         if sample is None:
@@ -166,28 +172,32 @@ def _records(opened: Opened, names: Mapping[int, str], short_side: int) -> Itera
             yield Record(
                 id=identity,
                 class_name=names[int(label)],
-                domain=DOMAIN,
+                domain=ALL,
                 group=identity,
                 read=partial(_pixels, image),
                 decode=partial(_decode, image=image, short_side=short_side),
-                split=None if split == ALL else split,
+                split=None if split == NO_SPLIT else split,
             )
 
 
-def _pixels(image: Image.Image) -> bytes:
+def _pixels(image: "Image.Image") -> bytes:
     """Equal for the same picture only."""
     return f"{image.mode} {image.size} ".encode() + image.tobytes()
 
 
-def _decode(_: bytes, image: Image.Image, short_side: int) -> Decoded:
+def _decode(_: bytes, image: "Image.Image", short_side: int) -> "Decoded":
+    from pipeline.images.decoding import from_image
+
     return from_image(image, short_side=short_side, lossless=False)  # mostly it was a JPEG
 
 
 def _unusable(identity: str, problem: str) -> Record:
+    from pipeline.images.decoding import UnusableImage
+
     def fail(*_: Any) -> Any:
         raise UnusableImage(problem)
 
-    return Record(id=identity, class_name="", domain=DOMAIN, group=identity, read=fail, decode=fail)
+    return Record(id=identity, class_name="", domain=ALL, group=identity, read=fail, decode=fail)
 
 
 def _one_line(error: Exception) -> str:

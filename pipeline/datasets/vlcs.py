@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from pipeline.config.datasets import Facts, register
 from pipeline.config.params import Dataset
-from pipeline.datasets.domains import ClassFolder, class_folders, domain_folder, domain_source, find_root
-from pipeline.datasets.official import Facts
-from pipeline.datasets.source import Source, select_domains
+from pipeline.datasets.domains import class_folders, domain_folders, domain_source
+from pipeline.datasets.folders import ClassFolder
+from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 
 FACTS = Facts(
@@ -25,6 +26,9 @@ NAMES = {
 }
 CLASSES = {"0": "bird", "1": "car", "2": "chair", "3": "dog", "4": "person"}
 PARTS = ("train", "crossval", "test")  # of the original, which repeats them all in the folder full
+ARCHIVES = ("VLCS.tar.gz", "VLCS.tar", "VLCS.zip", "vlcs.zip")
+
+register("vlcs", __name__, facts=FACTS)
 
 
 def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
@@ -33,20 +37,13 @@ def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
     Raises:
         UserError: it is not there, or not whole.
     """
-    domains = select_domains(dataset.domains, list(facts.images))
-    root = Path(dataset.root).expanduser()
-    marker = next((name for name in NAMES[domains[0]] if (root / name).is_dir()), NAMES[domains[0]][0])
-    archives = ["VLCS.tar.gz", "VLCS.tar", "VLCS.zip", "vlcs.zip"]
-    base = find_root(dataset, facts, folders=["VLCS", "vlcs"], archives=archives, marker=marker)
-    folders = [
-        found
-        for domain in domains
-        for found in _domain(domain_folder(base, facts, domain, NAMES[domain]), domain)
-    ]
-    return domain_source(dataset, sides, facts, domains, folders)
+    folders = domain_folders(
+        dataset, facts, folders=("VLCS", "vlcs"), archives=ARCHIVES, names=NAMES, classes_in=_classes_in
+    )
+    return domain_source(dataset, sides, facts, folders)
 
 
-def _domain(folder: Path, domain: str) -> list[ClassFolder]:
+def _classes_in(folder: Path, domain: str) -> list[ClassFolder]:
     """CLASS/* as in DomainBed, or full/NUMBER/*, or its parts where that is missing, as in the original."""
     parts = ["full"] if (folder / "full").is_dir() else [p for p in PARTS if (folder / p).is_dir()]
     if not parts:

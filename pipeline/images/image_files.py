@@ -2,12 +2,28 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from pipeline.images.decoding import EXTENSIONS, UnusableImage, decode
 from stochca.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_MEGAPIXELS = 100  # larger images are skipped, before any of their pixels is decoded
+
+
+def named_like_an_image(name: str) -> bool:
+    """Whether a file is no hidden one and has the extension of a format that we decode."""
+    return name[:1] != "." and os.path.splitext(name)[1].lower() in _extensions()  # noqa: PTH122  a path would cost ten times as much
+
+
+@cache
+def _extensions() -> frozenset[str]:
+    from pipeline.images.decoding import EXTENSIONS
+
+    return EXTENSIONS
 
 
 def images_below(folder: Path) -> Iterator[Path]:
@@ -23,7 +39,7 @@ def images_below(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
+            if named_like_an_image(name):
                 yield Path(parent, name)
 
 
@@ -42,12 +58,14 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __getitem__(self, index: int) -> "tuple[Image.Image, int]":
         """The image (RGB), and 0.
 
         Raises:
             UserError: it can't be used.
         """
+        from pipeline.images.decoding import UnusableImage, decode
+
         path = self.paths[index]
         try:
             content = path.read_bytes()
@@ -55,9 +73,6 @@ class ImageFiles:
         except (OSError, UnusableImage) as error:
             raise UserError(f"pretune.images: {path}: {error}; mend the file or take it away") from None
         return decoded.image, 0
-
-
-MAX_MEGAPIXELS = 100  # larger images are skipped, before any of their pixels is decoded
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

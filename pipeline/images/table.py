@@ -1,8 +1,12 @@
-"""Writes the Arrow table of prepared images, a batch at a time and always the same bytes."""
+"""Writes the Arrow table of prepared images, a batch at a time and always the same bytes.
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+Not `Dataset.from_generator`, which spreads large tables over several files in a cache of its own.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 from datasets import ClassLabel, Features, Image, Value
@@ -10,62 +14,27 @@ from datasets import ClassLabel, Features, Image, Value
 BATCH = 100  # rows per batch on disk
 
 
-class TableWriter:
-    """Collects rows of (image, label, domain, id) and writes them in batches. Made by `open_table`."""
+class TableRow(NamedTuple):
+    """One image, in the order of the table's columns."""
 
-    def __init__(self, writer: pa.RecordBatchStreamWriter, schema: pa.Schema) -> None:
-        self._writer = writer
-        self._schema = schema
-        self._rows: list[tuple[dict[str, bytes | None], int, str, str]] = []
-
-    def add(self, encoded: bytes, label: int, domain: str, id: str) -> None:
-        self._rows.append(({"bytes": encoded, "path": None}, label, domain, id))
-        if len(self._rows) == BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._rows:
-            columns = zip(*self._rows, strict=True)
-            arrays = [pa.array(c, field.type) for c, field in zip(columns, self._schema, strict=True)]
-            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
-            self._rows = []
+    image: bytes
+    label: int
+    domain: str
+    id: str
+    split: str
+    group: str
 
 
-@contextmanager
-def open_table(path: Path, classes: Sequence[str]) -> Iterator[TableWriter]:
-    """A table of images whose splits are not known yet."""
-    schema = _features(classes).arrow_schema
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
-        writer = TableWriter(stream, schema)
-        yield writer
-        writer.flush()
-
-
-def add_splits(
-    path: Path, target: Path, classes: Sequence[str], splits: Sequence[str], groups: Sequence[str]
-) -> None:
-    """Copy the table at `path` to `target` with the columns ``split`` and ``group``, a value per row."""
-    schema = _features(classes, split=Value("string"), group=Value("string")).arrow_schema
-    start = 0
-    with (
-        pa.memory_map(str(path)) as source,
-        pa.ipc.open_stream(source) as batches,
-        pa.OSFile(str(target), "wb") as file,
-        pa.ipc.new_stream(file, schema) as stream,
-    ):
-        for batch in batches:
-            end = start + len(batch)
-            columns = [pa.array(values[start:end], pa.string()) for values in (splits, groups)]
-            stream.write_batch(pa.record_batch([*batch.columns, *columns], schema=schema))
-            start = end
-
-
-def _features(classes: Sequence[str], **more: Value) -> Features:
-    """The columns as `datasets` knows them; their description travels in the Arrow schema."""
-    return Features(
-        image=Image(),
-        label=ClassLabel(names=list(classes)),
-        domain=Value("string"),
-        id=Value("string"),
-        **more,
+def write_table(path: Path, classes: Sequence[str], rows: Iterable[TableRow]) -> None:
+    """Write `rows` as they come; the columns' description for `datasets` travels in the Arrow schema."""
+    text = Value("string")
+    features = Features(
+        image=Image(), label=ClassLabel(names=list(classes)), domain=text, id=text, split=text, group=text
     )
+    schema, remaining = features.arrow_schema, iter(rows)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+        while batch := list(islice(remaining, BATCH)):
+            images, *columns = zip(*batch, strict=True)
+            encoded = [{"bytes": image, "path": None} for image in images]
+            arrays = [pa.array(c, f.type) for c, f in zip([encoded, *columns], schema, strict=True)]
+            stream.write_batch(pa.record_batch(arrays, schema=schema))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.images.prepared import SPLITS, Prepared, load_prepared
-from pipeline.images.table import add_splits, open_table
+from pipeline.images.table import TableRow, write_table
 from pipeline.runtime.files import write_json
 
 
@@ -25,13 +25,12 @@ def write_prepared_folder(
 ) -> Prepared:
     """The table and the manifest, with what is always read of it and what `manifest` says."""
     folder.mkdir(parents=True)
-    unsplit = folder / "unsplit.arrow"
-    with open_table(unsplit, classes) as writer:
-        for row in rows:
-            writer.add(row.encoded, row.label, row.domain, row.id)
-    splits, groups = [row.split for row in rows], [row.group or row.id for row in rows]
-    add_splits(unsplit, folder / "images.arrow", classes, splits, groups)
-    unsplit.unlink()
+    write_table(
+        folder / "images.arrow",
+        classes,
+        [TableRow(r.encoded, r.label, r.domain, r.id, r.split, r.group or r.id) for r in rows],
+    )
+    splits = [row.split for row in rows]
     always = {
         "dataset": "shapes",
         "classes": list(classes),

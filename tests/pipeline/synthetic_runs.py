@@ -15,7 +15,7 @@ import yaml
 from PIL import Image, ImageDraw
 
 from pipeline.config.params import Params, load_params
-from pipeline.images.table import add_splits, open_table
+from pipeline.images.table import TableRow, write_table
 from pipeline.training.metrics import calibration_error, macro_f1
 from stochca.backbones.card import BackboneCard
 from tests.pipeline.backbone_card import backbone_card
@@ -132,13 +132,12 @@ def write_images(
 ) -> None:
     """Images with a shape and a colour that tell their class, all of them in one split."""
     folder.mkdir(parents=True)
-    with open_table(folder / "unsplit.arrow", classes) as writer:
-        for test in tests:
-            for id, label in zip(test.ids, test.labels, strict=True):
-                writer.add(picture(int(label), id), int(label), test.domain, id)
-    ids = [id for test in tests for id in test.ids]
-    add_splits(folder / "unsplit.arrow", folder / "images.arrow", classes, [split] * len(ids), ids)
-    (folder / "unsplit.arrow").unlink()
+    rows = [
+        TableRow(picture(int(label), id), int(label), test.domain, id, split, id)
+        for test in tests
+        for id, label in zip(test.ids, test.labels, strict=True)
+    ]
+    write_table(folder / "images.arrow", classes, rows)
     manifest = {
         "dataset": dataset,
         "root": None,
@@ -148,7 +147,7 @@ def write_images(
         "image_size": 48,
         "split_seed": 0,
         "train_fraction": 1.0,
-        "totals": {"train": 0, "val": 0, "test": 0, "unused": 0, split: len(ids)},
+        "totals": {"train": 0, "val": 0, "test": 0, "unused": 0, split: len(rows)},
         "counts": {},
         "fingerprint": FINGERPRINT,
         "license": "CC0",

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.commands.known_images import Images, known_images
 from pipeline.commands.use import preset_table, use_preset
-from pipeline.config.known_domains import KNOWN_DOMAINS
+from pipeline.config.datasets import DATASETS, Images, registered
 from pipeline.config.params import Params, load_params
 from pipeline.config.presets import BASE, find_preset, preset_names
 from pipeline.config.tuned import is_tuned
@@ -115,7 +114,7 @@ def test_held_out_domains_have_the_papers_settings(name: str, composed: dict[str
     assert augmentation.color_jitter == (0.3, 0.3, 0.3, 0.3)
     assert (augmentation.horizontal_flip, augmentation.grayscale) == (0.5, 0.1)
     assert params.protocol.name == "leave_one_domain_out"
-    assert sorted(params.protocol.targets) == sorted(KNOWN_DOMAINS[name])
+    assert sorted(params.protocol.targets) == sorted(registered(name).domains or ())
     assert params.protocol.seeds == [0, 1, 2]
     assert params.protocol.methods == ["finetune", "swad", "lp_ft", "stochca", "stochca+swad"]
     for method in ("swad", "stochca+swad"):
@@ -170,8 +169,9 @@ def test_momentum_is_plain_sgd_with_momentum(composed: dict[str, Params]) -> Non
 
 
 def test_the_sizes_of_datasets_are_the_published_totals() -> None:
-    domains = {name: known.domains for name in KNOWN_DOMAINS if (known := known_images(name))}
-    assert {name: sum(counts.values()) for name, counts in domains.items()} == {
+    registered("openmoji")
+    sizes = {name: known.images.domains for name, known in DATASETS.items() if known.domains and known.images}
+    assert {name: sum(domains.values()) for name, domains in sizes.items()} == {
         "openmoji": 4 * 1898,
         "pacs": 9991,
         "vlcs": 10729,
@@ -179,10 +179,9 @@ def test_the_sizes_of_datasets_are_the_published_totals() -> None:
         "terra_incognita": 24330,
         "domain_net": 586575,
     }
-    assert all(tuple(domains[name]) == KNOWN_DOMAINS[name] for name in KNOWN_DOMAINS)
-    assert known_images("flowers_102") == Images(1020, 1020, 6149)
-    assert known_images("nabirds") == Images(23929, 0, 24633)
-    assert known_images("image_folder") is None
+    assert registered("flowers_102").images == Images(1020, 1020, 6149)
+    assert registered("nabirds").images == Images(23929, 0, 24633)
+    assert registered("image_folder").images is None
 
 
 def test_what_was_applied_before_leaves_nothing(project: Path) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipeline.config.datasets import Facts
 from pipeline.config.params import Dataset
-from pipeline.datasets.official import Facts
 from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
+from tests.pipeline.sections import dataset_section
 
 
 def draw(root: Path, *names: str) -> Path:
@@ -32,7 +33,7 @@ def miniature(facts: Facts, classes: int, images: dict[str, int]) -> Facts:
 
 
 def params(name: str, root: Path, domains: list[str] | None = None) -> Dataset:
-    return Dataset.model_validate({"name": name, "root": str(root), "domains": domains})
+    return dataset_section(name=name, root=str(root), domains=domains)
 
 
 SIDES = Sides.of(70, None)

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.config.datasets import Facts
 from pipeline.config.params import Dataset
-from pipeline.datasets.official import Facts
 from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
+from tests.pipeline.sections import dataset_section
 
 SIDES = Sides.of(56, None)  # stored with a short side of 64
 
@@ -49,7 +50,7 @@ def miniature(facts: Facts, classes: int, **images: int) -> Facts:
 
 
 def params(name: str, root: Path, **options: Any) -> Dataset:
-    return Dataset.model_validate({"name": name, "root": str(root), **options})
+    return dataset_section(name=name, root=str(root), **options)
 
 
 def pack(archive: Path, folder: Path, *names: str) -> None:

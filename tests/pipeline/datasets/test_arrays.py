@@ -9,7 +9,8 @@ import datasets
 import numpy as np
 import pytest
 
-from pipeline.datasets import arrays, cifar_binary
+from pipeline.datasets import arrays
+from pipeline.datasets.arrays import cifar
 from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 from pipeline.prepare import prepare
@@ -153,12 +154,12 @@ def test_arrays_are_prepared(tmp_path: Path) -> None:
 
 # CIFAR's binary version: a byte or two of labels, then 32 x 32 red, green and blue values.
 
-TEN = replace(cifar_binary.VERSIONS[0], images={"train": 2, "test": 3})
-HUNDRED = replace(cifar_binary.VERSIONS[1], images={"train": 4, "test": 2})
+TEN = replace(cifar.VERSIONS[0], images={"train": 2, "test": 3})
+HUNDRED = replace(cifar.VERSIONS[1], images={"train": 4, "test": 2})
 NAMES = ["airplane", "automobile", "bird"]
 
 
-def write_cifar(root: Path, version: cifar_binary.Version) -> dict[str, tuple[int, str, np.ndarray]]:
+def write_cifar(root: Path, version: cifar.Version) -> dict[str, tuple[int, str, np.ndarray]]:
     """The two folders as they are unpacked, and every image with its label."""
     written = {}
     lines(root / version.folder / version.class_list, *NAMES, "")
@@ -179,9 +180,9 @@ def write_cifar(root: Path, version: cifar_binary.Version) -> dict[str, tuple[in
 @pytest.mark.parametrize("version", [TEN, HUNDRED], ids=["10", "100"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_cifar_in_its_binary_version(
-    tmp_path: Path, version: cifar_binary.Version, packed: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, version: cifar.Version, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cifar_binary, "VERSIONS", [TEN, HUNDRED])
+    monkeypatch.setattr(cifar, "VERSIONS", [TEN, HUNDRED])
     written = write_cifar(tmp_path, version)
     root = tmp_path
     if packed:
@@ -199,7 +200,7 @@ def test_cifar_that_is_not_whole_is_refused(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(UserError) as error:
         load(tmp_path)
     refused(error, "data_batch_1.bin has 6,146 bytes instead of 30,730,000", "cs.toronto.edu")
-    monkeypatch.setattr(cifar_binary, "VERSIONS", [TEN, HUNDRED])
+    monkeypatch.setattr(cifar, "VERSIONS", [TEN, HUNDRED])
     (tmp_path / TEN.folder / "data_batch_3.bin").unlink()
     with pytest.raises(UserError) as error:
         load(tmp_path)

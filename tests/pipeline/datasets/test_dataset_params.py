@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.config.params import Dataset
+from tests.pipeline.sections import dataset_section
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from pipeline.config.params import Dataset
 )
 def test_sources_that_make_no_sense_are_refused(section: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Dataset.model_validate(section)
+        dataset_section(**section)
 
 
 def test_sources_are_taken_where_they_mean_something() -> None:
@@ -26,4 +26,4 @@ def test_sources_are_taken_where_they_mean_something() -> None:
         {"name": "fgvc_aircraft", "source": "family"},
         {"name": "nabirds"},
     ):
-        assert Dataset.model_validate(section).source == section.get("source")
+        assert dataset_section(**section).source == section.get("source")

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from pipeline.config.datasets import loader
-from pipeline.config.known_domains import KNOWN_DOMAINS
+from pipeline.config.datasets import registered
 from pipeline.config.sections import Target
 from pipeline.datasets import domain_net, office_home, pacs, terra_incognita, vlcs
 from pipeline.datasets.domains import class_folders
@@ -26,10 +25,9 @@ BENCHMARKS = {
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_what_params_may_name_is_what_there_is(name: str) -> None:
     module = BENCHMARKS[name]
-    assert loader(name) is module.load
-    domains = list(module.FACTS.images)
-    assert list(KNOWN_DOMAINS[name]) == domains
-    for domain in domains:
+    assert registered(name).module == module.__name__
+    assert registered(name).domains == tuple(module.FACTS.images)
+    for domain in module.FACTS.images:
         TypeAdapter(Target).validate_python(domain)
 
 

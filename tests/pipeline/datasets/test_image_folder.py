@@ -1,17 +1,15 @@
 import os
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from pipeline.config.datasets import MODULES, loader
-from pipeline.config.params import Dataset
 from pipeline.datasets import image_folder
 from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
+from tests.pipeline.sections import dataset_section
 
 
 def make(root: Path, *names: str) -> Path:
@@ -23,7 +21,7 @@ def make(root: Path, *names: str) -> Path:
 
 
 def load(root: Path, domains: list[str] | None = None) -> Source:
-    dataset = Dataset.model_validate({"name": "image_folder", "root": str(root), "domains": domains})
+    dataset = dataset_section(name="image_folder", root=str(root), domains=domains)
     return image_folder.load(dataset, Sides.of(70, None))
 
 
@@ -192,8 +190,3 @@ def test_ambiguous_layouts_are_refused(tmp_path: Path) -> None:
         make(tmp_path / "bare", "train/1.png", "test/1.png"), "named like a split", "instead of class folders"
     )
     refused(make(tmp_path / "untrained", "test/cat/1.png", "test/dog/1.png"), "no images to train on")
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_every_dataset_that_params_allow_has_a_loader(name: str) -> None:
-    assert list(signature(loader(name)).parameters)[:2] == ["dataset", "sides"]

@@ -1,5 +1,6 @@
 import pytest
 
+from pipeline.config.datasets import Facts
 from pipeline.datasets import (
     cub_200_2011,
     fgvc_aircraft,
@@ -8,7 +9,6 @@ from pipeline.datasets import (
     stanford_cars,
     stanford_dogs,
 )
-from pipeline.datasets.official import Facts
 
 
 @pytest.mark.parametrize(

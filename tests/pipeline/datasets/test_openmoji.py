@@ -4,18 +4,16 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from pipeline.config.params import Dataset
 from pipeline.datasets import openmoji
 from pipeline.datasets.source import Record
 from pipeline.images.decoding import UnusableImage
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
+from tests.pipeline.sections import dataset_section
 
 
 def records(*names: str, domains: list[str] | None = None, side: int = 70) -> dict[str, Record]:
-    source = openmoji.load(
-        Dataset.model_validate({"name": "openmoji", "domains": domains}), Sides(side, side)
-    )
+    source = openmoji.load(dataset_section(name="openmoji", domains=domains), Sides(side, side))
     return {record.id: record for record in source.records() if not names or record.group in names}
 
 
@@ -27,7 +25,7 @@ def picture(record: Record) -> np.ndarray:
 
 
 def test_nine_unicode_groups_without_skin_tones() -> None:
-    source = openmoji.load(Dataset.model_validate({"name": "openmoji", "domains": ["color"]}), Sides(70, 70))
+    source = openmoji.load(dataset_section(name="openmoji", domains=["color"]), Sides(70, 70))
     found = list(source.records())
     assert len(found) == source.count == 1898
     assert len({record.id for record in found}) == 1898
@@ -79,9 +77,7 @@ def test_equal_drawings_have_equal_sources_in_every_style() -> None:
 
 
 def test_only_the_domains_that_are_asked_for() -> None:
-    found = openmoji.load(
-        Dataset.model_validate({"name": "openmoji", "domains": ["silhouette", "line"]}), Sides(32, 32)
-    )
+    found = openmoji.load(dataset_section(name="openmoji", domains=["silhouette", "line"]), Sides(32, 32))
     assert found.domains == ["line", "silhouette"]
     assert found.count == 2 * 1898
     assert {record.domain for record in islice(found.records(), 10)} == {"line", "silhouette"}
@@ -89,9 +85,7 @@ def test_only_the_domains_that_are_asked_for() -> None:
 
 def test_an_unknown_domain_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"names sketch; allowed here are color, line, flat, silhouette"):
-        openmoji.load(
-            Dataset.model_validate({"name": "openmoji", "domains": ["color", "sketch"]}), Sides(70, 70)
-        )
+        openmoji.load(dataset_section(name="openmoji", domains=["color", "sketch"]), Sides(70, 70))
 
 
 def test_a_style_in_which_nothing_is_drawn_is_unusable() -> None:

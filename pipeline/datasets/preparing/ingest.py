@@ -1,4 +1,4 @@
-"""Reads every image of a dataset once: decoded, checked, made small and streamed to disk."""
+"""Reads every image of a dataset once: decoded, checked, made small and put on disk."""
 
 import hashlib
 import os
@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from pipeline.datasets.source import LEFT_OUT, Problem, Record, Source
 from pipeline.images.decoding import UnusableImage, encode
-from pipeline.images.table import TableWriter
 from pipeline.runtime.progress import track
 
 Input = TypeVar("Input")
@@ -30,10 +29,11 @@ class Row:
     split: str | None  # the dataset's own
     source_hash: bytes  # equal where the sources are the same image
     stored_hash: bytes
+    stored_bytes: int  # of the encoded image
 
 
-def ingest(source: Source, writer: TableWriter) -> tuple[list[Row], list[Problem]]:
-    """Store every usable image of `source`, in its order.
+def ingest(source: Source, store: IO[bytes]) -> tuple[list[Row], list[Problem]]:
+    """Write every usable image of `source` to `store`, encoded, one right after the other in its order.
 
     Returns:
         A row per stored image, and what was wrong or odd about the others and these.
@@ -48,17 +48,17 @@ def ingest(source: Source, writer: TableWriter) -> tuple[list[Row], list[Problem
             continue
         if result.note:
             problems.append({"file": record.id, "problem": result.note, "action": "kept"})
-        label = labels[record.class_name]
-        writer.add(result.encoded, label, record.domain, record.id)
+        store.write(result.encoded)
         rows.append(
             Row(
                 id=record.id,
-                label=label,
+                label=labels[record.class_name],
                 domain=record.domain,
                 group=record.group,
                 split=record.split,
                 source_hash=result.source_hash,
                 stored_hash=hashlib.sha256(result.encoded).digest(),
+                stored_bytes=len(result.encoded),
             )
         )
     return rows, problems

@@ -1,11 +1,11 @@
 import random
 
-from pipeline.datasets.duplicates import leave_out_repeated, merge_groups, report
-from pipeline.datasets.ingest import Row
+from pipeline.datasets.preparing.duplicates import leave_out_repeated, merge_groups, report
+from pipeline.datasets.preparing.ingest import Row
 
 
 def row(number: int, group: str, source: bytes) -> Row:
-    return Row(str(number), 0, "all", group, None, source, b"")
+    return Row(str(number), 0, "all", group, None, source, b"", 0)
 
 
 def connected(rows: list[Row]) -> list[str]:
@@ -66,6 +66,7 @@ def test_one_of_equal_pictures_of_a_class_and_domain_stays() -> None:
                 None,
                 b"",
                 draw.choice([b"x", b"y"]),
+                0,
             )
             for number in range(14)
         ]

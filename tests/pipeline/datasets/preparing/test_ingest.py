@@ -2,14 +2,15 @@ import tracemalloc
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 from PIL import Image
 
-from pipeline.datasets.ingest import ingest
+from pipeline.datasets.preparing.ingest import ingest
 from pipeline.datasets.source import Record, Source
 from pipeline.images.decoding import Decoded
-from pipeline.images.table import open_table
+from pipeline.images.table import TableRow, write_table
 
 SIDE = 120  # pixels; noise of this size takes about 43 kB as PNG
 
@@ -35,8 +36,14 @@ def most_memory(count: int, target: Path) -> tuple[int, int]:
     """The most that Python held at once, and the size of the table, in bytes."""
     source = Source("class", "", ["cat"], ["all"], partial(records, count), count, SIDE)
     tracemalloc.start()
-    with open_table(target, source.classes) as writer:
-        rows, problems = ingest(source, writer)
+    with TemporaryFile(dir=target.parent) as store:
+        rows, problems = ingest(source, store)
+        store.seek(0)
+        table = (
+            TableRow(store.read(row.stored_bytes), row.label, row.domain, row.id, "train", row.group)
+            for row in rows
+        )
+        write_table(target, source.classes, table)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (len(rows), problems) == (count, [])

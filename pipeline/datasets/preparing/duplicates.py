@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipeline.datasets.ingest import Row
+from pipeline.datasets.preparing.ingest import Row
 from pipeline.datasets.source import LEFT_OUT, Problem
 from stochca.errors import UserError
 

@@ -1,0 +1,1 @@
+"""What the stage prepare makes of a source: images stored once, equal ones found, splits, a manifest."""
