@@ -57,12 +57,13 @@ def make_images(root: Path, count: int, size: tuple[int, int]) -> None:
 
 
 def prepare_there(root: Path, target: Path, count: int) -> dict[str, float]:
-    from pipeline.config.sections import Dataset
+    from pipeline.config.params import load_params
     from pipeline.images.sizes import Sides
     from pipeline.prepare import prepare
 
     share = min(0.15, VALIDATION / count)
-    dataset = Dataset.model_validate({"name": "image_folder", "root": str(root), "validation": share})
+    changes = {"name": "image_folder", "root": str(root), "domains": None, "validation": share}
+    dataset = load_params().dataset.model_copy(update=changes)
     return measured(lambda: prepare(dataset, Sides.of(224, None), target))
 
 

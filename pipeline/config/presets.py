@@ -17,8 +17,9 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from pipeline.config.overlay import lay_over, merged, read_yaml
-from pipeline.config.params import Params, parse_params, validated
+from pipeline.config.params import Params, parse_params
 from pipeline.config.sections import Section
+from pipeline.config.sentences import validated
 from pipeline.runtime.paths import PRESETS as FOLDER
 from stochca.errors import UserError
 

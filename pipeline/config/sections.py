@@ -1,4 +1,8 @@
-"""The sections of params.yaml, one class each; every one forbids keys that it does not know."""
+"""The sections of params.yaml, one class each; every one forbids keys that it does not know.
+
+No default decides a result: only what stands in params.yaml is seen by DVC, which watches this file for no
+stage. What may be left out is null or empty then.
+"""
 
 import math
 import re
@@ -7,13 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pipeline.config.datasets import MODULES
-from stochca.config import Method, SelfAttention
+from pipeline.config.datasets import registered
+from stochca.config import Method, SelfAttention, StochasticCrossAttention
 
 SEED_LIMIT = 2**63  # what torch takes
 # The name becomes an argument on a command line, so that it must not look like an option.
 MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+-]*$")]
-AIRCRAFT_LEVELS = ("variant", "family", "manufacturer")
 # A target becomes part of file names and of arguments on a command line.
 Target = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=SEED_LIMIT)]], Field(min_length=1)]
@@ -22,7 +25,7 @@ Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=SEED_LIMIT)]], Field(min_le
 class Section(BaseModel):
     """A part of params.yaml; forbids keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
         """With the options of every choice of a method, whichever class it is."""
@@ -53,23 +56,22 @@ Watched = Annotated[str, AfterValidator(_without_tilde)]  # a path that DVC watc
 
 
 class Dataset(Section):
-    name: str  # one of pipeline.datasets.MODULES
-    root: Watched = "data/raw"  # where the images, or the official archives, are; not used by openmoji
-    source: str | None = None  # torchvision: the class; huggingface: OWNER/NAME; fgvc_aircraft: the level
+    name: str  # one of pipeline/datasets/, or an extension's
+    root: Watched  # where the images, or the official archives, are; not used by openmoji
+    source: str | None = None  # torchvision: the class; huggingface: OWNER/NAME; or a benchmark's level
     label_column: str | None = None  # huggingface: the column with the class, where several might be it
     domains: list[str] | None = None  # None: all there are
-    validation: float = Field(0.15, gt=0, lt=1)  # shares of the images, where the folder has no splits
-    test: float = Field(0.25, gt=0, lt=1)
-    split_seed: int = Field(0, ge=0)
-    train_fraction: float = Field(1.0, gt=0, le=1)
-    duplicates: Literal["warn", "error", "leave_out"] = "warn"  # of images that come under several names
-    max_megapixels: float = Field(100.0, gt=0)  # larger images are left out and reported
+    validation: float = Field(gt=0, lt=1)  # shares of the images, where the folder has no splits
+    test: float = Field(gt=0, lt=1)
+    split_seed: int = Field(ge=0)
+    train_fraction: float = Field(gt=0, le=1)
+    duplicates: Literal["warn", "error", "leave_out"]  # of images that come under several names
+    max_megapixels: float = Field(gt=0)  # larger images are left out and reported
 
     @field_validator("name")
     @classmethod
     def _known_name(cls, value: str) -> str:
-        if value not in MODULES:
-            raise ValueError(f"must be one of {', '.join(MODULES)}, found {value!r}")
+        registered(value)
         return value
 
     @field_validator("domains")
@@ -81,17 +83,7 @@ class Dataset(Section):
 
     @model_validator(mode="after")
     def _source_says_which(self) -> "Dataset":
-        if self.name in ("torchvision", "huggingface"):
-            if not self.source:
-                example = {"torchvision": "Food101", "huggingface": "OWNER/NAME"}[self.name]
-                raise ValueError(f"name {self.name} needs a source, for example source: {example}")
-        elif self.name == "fgvc_aircraft":
-            if self.source not in (None, *AIRCRAFT_LEVELS):
-                raise ValueError(f"source must be one of {', '.join(AIRCRAFT_LEVELS)}, found {self.source!r}")
-        elif self.source is not None and MODULES[self.name].startswith("pipeline."):
-            raise ValueError(f"name {self.name} takes no source, found {self.source!r}; remove it")
-        if self.label_column is not None and self.name != "huggingface":
-            raise ValueError(f"name {self.name} takes no label_column; remove it")
+        registered(self.name).check(self.name, self.source, self.label_column)
         return self
 
     @model_validator(mode="after")
@@ -105,20 +97,16 @@ class Dataset(Section):
 
 
 class Protocol(Section):
-    name: Literal["transfer", "sampling_ratios", "leave_one_domain_out"] = "transfer"
+    name: Literal["transfer", "sampling_ratios", "leave_one_domain_out"]
     seeds: Seeds  # for leave_one_domain_out the trials, each with splits of its own
     targets: list[Target] = Field(min_length=1)  # all | percentages of the training images | domains
-    oracle: bool = True  # leave_one_domain_out: report the best evaluation on the target too
-    refit: bool = False  # train on the validation images too, and keep the weights of the last step
+    oracle: bool  # leave_one_domain_out: report the best evaluation on the target too
+    refit: bool  # train on the validation images too, and keep the weights of the last step
     baseline: list[MethodName]
     combined: list[MethodName]
-    stochca_after: Literal["data/prepared/manifest.json", "reports/tune/best.yaml"] = (
-        "data/prepared/manifest.json"  # a file that the stages stochca and combined wait for
-    )
-
-    toast_after: Literal["data/backbone/card.json", "data/pretuned/decoders.safetensors"] = (
-        "data/backbone/card.json"  # a file that all training waits for
-    )
+    # Files that stages wait for: the stages stochca and combined, and all training.
+    stochca_after: Literal["data/prepared/manifest.json", "reports/tune/best.yaml"]
+    toast_after: Literal["data/backbone/card.json", "data/pretuned/decoders.safetensors"]
 
     @property
     def keep_evaluated(self) -> Literal["none", "last", "all"]:
@@ -180,15 +168,15 @@ class Protocol(Section):
 
 
 class Compare(Section):
-    reference: str = "finetune"  # the method that the others are measured against
-    analysed: list[MethodName] = Field(["finetune", "stochca"], min_length=1)  # looked into block by block
-    bootstrap_samples: int = Field(10_000, ge=100)
-    confidence: float = Field(0.95, gt=0, lt=1)
+    reference: str  # the method that the others are measured against
+    analysed: list[MethodName] = Field(min_length=1)  # looked into block by block
+    bootstrap_samples: int = Field(ge=100)
+    confidence: float = Field(gt=0, lt=1)
 
 
 class Tracking(Section):
-    experiment: str = Field("stochca", min_length=1)
-    log_model: bool = True  # upload the model itself, not only its numbers
+    experiment: str = Field(min_length=1)
+    log_model: bool  # upload the model itself, not only its numbers
 
 
 def _ray_address(value: str) -> str:
@@ -200,22 +188,23 @@ def _ray_address(value: str) -> str:
     return value
 
 
+Address = Annotated[str, AfterValidator(_ray_address)]
+
+
 class Resources(Section):
     """What Ray sets aside; a fraction of a GPU lets several share one."""
 
-    cpu: float = Field(1, gt=0)
-    gpu: float = Field(0, ge=0)
+    cpu: float = Field(gt=0)
+    gpu: float = Field(ge=0)
 
 
 class Workers(Section):
     """How the training of one model is spread over processes; the result is the same within rounding."""
 
-    num_workers: int = Field(1, ge=1)
-    address: str = "local"
-    resources_per_worker: Resources = Resources(cpu=1, gpu=0)
-    max_failures: int = Field(3, ge=0)  # how often lost workers are replaced
-
-    _address = field_validator("address")(_ray_address)
+    num_workers: int = Field(ge=1)
+    address: Address
+    resources_per_worker: Resources
+    max_failures: int = Field(ge=0)  # how often lost workers are replaced
 
 
 class Range(Section):
@@ -232,24 +221,20 @@ class Tune(Section):
     """The search for the probability of cross-attention."""
 
     prob: Space
-    per_block: bool = False  # a probability of its own for every block
+    per_block: bool  # a probability of its own for every block
     target: Target | None = None  # the target that is searched for; None: the first of protocol.targets
     lr: Space | None = None  # searched on a log scale; None: training.lr
     method: Method = Field(default_factory=Method)  # the other choices of the method that is searched
     training: dict[str, Any] = Field(default_factory=dict)  # overrides of the common training settings
-    trials: int = Field(8, ge=1)
-    seeds: Seeds = [0, 1]  # every trial trains once per seed and counts their mean
-    grace_steps: int = Field(20, ge=1)  # steps that every trial gets before it may be stopped
-    reduction: int = Field(3, ge=2)  # one in so many trials goes on at each of the stopper's rungs
-    sampler_seed: int = Field(0, ge=0, lt=2**32)
-    concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = (
-        "auto"  # trials at once; auto: as many as the resources allow
-    )
-    resources: Resources = Resources(cpu=1, gpu=0)  # of one trial
-    address: str = "local"
-    max_failures: int = Field(3, ge=0)  # how often a trial is started anew after its machine was lost
-
-    _address = field_validator("address")(_ray_address)
+    trials: int = Field(ge=1)
+    seeds: Seeds  # every trial trains once per seed and counts their mean
+    grace_steps: int = Field(ge=1)  # steps that every trial gets before it may be stopped
+    reduction: int = Field(ge=2)  # one in so many trials goes on at each of the stopper's rungs
+    sampler_seed: int = Field(ge=0, lt=2**32)
+    concurrent: Annotated[int, Field(ge=1)] | Literal["auto"]  # trials at once; auto: as resources allow
+    resources: Resources  # of one trial
+    address: Address
+    max_failures: int = Field(ge=0)  # how often a trial is started anew after its machine was lost
 
     @field_validator("prob", "lr", mode="before")
     @classmethod
@@ -271,22 +256,8 @@ class Tune(Section):
     @field_validator("prob")
     @classmethod
     def _probabilities(cls, value: Space) -> Space:
-        for prob in _ends(value):
-            if not 0 <= prob <= 1:
-                raise ValueError(f"is a space of probabilities, all between 0 and 1, found {prob}")
+        StochasticCrossAttention(prob=ends(value))
         return value
-
-    @field_validator("lr")
-    @classmethod
-    def _rates(cls, value: Space | None) -> Space | None:
-        for rate in _ends(value) if value is not None else ():
-            if not 0 < rate < math.inf:
-                raise ValueError(f"is a space of learning rates, all above 0, found {rate}")
-        return value
-
-    @property
-    def lowest_lr(self) -> float | None:
-        return None if self.lr is None else min(_ends(self.lr))
 
     @field_validator("method")
     @classmethod
@@ -307,24 +278,25 @@ class Tune(Section):
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _ends(space: Space) -> tuple[float, ...]:
+def ends(space: Space) -> tuple[float, ...]:
+    """All that a space lies between, or all of its values."""
     return (space.low, space.high) if isinstance(space, Range) else space
 
 
 class Pretune(Section):
     """How TOAST's decoders are pre-tuned."""
 
-    images: Watched = "data/prepared"  # the prepared training images; or any folder of images, without labels
-    max_megapixels: float = Field(100.0, gt=0)  # larger images of a folder are left out
-    seed: int = Field(0, ge=0, lt=SEED_LIMIT)
+    images: Watched  # the prepared training images; or any folder of images, without labels
+    max_megapixels: float = Field(gt=0)  # larger images of a folder are left out
+    seed: int = Field(ge=0, lt=SEED_LIMIT)
     training: dict[str, Any] = Field(default_factory=dict)  # overrides of the common training settings
 
 
 class Promotion(Section):
     """Which model the registry calls `champion`."""
 
-    model: str = Field("stochca", pattern=r"^[A-Za-z0-9_-]+$")  # its name in MLflow's model registry
-    method: str = "best"  # the challenger: the best on validation, or a method's name
+    model: str = Field(pattern=r"^[A-Za-z0-9_-]+$")  # its name in MLflow's model registry
+    method: str  # the challenger: the best on validation, or a method's name

@@ -17,7 +17,7 @@ class Method:
         ValueError: the choices contradict each other; the sentence says why.
     """
 
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
     attention: Attention = field(default_factory=SelfAttention)
     adapter: Adapter = field(default_factory=AllWeights)
     phases: Phases = field(default_factory=SinglePhase)

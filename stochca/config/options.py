@@ -13,7 +13,7 @@ from stochca.config.training import Training, require
 class Options:
     """A name in params.yaml, and the options beside it; other options are refused."""
 
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
     choice: ClassVar[str]  # the key in params.yaml
     code_base: ClassVar[str]  # what the code that carries it out is below, MODULE:CLASS
     # Why it makes no sense where the backbone stays as it is; empty where it does.

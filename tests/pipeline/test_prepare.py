@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.params import Dataset
 from pipeline.images.prepared import load_prepared
 from pipeline.images.sizes import Sides
 from pipeline.prepare import main, prepare
 from pipeline.runtime import boundary
 from stochca.errors import UserError
+from tests.pipeline.sections import dataset_section
 
 FILES = ("images.arrow", "manifest.json")
 
@@ -34,7 +34,7 @@ def make(root: Path, counts: dict[str, int], seed: int = 0, size: tuple[int, int
 
 def run(root: Path, target: Path, image_size: int = 14, **options: Any) -> dict[str, Any]:
     return prepare(
-        Dataset(name="image_folder", root=str(root), **options), Sides.of(image_size, None), target
+        dataset_section(name="image_folder", root=str(root), **options), Sides.of(image_size, None), target
     )
 
 
@@ -286,9 +286,7 @@ def test_missing_or_damaged_data_say_what_to_run(tmp_path: Path) -> None:
 
 
 def test_openmoji_end_to_end_keeps_every_drawing_in_one_split(tmp_path: Path) -> None:
-    manifest = prepare(
-        Dataset.model_validate({"name": "openmoji", "domains": ["color"]}), Sides(70, 70), tmp_path / "out"
-    )
+    manifest = prepare(dataset_section(name="openmoji", domains=["color"]), Sides(70, 70), tmp_path / "out")
     assert sum(manifest["totals"].values()) == 1898
     assert manifest["license"] == "CC BY-SA 4.0"
     prepared = load_prepared(tmp_path / "out")

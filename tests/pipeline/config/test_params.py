@@ -102,7 +102,10 @@ def method(**choices: Any) -> Edit:
         (lambda raw: raw["training"].update(steps=0), "training.steps must be 1 or more, found 0"),
         (lambda raw: raw["training"].update(steps="many"), "training.steps: .* integer.*found 'many'"),
         (lambda raw: raw["training"].update(precision="fp8"), "training.precision: .*found 'fp8'"),
-        (lambda raw: raw["training"].update(batch_size=9, accumulate=2), "batch_size 9 must be a multiple"),
+        (
+            lambda raw: raw["training"].update(batch_size=9, accumulate=2),
+            "training.batch_size 9, split by accumulate 2, leaves",
+        ),
         (lambda raw: raw["training"].update(warmup_steps=200), "training.warmup_steps must be between 0 and"),
         (lambda raw: raw["training"].update(lr=-1), "training.lr must be above 0, found -1"),
         (
@@ -112,7 +115,7 @@ def method(**choices: Any) -> Edit:
         (method(atention="stochca"), "'methods.stochca.atention'; did you mean 'attention'"),
         (
             method(attention="stocha"),
-            "methods.stochca.attention must be one of self, stochca, found 'stocha'",
+            "methods.stochca.attention must be one of stochca, self, found 'stocha'",
         ),
         (
             method(attention={"name": "stochca", "prop": 1}),
@@ -154,7 +157,7 @@ def method(**choices: Any) -> Edit:
         (lambda raw: raw["pretune"].update(images="~/photos"), "pretune.images: must not begin with ~"),
         (
             method(penalties=[{"name": "bss", "k": 33}]),
-            r"methods.stochca.penalties: bss takes the 33 smallest .* which has only 32 images",
+            r"methods.stochca.penalties bss takes the 33 smallest .* which has only 32 images",
         ),
         (
             lambda raw: raw["compare"].update(analysed=["linear_probe"]),
@@ -189,15 +192,19 @@ def method(**choices: Any) -> Edit:
             "protocol.baseline.0: the name '-x' .* not start",
         ),
         (lambda raw: raw.update(methods=[1]), "methods"),
-        (lambda raw: raw["tune"].update(prob=[0.1, 1.5]), "tune.prob: is .* between 0 and 1, found 1.5"),
+        (
+            lambda raw: raw["tune"].update(prob=[0.1, 1.5]),
+            "tune.prob: prob must be between 0 and 1, found 1.5",
+        ),
         (lambda raw: raw["tune"].update(prob={"low": -0.1, "high": 0.5}), "between 0 and 1, found -0.1"),
         (lambda raw: raw["tune"].update(prob={"low": 0.5, "high": 0.5}), "tune.prob: is empty: low 0.5"),
+        (lambda raw: raw["tune"].update(prob=[0.1, INF]), "tune.prob: must be a list of numbers, found"),
         (lambda raw: raw["tune"].update(prob=[]), "tune.prob: is empty: give"),
         (lambda raw: raw["tune"].update(prob="high"), "tune.prob: must be .* found 'high'"),
-        (lambda raw: raw["tune"].update(lr=[1e-4, 0]), "tune.lr: is .* above 0, found 0"),
+        (lambda raw: raw["tune"].update(lr=[1e-4, 0]), "tune.lr: lr must be above 0, found 0"),
         (
             lambda raw: (raw["tune"].update(lr=[1e-4, 1e-5]), raw["training"].update(min_lr=2e-5)),
-            "tune.lr goes down to 1e-05, below training.min_lr 2e-05",
+            "tune.lr: min_lr 2e-05 must not be above lr 1e-05",
         ),
         (
             lambda raw: raw["tune"].update(grace_steps=1000),
@@ -222,7 +229,7 @@ def method(**choices: Any) -> Edit:
         ),
         (
             lambda raw: raw["methods"].update(x={"penalties": ["bbs"]}),
-            "methods.x.penalties.0 must be one of l2sp",
+            "methods.x.penalties.0 must be one of bss, .*, found 'bbs'",
         ),
         (
             lambda raw: raw["methods"].update(x={"penalties": [{"name": "bss", "kk": 2}]}),
@@ -258,9 +265,30 @@ def method(**choices: Any) -> Edit:
             "training.augmentation.ratio.1 must be a finite number, found inf",
         ),
         (lambda raw: raw["dataset"].update(max_megapixels=INF), "dataset.max_megapixels must be a finite"),
-        (lambda raw: raw["dataset"].update(test=float("nan")), "dataset.test: .*found nan"),
+        (
+            lambda raw: raw["dataset"].update(test=float("nan")),
+            "dataset.test must be a finite number, found nan",
+        ),
         (lambda raw: raw["tracking"].update(experiment=""), "tracking.experiment"),
         (lambda raw: raw["compare"].update(reference="ema"), "compare.reference 'ema' is not trained"),
+        (lambda raw: raw["compare"].update(reference="best"), "compare.reference 'best' is not trained"),
+        (lambda raw: raw["compare"].update(analysed=["ema"]), "compare.analysed 'ema' is not trained"),
+        (
+            lambda raw: raw["promotion"].update(method="ema"),
+            "promotion.method 'ema' is not trained; .* best, or",
+        ),
+        (
+            lambda raw: raw["workers"].update(num_workers=3),
+            "workers.num_workers, with methods.* batch_size 32, split by 3 workers",
+        ),
+        (
+            lambda raw: (
+                raw["methods"].update(swad={"average": "swad"}),
+                raw["protocol"].update(refit=True),
+                raw["promotion"].update(method="stochca"),
+            ),
+            r"methods.stochca\+swad.average swad chooses its steps by the validation loss",
+        ),
         (lambda raw: raw["dataset"].update(test=0.9), "leave nothing to train on"),
         (lambda raw: raw["dataset"].update(train_fraction=0), "dataset.train_fraction"),
         (lambda raw: raw["dataset"].update(name="imagenet"), "dataset.name.*found 'imagenet'"),
@@ -272,6 +300,27 @@ def test_mistakes_are_one_sentence_with_the_keys_path(edit: Edit, sentence: str,
         load_edited(edit, tmp_path)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(str(tmp_path / "params.yaml"))
+
+
+SECTIONS = ("dataset", "protocol", "compare", "workers", "tune", "pretune", "promotion", "tracking")
+# null or empty where they are left out
+MAY_BE_LEFT_OUT = {
+    *("dataset.source", "dataset.label_column", "dataset.domains"),
+    *("tune.target", "tune.lr", "tune.method", "tune.training", "pretune.training"),
+}
+
+
+@pytest.mark.parametrize("path", [f"{section}.{key}" for section in SECTIONS for key in DEFAULT[section]])
+def test_no_key_of_a_section_has_a_silent_default(path: str, tmp_path: Path) -> None:
+    """DVC sees what is in the file alone: a default that changes in the code would retrain nothing."""
+    section, _, key = path.partition(".")
+    if path in MAY_BE_LEFT_OUT:
+        params = load_edited(lambda raw: raw[section].pop(key), tmp_path)
+        value = getattr(getattr(params, section), key)
+        assert value in (None, {}, Method())
+    else:
+        with pytest.raises(UserError, match=f"the key '{path}' is missing"):
+            load_edited(lambda raw: raw[section].pop(key), tmp_path)
 
 
 def test_booleans_are_read_where_they_belong(tmp_path: Path) -> None:

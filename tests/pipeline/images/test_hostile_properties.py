@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.commands.predict import Prediction, show
-from pipeline.config.sections import Dataset
 from pipeline.images.decoding import Decoded, UnusableImage, decode
 from pipeline.images.image_files import printable
 from pipeline.images.prepared import load_prepared
 from pipeline.images.sizes import Sides
 from pipeline.prepare import prepare
+from tests.pipeline.sections import dataset_section
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 HOSTILE = (
@@ -71,7 +71,7 @@ def test_any_class_names_come_through_as_text(names: set[str]) -> None:
                 write_class(root / name, images=6)
         except (OSError, UnicodeEncodeError):  # the file system has no such names
             return
-        dataset = Dataset.model_validate({"name": "image_folder", "root": str(root)})
+        dataset = dataset_section(name="image_folder", root=str(root))
         prepare(dataset, Sides.of(32, None), target)
         prepared = load_prepared(target)
         assert sorted(prepared.classes) == sorted(map(printable, names))

@@ -13,13 +13,14 @@ from pipeline.search.space import (
     prob_of,
     random_draws,
 )
+from tests.pipeline.sections import SHIPPED
 
 ANY = Range(low=0.0, high=0.5)
 
 
 def tune(**settings: Any) -> Tune:
     """Settings as params.yaml has them."""
-    written = {"prob": ANY, **settings}
+    written = {**SHIPPED["tune"], "prob": ANY, **settings}
     ranges = {name: value.model_dump() for name, value in written.items() if isinstance(value, Range)}
     return Tune.model_validate({**written, **ranges})
 
