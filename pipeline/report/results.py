@@ -31,16 +31,8 @@ WITHOUT_VALIDATION = ("validation_accuracy", "validation_loss")  # null where pr
 # Of leave_one_domain_out alone: the best evaluation on the target, if protocol.oracle, and the last step.
 OTHER_CHOICES = ("test_accuracy_oracle", "test_accuracy_last")
 DESCRIPTION_KEYS = (
-    "config",
-    "training",
-    "mlflow_run_id",
-    "notes",
-    "classes",
-    "backbone",
-    "dataset",
-    "device",
-    "precision",
-    "git_commit",
+    *("config", "training", "mlflow_run_id", "notes", "classes"),
+    *("backbone", "dataset", "device", "precision", "git_commit"),
 )
 PREDICTION_COLUMNS = ["id", "label", "prediction", "confidence"]
 CURVE_COLUMNS = ["step", "train_loss", "validation_loss", "validation_accuracy"]
@@ -105,21 +97,14 @@ def check_same_inputs(
     Backbones are the same if their whole cards are: weights, pooling, normalisation and image size.
     """
     for run in runs:
+        if run.description["dataset"]["fingerprint"] != dataset_fingerprint:
+            what = "on other images than data/prepared"
+        elif run.description["backbone"] != backbone:
+            what = "from another backbone than data/backbone"
+        else:
+            continue
         stage = _stage(protocol, run.method, run.target, run.seed)
-        for found, expected, what in (
-            (
-                run.description["dataset"]["fingerprint"],
-                dataset_fingerprint,
-                "on other images than data/prepared",
-            ),
-            (
-                run.description["backbone"],
-                backbone,
-                "from another backbone than data/backbone",
-            ),
-        ):
-            if found != expected:
-                raise UserError(f"{RESULTS / run.name} was trained {what}; run: dvc repro {stage}")
+        raise UserError(f"{RESULTS / run.name} was trained {what}; run: dvc repro {stage}")
 
 
 def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
@@ -166,16 +151,16 @@ def _read(path: Path, load: Callable[[Path], Any], expected: Sequence[str], comm
 def _numbers(path: Path, command: str) -> dict[str, float]:
     """The metrics of a run that are there."""
     values = _read(path, _json, METRIC_NAMES, command)
-    optional = {*OTHER_CHOICES, *WITHOUT_VALIDATION}
-    names = [
-        name
+    optional = (*OTHER_CHOICES, *WITHOUT_VALIDATION)
+    known = {
+        name: values.get(name)
         for name in (*METRIC_NAMES, *OTHER_CHOICES)
         if name not in optional or values.get(name) is not None
-    ]
-    for name in names:
-        if isinstance(values[name], bool) or not isinstance(values[name], int | float):
-            raise _damaged(path, f"{name} is {values[name]!r}, no number", command)
-    return {name: values[name] for name in names}
+    }
+    for name, value in known.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _damaged(path, f"{name} is {value!r}, no number", command)
+    return known
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -27,6 +27,12 @@ def interval(row: Standing) -> str:
     return f"{row.confidence * 100:g}{SPACE}% interval {low} to {high}"
 
 
+def outcome(row: Row) -> str:
+    """What came out of a method, and at what cost."""
+    cost = duration(row.metrics["train_seconds"].mean)
+    return f"{row.method}: {percent(row.accuracy)} right after {cost} of training; {row.verdict}"
+
+
 def duration(seconds: float) -> str:
     """``8.2 s``, ``470 s``, ``12 min``, ``3.4 h``."""
     for limit, size, unit in ((9.95, 1, ".1f s"), (599.5, 1, ".0f s"), (5970, 60, ".0f min")):
@@ -94,9 +100,8 @@ def details(rows: Sequence[Row]) -> list[str]:
     """What the headline leaves out: rivals that can't be told from the best, its cost, the caveat."""
     best = rows[0]
     sentences = []
-    equals = [row.method for row in rows[1:] if row.behind_best.verdict == "within the noise"]
-    if equals:
-        sentences.append(f"Not told apart from {best.method} by these test images: {listing(equals)}.")
+    if equals := _equals(rows):
+        sentences.append(equals)
     elif len(rows) > 1:
         sentences.append(f"Every other method is behind {best.method} by more than the noise.")
     seconds = best.metrics["train_seconds"].mean
@@ -121,9 +126,8 @@ def overall_details(averages: Sequence[Average], terms: Terms) -> list[str]:
             f"{points(best.gain.mean)} ± {error} points (mean ± standard error), above zero in {ahead} of "
             f"{best.trials}."
         )
-    equals = [each.method for each in averages[1:] if each.behind_best.verdict == "within the noise"]
-    if equals:
-        sentences.append(f"Not told apart from {best.method} by these test images: {listing(equals)}.")
+    if equals := _equals(averages):
+        sentences.append(equals)
     if best.trials == 1:
         sentences.append(
             f"One {terms.trial}: the interval covers the test images only, not what another {terms.trial} "
@@ -136,3 +140,11 @@ def overall_details(averages: Sequence[Average], terms: Terms) -> list[str]:
             f"or worse only if the interval leaves zero out and every {terms.trial} points the same way."
         )
     return sentences
+
+
+def _equals(rows: Sequence[Standing]) -> str | None:
+    """Rivals that can't be told from the best, if there are any."""
+    equals = [row.method for row in rows[1:] if row.behind_best.verdict == "within the noise"]
+    return (
+        f"Not told apart from {rows[0].method} by these test images: {listing(equals)}." if equals else None
+    )
