@@ -9,12 +9,11 @@ from time import monotonic
 import torch
 
 from pipeline.runtime.files import write_json
-from stochca.backbones.loading import load_backbone, load_source_head
+from pipeline.training.inputs import make_inputs
 from stochca.compute.checkpoint import CHECKPOINT, PREVIOUS
 from stochca.config import Method
 from stochca.config.training import Training
 from stochca.data.images import Images
-from stochca.data.preprocessing import Preprocessing
 from stochca.training.callbacks import Callback, JsonLines, read_events
 from stochca.training.fit import fit
 
@@ -54,11 +53,10 @@ class SeedRun:
 
     folder: Path
     backbone: Path
-    classes: int
+    classes: Sequence[str]
     train: Images
     validation: Images
     domains: Sequence[str] | None  # of the training images, where all domains count the same
-    preprocessing: Preprocessing
     method: Method
     settings: Training
     seed: int
@@ -77,22 +75,20 @@ class SeedRun:
 
     def _train(self, step: int) -> Reached:
         started = monotonic()
-        student = load_backbone(
-            self.backbone, num_classes=self.classes, drop_path=self.settings.drop_path, seed=self.seed
-        )
         log = self.folder / LOG
         last = step == self.settings.steps
         try:
             fitted = fit(
-                student,
-                self.train,
-                self.validation,
-                method=self.method,
-                settings=self.settings,
-                preprocessing=self.preprocessing,
-                source_head=load_source_head(self.backbone),
-                domains=self.domains,
-                seed=self.seed,
+                make_inputs(
+                    self.backbone,
+                    self.classes,
+                    self.train,
+                    self.validation,
+                    method=self.method,
+                    settings=self.settings,
+                    domains=self.domains,
+                    seed=self.seed,
+                ),
                 work_folder=self.folder,
                 callbacks=[JsonLines(log), *([] if last else [PauseAt(step)])],
                 device=self.device,
@@ -100,10 +96,10 @@ class SeedRun:
             assert fitted.validation is not None  # it is, unless one refits
             accuracy = fitted.validation.accuracy
         except Paused:
-            looks = [
+            evaluations = [
                 event for event in read_events(log) if event["event"] == "eval" and event["step"] <= step
             ]
-            accuracy = max(look["accuracy"] for look in looks)
+            accuracy = max(evaluation["accuracy"] for evaluation in evaluations)
         return Reached(accuracy, monotonic() - started)
 
     def discard_checkpoints(self) -> None:

@@ -24,6 +24,8 @@ class TrainingProgress(Callback):
     def on_start(self, first_step: int, steps: int) -> None:
         if first_step:
             self.console.print(f"{self.name}: continues after step {first_step} of {steps}")
+        for task in self.bar.task_ids:  # of a start that lost a worker
+            self.bar.remove_task(task)
         self.bar.start()
         self.task = self.bar.add_task(self.name, total=steps, completed=first_step, state="")
 

@@ -48,35 +48,40 @@ class Callback:
     def on_end(self) -> None: ...
 
 
-class Callbacks(Callback):
+class HandedOn(Callback):
+    """Every call goes to `hand_on`, with the name of its method."""
+
+    def hand_on(self, event: str, *arguments: Any) -> None:
+        raise NotImplementedError
+
+    def on_start(self, first_step: int, steps: int) -> None:
+        self.hand_on("on_start", first_step, steps)
+
+    def on_step(self, event: StepEvent) -> None:
+        self.hand_on("on_step", event)
+
+    def on_eval(self, event: EvalEvent) -> None:
+        self.hand_on("on_eval", event)
+
+    def on_checkpoint(self, path: Path, step: int) -> None:
+        self.hand_on("on_checkpoint", path, step)
+
+    def on_note(self, note: str) -> None:
+        self.hand_on("on_note", note)
+
+    def on_end(self) -> None:
+        self.hand_on("on_end")
+
+
+class Callbacks(HandedOn):
     """Hands every event to several callbacks, in order."""
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         self.callbacks = list(callbacks)
 
-    def on_start(self, first_step: int, steps: int) -> None:
+    def hand_on(self, event: str, *arguments: Any) -> None:
         for callback in self.callbacks:
-            callback.on_start(first_step, steps)
-
-    def on_step(self, event: StepEvent) -> None:
-        for callback in self.callbacks:
-            callback.on_step(event)
-
-    def on_eval(self, event: EvalEvent) -> None:
-        for callback in self.callbacks:
-            callback.on_eval(event)
-
-    def on_checkpoint(self, path: Path, step: int) -> None:
-        for callback in self.callbacks:
-            callback.on_checkpoint(path, step)
-
-    def on_note(self, note: str) -> None:
-        for callback in self.callbacks:
-            callback.on_note(note)
-
-    def on_end(self) -> None:
-        for callback in self.callbacks:
-            callback.on_end()
+            getattr(callback, event)(*arguments)
 
 
 class JsonLines(Callback):

@@ -14,6 +14,7 @@ from stochca.backbones.loading import load_backbone
 from stochca.data.preprocessing import Preprocessing
 from stochca.training.callbacks import Callback, EvalEvent
 from stochca.training.fit import fit
+from stochca.training.inputs import Inputs
 from tests.pipeline.search.small_project import STEPS, write_project
 
 VALUES = {"prob": 0.5}
@@ -39,15 +40,13 @@ class Looks(Callback):
 
 def seed_run(task: Task, folder: Path, seed: int) -> SeedRun:
     prepared = load_prepared(task.inputs.project / "data" / "prepared")
-    card = task.card
     return SeedRun(
         folder=folder,
         backbone=task.inputs.project / "data" / "backbone",
-        classes=len(prepared.classes),
+        classes=prepared.classes,
         train=prepared.images("train"),
         validation=prepared.images("val"),
         domains=None,
-        preprocessing=Preprocessing(card.image_size, card.mean, card.std, card.interpolation),
         method=task.method(VALUES),
         settings=task.settings(VALUES),
         seed=seed,
@@ -60,13 +59,15 @@ def uninterrupted(task: Task, seed: int) -> tuple[float, dict[int, float]]:
     prepared = load_prepared(task.inputs.project / "data" / "prepared")
     card, looks = task.card, Looks()
     fitted = fit(
-        load_backbone(task.inputs.project / "data" / "backbone", num_classes=3, drop_path=0.0, seed=seed),
-        prepared.images("train"),
-        prepared.images("val"),
-        method=task.method(VALUES),
-        settings=dataclasses.replace(task.training, workers=0),
-        preprocessing=Preprocessing(card.image_size, card.mean, card.std, card.interpolation),
-        seed=seed,
+        Inputs(
+            load_backbone(task.inputs.project / "data" / "backbone", num_classes=3, drop_path=0.0, seed=seed),
+            prepared.images("train"),
+            prepared.images("val"),
+            method=task.method(VALUES),
+            settings=dataclasses.replace(task.training, workers=0),
+            preprocessing=Preprocessing(card.image_size, card.mean, card.std, card.interpolation),
+            seed=seed,
+        ),
         callbacks=[looks],
         device=torch.device("cpu"),
     )

@@ -1,0 +1,87 @@
+"""Everything that `fit` takes, loaded in one way for a stage, for each of its workers and for a trial."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.images.prepared import Prepared, load_prepared
+from pipeline.images.protocol import RunImages, images_for
+from pipeline.runtime.paths import BACKBONE
+from pipeline.training.class_texts import class_texts_of
+from pipeline.training.job import Job
+from pipeline.training.teacher import load_teacher
+from stochca.backbones.card import CARD_FILE, BackboneCard
+from stochca.backbones.loading import load_backbone, load_source_head
+from stochca.config import Method
+from stochca.config.training import Training
+from stochca.data.images import Images
+from stochca.data.preprocessing import Preprocessing
+from stochca.phases.class_texts import ClassTexts
+from stochca.training.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a job is done with."""
+
+    card: BackboneCard
+    prepared: Prepared
+    images: RunImages
+    inputs: Inputs
+
+
+def load_job(job: Job, class_texts: ClassTexts | None = None) -> Loaded:
+    """Read what the stages backbone and prepare left in the project's folder.
+
+    Args:
+        class_texts: what the method's first phase makes a head of, if it is known already.
+
+    Raises:
+        UserError: something of it is missing or damaged, or does not suit the job.
+    """
+    prepared = load_prepared()
+    images = images_for(prepared, job.protocol.name, job.target, job.seed)
+    inputs = make_inputs(
+        BACKBONE,
+        prepared.classes,
+        images.train,
+        images.validation,
+        method=job.method,
+        settings=job.training,
+        domains=images.balanced_domains(job.protocol.refit),
+        refit=job.protocol.refit,
+        seed=job.seed,
+        class_texts=class_texts,
+    )
+    return Loaded(BackboneCard.from_file(BACKBONE / CARD_FILE), prepared, images, inputs)
+
+
+def make_inputs(
+    backbone: Path,
+    classes: Sequence[str],
+    train: Images,
+    validation: Images,
+    *,
+    method: Method,
+    settings: Training,
+    seed: int,
+    domains: Sequence[str] | None = None,
+    refit: bool = False,
+    class_texts: ClassTexts | None = None,
+) -> Inputs:
+    """A student with the weights of `backbone` and a fresh head, and what the method needs beside it."""
+    preprocessing = Preprocessing.of(BackboneCard.from_file(backbone / CARD_FILE))
+    return Inputs(
+        load_backbone(backbone, num_classes=len(classes), drop_path=settings.drop_path, seed=seed),
+        train,
+        validation,
+        method=method,
+        settings=settings,
+        preprocessing=preprocessing,
+        source_head=load_source_head(backbone),
+        teacher=load_teacher(method, backbone, preprocessing),
+        class_texts=class_texts or class_texts_of(method, classes, backbone),
+        domains=domains,
+        refit=refit,
+        seed=seed,
+    )
