@@ -28,7 +28,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         raw["training"].update(steps=4, warmup_steps=1, eval_every=2)
         raw["protocol"].update(combined=list(METHODS))
         raw["tune"].update(
-            trials=1, seeds=[0], grace_steps=2, training={}, method={"average": "latest_looks"}
+            trials=1, seeds=[0], grace_steps=2, training={}, method={"average": "latest_evaluations"}
         )
 
     workspace.edit_params(edit)
@@ -57,7 +57,7 @@ def test_the_search_finds_them_in_its_workers(extended: Workspace) -> None:
 
 
 def test_a_change_of_one_trains_again(extended: Workspace) -> None:
-    path: Path = extended.folder / "extensions" / "latest_looks.py"
+    path: Path = extended.folder / "extensions" / "latest_evaluations.py"
     path.write_text(path.read_text() + "\n# a remark\n")
     changed = set(json.loads(extended.run("dvc", "status", "--json")))
     assert {"prepare", "stochca@all-0", "combined@stochca+latest-all-0"} <= changed

@@ -57,7 +57,7 @@ def started(workspace: Workspace, *command: str) -> Iterator[subprocess.Popen[st
 
 
 def wait_for_checkpoint(workspace: Workspace, process: subprocess.Popen[str], run: str) -> None:
-    while not any((workspace.folder / "work").glob(f"{run}-*/checkpoint.safetensors")):
+    while not workspace.checkpoints(run):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
 
@@ -76,18 +76,6 @@ def weights(workspace: Workspace, run: str = "finetune-all-0") -> str:
     return digest(workspace.folder / "models" / run / "model.safetensors")
 
 
-def test_a_database_of_another_mlflow(workspace: Workspace) -> None:
-    with closing(sqlite3.connect(workspace.folder / "mlflow.db")) as database, database:
-        database.execute("UPDATE alembic_version SET version_num = 'made_by_a_later_one'")
-    before = digest(workspace.folder / "mlflow.db")
-    error = one_sentence(workspace.run(*STOCHCA, expect=2))
-    assert "mlflow.db can't be used as MLflow's database" in error
-    assert "move it away, or set MLFLOW_TRACKING_URI to another" in error
-    assert digest(workspace.folder / "mlflow.db") == before
-    (workspace.folder / "mlflow.db").rename(workspace.folder / "later.db")
-    workspace.run(*STOCHCA)
-
-
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """As another program does that writes for long."""
@@ -97,14 +85,6 @@ def locked(path: Path) -> Iterator[None]:
             yield
         finally:
             database.execute("ROLLBACK")
-
-
-def test_a_database_that_is_locked_from_the_start(workspace: Workspace) -> None:
-    with locked(workspace.folder / "mlflow.db"):
-        error = one_sentence(workspace.run(*STOCHCA, expect=2))
-    assert "mlflow.db can't be used" in error
-    assert "database is locked" in error
-    workspace.run(*STOCHCA)
 
 
 def test_a_database_that_is_locked_while_a_model_trains(workspace: Workspace) -> None:
@@ -178,18 +158,16 @@ def test_two_runs_write_one_database(
 
 def test_the_clock_goes_backwards(workspace: Workspace) -> None:
     """All that is there is from tomorrow."""
-    interrupted = workspace.copied_to(workspace.folder.parent / "interrupted")
-    workspace.run(*STOCHCA)
-    checkpoints = interrupted.folder / "work"
-    interrupted.kill_when(lambda: any(checkpoints.glob("stochca-all-0-*/checkpoint.safetensors")), *STOCHCA)
+    expected = weights(workspace)
+    workspace.kill_when(lambda: bool(workspace.checkpoints("finetune-all-0")), *FINETUNE)
     tomorrow = time.time() + 86_400
-    for path in interrupted.folder.rglob("*"):
+    for path in workspace.folder.rglob("*"):
         os.utime(path, (tomorrow, tomorrow), follow_symlinks=False)
-    interrupted.run(*STOCHCA)
-    assert weights(interrupted, "stochca-all-0") == weights(workspace, "stochca-all-0")
-    assert "up to date" in interrupted.run("dvc", "repro", "baseline@finetune-all-0")
-    shutil.copy(interrupted.folder / "photos/red/00.png", interrupted.folder / "photos/red/copy.png")
-    assert "Running stage 'prepare'" in interrupted.run("dvc", "repro", "baseline@finetune-all-0")
+    assert "continues after step" in workspace.run(*FINETUNE)
+    assert weights(workspace) == expected
+    shutil.copy(workspace.folder / "photos/red/00.png", workspace.folder / "photos/red/copy.png")
+    output = workspace.run("dvc", "repro", "prepare")
+    assert "Running stage 'prepare'" in output
 
 
 @contextmanager
@@ -214,11 +192,28 @@ def read_only(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", folder], check=True)
 
 
-def test_a_folder_that_can_only_be_read(workspace: Workspace) -> None:
+def test_what_is_in_the_way_from_the_start(workspace: Workspace) -> None:
+    """One after the other: a folder that can only be read, a locked database, one of another MLflow."""
     with read_only(workspace.folder):
         for command in (STOCHCA, (sys.executable, "-m", "pipeline.prepare")):
             error = one_sentence(workspace.run(*command, expect=1))
             assert "work in" in error
+
+    database = workspace.folder / "mlflow.db"
+    with locked(database):
+        error = one_sentence(workspace.run(*STOCHCA, expect=2))
+    assert "mlflow.db can't be used" in error
+    assert "database is locked" in error
+
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'made_by_a_later_one'")
+    before = digest(database)
+    error = one_sentence(workspace.run(*STOCHCA, expect=2))
+    assert "mlflow.db can't be used as MLflow's database" in error
+    assert "move it away, or set MLFLOW_TRACKING_URI to another" in error
+    assert digest(database) == before
+
+    database.rename(workspace.folder / "later.db")
     workspace.run(*STOCHCA)
 
 

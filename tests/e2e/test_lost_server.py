@@ -32,8 +32,7 @@ def test_training_goes_on_without_the_server_and_its_model_is_promoted_later(
         workspace.run("python", "-m", *f"pipeline.{stage}".split())
 
     training = workspace.start("python", "-m", "pipeline.train", "stochca", "all", "0")
-    checkpoint = "stochca-all-0-*/checkpoint.safetensors"
-    while not any((workspace.folder / "work").glob(checkpoint)):
+    while not workspace.checkpoints("stochca-all-0"):
         assert training.poll() is None, training.communicate()[0]
     server.kill()
     output = training.communicate(timeout=300)[0]
@@ -48,7 +47,7 @@ def test_training_goes_on_without_the_server_and_its_model_is_promoted_later(
     server.start()
     assert "run: stochca sync" in workspace.run(*COMMAND, "promote", expect=2)
     assert "the run is FINISHED" in workspace.run(*COMMAND, "sync")
-    assert list((workspace.folder / "work" / "unsynced").iterdir()) == []
+    assert list((workspace.folder / "work" / "runs").iterdir()) == []
     client = MlflowClient(server.uri)
     for key, expected in (("train_loss", range(1, 13)), ("validation_accuracy", range(2, 13, 2))):
         history = client.get_metric_history(run_id, key)

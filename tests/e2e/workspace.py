@@ -69,6 +69,10 @@ class Workspace:
         shutil.copytree(self.folder, folder, symlinks=True)
         return Workspace.there(folder)
 
+    def checkpoints(self, run: str) -> list[Path]:
+        """Those of a training that is under way or was interrupted."""
+        return list(self.folder.glob(f"work/runs/{run}-*/checkpoint.safetensors"))
+
     def commit(self) -> None:
         self.run("git", "add", "--all")
         self.run(

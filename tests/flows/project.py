@@ -37,10 +37,10 @@ TRACKED = """
 import time
 from pathlib import Path
 from pipeline.runtime.boundary import run
-from pipeline.tracking.tracked_run import tracked_run
+from pipeline.tracking.follow import followed
 
 def main():
-    with tracked_run("flows", "tracked", {}, Path("work/tracked/mlflow_run_id")):
+    with followed(Path("work/runs/tracked"), "flows", "tracked"):
         Path("times").mkdir(exist_ok=True)
         Path("times/tracked.started").touch()
         time.sleep(0 if Path("hurry").exists() else 60)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking.outbox import Outbox
-from pipeline.tracking.unsynced import sync
+from pipeline.runtime.paths import RUNS
+from pipeline.tracking.run_folder import RunFolder
+from pipeline.tracking.sync import sync
 from tests.flows import api
 from tests.flows.project import Project
 from tests.pipeline.colour_models import colour_model, items, publish, write_backbone, write_prepared
@@ -78,8 +79,7 @@ def test_retrain_stops_where_nothing_changed_and_every_model_was_compared(
 
     # Trained, in the night or by day with make repro; its promotion fails, and is not forgotten.
     run_id = publish(params, "stochca", 0, colour_model(), validation=0.9)
-    waiting = Outbox.of_run(run_id, "stochca-all-0")
-    waiting.keep_end("FINISHED")
+    RunFolder.of_known_run(RUNS / "stochca-all-0", run_id).end("FINISHED")
     message, tasks = retrain(expect=1)
     assert message.endswith("; run: stochca sync")
     assert tasks == everything

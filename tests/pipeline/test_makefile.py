@@ -63,13 +63,19 @@ def test_ui_of_a_server_is_its_address(uri: str, tmp_path: Path) -> None:
 
 
 def test_clean_keeps_what_cannot_be_made_again(tmp_path: Path) -> None:
-    kept = ["work/unsynced/a-run/run.json", "work/stochca-all-0.lock", "models/a/model.safetensors"]
-    for name in (*kept, "work/stochca-all-0-1234/checkpoint.safetensors", "work/file", ".mypy_cache/x"):
+    kept = ["work/runs/waits/run.json", "work/stochca-all-0.lock", "models/a/model.safetensors"]
+    gone = [
+        "work/runs/waits/checkpoint.safetensors",
+        "work/runs/waits/evaluated/6.safetensors",
+        "work/runs/sent/run.json",
+        "work/runs/sent/published",
+        "work/file",
+        ".mypy_cache/x",
+    ]
+    for name in (*kept, *gone):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     make(tmp_path, "nothing", "clean")
-    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert left - {"constraints.txt", "pyproject.toml"} - {n for n in left if n.startswith(".venv")} == {
-        *kept
-    }
+    assert [name for name in kept if not (tmp_path / name).exists()] == []
+    assert [name for name in gone if (tmp_path / name).exists()] == []
     make(tmp_path / "new", "nothing", "clean")  # no folder work/ yet
