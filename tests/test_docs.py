@@ -19,7 +19,7 @@ PAGES = [
 # Paths below these folders are the project's own, and not what a run writes.
 OURS = "stochca|pipeline|flows|tests|benchmarks|presets|docs|extensions"
 OF_THE_READER = {
-    f"extensions/{name}.py" for name in ("short_features", "bias_only", "latest_looks", "listed")
+    f"extensions/{name}.py" for name in ("short_features", "bias_only", "latest_evaluations", "listed")
 }
 CODE = re.compile(
     r"```bash\n(.*?)```|`([^`\n]+)`", re.DOTALL

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,22 +14,22 @@ from datasets import Dataset as Table
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipeline.config.datasets import MODULES
-from pipeline.config.params import Dataset, Params, load_params
+from pipeline.config.datasets import DATASETS, import_built_in
+from pipeline.config.params import Params, load_params
 from pipeline.images.sizes import Sides
 from pipeline.prepare import prepare
-from stochca.averaging import AVERAGES, Averaging
 from stochca.compute.checkpoint import CHECKPOINT
-from stochca.config import CHOICES, Average, Method, Options, Penalty, StochasticCrossAttention
+from stochca.config import CHOICES, Method, StochasticCrossAttention, code_of
+from stochca.config.registry import CODE
 from stochca.errors import UserError
-from stochca.extending import register
-from stochca.penalties.terms import PENALTIES, Batch, Start
+from stochca.penalties.term import Batch, Start
 from stochca.timm_models.recording import records_of
-from stochca.training.composition import ADAPTATIONS
 from stochca.training.evaluated import find_evaluated
 from stochca.training.fit import fit
+from stochca.training.inputs import Inputs
 from tests.extensions import FILES, SCRIPTS, use, write_files
 from tests.imports import ROOT
+from tests.pipeline.sections import dataset_section
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 from tests.stochca.training.test_fit import settings
 
@@ -37,7 +37,8 @@ from tests.stochca.training.test_fit import settings
 @pytest.fixture(autouse=True)
 def registries() -> Iterator[None]:
     """What a test registers is forgotten after it."""
-    tables: list[dict[Any, Any]] = [*CHOICES.values(), PENALTIES, ADAPTATIONS, AVERAGES, MODULES]
+    import_built_in()
+    tables: list[dict[Any, Any]] = [*CHOICES.values(), CODE, DATASETS]
     before = [dict(table) for table in tables]
     path = list(sys.path)
     yield
@@ -70,14 +71,16 @@ def module(name: str) -> ModuleType:
 
 
 def test_the_page_has_one_file_of_each_kind() -> None:
-    assert list(FILES) == ["short_features.py", "bias_only.py", "latest_looks.py", "listed.py"]
+    assert list(FILES) == ["short_features.py", "bias_only.py", "latest_evaluations.py", "listed.py"]
 
 
 def test_its_methods_are_read_with_their_options(params: Params) -> None:
     (penalty,) = params.methods["short"].penalties
     assert penalty == module("short_features").ShortFeatures(weight=0.01)
     assert params.methods["bitfit"].adapter == module("bias_only").BiasOnly()
-    assert params.methods["stochca+latest"].average == module("latest_looks").LatestLooks(looks=5)
+    assert params.methods["stochca+latest"].average == module("latest_evaluations").LatestEvaluations(
+        evaluations=5
+    )
     assert params.methods["stochca+bitfit"].attention == StochasticCrossAttention(prob=0.1)
 
 
@@ -88,8 +91,11 @@ def test_its_methods_are_read_with_their_options(params: Params) -> None:
             {"penalties": [{"name": "short_features", "wight": 1}]},
             "unknown key .*wight.*mean 'weight'",
         ),
-        ({"average": {"name": "latest_looks", "looks": 0}}, "methods.mine.average.looks must be 1 or more"),
-        ({"average": "latest"}, "methods.mine.average must be one of .*latest_looks, found 'latest'"),
+        (
+            {"average": {"name": "latest_evaluations", "evaluations": 0}},
+            "methods.mine.average.evaluations must be 1 or more",
+        ),
+        ({"average": "latest"}, "methods.mine.average must be one of .*latest_evaluations, found 'latest'"),
     ],
 )
 def test_its_options_are_checked(method: dict[str, Any], sentence: str, project: Path) -> None:
@@ -105,7 +111,7 @@ def test_the_penalty_is_the_mean_squared_norm(params: Params) -> None:
     records = records_of(student, images)
     start = Start.of(student, None)
     config = module("short_features").ShortFeatures(weight=0.5)
-    term = PENALTIES[type(config)](config, student, start, None)  # type: ignore[arg-type]
+    term = code_of(type(config))(config, student, start, None)
     with torch.no_grad():
         features = student.forward_head(student.forward_features(images), pre_logits=True)
     by_hand = sum(float((row * row).sum()) for row in features) / 5 * 0.5
@@ -117,12 +123,14 @@ def train(method: Method, folder: Path, **options: Any) -> Any:
     student = tiny_vit()
     before = {name: value.clone() for name, value in student.state_dict().items()}
     fitted = fit(
-        student,
-        ColouredSquares(40),
-        ColouredSquares(30, seed=1),
-        method=method,
-        settings=settings(drop_path=0.0, **options),
-        preprocessing=PREPROCESSING,
+        Inputs(
+            student,
+            ColouredSquares(40),
+            ColouredSquares(30, seed=1),
+            method=method,
+            settings=settings(drop_path=0.0, **options),
+            preprocessing=PREPROCESSING,
+        ),
         work_folder=folder,
         keep_evaluated="all",
         device=torch.device("cpu"),
@@ -143,13 +151,16 @@ def test_the_adapter_trains_biases_and_the_head(name: str, params: Params) -> No
     assert fitted.trainable_parameters == sum(before[name].numel() for name in learns)
 
 
-def test_the_average_is_the_mean_of_the_looks_and_survives_a_restart(params: Params) -> None:
-    method = replace(params.methods["stochca+latest"], average=module("latest_looks").LatestLooks(looks=2))
+def test_the_average_is_the_mean_of_the_evaluations_and_survives_a_restart(params: Params) -> None:
+    method = replace(
+        params.methods["stochca+latest"],
+        average=module("latest_evaluations").LatestEvaluations(evaluations=2),
+    )
     _, fitted = train(method, Path("work"))
-    looks = [load_file(path) for _, path in sorted(find_evaluated(Path("work")).items())[-2:]]
+    weights = [load_file(path) for _, path in sorted(find_evaluated(Path("work")).items())[-2:]]
     for name, value in fitted.model.state_dict().items():
-        torch.testing.assert_close(value, (looks[0][name] + looks[1][name]) / 2)
-    assert any("last 2 looks were averaged" in note for note in fitted.notes)
+        torch.testing.assert_close(value, (weights[0][name] + weights[1][name]) / 2)
+    assert any("last 2 evaluations were averaged" in note for note in fitted.notes)
     assert Path("work", CHECKPOINT).exists()
     _, again = train(method, Path("work"))  # continues from the last checkpoint, which lies before the end
     for name, value in again.model.state_dict().items():
@@ -167,7 +178,7 @@ def test_the_dataset_is_prepared_as_its_list_says(params: Params) -> None:
         rows.append((name, label, split))
     lines = ["file,class,split", *(",".join(row) for row in rows)]
     Path("photos/labels.csv").write_text("\n".join(lines))
-    dataset = Dataset.model_validate({"name": "listed", "root": "photos"})
+    dataset = dataset_section(name="listed", root="photos")
     prepare(dataset, Sides.of(16, None), Path("prepared"))
     table = Table.from_file("prepared/images.arrow")
     classes = table.features["label"].names
@@ -186,7 +197,7 @@ def test_the_script_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (script,) = SCRIPTS
     names: dict[str, Any] = {}
     exec(script, names)
-    assert names["method"].train.name == "bias_only"
+    assert names["method"].adapter.name == "bias_only"
 
 
 @pytest.mark.parametrize(
@@ -207,37 +218,3 @@ def test_what_can_not_be_imported_is_a_sentence(
     Path("params.yaml").write_text(yaml.safe_dump({**raw, "extensions": [name]}))
     with pytest.raises(UserError, match=sentence):
         load_params()
-
-
-@dataclass(frozen=True)
-class Swa(Average):
-    name: str = "swa"
-
-
-@dataclass(frozen=True)
-class Nameless(Average):
-    pass
-
-
-@dataclass(frozen=True)
-class Elsewhere(Options):
-    name: str = "elsewhere"
-
-
-@dataclass(frozen=True)
-class Other(Penalty):
-    name: str = "other"
-
-
-@pytest.mark.parametrize(
-    ("chosen", "sentence"),
-    [
-        (Swa, "average 'swa' is taken by stochca.config.averaging.Swa"),
-        (Nameless, "Nameless needs a default for name"),
-        (Elsewhere, "Elsewhere must be below Penalty, Adapter or Average"),
-        (Other, "Other is a choice of penalties, so Averaging must be below stochca.penalties.terms.Term"),
-    ],
-)
-def test_what_does_not_fit_is_not_registered(chosen: type[Options], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        register(chosen, Averaging)

@@ -8,7 +8,7 @@ from stochca.compute.checkpoint import cloned
 from stochca.config.averaging.wise_ft import WiseFt
 
 
-class Interpolation(Averaging):
+class WeightInterpolation(Averaging):
     """(1 - alpha) of the weights at the first step plus alpha of those that validation chose."""
 
     def __init__(self, config: WiseFt, student: TimmModule, steps: int) -> None:

@@ -12,9 +12,6 @@ from stochca.attention.stochca import StochCA
 from stochca.compute.precision import choose_attention_kernel, store_in_half
 from stochca.config import Adapter, Attention, Method, Phases, code_of
 from stochca.config.training import Training
-from stochca.data.examples import Examples
-from stochca.data.images import Images
-from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.phases.class_texts import ClassTexts
 from stochca.phases.first_phase import FirstPhase
@@ -29,6 +26,12 @@ def attending(config: Attention) -> Attending:
 def adaptation(config: Adapter) -> Adaptation:
     """What training asks of the choice of `adapter`."""
     code: Adaptation = code_of(type(config))(config)
+    return code
+
+
+def first_phase(config: Phases) -> FirstPhase:
+    """What training asks of the choice of `phases`."""
+    code: FirstPhase = code_of(type(config))(config)
     return code
 
 
@@ -88,55 +91,35 @@ def kept_model(method: Method, student: TimmModule) -> TimmModule:
     return train.finish(train.adapt(student))
 
 
-def first_phase(
-    config: Phases,
-    student: TimmModule,
-    train: Images,
-    validation: Images,
-    preprocessing: Preprocessing,
-    class_texts: ClassTexts | None,
-    *,
-    device: torch.device,
-    precision: str,
-    workers: int | str,
-    refit: bool,
-) -> str | None:
-    """What happens before the loop; returns a sentence about it, or None."""
-    code: FirstPhase = code_of(type(config))(config)
-    examples = Examples(train, validation, preprocessing, device, precision, workers)
-    return code.run(student, examples, class_texts, refit=refit)
-
-
 def check_composition(
     method: Method,
     student: TimmModule,
+    *,
     teacher: TimmModule | None = None,
     class_texts: ClassTexts | None = None,
-    *,
     source_head: nn.Linear | None = None,
     settings: Training | None = None,
-    micro_batch: int | None = None,
+    micro_batch: int = 1,
     refit: bool = False,
 ) -> None:
     """Find what would stop the parts of `method` later, before any work.
 
     Raises:
-        UserError: a choice does not suit the model, lacks what it needs, or can't be trained with `settings`
-            in micro-batches of so many images.
+        UserError: a choice does not suit the model, lacks what it needs, or can't be trained with `settings`,
+            where these are given, in micro-batches of so many images.
     """
     if settings is not None:
         try:
-            method.check_training(settings, micro_batch=micro_batch or settings.batch_size, refit=refit)
+            method.check_training(settings, micro_batch=micro_batch, refit=refit)
         except ValueError as error:
             raise UserError(str(error)) from None
-        for penalty in method.penalties:
-            if penalty.needs_source_head and source_head is None:
-                raise UserError(
-                    f"penalties {penalty.name} needs a backbone with the classifier of its pretraining, and "
-                    "this one has none; choose weights with a head, such as "
-                    "vit_base_patch16_224.augreg_in1k from the hub"
-                )
+    for penalty in method.penalties:
+        if penalty.needs_source_head and source_head is None:
+            raise UserError(
+                f"penalties {penalty.name} needs a backbone with the classifier of its pretraining, and this "
+                "one has none; choose weights with a head, such as vit_base_patch16_224.augreg_in1k from the "
+                "hub"
+            )
     attending(method.attention).check(student, teacher)
     adaptation(method.adapter).check(student)
-    phase: FirstPhase = code_of(type(method.phases))(method.phases)
-    phase.check(student, class_texts)
+    first_phase(method.phases).check(student, class_texts)

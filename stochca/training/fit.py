@@ -120,7 +120,7 @@ class _Run:
         self.teacher = settled_teacher(model, self.precision, device)
         if not is_main():  # dropout differs between ranks; the draws of StochCA, seeded by now, don't
             seed_everything(derived_seed(inputs.seed, Stream.GLOBAL, rank()))
-        examples = Examples(
+        self.examples = Examples(
             inputs.train,
             inputs.validation,
             inputs.preprocessing,
@@ -128,7 +128,7 @@ class _Run:
             self.precision,
             settings.workers,
         )
-        loss = Loss(self.student, settings, inputs.seed, method.penalties, inputs.source_head, examples)
+        loss = Loss(self.student, settings, inputs.seed, method.penalties, inputs.source_head, self.examples)
         self.state = RunState.at_start(
             self.student, model, loss, method.average, settings, self.precision, device
         )
@@ -141,18 +141,8 @@ class _Run:
         if progress.step == 0:
             progress.notes += self.adaptation.notes
             progress.notes += attention_notes(method.attention, self.precision, self.device)
-            note = first_phase(
-                method.phases,
-                self.student,
-                inputs.train,
-                inputs.validation,
-                inputs.preprocessing,
-                inputs.class_texts,
-                device=self.device,
-                precision=self.precision,
-                workers=inputs.settings.workers,
-                refit=inputs.refit,
-            )
+            phase = first_phase(method.phases)
+            note = phase.run(self.student, self.examples, inputs.class_texts, refit=inputs.refit)
             progress.notes += [note] if note else []
             self.state.averaging.before_training(self.student)
         self.listeners.on_start(progress.step, inputs.settings.steps)

@@ -49,4 +49,4 @@ class WiseFt(Average):
         )
 
 
-register(WiseFt, "stochca.averaging.wise_ft:Interpolation")
+register(WiseFt, "stochca.averaging.wise_ft:WeightInterpolation")

@@ -129,7 +129,7 @@ def test_what_is_kept_is_the_student() -> None:
 
 
 def test_without_peft(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stochca.adapters.lora.find_spec", lambda name: None)
+    monkeypatch.setattr("stochca.adapters.low_rank.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UserError, match="LoRA needs the package peft; install it"):
         check_composition(Method(adapter=LORA), tiny_vit())

@@ -24,9 +24,11 @@ from stochca.config.training import Augmentation, Training
 from stochca.errors import UserError
 from stochca.evaluation import predict, score
 from stochca.training.callbacks import Callback, StepEvent
+from stochca.training.checks import check_settings
 from stochca.training.composition import check_composition, kept_model
 from stochca.training.evaluated import find_evaluated
-from stochca.training.fit import Fitted, check_settings, fit
+from stochca.training.fit import Fitted, fit
+from stochca.training.inputs import Inputs
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 
 CPU = torch.device("cpu")
@@ -71,13 +73,15 @@ class Kill(Callback):
 
 def run(method: Method, folder: Path | None, *callbacks: Callback, seed: int = 0) -> Fitted:
     return fit(
-        tiny_vit(drop_path_rate=0.1),
-        ColouredSquares(24),
-        ColouredSquares(20, seed=1),
-        method=method,
-        settings=SETTINGS,
-        preprocessing=PREPROCESSING,
-        seed=seed,
+        Inputs(
+            tiny_vit(drop_path_rate=0.1),
+            ColouredSquares(24),
+            ColouredSquares(20, seed=1),
+            method=method,
+            settings=SETTINGS,
+            preprocessing=PREPROCESSING,
+            seed=seed,
+        ),
         work_folder=folder,
         keep_evaluated="last",
         callbacks=callbacks,
@@ -140,7 +144,17 @@ def test_what_makes_no_sense_is_refused(train: Vpt | Toast | ToastLite) -> None:
     with pytest.raises(ValueError, match=f"'lp_ft' with adapter '{train.name}' makes no sense: its second"):
         Method(adapter=train, phases=LpFt())
     with pytest.raises(UserError, match=f"layer_decay 0.5 means nothing with adapter '{train.name}'"):
-        check_settings(tiny_vit(), Method(adapter=train), Training(layer_decay=0.5), PREPROCESSING, CPU)
+        check_settings(
+            Inputs(
+                tiny_vit(),
+                [],
+                [],
+                method=Method(adapter=train),
+                settings=Training(layer_decay=0.5),
+                preprocessing=PREPROCESSING,
+            ),
+            CPU,
+        )
 
 
 def test_checking_changes_nothing() -> None:

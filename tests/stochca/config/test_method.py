@@ -1,33 +1,85 @@
+"""Which choices contradict each other, and what else their options refuse."""
+
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from stochca.averaging import AVERAGES
 from stochca.config import (
-    CHOICES,
+    Bss,
     HeadAlone,
+    L2Sp,
+    Lora,
     LpFt,
     Method,
     Schedule,
     StochasticCrossAttention,
     Swad,
+    Vpt,
     WiseFt,
     ZeroShot,
 )
-from stochca.training.composition import ADAPTATIONS, ATTENTIONS, FIRST_PHASES
+from stochca.config.training import Training
 
 
 @pytest.mark.parametrize(
     ("choices", "sentence"),
     [
-        ({"attention": StochasticCrossAttention(), "train": HeadAlone()}, "nothing that attends is trained"),
-        ({"phases": LpFt(), "train": HeadAlone()}, "its second phase trains the whole model"),
-        ({"average": WiseFt()}, "halfway back to a head of random weights; use phases 'lp_ft'"),
+        (
+            {"attention": StochasticCrossAttention(), "adapter": HeadAlone()},
+            "nothing that attends is trained",
+        ),
+        ({"phases": LpFt(), "adapter": HeadAlone()}, "its second phase trains the whole model"),
+        (
+            {"average": WiseFt()},
+            "halfway back to a head of random weights; use phases 'lp_ft' or 'zero_shot'",
+        ),
+        ({"average": WiseFt(), "phases": LpFt(), "adapter": Lora()}, "are not the model between them"),
+        ({"penalties": (Bss(), Bss(k=2))}, "penalties lists one twice"),
+        (
+            {"penalties": (Bss(),), "adapter": HeadAlone()},
+            "'bss' with adapter 'head' makes no sense: .*; leave .* out, or use adapter 'all' or 'lora'",
+        ),
+        (
+            {"penalties": (Bss(), L2Sp()), "adapter": Lora()},
+            "penalties 'l2sp' with adapter 'lora' makes no sense",
+        ),
     ],
 )
 def test_nonsense_is_refused(choices: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Method(**choices)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("choices", "circumstances", "sentence"),
+    [
+        ({"average": Swad()}, {"refit": True}, "average swad chooses its steps by the validation loss"),
+        ({"phases": LpFt(), "average": WiseFt(alpha=(0.1, 0.5))}, {"refit": True}, "give one alpha"),
+        (
+            {"penalties": (Bss(k=9),)},
+            {"micro_batch": 8},
+            "penalties bss takes the 9 smallest .* only 8 images",
+        ),
+        (
+            {"adapter": HeadAlone()},
+            {"settings": Training(head_lr_scale=0)},
+            "head_lr_scale 0 .* trains nothing",
+        ),
+        (
+            {"adapter": Vpt()},
+            {"settings": Training(layer_decay=0.5)},
+            "layer_decay 0.5 means nothing .*'vpt'",
+        ),
+    ],
+)
+def test_what_a_part_can_not_be_trained_with_is_refused(
+    choices: dict[str, Any], circumstances: dict[str, Any], sentence: str
+) -> None:
+    method, fine = Method(**choices), {"settings": Training(), "micro_batch": 32, "refit": False}
+    method.check_training(**fine)
+    with pytest.raises(ValueError, match=sentence):
+        method.check_training(**fine | circumstances)
 
 
 @pytest.mark.parametrize("prob", [-0.1, 1.1, (0.1, 2.0)])
@@ -59,13 +111,3 @@ def test_swad_settings_are_checked() -> None:
 def test_options_are_checked(make: Callable[[], object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         make()
-
-
-def test_every_choice_has_its_code() -> None:
-    """A value in the registry of names without code behind it would fail only once training starts."""
-    assert set(CHOICES["attention"].values()) == set(ATTENTIONS)
-    assert set(CHOICES["adapter"].values()) == set(ADAPTATIONS)
-    assert set(CHOICES["phases"].values()) == set(FIRST_PHASES)
-    assert set(CHOICES["average"].values()) == set(AVERAGES)
-    for classes in CHOICES.values():
-        assert all(choice().name == name for name, choice in classes.items())

@@ -3,9 +3,12 @@ import torch
 from torch.nn import functional
 
 from stochca.config import Method, WiseFt, ZeroShot
+from stochca.data.examples import Examples
 from stochca.errors import UserError
-from stochca.phases.zero_shot import ClassTexts, make_head
+from stochca.phases.class_texts import ClassTexts
+from stochca.phases.zero_shot import NamedClasses
 from stochca.training.fit import fit
+from stochca.training.inputs import Inputs
 from tests.stochca.tiny import CLASSES, PREPROCESSING, ColouredSquares, tiny_vit
 from tests.stochca.training.test_fit import settings
 
@@ -20,6 +23,11 @@ def class_texts(classes: int = CLASSES, space: int = 6, features: int = 16) -> C
     return ClassTexts(texts, projection, bias, scale=20.0)
 
 
+def make_head(student: torch.nn.Module, given: ClassTexts, images: ColouredSquares) -> str:
+    examples = Examples(images, images, PREPROCESSING, CPU)
+    return NamedClasses(ZeroShot()).run(student, examples, given, refit=False)
+
+
 def clip_logits(student: torch.nn.Module, given: ClassTexts, images: torch.Tensor) -> torch.Tensor:
     """scale · cosine of the image's and the class's features: CLIP's own definition."""
     student.eval()
@@ -31,7 +39,7 @@ def clip_logits(student: torch.nn.Module, given: ClassTexts, images: torch.Tenso
 def test_the_head_predicts_what_clip_predicts() -> None:
     student, given = tiny_vit(), class_texts()
     images = ColouredSquares(40)
-    note = make_head(student, given, images, PREPROCESSING, device=CPU, precision="fp32", workers=0)
+    note = make_head(student, given, images)
     transform = PREPROCESSING.evaluation()
     batch = torch.stack([transform(images[i][0]) for i in range(40)])
     expected = clip_logits(student, given, batch)
@@ -52,16 +60,18 @@ def test_training_starts_from_that_head() -> None:
     found, expected, given = tiny_vit(), tiny_vit(), class_texts()
     validation = ColouredSquares(30, seed=1)
     fitted = fit(
-        found,
-        ColouredSquares(40),
-        validation,
-        method=Method(phases=ZeroShot(), average=WiseFt(alpha=0.0)),
-        settings=settings(drop_path=0.0),
-        preprocessing=PREPROCESSING,
-        class_texts=given,
+        Inputs(
+            found,
+            ColouredSquares(40),
+            validation,
+            method=Method(phases=ZeroShot(), average=WiseFt(alpha=0.0)),
+            settings=settings(drop_path=0.0),
+            preprocessing=PREPROCESSING,
+            class_texts=given,
+        ),
         device=CPU,
     )
-    make_head(expected, given, validation, PREPROCESSING, device=CPU, precision="fp32", workers=0)
+    make_head(expected, given, validation)
     for name, value in expected.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], value)
     assert fitted.notes[0].startswith("the head was made from the names of the classes")
@@ -79,12 +89,14 @@ def test_training_starts_from_that_head() -> None:
 def test_texts_that_do_not_suit_are_refused(given: ClassTexts | None, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         fit(
-            tiny_vit(),
-            ColouredSquares(8),
-            ColouredSquares(8),
-            method=Method(phases=ZeroShot()),
-            settings=settings(),
-            preprocessing=PREPROCESSING,
-            class_texts=given,
+            Inputs(
+                tiny_vit(),
+                ColouredSquares(8),
+                ColouredSquares(8),
+                method=Method(phases=ZeroShot()),
+                settings=settings(),
+                preprocessing=PREPROCESSING,
+                class_texts=given,
+            ),
             device=CPU,
         )
