@@ -327,8 +327,11 @@ def test_ctrl_c_ends_an_upload_that_goes_nowhere(server: Server, monkeypatch: py
     monkeypatch.setenv("MLFLOW_TRACKING_URI", stalling.uri)
     times = interrupt_when(stalling.has_stalled)
 
+    run_ids = []
+
     def train() -> None:
         with followed(FOLDER, "trial", "a") as run:
+            run_ids.append(run.run_id)
             (run.artifacts / "large").write_bytes(bytes(1000))
             run.log({"loss": 0.5}, 1)
 
@@ -338,7 +341,7 @@ def test_ctrl_c_ends_an_upload_that_goes_nowhere(server: Server, monkeypatch: py
     assert [path.name for path in FOLDER.glob("artifacts/*")] == ["large"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     connect("trial")
-    assert (status(only_run()), losses(only_run())) == ("FINISHED", {1: 0.5})
+    assert (status(run_ids[0]), losses(run_ids[0])) == ("FINISHED", {1: 0.5})
 
 
 @pytest.mark.slow

@@ -235,14 +235,14 @@ def test_a_run_that_was_killed_without_its_server_goes_on_as_the_same_run(
 @pytest.mark.slow
 def test_a_run_that_was_deleted_is_made_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    run = a_run()
+    run = a_run("deleted")
     run.end("KILLED")
     publish(run.folder)
     first = run.run_id
     MlflowClient().delete_run(first)
-    run = a_run()
+    run = a_run("deleted")
     run.end("FINISHED")
     publish(run.folder)
     experiment = connect("trial")
-    (found,) = MlflowClient().search_runs([experiment], "attributes.run_name = 'a'")
+    (found,) = MlflowClient().search_runs([experiment], "attributes.run_name = 'deleted'")
     assert found.info.run_id != first
