@@ -83,6 +83,7 @@ def disagreements(first: Run, second: Run, images: PreparedImages, limit: int = 
     disputed = set(both["id"])
     places = {id: place for place, id in enumerate(images.ids) if id in disputed}
     pictures: dict[str, Picture] = {}  # the same picture under several names is shown once
+    row: Any
     for row in both.itertuples():
         picture = _picture(row, first, second, images[places[row.id]][0])
         pictures.setdefault(picture.data_url, picture)

@@ -92,7 +92,9 @@ def publish(
     )
     folder = RUNS / f"{job.name}-made-up"
     run = RunFolder.begin(folder, "trial", job.name, tags, uploads_model=upload)
-    Publisher(folder).start()  # which gives it its id
+    publisher = Publisher(folder)
+    publisher.connect()
+    publisher.start()  # which gives it its id
     run_id = run.run_id
     images = images_for(prepared, "transfer", "all", seed)
     outcome = Outcome(job, CARD, prepared, images, PREPROCESSING, model, fitted, {}, run_id, tags)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -57,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def analyse(images: Sequence[Path] = (), **options: int) -> list[str]:
+def analyse(images: Sequence[Path] = (), **options: Any) -> list[str]:
     return list(analyse_model(load_trained(MODEL), Path("reports/analysis") / MODEL.name, images, **options))
 
 
