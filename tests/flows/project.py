@@ -50,6 +50,12 @@ def main():
 run(main)
 """
 
+TUNE = (
+    "python stage.py tune 0.1 && mkdir -p reports/tune && echo 'prob: 0.2' > reports/tune/best.yaml "
+    "&& printf 'trial,prob\\n0,0.123456\\n' > reports/tune/trials.csv"
+)
+COMPARE = "mkdir -p reports && echo '| method |' > reports/comparison.md"
+
 
 class Project:
     """A folder with the project's code and stages of its own: name, seconds, and the stages they need."""
@@ -139,6 +145,23 @@ def tracked_project(folder: Path) -> Project:
                 "deps": ["outs/tracked"],
                 "outs": ["outs/compare"],
             },
+        }
+    )
+    return project
+
+
+def project_with_search(folder: Path, compare_waits_for: str) -> Project:
+    """Stages `tune`, `train` and `compare`, as small as they can be."""
+    project = Project(folder, {})
+    project.write_stages(
+        {
+            "tune": {"cmd": TUNE, "outs": ["reports/tune"]},
+            "train": {
+                "cmd": "python stage.py train 0.1",
+                "deps": [compare_waits_for],
+                "outs": ["outs/train"],
+            },
+            "compare": {"cmd": COMPARE, "deps": ["outs/train"], "outs": ["reports/comparison.md"]},
         }
     )
     return project

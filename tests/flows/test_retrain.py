@@ -1,6 +1,5 @@
-"""The flows `search` and `retrain` over stages that only wait, with real servers."""
+"""The flow `retrain` over stages that only wait, with real servers and models."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,49 +8,11 @@ from pipeline.runtime.paths import RUNS
 from pipeline.tracking.run_folder import RunFolder
 from pipeline.tracking.sync import sync
 from tests.flows import api
-from tests.flows.project import Project
+from tests.flows.project import project_with_search
 from tests.pipeline.colour_models import colour_model, items, publish, write_backbone, write_prepared
 from tests.pipeline.synthetic_runs import write_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-TUNE = (
-    "python stage.py tune 0.1 && mkdir -p reports/tune && echo 'prob: 0.2' > reports/tune/best.yaml "
-    "&& printf 'trial,prob\\n0,0.123456\\n' > reports/tune/trials.csv"
-)
-COMPARE = "mkdir -p reports && echo '| method |' > reports/comparison.md"
-
-
-def project_with_search(folder: Path, compare_waits_for: str) -> Project:
-    project = Project(folder, {})
-    project.write_stages(
-        {
-            "tune": {"cmd": TUNE, "outs": ["reports/tune"]},
-            "train": {
-                "cmd": "python stage.py train 0.1",
-                "deps": [compare_waits_for],
-                "outs": ["outs/train"],
-            },
-            "compare": {"cmd": COMPARE, "deps": ["outs/train"], "outs": ["reports/comparison.md"]},
-        }
-    )
-    return project
-
-
-@pytest.mark.parametrize(
-    ("waits_for", "expected"),
-    [("reports/tune/best.yaml", {"tune", "train", "compare"}), ("stage.py", {"tune"})],
-)
-def test_the_search_runs_what_waits_for_it(
-    waits_for: str, expected: set[str], tmp_path: Path, prefect: dict[str, str]
-) -> None:
-    project = project_with_search(tmp_path / "project", waits_for)
-    project.run("-m", "flows.search", environment=prefect)
-    run = api.newest_run()
-    assert set(api.task_states(run.id)) == expected
-    found = api.artifacts(run.id)
-    assert "prob: 0.2" in found["search"]
-    assert json.loads(found["trials"]) == [{"trial": 0, "prob": 0.123456}]
-    assert ("comparison" in found) == ("compare" in expected)
 
 
 def test_retrain_stops_where_nothing_changed_and_every_model_was_compared(
