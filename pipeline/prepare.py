@@ -123,22 +123,20 @@ def _check_usable(rows: Sequence[Row], source: Source, problems: Sequence[Proble
 def _refuse_unused_classes(
     rows: Sequence[Row], splits: Sequence[str], classes: Sequence[str], dataset: Dataset
 ) -> None:
-    used = {row.label for row, split in zip(rows, splits, strict=True) if split == "train"}
-    unused, repeated = (
-        Counter(row.label for row, split in zip(rows, splits, strict=True) if split == reason)
-        for reason in ("unused", "repeated")
-    )
-    for label in sorted(repeated.keys() - used - unused.keys()):
-        raise UserError(
-            f"dataset.duplicates: leave_out leaves no image of the class {classes[label]} to train on: the "
-            f"{repeated[label]} that there were are also tested or validated on; add images, or choose warn"
-        )
-    for label, count in sorted(unused.items()):
-        if label not in used:
+    counts = Counter((row.label, split) for row, split in zip(rows, splits, strict=True))
+    for label, name in enumerate(classes):
+        if counts[label, "train"]:
+            continue
+        if unused := counts[label, "unused"]:
             raise UserError(
-                f"dataset.train_fraction {dataset.train_fraction:g} leaves no image of the class "
-                f"{classes[label]}, which has {count} to train on; take a larger share or add images"
+                f"dataset.train_fraction {dataset.train_fraction:g} leaves no image of the class {name}, "
+                f"which has {unused} to train on; take a larger share or add images"
             )
+        raise UserError(
+            f"dataset.duplicates: leave_out leaves no image of the class {name} to train on: the "
+            f"{counts[label, 'repeated']} that there were are also tested or validated on; add images, or "
+            "choose warn"
+        )
     if "val" not in splits:
         raise UserError(
             f"dataset.train_fraction {dataset.train_fraction:g} leaves no image to validate on; take a "

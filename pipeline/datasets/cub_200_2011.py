@@ -1,6 +1,6 @@
 """CUB-200-2011: 11,788 photographs of 200 species of birds, with the official split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.config.datasets import Facts, register
@@ -20,30 +20,28 @@ FACTS = Facts(
     citation="Wah, Branson, Welinder, Perona, Belongie: The Caltech-UCSD Birds-200-2011 Dataset, 2011.",
 )
 
-register("cub_200_2011", __name__, facts=FACTS)
 
-
-def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
-    """CUB_200_2011.tgz, or what it holds, in `dataset.root`.
-
-    Raises:
-        UserError: it is not there, or not whole.
-    """
-    folder = find(
-        Path(dataset.root),
-        facts.described,
-        folder="CUB_200_2011",
-        archives=["CUB_200_2011.tgz", "CUB_200_2011.tar.gz"],
-        marker="images.txt",
-    )
-    return official_source(dataset, sides, facts, *read_lists(folder, lambda _, name: name))
-
-
-def read_lists(folder: Path, class_name: Callable[[str, str], str]) -> tuple[list[Photo], list[str]]:
-    """The photographs that the four lists of such a dataset name, and those classes that have any.
+def birds(
+    official: Facts, folder: str, archives: Sequence[str], class_name: Callable[[str, str], str]
+) -> Callable[..., Source]:
+    """The `load` of a benchmark that is laid out like this one.
 
     Args:
         class_name: makes a class's number and its name in classes.txt a name that no other class has.
+    """
+
+    def load(dataset: Dataset, sides: Sides, facts: Facts = official) -> Source:
+        """What is in `dataset.root`, packed or not; a `UserError` where it is not there, or not whole."""
+        place = find(
+            Path(dataset.root), facts.described, folder=folder, archives=archives, marker="images.txt"
+        )
+        return official_source(dataset, sides, facts, *_read_lists(place, class_name))
+
+    return load
+
+
+def _read_lists(folder: Path, class_name: Callable[[str, str], str]) -> tuple[list[Photo], list[str]]:
+    """The photographs that the four lists of such a dataset name, and those classes that have any.
 
     Raises:
         UserError: a list is missing, or lacks an image that another one names.
@@ -63,3 +61,7 @@ def read_lists(folder: Path, class_name: Callable[[str, str], str]) -> tuple[lis
         photos.append(Photo(path, folder / "images" / path, names[labels[key]], split))
     used = {labels[key] for key in paths}
     return photos, [name for key, name in names.items() if key in used]
+
+
+register("cub_200_2011", __name__, facts=FACTS)
+load = birds(FACTS, "CUB_200_2011", ["CUB_200_2011.tgz", "CUB_200_2011.tar.gz"], lambda number, name: name)

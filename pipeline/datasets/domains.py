@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipeline.config.datasets import Facts
 from pipeline.config.params import Dataset
@@ -14,6 +15,16 @@ from pipeline.datasets.source import Problem, Source, file_decoder, select_domai
 from pipeline.images.image_files import named_like_an_image, printable
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
+
+
+def domain_benchmark(official: Facts, **places: Any) -> Callable[..., Source]:
+    """The `load` of a benchmark that is no more than folders, where `places` says (see `domain_folders`)."""
+
+    def load(dataset: Dataset, sides: Sides, facts: Facts = official) -> Source:
+        """What is in `dataset.root`, packed or not; a `UserError` where it is not there, or not whole."""
+        return domain_source(dataset, sides, facts, domain_folders(dataset, facts, **places))
+
+    return load
 
 
 def class_folders(folder: Path, domain: str, place: str | None = None) -> list[ClassFolder]:

@@ -1,14 +1,7 @@
 """NABirds: 48,562 photographs of 555 kinds of North American birds, with the official split."""
 
-from pathlib import Path
-
 from pipeline.config.datasets import Facts, register
-from pipeline.config.params import Dataset
-from pipeline.datasets.archives import find
-from pipeline.datasets.cub_200_2011 import read_lists
-from pipeline.datasets.official import official_source
-from pipeline.datasets.source import Source
-from pipeline.images.sizes import Sides
+from pipeline.datasets.cub_200_2011 import birds
 
 FACTS = Facts(
     name="NABirds",
@@ -20,21 +13,10 @@ FACTS = Facts(
     "scientists, CVPR 2015.",
 )
 
+
+def _class_name(number: str, name: str) -> str:
+    return f"{number.zfill(4)}.{name}"  # such as 0817.Oak Titmouse; some names come twice
+
+
 register("nabirds", __name__, facts=FACTS)
-
-
-def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
-    """nabirds.tar.gz, or what it holds, in `dataset.root`. A class is called like 0817.Oak Titmouse.
-
-    Raises:
-        UserError: it is not there, or not whole.
-    """
-    folder = find(
-        Path(dataset.root),
-        facts.described,
-        folder="nabirds",
-        archives=["nabirds.tar.gz", "nabirds.tgz"],
-        marker="images.txt",
-    )
-    photos, classes = read_lists(folder, lambda number, name: f"{number.zfill(4)}.{name}")
-    return official_source(dataset, sides, facts, photos, classes)
+load = birds(FACTS, "nabirds", ["nabirds.tar.gz", "nabirds.tgz"], _class_name)

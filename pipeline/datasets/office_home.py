@@ -1,10 +1,7 @@
 """Office-Home: 15,588 images of 65 everyday things as art, clip art, product pictures and photographs."""
 
 from pipeline.config.datasets import Facts, register
-from pipeline.config.params import Dataset
-from pipeline.datasets.domains import domain_folders, domain_source
-from pipeline.datasets.source import Source
-from pipeline.images.sizes import Sides
+from pipeline.datasets.domains import domain_benchmark
 
 FACTS = Facts(
     name="Office-Home",
@@ -21,13 +18,4 @@ ARCHIVES = ("OfficeHomeDataset_10072016.zip", "office_home.zip")
 NAMES = {"Real_World": ("Real World", "Real_World", "RealWorld")}
 
 register("office_home", __name__, facts=FACTS)
-
-
-def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
-    """OfficeHomeDataset_10072016.zip, or the folder that it holds, in `dataset.root`.
-
-    Raises:
-        UserError: it is not there, or not whole.
-    """
-    folders = domain_folders(dataset, facts, folders=FOLDERS, archives=ARCHIVES, names=NAMES)
-    return domain_source(dataset, sides, facts, folders)
+load = domain_benchmark(FACTS, folders=FOLDERS, archives=ARCHIVES, names=NAMES)

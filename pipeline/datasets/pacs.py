@@ -1,10 +1,7 @@
 """PACS: 9,991 images of 7 classes as art paintings, cartoons, photographs and sketches."""
 
 from pipeline.config.datasets import Facts, register
-from pipeline.config.params import Dataset
-from pipeline.datasets.domains import domain_folders, domain_source
-from pipeline.datasets.source import Source
-from pipeline.images.sizes import Sides
+from pipeline.datasets.domains import domain_benchmark
 
 FACTS = Facts(
     name="PACS",
@@ -17,13 +14,4 @@ FACTS = Facts(
 FOLDERS = ("kfold", "PACS", "pacs")  # the archive's, and what DomainBed and others rename it to
 
 register("pacs", __name__, facts=FACTS)
-
-
-def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
-    """PACS.zip, or the folder that it holds, in `dataset.root`.
-
-    Raises:
-        UserError: it is not there, or not whole.
-    """
-    folders = domain_folders(dataset, facts, folders=FOLDERS, archives=("PACS.zip", "kfold.zip"))
-    return domain_source(dataset, sides, facts, folders)
+load = domain_benchmark(FACTS, folders=FOLDERS, archives=("PACS.zip", "kfold.zip"))

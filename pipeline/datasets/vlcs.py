@@ -3,11 +3,8 @@
 from pathlib import Path
 
 from pipeline.config.datasets import Facts, register
-from pipeline.config.params import Dataset
-from pipeline.datasets.domains import class_folders, domain_folders, domain_source
+from pipeline.datasets.domains import class_folders, domain_benchmark
 from pipeline.datasets.folders import ClassFolder
-from pipeline.datasets.source import Source
-from pipeline.images.sizes import Sides
 
 FACTS = Facts(
     name="VLCS",
@@ -28,20 +25,6 @@ CLASSES = {"0": "bird", "1": "car", "2": "chair", "3": "dog", "4": "person"}
 PARTS = ("train", "crossval", "test")  # of the original, which repeats them all in the folder full
 ARCHIVES = ("VLCS.tar.gz", "VLCS.tar", "VLCS.zip", "vlcs.zip")
 
-register("vlcs", __name__, facts=FACTS)
-
-
-def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
-    """VLCS.tar.gz, or the folder that it holds, in `dataset.root`: DomainBed's or the original.
-
-    Raises:
-        UserError: it is not there, or not whole.
-    """
-    folders = domain_folders(
-        dataset, facts, folders=("VLCS", "vlcs"), archives=ARCHIVES, names=NAMES, classes_in=_classes_in
-    )
-    return domain_source(dataset, sides, facts, folders)
-
 
 def _classes_in(folder: Path, domain: str) -> list[ClassFolder]:
     """CLASS/* as in DomainBed, or full/NUMBER/*, or its parts where that is missing, as in the original."""
@@ -55,3 +38,9 @@ def _classes_in(folder: Path, domain: str) -> list[ClassFolder]:
         if found.class_name in CLASSES
     ]
     return sorted(named, key=lambda found: found.class_name)
+
+
+register("vlcs", __name__, facts=FACTS)
+load = domain_benchmark(
+    FACTS, folders=("VLCS", "vlcs"), archives=ARCHIVES, names=NAMES, classes_in=_classes_in
+)

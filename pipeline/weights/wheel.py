@@ -84,16 +84,8 @@ def _download(requirement: str, folder: Path) -> Path:
     log(f"fetching {requirement} with pip")
     started = time.monotonic()
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += [
-        "--disable-pip-version-check",
-        "--no-input",
-        "--retries",
-        "2",
-        "--dest",
-        str(folder),
-        requirement,
-    ]
-    finished = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    command += ["--disable-pip-version-check", "--no-input", "--retries", "2", "--dest", str(folder)]
+    finished = subprocess.run([*command, requirement], stderr=subprocess.PIPE, text=True)
     wheels = list(folder.glob("*.whl"))
     if finished.returncode or len(wheels) != 1:
         lines = finished.stderr.strip().splitlines() or ["pip said nothing"]
