@@ -209,7 +209,7 @@ def test_options_are_checked_by_their_path(tmp_path: Path) -> None:
         ({"name": "vpt", "tokens": 0}, "methods.lora.adapter.tokens must be 1 or more, found 0"),
         (
             "lorra",
-            "methods.lora.adapter must be one of all, head, lora, vpt, toast, toast_lite, found 'lorra'",
+            "methods.lora.adapter must be one of all, head, lora, toast, toast_lite, vpt, found 'lorra'",
         ),
     ):
         with pytest.raises(UserError, match=sentence):

@@ -76,7 +76,8 @@ def test_nonsense_is_refused(choices: dict[str, object], sentence: str) -> None:
 def test_what_a_part_can_not_be_trained_with_is_refused(
     choices: dict[str, Any], circumstances: dict[str, Any], sentence: str
 ) -> None:
-    method, fine = Method(**choices), {"settings": Training(), "micro_batch": 32, "refit": False}
+    method = Method(**choices)
+    fine: dict[str, Any] = {"settings": Training(), "micro_batch": 32, "refit": False}
     method.check_training(**fine)
     with pytest.raises(ValueError, match=sentence):
         method.check_training(**fine | circumstances)

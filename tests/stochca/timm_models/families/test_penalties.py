@@ -11,7 +11,7 @@ from stochca._typing import TimmModule
 from stochca.config import Delta, Miro
 from stochca.config.training import Training
 from stochca.data.examples import Examples
-from stochca.penalties.terms import KeptOutputs
+from stochca.penalties.delta import KeptOutputs
 from stochca.training.loss import Loss
 from tests.stochca.timm_models.families.cases import CASES, Case, images
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares
