@@ -143,8 +143,7 @@ def _check_answers(address: str, key: str) -> None:
     if address == LOCAL:
         return
     import grpc
-    from ray._private.grpc_utils import init_grpc_channel
-    from ray._private.services import canonicalize_bootstrap_address_or_die
+    from ray._private.services import canonicalize_bootstrap_address_or_die  # nothing public finds a cluster
 
     found = address.removeprefix("ray://")
     try:
@@ -152,8 +151,9 @@ def _check_answers(address: str, key: str) -> None:
             found = canonicalize_bootstrap_address_or_die("auto")
         host, _, port = found.rpartition(":")
         socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
-        with init_grpc_channel(found) as channel:
-            grpc.channel_ready_future(channel).result(timeout=SECONDS_TO_ANSWER)
+        if os.environ.get("RAY_USE_TLS", "0") != "1":  # whose certificates are for Ray to read
+            with grpc.insecure_channel(found) as channel:
+                grpc.channel_ready_future(channel).result(timeout=SECONDS_TO_ANSWER)
     except (TimeoutError, grpc.FutureTimeoutError):
         raise UserError(_unanswered(address, key, "no answer in time")) from None
     except (OSError, ValueError, OverflowError) as error:

@@ -79,7 +79,7 @@ def database(workspace: Workspace, question: str) -> list[Any]:
 
 def checkpoints(workspace: Workspace) -> dict[Path, int]:
     """The training's checkpoint, and when it was written."""
-    found = (workspace.folder / "work").glob("stochca-all-0-*/checkpoint.safetensors")
+    found = (workspace.folder / "work" / "runs").glob("stochca-all-0-*/checkpoint.safetensors")
     return {path: path.stat().st_mtime_ns for path in found}
 
 
