@@ -101,14 +101,14 @@ def to_serve(deployment: Deployment) -> "RunnerDeployment":
 def _check_flow(deployment: Deployment, where: str) -> None:
     """Load the flow, and see whether it takes these parameters."""
     from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
-    from prefect.flows import load_flow_from_entrypoint
+    from prefect.flows import Flow, load_flow_from_entrypoint
     from prefect.utilities.callables import get_call_parameters
 
     path, _ = deployment.entrypoint.split(":")
     if not Path(path).is_file():
         raise UserError(f"{where}: entrypoint {deployment.entrypoint}: there is no file {path}")
     try:
-        flow = load_flow_from_entrypoint(deployment.entrypoint)
+        flow: Flow[Any, Any] = load_flow_from_entrypoint(deployment.entrypoint)
     except Exception as error:  # whatever the file raises when it is imported
         reason = " ".join(str(error).split())
         raise UserError(f"{where}: entrypoint {deployment.entrypoint}: {reason}") from None

@@ -151,8 +151,12 @@ def test_a_training_that_is_ended_three_times_ends_with_the_same_weights(copied:
         return [path.stat().st_mtime_ns for path in copied.checkpoints("stochca-all-0")]
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        known = ([], written())
-        output = copied.kill_when(lambda known=known: written() not in known, *repro, number=number)
+        before = written()
+
+        def is_new(before: list[int] = before) -> bool:
+            return written() not in ([], before)
+
+        output = copied.kill_when(is_new, *repro, number=number)
         assert ("continues after step" in output) == (number != signal.SIGINT)
         assert not (copied.folder / "models" / "stochca-all-0").exists()
         status = "RUNNING" if number == signal.SIGKILL else "KILLED"
