@@ -170,8 +170,8 @@ def table(
       stochca table cub/comparison.json cars/comparison.json --to tables
       stochca table reports/comparison.json --to /tmp/table
     """
-    from pipeline.report.merged_table import merge
-    from pipeline.report.paper_formats import as_markdown, write_table
+    from pipeline.report.benchmark_table import as_markdown, write_table
+    from pipeline.report.table_contents import merge
 
     merged = merge(comparisons)
     files = write_table(to, merged)
@@ -208,8 +208,12 @@ def analyse(
       stochca analyse models/stochca-all-0 photo.jpg photos/
     """
     from pipeline.analysis.analysis import analyse_model
+    from pipeline.registry.model_address import open_model
+    from pipeline.runtime.paths import ANALYSES
 
-    for line in analyse_model(model, images or [], compared=compared, shown=shown):
+    trained, named = open_model(model)
+    target = ANALYSES / named.name
+    for line in analyse_model(trained, target, images or [], compared=compared, shown=shown):
         typer.echo(line)
 
 
@@ -221,9 +225,12 @@ def promote() -> None:
     the champion on today's test images. The alias champion moves to it only if it is better beyond
     noise.
     """
-    from pipeline.registry.promote import main
+    from pipeline.config.params import load_params
 
-    main()
+    params = load_params()
+    from pipeline.registry.promote import promote as promote_best
+
+    typer.echo(f"{promote_best(params).reason}.")
 
 
 @app.command()
@@ -245,10 +252,10 @@ def rollback(
 def sync() -> None:
     """Send MLflow what it lacks of runs that lost it.
 
-    Such runs wait in work/unsynced. MLFLOW_TRACKING_URI says where the server is now;
+    Such runs wait in work/runs. MLFLOW_TRACKING_URI says where the server is now;
     without it, it is where the run was. Interrupt and repeat it as you like.
     """
-    from pipeline.tracking.unsynced import sync as send_all
+    from pipeline.tracking.sync import sync as send_all
 
     for line in send_all():
         typer.echo(line)

@@ -16,6 +16,7 @@ from pipeline.config.params import Params, load_params
 from pipeline.report.comparison import Row, compare_runs
 from pipeline.report.results import read_runs
 from pipeline.runtime import boundary
+from pipeline.tracking.run_folder import waiting_folders
 from stochca.errors import UserError
 from tests.pipeline.synthetic_runs import SKILL, write_inputs, write_params
 
@@ -341,3 +342,5 @@ def test_the_page_is_written_where_no_tracking_server_answers(
     assert record.getMessage().startswith(
         "MLflow was not told of the comparison: MLFLOW_TRACKING_URI http://127.0.0.1:9 can't be used: no"
     )
+    waiting = {folder.name for folder in waiting_folders()}  # for `stochca sync`
+    assert waiting == {"compare-comparison", *(f"compare-{method}-all" for method in SKILL)}
