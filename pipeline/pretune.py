@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.params import Params, load_params
 from pipeline.config.settings_kept import settings_kept
-from pipeline.runtime.boundary import run
+from pipeline.runtime import boundary
 from pipeline.runtime.exclusive import exclusive
-from pipeline.runtime.paths import BACKBONE, PREPARED, PRETUNED, WORK
-from pipeline.tracking.courier import Courier
+from pipeline.runtime.paths import BACKBONE, PREPARED, PRETUNED, RUNS
+from pipeline.tracking.follow import Follower
 from pipeline.tracking.labels import flatten, git_commit
 from pipeline.training.digests import code_sha256, digest_of
 from stochca.training.callbacks import Callback, StepEvent
@@ -44,13 +44,12 @@ class Progress(Callback):
 
 def pretune_decoders(params: Params) -> None:
     """Pre-tune, track, and put the decoders in place."""
-    with Courier() as courier:  # it loads MLflow meanwhile
-        _pretune(params, courier)
+    with Follower() as follower:  # it loads MLflow meanwhile
+        _pretune(params, follower)
 
 
-def _pretune(params: Params, courier: Courier) -> None:
+def _pretune(params: Params, follower: Follower) -> None:
     from pipeline.runtime.files import replace_folder, sha256, write_json
-    from pipeline.tracking.callback import MlflowCallback
     from pipeline.training.decoders import CARD, DECODERS
     from stochca.backbones.card import BackboneCard
     from stochca.backbones.loading import load_backbone
@@ -75,7 +74,7 @@ def _pretune(params: Params, courier: Courier) -> None:
         "device": device.type,
         "code": code_sha256("pretune"),
     }
-    work = WORK / f"pretune-{digest_of(decides)}"
+    folder = RUNS / f"pretune-{digest_of(decides)}"
     tags = {
         "stage": os.environ.get("DVC_STAGE", "none"),
         "git_commit": git_commit() or "none",
@@ -85,28 +84,24 @@ def _pretune(params: Params, courier: Courier) -> None:
     }
     with (
         exclusive("pretune"),
-        courier.tracked_run(params.tracking.experiment, "pretune", tags, work / "mlflow_run_id") as outbox,
+        follower.follows(folder, params.tracking.experiment, "pretune", tags) as run,
     ):
-        outbox.add_params(
-            {"backbone": card.architecture, **flatten(dataclasses.asdict(settings), "training.")}
-        )
+        run.add_params({"backbone": card.architecture, **flatten(dataclasses.asdict(settings), "training.")})
         pretuned = pretune(
             backbone,
             images,
             settings=settings,
             preprocessing=Preprocessing.of(card),
             seed=params.pretune.seed,
-            work_folder=work,
-            callbacks=[JsonLines(work / LOG), Progress(settings.eval_every), MlflowCallback(outbox)],
+            work_folder=folder,
+            callbacks=[JsonLines(folder / LOG), Progress(settings.eval_every)],
             device=device,
         )
-        outbox.add_metrics(
-            {"reconstruction_loss": pretuned.loss, "reconstruction_loss_before": pretuned.loss_before}
-        )
-        with replace_folder(PRETUNED) as folder:
-            save_weights(folder / DECODERS, pretuned.decoders.state_dict())
+        run.log({"reconstruction_loss": pretuned.loss, "reconstruction_loss_before": pretuned.loss_before})
+        with replace_folder(PRETUNED) as target:
+            save_weights(target / DECODERS, pretuned.decoders.state_dict())
             described: dict[str, Any] = {
-                "decoders_sha256": sha256(folder / DECODERS),
+                "decoders_sha256": sha256(target / DECODERS),
                 "backbone_sha256": card.weights_sha256,
                 "architecture": card.architecture,
                 "images": params.pretune.images,
@@ -115,12 +110,10 @@ def _pretune(params: Params, courier: Courier) -> None:
                 "steps": settings.steps,
                 "loss": pretuned.loss,
                 "loss_before": pretuned.loss_before,
-                "mlflow_run_id": outbox.run_id,
+                "mlflow_run_id": run.run_id,
             }
-            write_json(folder / CARD, described)
-            shutil.copytree(folder, outbox.artifacts / "pretuned", dirs_exist_ok=True)
-        outbox.send(now=True)
-    shutil.rmtree(work)
+            write_json(target / CARD, described)
+            shutil.copytree(target, run.artifacts / "pretuned", dirs_exist_ok=True)
     print(
         f"pretune: {PRETUNED / DECODERS}: reconstruction loss {pretuned.loss_before:.4f} before, "
         f"{pretuned.loss:.4f} after"
@@ -153,4 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    boundary.run(main)

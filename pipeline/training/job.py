@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.config.sections import SEED_LIMIT, Protocol
 from pipeline.config.tuned import is_tuned, read_best, resolved
-from pipeline.runtime.paths import WORK
+from pipeline.runtime.paths import RUNS
 from pipeline.tracking.labels import flatten
 from pipeline.training.digests import code_sha256, digest_of
 from stochca.backbones.card import BackboneCard
@@ -76,7 +76,7 @@ def work_folder(
     teacher: dict[str, Any] | None = None,
     teacher_precision: str | None = None,
 ) -> Path:
-    """Where checkpoints go: a folder named after all that decides the weights, the code included."""
+    """The run's folder, which checkpoints share: named after all that decides the weights, code included."""
     decides = {
         **job.decides,
         "teacher": teacher,
@@ -86,7 +86,7 @@ def work_folder(
         "device": device_type,
         "code": code_sha256("train"),
     }
-    return WORK / f"{job.name}-{digest_of(decides)}"
+    return RUNS / f"{job.name}-{digest_of(decides)}"
 
 
 def settings_to_compare(job: Job, card: BackboneCard, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pipeline.images.seen_images import FILE as SEEN_IMAGES
 from pipeline.images.seen_images import write_seen
 from pipeline.runtime.files import replace_folder, write_json
 from pipeline.runtime.paths import METRICS, MODELS, RESULTS
-from pipeline.tracking.run_log import RunLog
+from pipeline.tracking.run_folder import RunFolder
 from pipeline.training.metrics import calibration_error, macro_f1
 from pipeline.training.saved_model import BACKBONE, save_trained
 from stochca._typing import TimmModule
@@ -182,24 +182,23 @@ class Outcome:
             }
         )
 
-    def log_to_mlflow(self, outbox: RunLog, events: Events, *, upload_model: bool) -> None:
-        """Final numbers, pictures and files."""
-        outbox.add_metrics(
+    def hand_over(self, run: RunFolder, *, upload_model: bool) -> None:
+        """Final numbers and files, for MLflow."""
+        run.log(
             {
                 key: value
                 for key, value in self.metrics.items()
                 if value is not None and not key.startswith("validation_")
             }
         )
-        shutil.copytree(RESULTS / self.job.name, outbox.artifacts / "results", dirs_exist_ok=True)
+        shutil.copytree(RESULTS / self.job.name, run.artifacts / "results", dirs_exist_ok=True)
         probabilities, labels = self.test
-        outbox.add_pictures(events, labels, probabilities.argmax(axis=1), self.prepared.classes)
+        run.add_predictions(labels, probabilities.argmax(axis=1), self.prepared.classes)
         if self.fitted.notes:
-            outbox.add_tags({"mlflow.note.content": "\n\n".join(self.fitted.notes)})
+            run.add_tags({"mlflow.note.content": "\n\n".join(self.fitted.notes)})
         if upload_model:
             backbone = BACKBONE if isinstance(self.student, AdaptedModel) else None
-            outbox.add_model(MODELS / self.job.name, self.example, backbone)
-        outbox.send(now=True)
+            run.add_model(MODELS / self.job.name, self.example, backbone)
 
     @property
     def example(self) -> np.ndarray:
