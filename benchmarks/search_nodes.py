@@ -30,7 +30,7 @@ def sleeping(seconds: float) -> type[Trial]:
 
     class Sleeper(Trial):
         def setup(self, config: dict[str, Any], task: Task, sent: list[Any]) -> None:
-            self.task, self.runs, self.history, self.is_shared = task, [], [], True
+            self.task, self.runs, self.rungs, self.is_shared = task, [], [], True
             self.seconds = 0.0
 
         def step(self) -> dict[str, Any]:
