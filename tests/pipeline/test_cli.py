@@ -163,7 +163,7 @@ def test_nothing_to_synchronise(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert stochca(monkeypatch, "sync") == 0
-    assert capsys.readouterr().out == "Nothing waits in work/unsynced: MLflow has everything\n"
+    assert capsys.readouterr().out == "Nothing waits in work/runs: MLflow has everything\n"
 
 
 def test_use_writes_params_and_says_what_to_get(

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.runtime.exclusive import exclusive
 from stochca.errors import UserError
+from tests.imports import ROOT
 
 HOLDER = """
 import signal
@@ -24,6 +25,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
@@ -54,6 +56,7 @@ def test_processes_that_load_images_do_not_keep_what_a_killed_one_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     program = HOLDER.replace("    print(", "    if os.fork() == 0:\n        signal.pause()\n    print(")
     holder = subprocess.Popen(
         [sys.executable, "-c", "import os" + program],
