@@ -57,7 +57,7 @@ def main() -> None:
         server, url = start_server(Path(folder) / "prefect")
         try:
             flow = {"PREFECT_API_URL": url, "PREFECT_HOME": str(Path(folder) / "prefect")}
-            command = ("-m", "flows.pipeline", "last", "--force", "--slots")
+            command = ("-m", "flows.train", "last", "--force", "--slots")
             dvc = ("-m", "dvc", "repro", "--force", "last")
 
             def seconds(*command: str, **environment: str) -> float:
@@ -68,7 +68,7 @@ def main() -> None:
             one = seconds(*command, "1", **flow)
             two = seconds(*command, "2", **flow)
             current = seconds("-m", "dvc", "repro", "last")
-            current_flow = seconds("-m", "flows.pipeline", "last", **flow)
+            current_flow = seconds("-m", "flows.train", "last", **flow)
         finally:
             end_groups([server], gently=signal.SIGTERM)
     count = len(stages)

@@ -32,7 +32,7 @@ WAITS_FOR: dict[str, set[str]] = {
     "pipeline.tune": {"torch", "timm", "datasets", "pandas", "pyarrow"},
     "pipeline.compare": {"datasets", "pandas", "pyarrow", "mlflow", "scipy"},
     "pipeline.commands.predict": {"torch", "timm"},
-    "flows.pipeline": {"prefect"},
+    "flows.train": {"prefect"},
     "flows.serve": set(),
 }
 

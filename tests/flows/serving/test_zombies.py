@@ -18,7 +18,7 @@ def test_a_run_without_heartbeats_becomes_crashed(tmp_path: Path, prefect: dict[
     zombies.register()
     zombies.register(seconds=40)  # twice: it must not become two automations; heartbeats come every 30 s
     assert len(api.automations(zombies.NAME)) == 1
-    process = project.start("-m", "flows.pipeline", environment=prefect)
+    process = project.start("-m", "flows.train", environment=prefect)
     try:
         wait_until(lambda: project.started("compare"), "the stage runs")
         run = api.newest_run()

@@ -1,6 +1,6 @@
-"""The flow `pipeline`: DVC's stages as tasks.
+"""The flow `pipeline`: DVC's stages as tasks. (A file pipeline.py would hide the package from Prefect's loader.)
 
-python -m flows.pipeline [TARGET ...] [--slots N] [--force]
+python -m flows.train [TARGET ...] [--slots N] [--force]
 """
 
 from collections.abc import Sequence
@@ -88,7 +88,7 @@ def _conclude(states: "dict[str, State[Any]]") -> "State[Any]":
 
 
 def main() -> None:
-    parser = argument_parser("flows.pipeline", __doc__)
+    parser = argument_parser("flows.train", __doc__)
     parser.add_argument("targets", nargs="*", default=list(DEFAULT_TARGETS), help="stages, or groups of them")
     parser.add_argument("--force", action="store_true", help="also run stages that have not changed")
     run(pipeline, vars(parser.parse_args()))

@@ -45,7 +45,7 @@ def overlap(project: Project) -> float:
 
 
 def test_two_slots_run_side_by_side(project: Project, prefect: dict[str, str]) -> None:
-    project.run("-m", "flows.pipeline", "--slots", "2", environment=prefect)
+    project.run("-m", "flows.train", "--slots", "2", environment=prefect)
     assert overlap(project) > 0.5
     assert project.time_of("first")[1] < min(project.time_of("left")[0], project.time_of("right")[0])
     run = api.newest_run()
@@ -57,13 +57,13 @@ def test_two_slots_run_side_by_side(project: Project, prefect: dict[str, str]) -
 
 
 def test_one_slot_runs_one_stage_at_a_time(project: Project, prefect: dict[str, str]) -> None:
-    project.run("-m", "flows.pipeline", "left", "right", "--force", environment=prefect)
+    project.run("-m", "flows.train", "left", "right", "--force", environment=prefect)
     assert overlap(project) < 0
 
 
 def test_a_failure_takes_only_its_dependants_along(project: Project, prefect: dict[str, str]) -> None:
     (project.folder / "fail-left").touch()
-    arguments = ("-m", "flows.pipeline", "compare", "apart", "--force", "--slots", "2")
+    arguments = ("-m", "flows.train", "compare", "apart", "--force", "--slots", "2")
     output = project.run(*arguments, environment=prefect, expect=1)
     sentence = "left failed: left was told to fail; not run because of that: compare"
     assert output.splitlines()[-1] == f"error: {sentence}"
@@ -78,13 +78,13 @@ def test_a_failure_takes_only_its_dependants_along(project: Project, prefect: di
         "compare": "NotReady",
     }
     (project.folder / "fail-left").unlink()
-    project.run("-m", "flows.pipeline", environment=prefect)
+    project.run("-m", "flows.train", environment=prefect)
     states = api.task_states(api.newest_run().id)
     assert states == {"first": "Skipped", "right": "Skipped", "left": "Completed", "compare": "Completed"}
 
 
 def test_mistakes_end_the_run_with_a_sentence(project: Project, prefect: dict[str, str]) -> None:
-    output = project.run("-m", "flows.pipeline", "compar", environment=prefect, expect=1)
+    output = project.run("-m", "flows.train", "compar", environment=prefect, expect=1)
     error = output.splitlines()[-1]
     assert error.startswith("error: targets: dvc.yaml has no stage 'compar'; did you mean compare")
     run = api.newest_run()
@@ -101,7 +101,7 @@ def test_a_signal_ends_everything_and_the_next_run_continues(tmp_path: Path, pre
             return database.execute("select name, status from runs").fetchall()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        process = project.start("-m", "flows.pipeline", "tracked", environment=prefect)
+        process = project.start("-m", "flows.train", "tracked", environment=prefect)
         wait_until(lambda: project.started("tracked"), "the stage runs")
         os.kill(process.pid, number)  # to the flow alone, as Prefect's worker does
         output, _ = process.communicate(timeout=90)
@@ -113,5 +113,5 @@ def test_a_signal_ends_everything_and_the_next_run_continues(tmp_path: Path, pre
         (project.folder / "times" / "tracked.started").unlink()
 
     (project.folder / "hurry").touch()
-    project.run("-m", "flows.pipeline", "tracked", environment=prefect)
+    project.run("-m", "flows.train", "tracked", environment=prefect)
     assert tracked_runs() == [("tracked", "FINISHED")]
