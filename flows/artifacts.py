@@ -58,5 +58,5 @@ def publish_search() -> None:
     )
     trials = SEARCH / "trials.csv"
     if trials.exists():
-        columns: dict[str, list[Any]] = pandas.read_csv(trials).to_dict("list")
-        create_table_artifact(key="trials", table=columns, description="The trials of the search")
+        rows: Any = pandas.read_csv(trials).to_dict("records")
+        create_table_artifact(key="trials", table=rows, description="The trials of the search")

@@ -13,11 +13,11 @@ from prefect.states import Completed
 
 from flows.artifacts import mistakes_in_a_sentence
 from flows.command import argument_parser, run
-from flows.train import run_stages
 from flows.serving.alerts import HOOKS
 from flows.stages.graph import DEFAULT_TARGETS, changed_stages, needed_stages
 from flows.stages.slots import Slots
 from flows.stages.workspace import held_workspace
+from flows.train import run_stages
 from pipeline.config.params import Params
 
 if TYPE_CHECKING:

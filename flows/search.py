@@ -9,11 +9,11 @@ from prefect import flow
 
 from flows.artifacts import mistakes_in_a_sentence
 from flows.command import argument_parser, run
-from flows.train import run_stages
 from flows.serving.alerts import HOOKS
 from flows.stages.graph import DEFAULT_TARGETS, needed_stages
 from flows.stages.slots import Slots
 from flows.stages.workspace import held_workspace
+from flows.train import run_stages
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

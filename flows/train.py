@@ -1,4 +1,6 @@
-"""The flow `pipeline`: DVC's stages as tasks. (A file pipeline.py would hide the package from Prefect's loader.)
+"""The flow `pipeline`: DVC's stages as tasks.
+
+Prefect loads a flow's file under its own name: pipeline.py would hide the package `pipeline`.
 
 python -m flows.train [TARGET ...] [--slots N] [--force]
 """

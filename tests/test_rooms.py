@@ -13,8 +13,8 @@ ROOMS = {
     package: rooms.split()
     for package, rooms in {
         "stochca": """
-            errors _typing _torchvision _command config timm_models backbones compute data evaluation attention
-            adapters phases penalties averaging training extending analysis
+            errors _typing _torchvision _command config timm_models backbones compute data evaluation
+            attention adapters phases penalties averaging training extending analysis
         """,
         "pipeline": """
             runtime config images datasets weights tracking training search analysis report registry

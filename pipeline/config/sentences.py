@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from stochca.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's types of an unknown key
 
 
 def validated(model: type[Model], raw: Any, subject: str) -> Model:
@@ -21,14 +22,16 @@ def validated(model: type[Model], raw: Any, subject: str) -> Model:
 
 def sentence(error: ValidationError, model: type, prefix: str = "") -> str:
     """The first error in plain words: the key's path, what was found, what is allowed."""
-    first = error.errors()[0]
+    # A mistyped key is missing under its right name too, and is what the user wants to hear of.
+    found = error.errors()
+    first = next((each for each in found if each["type"] in UNKNOWN), found[0])
     location = first["loc"]
     if location[-1:] in (("int",), ("float",)):  # pydantic's name for the part of a union, no key
         location = location[:-1]
     path = (prefix + ".".join(str(part) for part in location)).rstrip(".")
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     match first["type"]:
-        case "extra_forbidden" | "unexpected_keyword_argument":
+        case kind if kind in UNKNOWN:
             allowed = _keys_at(model, location[:-1])
             nearest = difflib.get_close_matches(str(location[-1]), allowed, n=1, cutoff=0.5)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"allowed here are {', '.join(allowed)}"

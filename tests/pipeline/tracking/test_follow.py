@@ -116,7 +116,7 @@ def test_the_run_ends_as_its_stage_does_and_the_next_goes_on(failure: Any, expec
     with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)) as error:
         train()
     if isinstance(failure, signal.Signals):
-        assert error.type is KeyboardInterrupt or error.value.code == 143
+        assert error.type is KeyboardInterrupt or error.value.args == (143,)
     assert signal.getsignal(signal.SIGTERM) is before
     run_id = only_run()
     assert (status(run_id), losses(run_id)) == (expected, {1: 1.0})
