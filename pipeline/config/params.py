@@ -89,9 +89,10 @@ class Params(Section):
                 share = training.micro_batch(self.workers.num_workers)
             except ValueError as error:
                 raise ValueError(f"workers.num_workers, with methods.{name}.training: {error}") from None
+            if name not in self.protocol.methods:  # a common setting need not suit what is not trained
+                continue
             try:
-                refit = self.protocol.refit and name in self.protocol.methods
-                method.check_training(training, micro_batch=share, refit=refit)
+                method.check_training(training, micro_batch=share, refit=self.protocol.refit)
             except ValueError as error:
                 raise ValueError(f"methods.{name}.{error}") from None
         self._overridden(self.pretune.training, "pretune.training.")

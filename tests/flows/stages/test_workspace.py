@@ -101,6 +101,6 @@ def test_mistakes_in_params_are_found_at_once(tmp_path: Path, monkeypatch: pytes
     params = Path("params.yaml").read_text()
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(params.replace("duplicates: warn", "dupicates: warn"))
-    refuses("the key 'dataset.duplicates' is missing")
+    refuses("unknown key 'dataset.dupicates'; did you mean 'duplicates'")
     Path("params.yaml").write_text(params)
     refuses("there is no folder data/raw")
