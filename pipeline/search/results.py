@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from pipeline.config.tuned import BEST
-from pipeline.search.plots import accuracy_against_prob, trials_over_time
+from pipeline.search.pictures import accuracy_against_prob, trials_over_time
 from pipeline.search.records import METRIC, Record
-from pipeline.search.space import is_plain, mean_prob, prob_of
+from pipeline.search.space import as_methods_take, is_plain, mean_prob
 from pipeline.search.task import Task
 from stochca.errors import UserError
 
@@ -26,21 +26,17 @@ def best_of(records: Sequence[Record]) -> Record:
     Raises:
         UserError: no trial ran to the end.
     """
-    complete = [r for r in records if r.finished_at is not None and not r.stopped_early and not r.problem]
+    complete = [record for record in records if record.is_complete]
     if not complete:
         problem = next((record.problem for record in records if record.problem), "nothing was reported")
         raise UserError(f"tune: no trial came to an end; the first problem was: {problem}")
-    return min(complete, key=lambda record: (-_mean(record), mean_prob(record.values)))
+    return min(complete, key=lambda record: (-record.reached.mean, mean_prob(record.values)))
 
 
 def plain_of(records: Sequence[Record]) -> Record | None:
     """The trial of plain fine-tuning that came to its end; the best, where the rate varied."""
-    plain = [
-        r
-        for r in records
-        if is_plain(r.values) and not r.stopped_early and not r.problem and r.mean is not None
-    ]
-    return max(plain, key=_mean) if plain else None
+    plain = [record for record in records if record.is_complete and is_plain(record.values)]
+    return max(plain, key=lambda record: record.reached.mean) if plain else None
 
 
 def against_plain(best: Record, plain: Record | None, trials: int) -> str:
@@ -49,11 +45,12 @@ def against_plain(best: Record, plain: Record | None, trials: int) -> str:
         return "plain fine-tuning (prob 0) was not among the trials, so nothing is known of the gain over it"
     if is_plain(best.values):
         return "no probability did better than plain fine-tuning (prob 0)"
-    gain = _mean(best) - _mean(plain)
-    told = f"{gain:+.4f} over plain fine-tuning (prob 0: {_mean(plain):.4f})"
-    if best.std is None or plain.std is None:
+    reached, before = best.reached, plain.reached
+    gain = reached.mean - before.mean
+    told = f"{gain:+.4f} over plain fine-tuning (prob 0: {before.mean:.4f})"
+    if reached.std is None or before.std is None:
         return f"{told}; with a single seed nothing is known of the noise, so set tune.seeds to two or more"
-    noise = math.hypot(best.std, plain.std)
+    noise = math.hypot(reached.std, before.std)
     verdict = "beyond" if gain > noise else "within"
     return (
         f"{told}, {verdict} the noise: the spread of such a difference over the seeds is {noise:.4f}; "
@@ -68,11 +65,10 @@ def write_results(folder: Path, task: Task, records: Sequence[Record]) -> dict[s
         UserError: no trial ran to the end.
     """
     best, plain = best_of(records), plain_of(records)
-    prob = prob_of(best.values)
+    reached = best.reached
     found = {
-        "prob": list(prob) if isinstance(prob, tuple) else prob,
-        **{name: value for name, value in best.values.items() if name == "lr"},
-        "validation_accuracy": {"mean": best.mean, "std": best.std, "seeds": len(best.accuracies)},
+        **as_methods_take(best.values),
+        METRIC: {"mean": reached.mean, "std": reached.std, "seeds": len(reached.accuracies)},
         "against_plain": against_plain(best, plain, len(records)),
         "trial": best.number,
         "trials": len(records),
@@ -89,28 +85,28 @@ def write_results(folder: Path, task: Task, records: Sequence[Record]) -> dict[s
 
 
 def _write_trials(path: Path, task: Task, records: Sequence[Record]) -> None:
-    rows = [
-        {
-            "trial": record.number,
-            **record.values,
-            METRIC: record.mean,
-            "std": record.std,
-            **{f"{METRIC}_seed_{s}": a for s, a in zip(task.tune.seeds, record.accuracies, strict=False)},
-            "steps": record.step,
-            "stopped_early": str(record.stopped_early).lower(),
-            "seconds": round(record.seconds, 1),
-            "finished_at": round(record.finished_at or 0.0, 1),
-            "node": record.node,
-            "problem": record.problem,
-        }
-        for record in records
-    ]
+    columns = [*records[0].values, METRIC, "std", *(f"{METRIC}_seed_{seed}" for seed in task.tune.seeds)]
+    rows = []
+    for record in records:
+        values = dict(record.values)
+        if record.rungs:
+            reached = record.reached
+            values |= dict(
+                zip(columns[len(values) :], [reached.mean, reached.std, *reached.accuracies], strict=True)
+            )
+        rows.append(
+            {
+                "trial": record.number,
+                **{column: values.get(column) for column in columns},
+                "steps": record.step,
+                "stopped_early": str(record.stopped_early).lower(),
+                "seconds": round(record.seconds, 1),
+                "finished_at": round(record.finished_at or 0.0, 1),
+                "node": record.node,
+                "problem": record.problem,
+            }
+        )
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, max(rows, key=len))  # a trial that never reported has no accuracies
+        writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _mean(record: Record) -> float:
-    assert record.mean is not None
-    return record.mean

@@ -3,95 +3,83 @@
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import ray
 
 from pipeline.config.params import Params
-from pipeline.config.sections import Range, Tune
-from pipeline.config.tuned import BEST
+from pipeline.config.sections import Range
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder
-from pipeline.search.beside_tune import beside_tune
-from pipeline.search.children import Children
-from pipeline.search.inputs import BACKBONE
-from pipeline.search.journal import Journal
-from pipeline.search.messenger import open_mailbox
+from pipeline.runtime.paths import BACKBONE, BEST, RUNS
+from pipeline.search.actor import run_trials, start_actor
 from pipeline.search.progress import SearchProgress
 from pipeline.search.results import write_results
 from pipeline.search.space import dimensions, number_of_trials
 from pipeline.search.task import Task
-from pipeline.search.trial import Trial
-from pipeline.search.tuner import run_trials, search_folder
+from pipeline.tracking.follow import Follower
 from pipeline.tracking.labels import flatten, git_commit
-from pipeline.tracking.outbox import Outbox
-from pipeline.tracking.tracked_run import tracked_run
 from pipeline.training.cluster import LOCAL, check_one_machine_has, connected
 
+if TYPE_CHECKING:
+    from pipeline.search.trial import Trial
 
-def search(task: Task, params: Params, trial: type[Trial] = Trial) -> None:
+
+def search(task: Task, params: Params, trial: "type[Trial] | None" = None) -> None:
     """Search, track, put the results in place, and clean up.
 
     Args:
-        trial: what Ray Tune runs.
+        trial: what Ray Tune runs in place of `Trial`.
 
     Raises:
         UserError: the cluster can't be reached or can't do it; the settings don't suit the model; or no
             trial came to an end.
     """
-    check(task)
     settings = task.tune
-    trials = number_of_trials(settings, task.card.blocks)
-    progress = SearchProgress(trials, task.training.steps, len(settings.seeds))
     tags = {
         "stage": os.environ.get("DVC_STAGE", "none"),
         "git_commit": git_commit() or "none",
         "backbone_sha256": task.card.weights_sha256,
         "dataset_fingerprint": task.inputs.fingerprint,
     }
-    with (
-        exclusive("tune"),
-        _ray(settings),
-        tracked_run(params.tracking.experiment, "search", tags, task.folder / "mlflow_run_id") as outbox,
-    ):
-        outbox.add_params(settings_to_compare(task))
-        outbox.send()
-        children = Children(outbox.run_id, settings.seeds)
-        journal = Journal(task.folder, task.training.steps, progress, children)
-        name = f"mailbox-{task.name}"
-        with journal.reads(open_mailbox(name)):
-            results = run_trials(task, trials, name, progress, trial)
-        records = journal.complete(results)
-        with replace_folder(BEST.parent) as folder:
-            found = write_results(folder, task, records)
-        _log_results(outbox, found)
-        beside_tune(shutil.rmtree, beside_tune(search_folder, task))
+    tracked = (RUNS / f"search-{task.name}", params.tracking.experiment, "search", tags)
+    with exclusive("tune"), Follower() as follower:  # which loads MLflow meanwhile
+        check(task)
+        with connected(settings.address, key="tune.address"), follower.follows(*tracked) as run:
+            check_one_machine_has(settings.resources, "tune.resources")
+            run.add_params(settings_to_compare(task))
+            task.folder.mkdir(parents=True, exist_ok=True)
+            trials = number_of_trials(settings, task.card.blocks)
+            progress = SearchProgress(run, trials, task.training.steps, settings.seeds)
+            actor = start_actor(task)
+            records = run_trials(actor, task, progress, trial)
+            with replace_folder(BEST.parent) as folder:
+                found = write_results(folder, task, records)
+            accuracy = found["validation_accuracy"]
+            known = {
+                "best_validation_accuracy": accuracy["mean"],
+                "best_validation_accuracy_std": accuracy["std"],
+            }
+            run.log({key: value for key, value in known.items() if value is not None})
+            shutil.copytree(BEST.parent, run.artifacts, dirs_exist_ok=True)
+            ray.get(actor.remove.remote())
     shutil.rmtree(task.folder, ignore_errors=True)
-    accuracy = found["validation_accuracy"]
     spread = "" if accuracy["std"] is None else f" ± {accuracy['std']:.3f}"
     progress.say(f"the best is prob {found['prob']}: {accuracy['mean']:.3f}{spread} on validation")
     progress.say(found["against_plain"])
-
-
-@contextmanager
-def _ray(settings: Tune) -> Iterator[None]:
-    with connected(settings.address, key="tune.address"):
-        check_one_machine_has(settings.resources, "tune.resources")
-        yield
 
 
 def check(task: Task) -> None:
     """Find what would stop every trial, before any work.
 
     Raises:
-        UserError: as `stochca.training.fit.check_settings`.
+        UserError: as `stochca.training.checks.check_settings`.
     """
     import torch
 
-    from stochca.backbones.loading import load_backbone, load_source_head
+    from pipeline.training.inputs import make_inputs
     from stochca.compute.devices import default_device
-    from stochca.data.preprocessing import Preprocessing
-    from stochca.training.fit import check_settings
+    from stochca.training.checks import check_settings
 
     card, training = task.card, task.training
     device = default_device() if task.tune.resources.gpu else torch.device("cpu")
@@ -99,10 +87,8 @@ def check(task: Task) -> None:
         training = dataclasses.replace(training, precision="auto")
     spaces = dimensions(task.tune, card.blocks)
     values = {name: space.low if isinstance(space, Range) else space[0] for name, space in spaces.items()}
-    student = load_backbone(BACKBONE, num_classes=2, drop_path=training.drop_path)
-    preprocessing = Preprocessing.of(card)
-    source_head = load_source_head(BACKBONE)
-    check_settings(student, task.method(values), training, preprocessing, device, source_head)
+    inputs = make_inputs(BACKBONE, ["", ""], [], [], method=task.method(values), settings=training, seed=0)
+    check_settings(inputs, device)
 
 
 def settings_to_compare(task: Task) -> dict[str, Any]:
@@ -113,11 +99,3 @@ def settings_to_compare(task: Task) -> dict[str, Any]:
         **flatten(task.tune.model_dump(mode="json", exclude={"training"}), "tune."),
         **flatten(dataclasses.asdict(task.training), "training."),
     }
-
-
-def _log_results(outbox: Outbox, found: dict[str, Any]) -> None:
-    accuracy = found["validation_accuracy"]
-    metrics = {"best_validation_accuracy": accuracy["mean"], "best_validation_accuracy_std": accuracy["std"]}
-    outbox.add_metrics({key: value for key, value in metrics.items() if value is not None})
-    shutil.copytree(BEST.parent, outbox.artifacts, dirs_exist_ok=True)
-    outbox.send()

@@ -62,6 +62,13 @@ def prob_of(values: Values) -> float | tuple[float, ...]:
     return tuple(values[f"prob_{block}"] for block in range(sum(name.startswith("prob_") for name in values)))
 
 
+def as_methods_take(values: Values) -> dict[str, Any]:
+    """As best.yaml has it: ``prob``, one or a list, and ``lr`` where that is searched."""
+    prob = prob_of(values)
+    rate = {name: value for name, value in values.items() if name == "lr"}
+    return {"prob": list(prob) if isinstance(prob, tuple) else prob, **rate}
+
+
 def mean_prob(values: Values) -> float:
     """The probability, or its mean over the blocks."""
     prob = prob_of(values)

@@ -6,15 +6,15 @@ What counts is the mean over the seeds, so that one lucky seed does not choose.
 import shutil
 import socket
 from contextlib import suppress
+from dataclasses import asdict
 from functools import cache
-from statistics import stdev
 from typing import Any
 
 import ray
 from ray import tune
 
 from pipeline.search.inputs import BACKBONE, scratch
-from pipeline.search.records import METRIC
+from pipeline.search.records import METRIC, Rung
 from pipeline.search.seed_run import SeedRun
 from pipeline.search.task import Task
 from stochca.errors import UserError
@@ -30,7 +30,6 @@ class Trial(tune.Trainable):
         from pipeline.images.protocol import images_of_trials
         from stochca.compute.devices import default_device
         from stochca.data.images import keep_in_memory
-        from stochca.data.preprocessing import Preprocessing
 
         torch.set_num_threads(max(1, int(task.tune.resources.cpu)))
         # With gpu: 0 Ray leaves the GPUs visible.
@@ -40,9 +39,8 @@ class Trial(tune.Trainable):
         images = images_of_trials(prepared, task.protocol, task.target, task.tune.seeds)
         decoded = cache(keep_in_memory)  # once, where seeds share their images
         reads = len(task.tune.seeds) * task.training.steps * task.training.batch_size
-        card = task.card
         self.task = task
-        self.history: list[dict[str, float]] = []  # one entry per rung
+        self.rungs: list[Rung] = []
         self.seconds = 0.0
         self.is_shared = task.folder.exists()  # the search's own folder, which survives this machine
         base = task.folder if self.is_shared else scratch() / task.name
@@ -51,11 +49,10 @@ class Trial(tune.Trainable):
             SeedRun(
                 folder=self.folder / f"seed-{seed}",
                 backbone=root / BACKBONE,
-                classes=len(prepared.classes),
+                classes=prepared.classes,
                 train=decoded(images[seed].train, reads),
                 validation=decoded(images[seed].validation),
                 domains=images[seed].domains,
-                preprocessing=Preprocessing.of(card),
                 method=task.method(config),
                 settings=task.settings(config),
                 seed=seed,
@@ -66,7 +63,7 @@ class Trial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train every seed up to the next rung."""
-        rung = self.task.rungs[len(self.history)]
+        rung = self.task.rungs[len(self.rungs)]
         try:
             reached = [run.advance(rung) for run in self.runs]
         except UserError as error:  # training diverged: a result of this rate, no reason to try again
@@ -75,15 +72,12 @@ class Trial(tune.Trainable):
         report = self._report(rung, [one.accuracy for one in reached])
         return {**report, "problem": None, "done": rung == self.task.training.steps}
 
-    def _report(self, rung: int, accuracies: list[float]) -> dict[str, Any]:
-        mean = sum(accuracies) / len(accuracies)
-        self.history.append({"step": rung, METRIC: mean})
+    def _report(self, step: int, accuracies: list[float]) -> dict[str, Any]:
+        self.rungs.append(Rung(step, accuracies))
         return {
-            METRIC: mean,
-            "std": stdev(accuracies) if len(accuracies) > 1 else None,
-            "accuracies": accuracies,  # in the order of tune.seeds
-            "history": list(self.history),
-            "step": rung,
+            METRIC: self.rungs[-1].mean,
+            "step": step,
+            "rungs": [asdict(rung) for rung in self.rungs],
             "seconds": self.seconds,
             "node": node(),
         }

@@ -2,88 +2,67 @@
 
 import json
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
 import ray
 from optuna.samplers import TPESampler
 from ray import tune
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.search.beside_tune import beside_tune
-from pipeline.search.inputs import LARGEST_SHIPPED, scratch
-from pipeline.search.messenger import Messenger
-from pipeline.search.progress import SearchProgress
-from pipeline.search.records import METRIC
-from pipeline.search.space import first_points, random_draws, ray_space
-from pipeline.search.stopper import Stopper
+from pipeline.search.records import METRIC, Records, Rung
+from pipeline.search.space import first_points, is_plain, number_of_trials, random_draws, ray_space
 from pipeline.search.task import Task
 from pipeline.search.trial import Trial
-from pipeline.training.cluster import LOCAL
-from stochca.errors import UserError
-
-STATE = "ray"  # Ray Tune's folder inside the search's
 
 
-def run_trials(
-    task: Task, trials: int, mailbox: str, progress: SearchProgress, trial: type[Trial]
-) -> Iterable[Any]:
-    """Run the trials, or those that an interrupted search has not finished; gives Ray Tune's results of all.
+def tuner_of(task: Task, state: Path, trial: type[Trial] | None, sent: list[ray.ObjectRef]) -> tune.Tuner:
+    """What runs the trials, or those that an interrupted search has not finished.
 
-    Raises:
-        UserError: the data is too large to be sent to machines that don't have it.
+    Args:
+        state: Ray Tune's folder; where one `is_restorable`, the search goes on.
+        trial: what runs; None: `Trial`.
+        sent: the data, for machines that don't have the project's folder.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", module="optuna")
-    settings = task.tune
-    space = ray_space(settings, task.card.blocks)
+    settings, blocks = task.tune, task.card.blocks
+    trials, space = number_of_trials(settings, blocks), ray_space(settings, blocks)
     resources = {"cpu": settings.resources.cpu, "gpu": settings.resources.gpu}
-    trainable = tune.with_resources(tune.with_parameters(trial, task=task, sent=_sent(task)), resources)
-    state = beside_tune(search_folder, task) / STATE
-    if beside_tune(is_restorable, state):
-        progress.say(
-            "continues the search that was interrupted, with the concurrent and max_failures of its beginning"
-        )
-        tuner = tune.Tuner.restore(
+    trainable = tune.with_resources(tune.with_parameters(trial or Trial, task=task, sent=sent), resources)
+    if is_restorable(state):
+        return tune.Tuner.restore(
             str(state), trainable, resume_unfinished=True, restart_errored=True, param_space=space
         )
-    else:
-        tuner = tune.Tuner(
-            trainable,
-            param_space=space,
-            tune_config=tune.TuneConfig(
-                search_alg=OptunaSearch(
-                    metric=METRIC,
-                    mode="max",
-                    points_to_evaluate=first_points(settings, task.card.blocks, task.training.lr),
-                    sampler=TPESampler(
-                        seed=settings.sampler_seed,
-                        n_startup_trials=random_draws(trials),
-                        constant_liar=True,  # trials that run side by side keep apart
-                    ),
+    return tune.Tuner(
+        trainable,
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            search_alg=OptunaSearch(
+                metric=METRIC,
+                mode="max",
+                points_to_evaluate=first_points(settings, blocks, task.training.lr),
+                sampler=TPESampler(
+                    seed=settings.sampler_seed,
+                    n_startup_trials=random_draws(trials),
+                    constant_liar=True,  # trials that run side by side keep apart
                 ),
-                scheduler=Stopper(task),
-                num_samples=trials,
-                max_concurrent_trials=None if settings.concurrent == "auto" else settings.concurrent,
             ),
-            run_config=tune.RunConfig(
-                name=state.name,
-                storage_path=str(state.parent),
-                callbacks=[Messenger(mailbox)],
-                failure_config=tune.FailureConfig(max_failures=settings.max_failures),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials keep their own
-                verbose=0,
-            ),
-        )
-    return tuner.fit()
-
-
-def search_folder(task: Task) -> Path:
-    """The search's folder, or what stands for it on a machine that does not have the project."""
-    return task.folder if task.folder.exists() else scratch() / task.name
+            scheduler=Stopper(task),
+            num_samples=trials,
+            max_concurrent_trials=None if settings.concurrent == "auto" else settings.concurrent,
+        ),
+        run_config=tune.RunConfig(
+            name=state.name,
+            storage_path=str(state.parent),
+            callbacks=[Recorder()],
+            failure_config=tune.FailureConfig(max_failures=settings.max_failures),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials keep their own
+            verbose=0,
+        ),
+    )
 
 
 def is_restorable(state: Path) -> bool:
@@ -98,20 +77,50 @@ def is_restorable(state: Path) -> bool:
     return all(path.read_bytes().endswith(b".") for path in state.glob("*.pkl"))  # as every whole pickle does
 
 
-def _sent(task: Task) -> list[ray.ObjectRef]:
-    """The data in Ray's object store, for machines that don't have the project's folder."""
-    if task.tune.address == LOCAL:
-        return []
-    size = task.inputs.size()
-    if size <= LARGEST_SHIPPED:
-        return [ray.put(task.inputs.packed())]
-    for node in ray.nodes():
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        looks = ray.remote(num_cpus=0, scheduling_strategy=there)(task.inputs.are_in)
-        if node["Alive"] and not ray.get(looks.remote(task.inputs.project)):
-            raise UserError(
-                f"the images and the backbone take {size / 2**30:.1f} GiB, too much to be sent to "
-                f"{node['NodeManagerHostname']}, which does not have {task.inputs.project}; mount that "
-                "folder on all machines of the cluster"
-            )
-    return []
+class Stopper(ASHAScheduler):
+    """ASHA over the rungs of a task, but never for plain fine-tuning, which the best is compared with."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(
+            time_attr="step",
+            metric=METRIC,
+            mode="max",
+            max_t=task.training.steps,
+            grace_period=task.tune.grace_steps,
+            reduction_factor=task.tune.reduction,
+        )
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A trial from before an interruption: later ones are measured against it as before."""
+        super().on_trial_add(tune_controller, trial)
+        for rung in (trial.last_result or {}).get("rungs", []):
+            self._trial_info[trial.trial_id].on_result(trial, rung["step"], Rung(**rung).mean)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        action = super().on_trial_result(tune_controller, trial, result)
+        return str(TrialScheduler.CONTINUE if is_plain(trial.config) else action)
+
+
+class Recorder(tune.Callback):
+    """Holds nothing itself: Ray Tune keeps it, as it was at the beginning, for a search that goes on."""
+
+    records: ClassVar[Records]  # of the search that this process runs
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.records.started(trial.trial_id, number_of(trial), trial.config)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any
+    ) -> None:
+        self.records.reported(number_of(trial), result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.records.finished(number_of(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.records.finished(number_of(trial), trial.get_error())
+
+
+def number_of(trial: Any) -> int:
+    """From Ray Tune's tag of a trial, such as 3_prob=0.2130."""
+    return int(trial.experiment_tag.split("_")[0])

@@ -18,6 +18,7 @@ from stochca.backbones.loading import load_backbone
 from stochca.config import Method, StochasticCrossAttention
 from stochca.data.preprocessing import Preprocessing
 from stochca.training.fit import fit
+from stochca.training.inputs import Inputs
 from tests.pipeline.search.small_project import STEPS, run_search, write_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -54,13 +55,15 @@ def accuracy(folder: Path, prob: float, seed: int, **training: Any) -> float:
     prepared = load_prepared(folder / "data" / "prepared")
     card = BackboneCard.from_file(folder / "data" / "backbone" / "card.json")
     fitted = fit(
-        load_backbone(folder / "data" / "backbone", num_classes=3, drop_path=0.0, seed=seed),
-        prepared.images("train"),
-        prepared.images("val"),
-        method=Method(attention=StochasticCrossAttention(prob=prob)),
-        settings=dataclasses.replace(params.training, **training),
-        preprocessing=Preprocessing(card.image_size, card.mean, card.std, card.interpolation),
-        seed=seed,
+        Inputs(
+            load_backbone(folder / "data" / "backbone", num_classes=3, drop_path=0.0, seed=seed),
+            prepared.images("train"),
+            prepared.images("val"),
+            method=Method(attention=StochasticCrossAttention(prob=prob)),
+            settings=dataclasses.replace(params.training, **training),
+            preprocessing=Preprocessing(card.image_size, card.mean, card.std, card.interpolation),
+            seed=seed,
+        ),
         device=torch.device("cpu"),
     )
     assert fitted.validation is not None

@@ -52,7 +52,7 @@ def test_what_decides_the_result_is_what_dvc_notes() -> None:
 
 @pytest.mark.parametrize(
     "tune",
-    [{"concurrent": 1}, {"max_failures": 0}, {"resources": {"cpu": 2}}, {"address": "auto"}],
+    [{"concurrent": 1}, {"max_failures": 0}, {"resources": {"cpu": 2, "gpu": 0}}, {"address": "auto"}],
     ids=lambda tune: next(iter(tune)),
 )
 def test_where_and_how_many_at_once_may_change_during_a_search(edit: Edit, tune: dict[str, Any]) -> None:
@@ -71,7 +71,7 @@ def test_what_decides_may_not(edit: Edit) -> None:
 
 def test_a_search_does_not_go_on_with_another_device(edit: Edit) -> None:
     on_cpu = name()
-    edit(resources={"gpu": 0.5})
+    edit(resources={"cpu": 1, "gpu": 0.5})
     half = name()
-    edit(resources={"gpu": 1})
+    edit(resources={"cpu": 1, "gpu": 1})
     assert on_cpu != half == name()

@@ -18,11 +18,12 @@ BLUE, RED, GREY = "tab:blue", "tab:red", "0.45"
 def accuracy_against_prob(records: Sequence[Record], best: Record, plain: Record | None) -> Figure:
     """Every trial with its spread over the seeds; stopped ones hollow; one per block at its mean."""
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    shown = [record for record in records if record.mean is not None and not record.problem]
-    if plain is not None and plain.mean is not None:
-        axes.axhline(plain.mean, color=GREY, linewidth=1, linestyle="--", label="plain fine-tuning (prob 0)")
-        if plain.std is not None:
-            axes.axhspan(plain.mean - plain.std, plain.mean + plain.std, color=GREY, alpha=0.12, linewidth=0)
+    shown = [record for record in records if record.rungs and not record.problem]
+    if plain is not None:
+        mean, std = plain.reached.mean, plain.reached.std
+        axes.axhline(mean, color=GREY, linewidth=1, linestyle="--", label="plain fine-tuning (prob 0)")
+        if std is not None:
+            axes.axhspan(mean - std, mean + std, color=GREY, alpha=0.12, linewidth=0)
     for stopped, label in ((False, "ran to the end"), (True, "stopped early")):
         group = [record for record in shown if record.stopped_early == stopped and record is not best]
         _points(axes, group, BLUE, hollow=stopped, label=label)
@@ -32,44 +33,42 @@ def accuracy_against_prob(records: Sequence[Record], best: Record, plain: Record
         xlabel="probability of cross-attention" + (", mean over blocks" if per_block else ""),
         ylabel="validation accuracy",
     )
-    if best.std is not None:
-        axes.set_title(f"mean ± standard deviation over {len(best.accuracies)} seeds", fontsize=10)
-    _finish(figure, axes)
-    plt.close(figure)
-    return figure
+    if best.reached.std is not None:
+        seeds = len(best.reached.accuracies)
+        axes.set_title(f"mean ± standard deviation over {seeds} seeds", fontsize=10)
+    return _finished(figure, axes)
 
 
 def trials_over_time(records: Sequence[Record], best: Record) -> Figure:
     """Each trial when it came to its end, and the best up to then."""
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    done = sorted(
-        (r for r in records if r.finished_at is not None and r.mean is not None and not r.problem),
-        key=lambda record: record.finished_at or 0.0,
-    )
-    complete = [record for record in done if not record.stopped_early]
-    unit, name = (
-        (60.0, "minutes") if done[-1].finished_at and done[-1].finished_at > 180 else (1.0, "seconds")
-    )
+    shown = [record for record in records if record.rungs and not record.problem]
+    done = sorted(shown, key=lambda record: record.finished_at or 0.0)
+    unit, name = (60.0, "minutes") if (done[-1].finished_at or 0.0) > 180 else (1.0, "seconds")
+    times = [(record.finished_at or 0.0) / unit for record in done]
 
-    def time(record: Record) -> float:
-        return (record.finished_at or 0.0) / unit
-
-    leaders: list[Record] = []
-    for record in complete:
-        if not leaders or (record.mean or 0.0) > (leaders[-1].mean or 0.0):
-            leaders.append(record)
-    times = [*map(time, leaders), time(done[-1])]
-    heights = [record.mean or 0.0 for record in leaders]
-    axes.step(times, [*heights, heights[-1]], where="post", color=RED, linewidth=1.2, label="best so far")
+    accuracy, steps = 0.0, []
+    for time, record in zip(times, done, strict=True):
+        if record.is_complete and record.reached.mean > accuracy:
+            accuracy = record.reached.mean
+            steps.append((time, accuracy))
+    steps.append((times[-1], accuracy))
+    axes.step(*zip(*steps, strict=True), where="post", color=RED, linewidth=1.2, label="best so far")
     for stopped, label in ((False, "ran to the end"), (True, "stopped early")):
-        group = [record for record in done if record.stopped_early == stopped]
+        points = [
+            (time, record.reached.mean)
+            for time, record in zip(times, done, strict=True)
+            if record.stopped_early == stopped
+        ]
         face = "white" if stopped else BLUE
-        xs, ys = [time(r) for r in group], [r.mean or 0.0 for r in group]
-        axes.plot(xs, ys, "o", color=BLUE, markerfacecolor=face, markersize=7, label=label)
-    for record in done:
+        axes.plot(
+            [time for time, _ in points], [mean for _, mean in points],
+            "o", color=BLUE, markerfacecolor=face, markersize=7, label=label,
+        )  # fmt: skip
+    for time, record in zip(times, done, strict=True):
         axes.annotate(
             f"{mean_prob(record.values):.3g}",
-            (time(record), record.mean or 0.0),
+            (time, record.reached.mean),
             xytext=(0, -14),
             textcoords="offset points",
             ha="center",
@@ -79,9 +78,7 @@ def trials_over_time(records: Sequence[Record], best: Record) -> Figure:
     axes.set(xlabel=f"{name} of searching", ylabel="validation accuracy", xlim=(0, None))
     axes.margins(y=0.12)
     axes.set_title("trials as they came to their end, with their probability", fontsize=10)
-    _finish(figure, axes)
-    plt.close(figure)
-    return figure
+    return _finished(figure, axes)
 
 
 def _points(
@@ -91,8 +88,8 @@ def _points(
         return
     axes.errorbar(
         [mean_prob(record.values) for record in group],
-        [record.mean or 0.0 for record in group],
-        yerr=[record.std or 0.0 for record in group],
+        [record.reached.mean for record in group],
+        yerr=[record.reached.std or 0.0 for record in group],
         fmt="o",
         color=colour,
         markerfacecolor="white" if hollow else colour,
@@ -104,7 +101,9 @@ def _points(
     )
 
 
-def _finish(figure: Figure, axes: Axes) -> None:
+def _finished(figure: Figure, axes: Axes) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    plt.close(figure)
+    return figure
