@@ -74,9 +74,9 @@ class Records:
 
     def __init__(self, file: Path, steps: int) -> None:
         self.file, self.steps = file, steps
-        kept = (
-            json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"seconds": 0.0, "trials": []}
-        )
+        kept: dict[str, Any] = {"seconds": 0.0, "trials": []}
+        if file.exists():
+            kept = json.loads(file.read_text(encoding="utf-8"))
         self.began = monotonic() - kept["seconds"]
         self.trials: dict[int, Record] = {}
         for trial in kept["trials"]:

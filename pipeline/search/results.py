@@ -88,12 +88,11 @@ def _write_trials(path: Path, task: Task, records: Sequence[Record]) -> None:
     columns = [*records[0].values, METRIC, "std", *(f"{METRIC}_seed_{seed}" for seed in task.tune.seeds)]
     rows = []
     for record in records:
-        values = dict(record.values)
+        values: dict[str, Any] = dict(record.values)
         if record.rungs:
             reached = record.reached
-            values |= dict(
-                zip(columns[len(values) :], [reached.mean, reached.std, *reached.accuracies], strict=True)
-            )
+            found: list[float | None] = [reached.mean, reached.std, *reached.accuracies]
+            values |= dict(zip(columns[len(values) :], found, strict=True))
         rows.append(
             {
                 "trial": record.number,
