@@ -42,11 +42,12 @@ ModelFolder = Annotated[
 def check() -> None:
     """Check params.yaml, without running anything."""
     from pipeline.config.params import load_params
-    from pipeline.config.precheck import check_inputs, check_lock
+    from pipeline.config.precheck import check_inputs, check_lock, check_work
 
     params = load_params()
     check_inputs(params)
     check_lock()
+    check_work()
     protocol = params.protocol
     typer.echo(f"params.yaml is valid: {protocol.runs} training runs of {', '.join(protocol.methods)}")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.params import Params, load_params
-from pipeline.config.precheck import check_inputs, check_lock
+from pipeline.config.precheck import check_inputs, check_lock, check_work
 from pipeline.runtime.exclusive import exclusive
 from stochca.errors import UserError
 
@@ -29,6 +29,7 @@ def held_workspace() -> Iterator[Params]:
         params = load_params()
         check_inputs(params)
         check_lock()
+        check_work()
         yield params
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 
 from pipeline.config.params import Params
+from pipeline.runtime.paths import WORK
 from stochca.errors import UserError
 
 LOCK = Path("dvc.lock")
@@ -21,6 +22,15 @@ def check_inputs(params: Params) -> None:
         raise UserError(
             f"dataset.root: there is no folder {params.dataset.root}; give the folder that holds the images, "
             f"or the archives, of {params.dataset.name}"
+        )
+
+
+def check_work() -> None:
+    """Raise `UserError` where an earlier version has left a training that it could have gone on with."""
+    for checkpoint in sorted(WORK.glob("*/checkpoint.safetensors")):
+        raise UserError(
+            f"{checkpoint.parent} holds a training that an earlier version of stochca has begun, and which "
+            "it alone can go on with; finish it there, or forget it: make clean"
         )
 
 
