@@ -19,6 +19,11 @@ CODE = Path(__file__).parents[2] / "stochca"  # goes along with such models, whi
 SERVED = str(Path(__file__).with_name("served_model.py"))
 REQUIREMENTS = ("torch", "torchvision", "timm", "safetensors", "numpy", "pillow")
 
+SIGNATURE = ModelSignature(
+    inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
+    outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
+)
+
 
 def requirements() -> list[str]:
     """The packages that serving needs; without a local version such as +cpu, which package indexes lack."""
@@ -28,7 +33,12 @@ def requirements() -> list[str]:
 def prepare_to_log() -> None:
     """Save a model without weights for nothing: what a first save loads and lists takes MLflow seconds."""
     with TemporaryDirectory() as folder:
-        mlflow.pyfunc.save_model(Path(folder) / NAME, python_model=SERVED, pip_requirements=requirements())
+        mlflow.pyfunc.save_model(
+            Path(folder) / NAME,
+            python_model=SERVED,
+            signature=SIGNATURE,
+            pip_requirements=requirements(),
+        )
 
 
 def log_model(folder: Path, example: np.ndarray, run_id: str) -> None:
@@ -43,10 +53,6 @@ def log_model(folder: Path, example: np.ndarray, run_id: str) -> None:
         if logged.status == LoggedModelStatus.READY:
             return
         client.delete_logged_model(logged.model_id)  # its upload was interrupted
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
-    )
     # Made here, because MLflow would put the model of a run that is not active into another experiment.
     logged = client.create_logged_model(
         run.info.experiment_id, NAME, source_run_id=run_id, params=run.data.params
@@ -60,7 +66,7 @@ def log_model(folder: Path, example: np.ndarray, run_id: str) -> None:
         python_model=SERVED,
         artifacts={"model": str(folder)},
         code_paths=[str(CODE)] if (folder / OWN_BACKBONE).is_dir() else None,
-        signature=signature,
+        signature=SIGNATURE,
         input_example=example,
         pip_requirements=requirements(),
         validate_serving_input=False,
