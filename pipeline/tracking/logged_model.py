@@ -1,5 +1,6 @@
 """Uploads a trained model to MLflow so that it can be served from there."""
 
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +33,8 @@ def requirements() -> list[str]:
 
 def prepare_to_log() -> None:
     """Save a model without weights for nothing: what a first save loads and lists takes MLflow seconds."""
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has no example
         mlflow.pyfunc.save_model(
             Path(folder) / NAME,
             python_model=SERVED,
