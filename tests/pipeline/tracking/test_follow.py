@@ -302,6 +302,7 @@ def wait_until_said(capfd: pytest.CaptureFixture[str], words: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_server_that_comes_back_gets_what_was_waiting(
     server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -322,6 +323,7 @@ def test_a_server_that_comes_back_gets_what_was_waiting(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_ctrl_c_ends_an_upload_that_goes_nowhere(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     stalling = Stalling(server, only_uploads=True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", stalling.uri)
@@ -345,6 +347,7 @@ def test_ctrl_c_ends_an_upload_that_goes_nowhere(server: Server, monkeypatch: py
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_training_does_not_wait_for_a_server_that_hangs(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,6 +206,7 @@ def test_a_run_outlives_its_server_and_is_synchronised_later(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_run_that_was_killed_without_its_server_goes_on_as_the_same_run(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +234,7 @@ def test_a_run_that_was_killed_without_its_server_goes_on_as_the_same_run(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_run_that_was_deleted_is_made_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     run = a_run("deleted")
