@@ -40,7 +40,7 @@ def test_they_are_compared_like_any_other(extended: Workspace) -> None:
     rows = json.loads((extended.folder / "reports" / "comparison.json").read_text())["rows"]
     assert {row["method"] for row in rows} == {"finetune", "stochca", *METHODS}
     run = json.loads((extended.folder / "results" / "stochca+latest-all-0" / "run.json").read_text())
-    assert "The weights of the last 2 looks were averaged." in run["notes"]
+    assert "The weights of the last 2 evaluations were averaged." in run["notes"]
     manifest = json.loads((extended.folder / "data" / "prepared" / "manifest.json").read_text())
     assert manifest["dataset"] == "listed"
     photo = extended.folder / "photos" / "red" / "00.png"
