@@ -1,10 +1,10 @@
 """What is known of each trial. It is kept in a file beside Ray Tune's state, and so outlives a kill."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import stdev
 from time import monotonic
 from typing import Any
 
@@ -27,8 +27,11 @@ class Rung:
 
     @property
     def std(self) -> float | None:
-        """None for a single seed."""
-        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+        """The sample standard deviation, as `compare` takes it; None for a single seed."""
+        if len(self.accuracies) == 1:
+            return None
+        squares = sum((accuracy - self.mean) ** 2 for accuracy in self.accuracies)
+        return math.sqrt(squares / (len(self.accuracies) - 1))
 
 
 @dataclass(frozen=True)
