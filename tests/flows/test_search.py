@@ -24,5 +24,5 @@ def test_the_search_runs_what_waits_for_it(
     assert set(api.task_states(run.id)) == expected
     found = api.artifacts(run.id)
     assert "prob: 0.2" in found["search"]
-    assert json.loads(found["trials"]) == {"trial": [0], "prob": [0.123456]}
+    assert json.loads(found["trials"]) == [{"trial": 0, "prob": 0.123456}]
     assert ("comparison" in found) == ("compare" in expected)
