@@ -52,7 +52,7 @@ test: $(READY)  ## run the tests
 	@$(TESTS) -m "not slow"
 
 test-slow: $(READY)  ## run the long tests, end to end
-	@$(TESTS) -n 3 -m slow -vv  # a line for each; of three at a time one mostly waits for servers
+	@$(TESTS) -m slow -vv  # they are long: a line for each
 
 test-all: $(READY)  ## run the tests, the long ones too
 	@$(TESTS)

@@ -23,6 +23,7 @@ def test_the_first_is_champion_until_a_better_one_takes_its_place(
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     workspace = Workspace(tmp_path / "project")
 
     def worse_first(raw: dict[str, dict[str, object]]) -> None:
