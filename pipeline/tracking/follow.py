@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.runtime.exclusive import Held
-from pipeline.runtime.files import replace_file, write_json
+from pipeline.runtime.files import write_json, write_text
 from pipeline.runtime.paths import CODE, RUNS
 from pipeline.runtime.signals import Terminated, UnwindingSignals, unwinding_signals
 from pipeline.runtime.startup import importing, leave
@@ -193,8 +193,7 @@ def follow(folder: Path, process: int, hurry: Hurry) -> None:
                 return
             publisher.start()
         except UserError as error:
-            with replace_file(folder / PROBLEM) as temporary:
-                temporary.write_text(str(error), encoding="utf-8")
+            write_text(folder / PROBLEM, str(error))
             return
         write_json(folder / MLFLOW, {"run_id": publisher.run_id, "follower": os.getpid()})
         attempts = Attempts(publisher)
