@@ -23,7 +23,7 @@ from pipeline.training.job import LOG, Job, plan, settings_to_compare, work_fold
 
 
 def train(job: Job, params: Params) -> None:
-    """Train, look at the test split once, track, and put the results in place."""
+    """Train, read the test split once, track, and put the results in place."""
     with Follower() as follower:  # it loads MLflow meanwhile
         _train(job, params, follower)
 

@@ -1,8 +1,8 @@
 """What a params.yaml will cost: its runs, counted from the protocol, times the speed of this machine.
 
-A run trains on steps x batch_size images, evaluates on validation every eval_every steps and on the
-test images at the end; where one domain is held out it also tests every look, for the oracle. An image that
-is only looked at costs a forward pass. StochCA adds the teacher's pass up to the deepest drawn block, at the
+A run trains on steps x batch_size images, evaluates on validation every eval_every steps and on the test
+images at the end; where one domain is held out it also tests every evaluation, for the oracle. An image that is
+only evaluated costs a forward pass. StochCA adds the teacher's pass up to the deepest drawn block, at the
 student's price, though a teacher in bf16 beside a student in fp32 is cheaper; a linear probe trains on the
 forward pass alone; some penalties add one of the pretrained model.
 """
@@ -28,7 +28,7 @@ class Speed:
     device: str
     precision: str
     train_image: float  # forward, backward and loading of a training image in plain fine-tuning
-    forward_image: float  # a look at an image, loading included
+    forward_image: float  # of an image, loading included
     step: float  # of the optimiser, whatever the batch size
     blocks: int  # of the architecture
 
@@ -50,8 +50,8 @@ class Split:
 class Cost:
     runs: int
     training_images: int  # seen by all runs together, one that is seen again counted again
-    looks: int  # at the validation images, of all runs together
-    looked_at: int | None  # images in them and in the tests; None: the dataset's size is not known
+    evaluations: int  # of the validation images, of all runs together
+    evaluated_images: int | None  # images in them and in the tests; None: the dataset's size is not known
     seconds: float
 
 
@@ -59,21 +59,21 @@ def cost_of(params: Params, speed: Speed) -> Cost:
     """The cost of every run of the protocol, one after the other."""
     protocol = params.protocol
     seeds = len(protocol.seeds)
-    runs, training_images, looks, looked_at, seconds = 0, 0, 0, 0, 0.0
+    runs, training_images, evaluations, evaluated_images, seconds = 0, 0, 0, 0, 0.0
     for target in protocol.targets:
         split = split_of(params, target)
         for name in protocol.methods:
             method, training = params.methods[name], params.training_of(name)
-            its_looks = 0 if protocol.refit else looks_of(training)
-            seen = _looked_at(params, method, its_looks, split)
+            its_evaluations = 0 if protocol.refit else evaluations_of(training)
+            seen = _evaluated_images(params, method, its_evaluations, split)
             runs += seeds
             training_images += seeds * training.steps * training.batch_size
-            looks += seeds * its_looks
-            looked_at += seeds * seen
+            evaluations += seeds * its_evaluations
+            evaluated_images += seeds * seen
             seconds += seeds * (RUN_SECONDS + training_seconds(method, training, speed))
             seconds += seeds * seen * speed.forward_image
     known = registered(params.dataset.name).images
-    return Cost(runs, training_images, looks, looked_at if known is not None else None, seconds)
+    return Cost(runs, training_images, evaluations, evaluated_images if known is not None else None, seconds)
 
 
 def search_seconds(params: Params, speed: Speed) -> float:
@@ -84,12 +84,12 @@ def search_seconds(params: Params, speed: Speed) -> float:
     method = Method(attention=StochasticCrossAttention(prob=highest), phases=tune.method.phases)
     validation = split_of(params, params.search_target).validation
     one = training_seconds(method, training, speed)
-    one += looks_of(training) * validation * speed.forward_image
+    one += evaluations_of(training) * validation * speed.forward_image
     return tune.trials * len(tune.seeds) * one
 
 
-def looks_of(training: Training) -> int:
-    """How often a run looks at its validation images."""
+def evaluations_of(training: Training) -> int:
+    """How often a run evaluates its validation images."""
     return math.ceil(training.steps / training.eval_every)
 
 
@@ -159,8 +159,8 @@ def _of_domains(known: Images, dataset: Dataset) -> dict[str, int]:
     return {name: known.domains[name] for name in chosen if name in known.domains}
 
 
-def _looked_at(params: Params, method: Method, looks: int, split: Split) -> int:
+def _evaluated_images(params: Params, method: Method, evaluations: int, split: Split) -> int:
     """Images that a run puts through the model without learning from them."""
-    tests = 1 + {"none": 0, "last": 1, "all": looks}[params.protocol.keep_evaluated]
+    tests = 1 + {"none": 0, "last": 1, "all": evaluations}[params.protocol.keep_evaluated]
     features = split.train + split.validation if method.phases.reads_features else 0
-    return looks * split.validation + tests * split.test + features
+    return evaluations * split.validation + tests * split.test + features

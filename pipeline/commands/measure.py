@@ -69,7 +69,7 @@ def measure(params: Params) -> Speed:
 
         return step
 
-    def look(size: int) -> Callable[[], None]:
+    def forward(size: int) -> Callable[[], None]:
         images, _ = batch(size)
 
         @torch.no_grad()
@@ -83,12 +83,12 @@ def measure(params: Params) -> Speed:
         optimizer.step()
 
     try:
-        look(1)()  # whatever a first call sets up
+        forward(1)()  # whatever a first call sets up
         model.train()
         train_batch = _seconds(train(size), device, BUDGET)
         optimizer_step = _seconds(update, device, BUDGET)
         model.eval()
-        forward_batch = _seconds(look(size), device, BUDGET)
+        forward_batch = _seconds(forward(size), device, BUDGET)
     except torch.OutOfMemoryError:
         raise UserError(
             f"{size} images of {params.image_size} pixels don't fit into the memory of "

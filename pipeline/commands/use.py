@@ -97,10 +97,10 @@ def cost_lines(params: Params, speed: Speed) -> list[str]:
 
 
 def _looks(cost: Cost) -> str:
-    looks = f"{cost.looks:,} evaluations on validation images"
-    if cost.looked_at is None:
-        return f"{looks}, whose number is not known yet and is left out of the time below"
-    return f"{looks}, {cost.looked_at:,} images in these, the tests and linear probes"
+    evaluations = f"{cost.evaluations:,} evaluations on validation images"
+    if cost.evaluated_images is None:
+        return f"{evaluations}, whose number is not known yet and is left out of the time below"
+    return f"{evaluations}, {cost.evaluated_images:,} images in these, the tests and linear probes"
 
 
 def _count(number: int, name: str) -> str:

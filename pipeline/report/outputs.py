@@ -71,7 +71,7 @@ def write_plots(folder: Path, rows: Sequence[Row]) -> list[Path]:
     write_csv(
         curves,
         pd.concat(
-            run.looks.assign(method=row.method, target=row.target, seed=run.seed)
+            run.evaluations.assign(method=row.method, target=row.target, seed=run.seed)
             for row in rows
             for run in row.runs
         )[["method", "target", "seed", "step", "validation_accuracy", "validation_loss", "train_loss"]],

@@ -137,7 +137,7 @@ def _curves(rows: Sequence[Row]) -> dict[str, Any] | None:
     """None where nothing was validated."""
     lines: list[dict[str, Any]] = []
     for row in rows:
-        seeds = [run.looks.set_index("step")["validation_accuracy"] for run in row.runs]
+        seeds = [run.evaluations.set_index("step")["validation_accuracy"] for run in row.runs]
         mean = pd.concat(seeds, axis=1).mean(axis=1)
         if mean.empty:
             continue

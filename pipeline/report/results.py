@@ -48,7 +48,7 @@ class Run:
     metrics: dict[str, float]  # METRIC_NAMES and OTHER_CHOICES, without those that it does not have
     description: dict[str, Any]  # run.json; has DESCRIPTION_KEYS
     predictions: pd.DataFrame  # PREDICTION_COLUMNS; one row per test image, sorted by id
-    curves: pd.DataFrame  # CURVE_COLUMNS; NaN where something was not looked at
+    curves: pd.DataFrame  # CURVE_COLUMNS; NaN where something was not evaluated
 
     @property
     def name(self) -> str:
@@ -64,13 +64,13 @@ class Run:
         return (self.predictions["label"] == self.predictions["prediction"]).to_numpy()
 
     @cached_property
-    def looks(self) -> pd.DataFrame:
-        """The curves where validation was looked at; train_loss is the mean since the look before."""
+    def evaluations(self) -> pd.DataFrame:
+        """The curves where validation was evaluated; train_loss is the mean since the evaluation before."""
         curves = self.curves.sort_values("step")
-        looked = curves["validation_accuracy"].notna()
-        since = looked.shift(fill_value=False).cumsum()
+        evaluated = curves["validation_accuracy"].notna()
+        since = evaluated.shift(fill_value=False).cumsum()
         smooth = curves["train_loss"].groupby(since).transform("mean")
-        return curves.assign(train_loss=smooth).loc[looked, CURVE_COLUMNS]
+        return curves.assign(train_loss=smooth).loc[evaluated, CURVE_COLUMNS]
 
 
 def read_runs(protocol: Protocol) -> list[Run]:

@@ -106,7 +106,7 @@ def _table(
         error=terms.error,
         notes=[
             *notes,
-            *(f"There are no numbers for the {name}: the runs did not look at it." for name in unseen),
+            *(f"There are no numbers for the {name}: the runs did not evaluate it." for name in unseen),
             *published_notes(protocol.name, complete, backbones),
         ],
     )
@@ -145,7 +145,7 @@ def _series(named: Sequence[Named], column: Column, method: str, selection: Sele
         found = [results.accuracies(method, target, selection.metric) for target in targets]
         known = [values for values in found if values is not None]
         if len(known) < len(found):
-            return f"the runs on {column.dataset} did not look at the {selection.name}"
+            return f"the runs on {column.dataset} did not evaluate the {selection.name}"
         return [fmean(trial) for trial in zip(*known, strict=True)]
     return f"{column.dataset} was not run at {files[0].protocol.terms.title_of(column.target)}"
 

@@ -94,8 +94,8 @@ def _sent(task: Task) -> list[ray.ObjectRef]:
     if size <= LARGEST_SHIPPED:
         return [ray.put(task.inputs.packed())]
     for node in ray.nodes():
-        looks = ray.remote(num_cpus=0, scheduling_strategy=_on(node["NodeID"]))(task.inputs.are_in)
-        if node["Alive"] and not ray.get(looks.remote(task.inputs.project)):
+        check = ray.remote(num_cpus=0, scheduling_strategy=_on(node["NodeID"]))(task.inputs.are_in)
+        if node["Alive"] and not ray.get(check.remote(task.inputs.project)):
             raise UserError(
                 f"the images and the backbone take {size / 2**30:.1f} GiB, too much to be sent to "
                 f"{node['NodeManagerHostname']}, which does not have {task.inputs.project}; mount that "

@@ -51,11 +51,11 @@ class Task:
 
     def settings(self, values: Values) -> Training:
         """Training settings of a trial: checkpoints and evaluations fall on the rungs."""
-        grace, looks = self.tune.grace_steps, self.training.eval_every
+        grace, every = self.tune.grace_steps, self.training.eval_every
         return dataclasses.replace(
             self.training,
             checkpoint_every=grace,
-            eval_every=looks if grace % looks == 0 else grace,
+            eval_every=every if grace % every == 0 else grace,
             workers=_workers(self.training, self.tune.resources.cpu),
             lr=values.get("lr", self.training.lr),
         )

@@ -38,13 +38,15 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Seque
 def learning_curves(events: Sequence[Mapping[str, Any]]) -> Figure:
     """Training and validation loss, and validation accuracy, against steps."""
     steps = [event for event in events if event["event"] == "step"]
-    looks = [event for event in events if event["event"] == "eval"]
+    evaluations = [event for event in events if event["event"] == "eval"]
     figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     loss.plot([e["step"] for e in steps], [e["loss"] for e in steps], alpha=0.5, label="train")
-    loss.plot([e["step"] for e in looks], [e["loss"] for e in looks], marker=".", label="validation")
+    loss.plot(
+        [e["step"] for e in evaluations], [e["loss"] for e in evaluations], marker=".", label="validation"
+    )
     loss.set(xlabel="step", ylabel="cross-entropy")
     loss.legend()
-    accuracy.plot([e["step"] for e in looks], [e["accuracy"] for e in looks], marker=".")
+    accuracy.plot([e["step"] for e in evaluations], [e["accuracy"] for e in evaluations], marker=".")
     accuracy.set(xlabel="step", ylabel="validation accuracy")
     plt.close(figure)
     return figure

@@ -1,4 +1,4 @@
-"""What a training run came to: the test split is looked at once, and everything is written down."""
+"""What a training run came to: the test split is read once, and everything is written down."""
 
 import copy
 import csv
@@ -49,7 +49,7 @@ class Outcome:
     preprocessing: Preprocessing
     student: TimmModule
     fitted: Fitted
-    looks: Mapping[int, Path]  # the weights at some evaluations, by step, in order
+    evaluated: Mapping[int, Path]  # the weights at some evaluations, by step, in order
     mlflow_run_id: str
     tags: Mapping[str, str]
     teacher: BackboneCard | None = None  # another model than the backbone itself
@@ -64,13 +64,13 @@ class Outcome:
     def other_choices(self) -> dict[str, float]:
         """Test accuracy of the last step's weights, and of those that the test images would choose.
 
-        Empty where no looks were kept. Computed once, after everything has been chosen.
+        Empty where none were kept. Computed once, after everything has been chosen.
         """
-        if not self.looks:
+        if not self.evaluated:
             return {}
         model = copy.deepcopy(self.student).to(default_device())
         accuracies = []
-        for step, path in self.looks.items():
+        for step, path in self.evaluated.items():
             if step == self.fitted.selected_step:  # those weights have been tested
                 accuracies.append(self.accuracy)
                 continue
@@ -209,12 +209,14 @@ class Outcome:
 
 
 def write_curves(path: Path, events: Events) -> None:
-    """The log as a table: one row per step, with validation where it was looked at."""
-    looks = {event["step"]: event for event in events if event["event"] == "eval"}
+    """The log as a table: one row per step, with validation where it was evaluated."""
+    evaluations = {event["step"]: event for event in events if event["event"] == "eval"}
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["step", "train_loss", "lr", "validation_loss", "validation_accuracy"])
         for event in events:
             if event["event"] == "step":
-                look = looks.get(event["step"], {"loss": "", "accuracy": ""})
-                writer.writerow([event["step"], event["loss"], event["lr"], look["loss"], look["accuracy"]])
+                evaluation = evaluations.get(event["step"], {"loss": "", "accuracy": ""})
+                writer.writerow(
+                    [event["step"], event["loss"], event["lr"], evaluation["loss"], evaluation["accuracy"]]
+                )

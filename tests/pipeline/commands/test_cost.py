@@ -35,41 +35,43 @@ def pacs() -> Params:
 def test_the_cost_of_cub_by_hand(cub: Params) -> None:
     """120 runs of 10,000 steps of 16 images; 20 looks at 10 % of 15, 30, 50 and 100 % of 5,994 images."""
     teacher = 4.824 / 12  # the sum of 1 - 0.9^k for k = 0 to 11
-    looked_at = train = 0.0
+    evaluated_images = train = 0.0
     for share in (0.15, 0.3, 0.5, 1.0):
         pool = round(5994 * share)
         validation = round(599.4 * share)
-        looked_at += 3 * (10 * (20 * validation + 5794) + 2 * pool)  # lp_ft and stochca+lp_ft fit a head
+        evaluated_images += 3 * (
+            10 * (20 * validation + 5794) + 2 * pool
+        )  # lp_ft and stochca+lp_ft fit a head
         plain = 10_000 * (16 * 0.3 + 1.0)
         # Of ten methods four draw blocks, and DELTA runs the pretrained model.
         train += 3 * (10 * plain + 4 * 160_000 * teacher * 0.1 + 160_000 * 0.1)
     cost = cost_of(cub, SPEED)
-    assert (cost.runs, cost.training_images, cost.looks) == (120, 120 * 160_000, 120 * 20)
-    assert cost.looked_at == pytest.approx(looked_at)
-    assert cost.seconds == pytest.approx(train + 0.1 * looked_at + 120 * RUN_SECONDS, rel=1e-4)
+    assert (cost.runs, cost.training_images, cost.evaluations) == (120, 120 * 160_000, 120 * 20)
+    assert cost.evaluated_images == pytest.approx(evaluated_images)
+    assert cost.seconds == pytest.approx(train + 0.1 * evaluated_images + 120 * RUN_SECONDS, rel=1e-4)
 
 
 def test_refitting_looks_at_no_validation_images(cub: Params) -> None:
     refit = find_preset("cub/refit").params()
     cost = cost_of(refit, SPEED)
-    assert cost.looks == 0
-    assert cost.looked_at == 120 * 5794 + 2 * 3 * sum(round(5994 * s) for s in (0.15, 0.3, 0.5, 1.0))
+    assert cost.evaluations == 0
+    assert cost.evaluated_images == 120 * 5794 + 2 * 3 * sum(round(5994 * s) for s in (0.15, 0.3, 0.5, 1.0))
     assert cost.training_images == cost_of(cub, SPEED).training_images
 
 
-def test_a_held_out_domain_is_tested_at_every_look(pacs: Params) -> None:
+def test_a_held_out_domain_is_tested_at_every_evaluation(pacs: Params) -> None:
     assert split_of(pacs, "sketch") == Split(round(0.8 * 6062), round(0.2 * 6062), 3929)
-    looks = {"finetune": 25, "swad": 50, "lp_ft": 25, "stochca": 25, "stochca+swad": 50}
+    evaluations = {"finetune": 25, "swad": 50, "lp_ft": 25, "stochca": 25, "stochca+swad": 50}
     expected = 0
     for test in (2048, 2344, 1670, 3929):  # art_painting, cartoon, photo, sketch
         sources = 9991 - test
-        for method, number in looks.items():
+        for method, number in evaluations.items():
             expected += 3 * (number * round(0.2 * sources) + (number + 1) * test)
             expected += 3 * sources if method == "lp_ft" else 0
     cost = cost_of(pacs, SPEED)
     assert cost.runs == 60
-    assert cost.looks == 3 * 4 * sum(looks.values())
-    assert cost.looked_at == pytest.approx(expected, abs=3)
+    assert cost.evaluations == 3 * 4 * sum(evaluations.values())
+    assert cost.evaluated_images == pytest.approx(expected, abs=3)
 
 
 def test_the_splits_of_openmoji_are_those_that_prepare_makes(tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ def test_the_sentences(pacs: Params) -> None:
 def test_own_images_are_not_counted(pacs: Params) -> None:
     dataset = pacs.dataset.model_copy(update={"name": "image_folder"})
     cost = cost_of(pacs.model_copy(update={"dataset": dataset}), SPEED)
-    assert cost.looked_at is None
+    assert cost.evaluated_images is None
     assert cost.training_images == 60 * 480_000
     lines = cost_lines(pacs.model_copy(update={"dataset": dataset}), SPEED)
     assert "whose number is not known yet and is left out of the time below" in lines[1]

@@ -174,7 +174,7 @@ def test_an_average_over_all_domains_is_not_put_beside_one_over_some(
     assert {row["selection"] for row in rows} == {"training-domain validation", "last step"}
     assert ("average" in {row["target"] for row in rows}) == (len(targets) > 1)
     assert (
-        "There are no numbers for the oracle: the runs did not look at it."
+        "There are no numbers for the oracle: the runs did not evaluate it."
         in (reports / "table.md").read_text()
     )
 
