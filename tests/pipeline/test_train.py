@@ -102,7 +102,7 @@ def test_a_run_describes_its_whole_backbone() -> None:
         preprocessing=anything,
         student=anything,
         fitted=fitted,  # type: ignore[arg-type]
-        looks={},
+        evaluated={},
         mlflow_run_id="none",
         tags=tags,
     )
