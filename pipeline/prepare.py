@@ -54,7 +54,7 @@ def prepare(dataset: Dataset, sides: Sides, folder: Path) -> dict[str, Any]:
     print(source.summary, flush=True)
     # An image's split may depend on all others, so they wait beside the table until every one is read.
     with replace_folder(folder) as temporary, TemporaryFile(dir=temporary) as store:
-        rows, problems = ingest(source, store)
+        rows, problems = ingest(source, store, dataset.max_megapixels)
         problems = [*source.problems, *problems]
         _check_usable(rows, source, problems)
         groups = merge_groups(rows)

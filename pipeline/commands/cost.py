@@ -1,17 +1,16 @@
 """What a params.yaml will cost: its runs, counted from the protocol, times the speed of this machine.
 
 A run trains on steps x batch_size images, evaluates on validation every eval_every steps and on the test
-images at the end; where one domain is held out it also tests every evaluation, for the oracle. An image that is
-only evaluated costs a forward pass. StochCA adds the teacher's pass up to the deepest drawn block, at the
+images at the end; where one domain is held out it also tests every evaluation, for the oracle. An image that
+is only evaluated costs a forward pass. StochCA adds the teacher's pass up to the deepest drawn block, at the
 student's price, though a teacher in bf16 beside a student in fp32 is cheaper; a linear probe trains on the
 forward pass alone; some penalties add one of the pretrained model.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.config.datasets import Images, registered
+from pipeline.config.datasets import Registered, registered
 from pipeline.config.params import Params
 from pipeline.config.sections import Dataset
 from pipeline.config.tuned import TunedCrossAttention
@@ -73,7 +72,7 @@ def cost_of(params: Params, speed: Speed) -> Cost:
             seconds += seeds * (RUN_SECONDS + training_seconds(method, training, speed))
             seconds += seeds * seen * speed.forward_image
     known = registered(params.dataset.name).images
-    return Cost(runs, training_images, evaluations, evaluated_images if known is not None else None, seconds)
+    return Cost(runs, training_images, evaluations, evaluated_images if known else None, seconds)
 
 
 def search_seconds(params: Params, speed: Speed) -> float:
@@ -118,7 +117,7 @@ def teacher_share(method: Method, blocks: int) -> float:
 
 def split_of(params: Params, target: str) -> Split:
     """The images of a target; zeros for a dataset whose size is not known."""
-    known = registered(params.dataset.name).images or Images()
+    known = registered(params.dataset.name)
     if params.protocol.name == "leave_one_domain_out":
         return _held_out(known, params.dataset, target)
     split = _prepared(known, params.dataset)
@@ -129,20 +128,20 @@ def split_of(params: Params, target: str) -> Split:
     return Split(round(pool * share) - validation, validation, split.test)
 
 
-def _prepared(known: Images, dataset: Dataset) -> Split:
+def _prepared(known: Registered, dataset: Dataset) -> Split:
     """What the stage `prepare` makes of a dataset, equal pictures that it leaves out included."""
-    images, test = known.train, known.test
+    images, validation, test = (known.images.get(split, 0) for split in ("train", "val", "test"))
     if known.domains:
         images = sum(_of_domains(known, dataset).values())
         test = round(images * dataset.test)
         images -= test
     total = images + test if known.domains else images
-    drawn = 0 if known.validation else round(total * dataset.validation)
+    drawn = 0 if validation else round(total * dataset.validation)
     fraction = dataset.train_fraction
-    return Split(round((images - drawn) * fraction), known.validation or round(drawn * fraction), test)
+    return Split(round((images - drawn) * fraction), validation or round(drawn * fraction), test)
 
 
-def _held_out(known: Images, dataset: Dataset, target: str) -> Split:
+def _held_out(known: Registered, dataset: Dataset, target: str) -> Split:
     from pipeline.images.protocol import HELD_OUT
 
     unseen = dataset.test if known.paired else 0.0  # the subjects that the target is tested on
@@ -154,9 +153,9 @@ def _held_out(known: Images, dataset: Dataset, target: str) -> Split:
     return Split(round(sources * (1 - HELD_OUT)), round(sources * HELD_OUT), round(test))
 
 
-def _of_domains(known: Images, dataset: Dataset) -> dict[str, int]:
-    chosen: Sequence[str] = dataset.domains or list(known.domains)
-    return {name: known.domains[name] for name in chosen if name in known.domains}
+def _of_domains(known: Registered, dataset: Dataset) -> dict[str, int]:
+    chosen = dataset.domains or known.domains or ()
+    return {name: known.images[name] for name in chosen if name in known.images}
 
 
 def _evaluated_images(params: Params, method: Method, evaluations: int, split: Split) -> int:

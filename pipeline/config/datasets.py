@@ -9,21 +9,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Any
 
 from pipeline.runtime.paths import CODE
 
 BUILT_IN = "pipeline.datasets"
-
-
-@dataclass(frozen=True)
-class Images:
-    """How many images there are: by official split, or by domain where there are none."""
-
-    train: int = 0
-    validation: int = 0  # 0: none is official
-    test: int = 0
-    domains: Mapping[str, int] = field(default_factory=dict)
-    paired: bool = False  # the same subjects in every domain
 
 
 @dataclass(frozen=True)
@@ -47,12 +37,6 @@ class Facts:
         """For the manifest of what is prepared."""
         return f"{self.citation} Source: {self.url}. Changes: made small."
 
-    @property
-    def counts(self) -> Images:
-        if "train" in self.images:
-            return Images(self.images["train"], self.images.get("val", 0), self.images["test"])
-        return Images(domains=self.images)
-
 
 @dataclass(frozen=True)
 class Registered:
@@ -60,7 +44,8 @@ class Registered:
 
     module: str  # has `load(dataset, sides)`, which returns a pipeline.datasets.source.Source
     facts: Facts | None = None
-    images: Images | None = None  # None: it has no size of its own
+    images: Mapping[str, int] = field(default_factory=dict)  # as in `Facts`; empty: it has no size of its own
+    paired: bool = False  # the same subjects in every domain
     sources: tuple[str, ...] | None = None  # what dataset.source may be; None: anything
     example: str | None = None  # of dataset.source, where one is needed
     label_column: bool = False  # whether dataset.label_column means something
@@ -68,7 +53,7 @@ class Registered:
     @property
     def domains(self) -> tuple[str, ...] | None:
         """None: they are known only when it is read."""
-        return tuple(self.images.domains) or None if self.images else None
+        return None if "train" in self.images else tuple(self.images) or None
 
     def check(self, name: str, source: str | None, label_column: str | None) -> None:
         """Raise ValueError where params.yaml says of the dataset `name` what makes no sense."""
@@ -85,20 +70,11 @@ class Registered:
 DATASETS: dict[str, Registered] = {}
 
 
-def register(
-    name: str,
-    module: str,
-    *,
-    facts: Facts | None = None,
-    images: Images | None = None,
-    sources: tuple[str, ...] | None = None,
-    example: str | None = None,
-    label_column: bool = False,
-) -> None:
+def register(name: str, module: str, *, facts: Facts | None = None, **known: Any) -> None:
     """Let params.yaml say ``dataset: {name: NAME}``; `module` has the function `load`.
 
-    The others are those of `Registered`; a benchmark with `facts` has their images, and takes no source if it
-    names no `sources`.
+    What else is `known` are fields of `Registered`. A benchmark with `facts` has their images, and takes no
+    source if it names no `sources`.
 
     Raises:
         ValueError: another module has the name.
@@ -106,10 +82,9 @@ def register(
     if not module.startswith(BUILT_IN):
         import_built_in()  # first, so that it is the other module that is refused
     if facts is not None:
-        images, sources = facts.counts, sources or ()
-    new = Registered(module, facts, images, sources, example, label_column)
-    if (found := DATASETS.setdefault(name, new)).module != module:
-        raise ValueError(f"the dataset {name!r} is taken by {found.module}")
+        known = {"images": facts.images, "sources": (), **known}
+    if (found := DATASETS.setdefault(name, Registered(module, facts, **known)).module) != module:
+        raise ValueError(f"the dataset {name!r} is taken by {found}")
 
 
 def registered(name: str) -> Registered:

@@ -1,6 +1,5 @@
 """What the benchmarks of domain generalization have in common: DOMAIN/CLASS/*, whole or refused."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
 from pipeline.datasets.folders import ClassFolder, folder_records, shown
 from pipeline.datasets.official import benchmark_source, counted
-from pipeline.datasets.source import Problem, Source, file_decoder, select_domains
+from pipeline.datasets.source import Problem, Source, select_domains
 from pipeline.images.image_files import named_like_an_image, printable
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
@@ -94,47 +93,32 @@ def domain_source(
     Raises:
         UserError: a domain holds more or fewer images, or all of them other classes, than is official.
     """
-    classes = sorted({folder.class_name for folder in folders})
     counts = images_per_domain(dataset, facts, folders)
     expected = {domain: facts.images[domain] for domain in counts}
+    classes = sorted({folder.class_name for folder in folders})
     # Some domains alone may lack a class.
     number = facts.classes if len(counts) == len(facts.images) else len(classes)
     if counts != expected or len(classes) != number:
+        there = {(folder.domain, folder.class_name) for folder in folders}
+        gaps = (
+            f" and none of the class {name} in {domain}"
+            for domain in expected
+            if counts[domain] < expected[domain]
+            for name in classes
+            if (domain, name) not in there
+        )
         raise UserError(
             f"{facts.name} has {counted(number, expected)}, but dataset.root {dataset.root} has "
-            f"{counted(len(classes), counts)}{_gap(expected, counts, classes, folders)}; "
+            f"{counted(len(classes), counts)}{next(gaps, '')}; "
             f"download {facts.described} again, or unpack it again"
         )
-    return benchmark_source(
-        dataset,
-        sides,
-        facts,
-        classes=classes,
-        domains=list(counts),
-        images=counts,
-        records=partial(folder_records, folders, file_decoder(dataset, sides)),
-        problems=problems,
-    )
+    records = partial(folder_records, folders)
+    return benchmark_source(dataset, sides, facts, classes, list(counts), counts, records, problems)
 
 
 def images_per_domain(dataset: Dataset, facts: Facts, folders: Sequence[ClassFolder]) -> dict[str, int]:
     """Of the chosen domains, in the benchmark's order."""
-    counts = Counter[str]()
-    for folder in folders:
-        counts[folder.domain] += len(folder.names)
-    return {domain: counts[domain] for domain in select_domains(dataset.domains, list(facts.images))}
-
-
-def _gap(
-    expected: Mapping[str, int],
-    counts: Mapping[str, int],
-    classes: Sequence[str],
-    folders: Sequence[ClassFolder],
-) -> str:
-    """The first class of which a domain with too few images has none, though others have."""
-    for domain in expected:
-        if counts[domain] < expected[domain]:
-            there = {folder.class_name for folder in folders if folder.domain == domain}
-            if missing := [name for name in classes if name not in there]:
-                return f" and none of the class {missing[0]} in {domain}"
-    return ""
+    return {
+        domain: sum(len(folder.names) for folder in folders if folder.domain == domain)
+        for domain in select_domains(dataset.domains, list(facts.images))
+    }

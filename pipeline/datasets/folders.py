@@ -1,16 +1,13 @@
 """Folders of images, a class each."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pipeline.datasets.source import ALL, Record
 from pipeline.images.image_files import printable
 from stochca.errors import UserError
-
-if TYPE_CHECKING:
-    from pipeline.images.decoding import Decoded
 
 
 class ClassFolder(NamedTuple):
@@ -39,16 +36,13 @@ def shown(folder: Path) -> list[os.DirEntry[str]]:
         ) from None
 
 
-def folder_records(folders: Sequence[ClassFolder], picture: "Callable[[bytes], Decoded]") -> Iterator[Record]:
+def folder_records(folders: Sequence[ClassFolder]) -> Iterator[Record]:
     for folder in folders:
         for name in folder.names:
-            identity = f"{folder.place}/{printable(name)}"
             yield Record(
-                id=identity,
+                id=f"{folder.place}/{printable(name)}",
                 class_name=folder.class_name,
                 domain=folder.domain,
-                group=identity,
                 read=(folder.path / name).read_bytes,
-                decode=picture,
                 split=folder.split,
             )

@@ -5,28 +5,16 @@ The columns are found by what they hold: one of images, one of classes.
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
-from pipeline.datasets.source import (
-    ALL,
-    LEFT_OUT,
-    SPLITS,
-    Problem,
-    Record,
-    Source,
-    file_decoder,
-    select_domains,
-)
+from pipeline.datasets.source import LEFT_OUT, SPLITS, Problem, Record, Source, select_domains, unusable
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
-
-if TYPE_CHECKING:
-    from pipeline.images.decoding import Decoded
 
 # OWNER/NAME, then :CONFIGURATION where it has several, then @REVISION to pin one
 ON_THE_HUB = re.compile(
@@ -65,8 +53,8 @@ def load(dataset: Dataset, sides: Sides) -> Source:
         summary=f"{dataset.source}: {len(classes)} classes in the column {label}, {count:,} images in the "
         f"column {image}, splits {', '.join(used)}",
         classes=classes,
-        domains=select_domains(dataset.domains, [ALL]),
-        records=partial(_records, used, image, label, classes, file_decoder(dataset, sides)),
+        domains=select_domains(dataset.domains),
+        records=partial(_records, used, image, label, classes),
         count=count,
         stored_side=sides.stored,
         root=dataset.root,
@@ -137,13 +125,13 @@ def _choose_splits(
     for name, table in tables.items():
         split = SPLITS.get(name.lower())
         if split is None or split in used:
-            problems.append(
-                {"file": name, "problem": "is no split of train, val and test", "action": LEFT_OUT}
-            )
+            problem = "is no split of train, val and test"
         elif not any(value is not None and value >= 0 for value in table[label]):
-            problems.append({"file": name, "problem": "its images have no classes", "action": LEFT_OUT})
+            problem = "its images have no classes"
         else:
             used[split] = table
+            continue
+        problems.append({"file": name, "problem": problem, "action": LEFT_OUT})
     if "train" not in used:
         raise UserError(
             f"dataset.source {dataset.source} has the splits {', '.join(tables)}, none of which is called "
@@ -152,34 +140,19 @@ def _choose_splits(
     return used, problems
 
 
-def _records(
-    tables: Mapping[str, Any],
-    image: str,
-    label: str,
-    classes: list[str],
-    picture: "Callable[[bytes], Decoded]",
-) -> Iterator[Record]:
+def _records(tables: Mapping[str, Any], image: str, label: str, classes: list[str]) -> Iterator[Record]:
     for split, table in tables.items():
         for index, row in enumerate(table):
             identity = f"{split}/{index:06}"
-            known = row[label] is not None and row[label] >= 0
-            yield Record(
-                id=identity,
-                class_name=classes[row[label]] if known else "",
-                domain=ALL,
-                group=identity,
-                read=partial(_read, row[image] if known else None, known),
-                decode=picture,
-                split=split,
-            )
+            if row[label] is None or row[label] < 0:
+                yield unusable(identity, "has no class")
+            elif row[image] is None:
+                yield unusable(identity, "is missing")
+            else:
+                read = partial(_read, row[image])
+                yield Record(id=identity, class_name=classes[row[label]], read=read, split=split)
 
 
-def _read(image: Mapping[str, Any] | None, known: bool) -> bytes:
-    from pipeline.images.decoding import UnusableImage
-
-    if not known:
-        raise UnusableImage("has no class")
-    if image is None:
-        raise UnusableImage("is missing")
+def _read(image: Mapping[str, Any]) -> bytes:
     content: bytes | None = image["bytes"]
     return content if content is not None else Path(image["path"]).read_bytes()

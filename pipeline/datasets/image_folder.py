@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
 from pipeline.datasets.folders import ClassFolder, folder_records, shown
-from pipeline.datasets.source import LEFT_OUT, SPLITS, Problem, Source, file_decoder, select_domains
+from pipeline.datasets.source import LEFT_OUT, SPLITS, Problem, Source, select_domains
 from pipeline.images.image_files import named_like_an_image, printable
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
@@ -40,7 +40,7 @@ def load(dataset: Dataset, sides: Sides) -> Source:
         summary=_summary(scan, layout, folders, classes, count),
         classes=classes,
         domains=domains,
-        records=partial(folder_records, folders, file_decoder(dataset, sides)),
+        records=partial(folder_records, folders),
         count=count,
         stored_side=sides.stored,
         root=dataset.root,

@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.config.datasets import Facts
 from pipeline.config.params import Dataset
-from pipeline.datasets.source import ALL, Problem, Record, Source, file_decoder, select_domains
+from pipeline.datasets.source import Problem, Record, Source, select_domains
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
@@ -31,30 +30,31 @@ def official_source(
     facts: Facts,
     photos: Sequence[Photo],
     classes: Sequence[str],
-    picture: "Callable[[bytes], Decoded] | None" = None,
+    decode: "Callable[[bytes], Decoded] | None" = None,
 ) -> Source:
     """The source of a benchmark whose lists were read; every file that they name must be there.
 
     Args:
-        picture: decodes an image where it is more than an image file.
+        decode: makes a picture of an image file where that is more than to open it.
 
     Raises:
         UserError: the numbers are not the official ones, a file is missing, or `dataset.domains` names one.
     """
-    domains = select_domains(dataset.domains, [ALL])
+    domains = select_domains(dataset.domains)
     _check_counts(dataset, facts, photos, classes)
     _check_files(dataset, facts, photos)
-    records = partial(_records, photos, picture or file_decoder(dataset, sides))
-    return benchmark_source(
-        dataset, sides, facts, classes=classes, domains=domains, images=facts.images, records=records
-    )
+
+    def records() -> Iterator[Record]:
+        for photo in photos:
+            yield Record(photo.id, photo.class_name, photo.path.read_bytes, decode, photo.split)
+
+    return benchmark_source(dataset, sides, facts, classes, domains, facts.images, records)
 
 
 def benchmark_source(
     dataset: Dataset,
     sides: Sides,
     facts: Facts,
-    *,
     classes: Sequence[str],
     domains: Sequence[str],
     images: Mapping[str, int],
@@ -75,19 +75,6 @@ def benchmark_source(
         attribution=facts.attribution,
         problems=list(problems),
     )
-
-
-def _records(photos: Sequence[Photo], picture: "Callable[[bytes], Decoded]") -> Iterator[Record]:
-    for photo in photos:
-        yield Record(
-            id=photo.id,
-            class_name=photo.class_name,
-            domain=ALL,
-            group=photo.id,
-            read=photo.path.read_bytes,
-            decode=picture,
-            split=photo.split,
-        )
 
 
 def _check_counts(dataset: Dataset, facts: Facts, photos: Sequence[Photo], classes: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from pipeline.config.datasets import Images, register
+from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
 from pipeline.datasets.source import Record, Source, select_domains
 from pipeline.images.sizes import Sides
@@ -22,7 +22,7 @@ EMOJI = 1_898  # without skin tones, which are the category Component
 NATIVE_SIDE = 72  # pixels, OpenMoji's own grid
 
 ElementTree.register_namespace("", "http://www.w3.org/2000/svg")
-register("openmoji", __name__, images=Images(domains=dict.fromkeys(STYLES, EMOJI), paired=True), sources=())
+register("openmoji", __name__, images=dict.fromkeys(STYLES, EMOJI), paired=True, sources=())
 
 
 def load(dataset: Dataset, sides: Sides) -> Source:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, TypedDict
 
@@ -41,11 +40,11 @@ class Record:
 
     id: str  # unique and human-readable
     class_name: str
-    domain: str
-    group: str  # images of one group are never in two splits
     read: Callable[[], bytes]  # the source; equal bytes mean the same image
-    decode: "Callable[[bytes], Decoded]"  # the source to a picture; raises UnusableImage
+    decode: "Callable[[bytes], Decoded] | None" = None  # None: the source is an image file
     split: str | None = None  # train, val or test where the dataset says so
+    domain: str = ALL
+    group: str | None = None  # images of one group are never in two splits; None: it is on its own
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def open_source(dataset: Dataset, sides: Sides) -> Source:
     return source
 
 
-def select_domains(wanted: Sequence[str] | None, available: Sequence[str]) -> list[str]:
+def select_domains(wanted: Sequence[str] | None, available: Sequence[str] = (ALL,)) -> list[str]:
     """The domains to use, in the order in which the dataset lists them; None stands for all.
 
     Raises:
@@ -89,8 +88,11 @@ def select_domains(wanted: Sequence[str] | None, available: Sequence[str]) -> li
     return [name for name in available if name in wanted]
 
 
-def file_decoder(dataset: Dataset, sides: Sides) -> "Callable[[bytes], Decoded]":
-    """Decodes image files, of which a `Record` is whatever bytes are in one."""
-    from pipeline.images.decoding import decode
+def unusable(id: str, problem: str) -> Record:
+    """An image that is left out, and why."""
+    from pipeline.images.decoding import UnusableImage
 
-    return partial(decode, short_side=sides.stored, max_megapixels=dataset.max_megapixels)
+    def refuse() -> bytes:
+        raise UnusableImage(problem)
+
+    return Record(id=id, class_name="", read=refuse)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
-from pipeline.datasets.source import ALL, Record, Source, select_domains
+from pipeline.datasets.source import Record, Source, select_domains, unusable
 from pipeline.images.sizes import Sides
 from pipeline.runtime import paths
 from stochca.errors import UserError
@@ -51,7 +51,7 @@ def load(dataset: Dataset, sides: Sides) -> Source:
         layout=f"torchvision.{name}",
         summary=f"torchvision's {name}: {len(names)} classes, {count:,} images in {', '.join(opened)}",
         classes=list(names.values()),
-        domains=select_domains(dataset.domains, [ALL]),
+        domains=select_domains(dataset.domains),
         records=partial(_records, opened, names, sides.stored),
         count=count,
         stored_side=sides.stored,
@@ -167,13 +167,11 @@ def _records(opened: Opened, names: Mapping[int, str], short_side: int) -> Itera
             try:
                 image, label = images[index]
             except DAMAGED as error:
-                yield _unusable(identity, f"can't be decoded: {_one_line(error)}")
+                yield unusable(identity, f"can't be decoded: {_one_line(error)}")
                 continue
             yield Record(
                 id=identity,
                 class_name=names[int(label)],
-                domain=ALL,
-                group=identity,
                 read=partial(_pixels, image),
                 decode=partial(_decode, image=image, short_side=short_side),
                 split=None if split == NO_SPLIT else split,
@@ -189,15 +187,6 @@ def _decode(_: bytes, image: "Image.Image", short_side: int) -> "Decoded":
     from pipeline.images.decoding import from_image
 
     return from_image(image, short_side=short_side, lossless=False)  # mostly it was a JPEG
-
-
-def _unusable(identity: str, problem: str) -> Record:
-    from pipeline.images.decoding import UnusableImage
-
-    def fail(*_: Any) -> Any:
-        raise UnusableImage(problem)
-
-    return Record(id=identity, class_name="", domain=ALL, group=identity, read=fail, decode=fail)
 
 
 def _one_line(error: Exception) -> str:

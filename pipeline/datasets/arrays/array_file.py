@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pipeline.config.params import Dataset
-from pipeline.datasets.source import ALL, Record, Source, select_domains
+from pipeline.datasets.source import Record, Source, select_domains
 from pipeline.images.decoding import Decoded, from_image
 from pipeline.images.sizes import Sides
 
@@ -19,12 +18,10 @@ from pipeline.images.sizes import Sides
 class ArrayFile:
     """What is known of a file without its pixels."""
 
-    path: Path
     ids: str  # makes the number of an image its id, "train/{:06}"
     split: str | None
-    size: tuple[int, int]  # height and width of its images
     labels: np.ndarray
-    pixels: Callable[[], Iterator[bytes]]  # of one image after the other: height x width x 3
+    pictures: Callable[[], Iterator[np.ndarray]]  # one after the other: height x width x 3, uint8
 
 
 def array_source(
@@ -36,10 +33,17 @@ def array_source(
         names: the classes by label.
         described: `layout`, `summary` and what else a `Source` says.
     """
+
+    def records() -> Iterator[Record]:
+        for file in files:
+            for index, (label, picture) in enumerate(zip(file.labels, file.pictures(), strict=True)):
+                decode = partial(_decode, picture, sides.stored)
+                yield Record(file.ids.format(index), names[int(label)], picture.tobytes, decode, file.split)
+
     return Source(
         classes=list(names.values()),
-        domains=select_domains(dataset.domains, [ALL]),
-        records=partial(_records, files, names, sides.stored),
+        domains=select_domains(dataset.domains),
+        records=records,
         count=sum(len(file.labels) for file in files),
         stored_side=sides.stored,
         root=dataset.root,
@@ -47,22 +51,5 @@ def array_source(
     )
 
 
-def _records(files: Sequence[ArrayFile], names: Mapping[int, str], short_side: int) -> Iterator[Record]:
-    for file in files:
-        picture = partial(_decode, size=file.size, short_side=short_side)
-        for index, (label, pixels) in enumerate(zip(file.labels, file.pixels(), strict=True)):
-            identity = file.ids.format(index)
-            yield Record(
-                id=identity,
-                class_name=names[int(label)],
-                domain=ALL,
-                group=identity,
-                read=partial(bytes, pixels),
-                decode=picture,
-                split=file.split,
-            )
-
-
-def _decode(pixels: bytes, size: tuple[int, int], short_side: int) -> Decoded:
-    array = np.frombuffer(pixels, np.uint8).reshape(*size, 3)
-    return from_image(Image.fromarray(array), short_side=short_side, lossless=True)
+def _decode(picture: np.ndarray, short_side: int, _: bytes) -> Decoded:
+    return from_image(Image.fromarray(picture), short_side=short_side, lossless=True)

@@ -1,8 +1,6 @@
 """CIFAR-10 and CIFAR-100 in their binary version, which anything may read, unlike their pickles."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +32,6 @@ class Version:
     @property
     def described(self) -> str:
         return f"the binary version of {self.name} from {URL}"
-
-    @property
-    def row(self) -> np.dtype:
-        """An image in a file: its labels, then all red values, green and blue."""
-        return np.dtype([("labels", np.uint8, self.labels), ("planes", np.uint8, (3, SIDE, SIDE))])
 
 
 VERSIONS = [
@@ -104,22 +97,19 @@ def load(dataset: Dataset, sides: Sides, version: Version) -> Source:
 
 
 def _look_into(path: Path, split: str, version: Version, classes: int) -> ArrayFile:
-    expected = version.images[split] * version.row.itemsize
+    # An image is its labels, then all red values, green and blue.
+    row = np.dtype([("labels", np.uint8, (version.labels,)), ("planes", np.uint8, (3, SIDE, SIDE))])
+    expected = version.images[split] * row.itemsize
     found = path.stat().st_size if path.is_file() else 0
     if found != expected:
         raise UserError(
             f"{path} has {found:,} bytes instead of {expected:,}; download {version.described} again"
         )
-    labels = np.array(np.memmap(path, version.row, mode="r")["labels"][..., -1])
-    labels = labels.reshape(-1)
+    images = np.memmap(path, row, mode="r")
+    labels = np.array(images["labels"][:, -1])
     if labels.max() >= classes:
         raise UserError(
             f"{path} has the class {labels.max()} of {classes}; download {version.described} again"
         )
-    ids = f"{path.name}/{{:05}}"
-    return ArrayFile(path, ids, split, (SIDE, SIDE), labels, partial(_pixels, path, version.row))
-
-
-def _pixels(path: Path, row: np.dtype) -> Iterator[bytes]:
-    for image in np.memmap(path, row, mode="r"):
-        yield image["planes"].transpose(1, 2, 0).tobytes()
+    pictures = images["planes"].transpose(0, 2, 3, 1)
+    return ArrayFile(f"{path.name}/{{:05}}", split, labels, lambda: map(np.asarray, pictures))

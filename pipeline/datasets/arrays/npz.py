@@ -1,8 +1,9 @@
 """NumPy's .npz files of images, read without unpickling anything."""
 
+import math
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -41,9 +42,9 @@ def load(dataset: Dataset, sides: Sides) -> Source:
             f"dataset.root {root} is ambiguous: {given[0].name} is named like a split, {other.name} is not; "
             f"{EXPECTED}"
         )
-    looked = [_look_into(path) for path in paths]
-    files = [file for file, _ in looked]
-    names = _class_names(root, files, [given for _, given in looked])
+    files, named = zip(*(_look_into(path) for path in paths), strict=True)
+    labels = sorted({int(label) for file in files for label in np.unique(file.labels)})
+    names = _class_names(root, labels, dict(zip(paths, named, strict=True)))
     count = sum(len(file.labels) for file in files)
     return array_source(
         dataset,
@@ -87,9 +88,8 @@ def _look_into(path: Path) -> tuple[ArrayFile, list[str] | None]:
             f"{path}: labels must be {shape[0]} whole numbers, one per image, found "
             f"{' x '.join(map(str, labels.shape))} of {labels.dtype}"
         )
-    pixels = partial(_pixels, path, shape)
-    split = SPLITS.get(path.stem.lower())
-    return ArrayFile(path, f"{path.stem}/{{:06}}", split, shape[1:3], labels, pixels), names
+    split, pictures = SPLITS.get(path.stem.lower()), partial(_pictures, path, shape)
+    return ArrayFile(f"{path.stem}/{{:06}}", split, labels, pictures), names
 
 
 def _header(member: IO[bytes]) -> tuple[Any, bool, np.dtype]:
@@ -99,34 +99,33 @@ def _header(member: IO[bytes]) -> tuple[Any, bool, np.dtype]:
     return read(member)
 
 
-def _class_names(root: Path, files: Sequence[ArrayFile], given: Sequence[list[str] | None]) -> dict[int, str]:
-    """By label: the given names, or the labels themselves."""
-    labels = sorted({int(label) for file in files for label in np.unique(file.labels)})
-    named = [(file, names) for file, names in zip(files, given, strict=True) if names is not None]
+def _class_names(root: Path, labels: Sequence[int], given: Mapping[Path, list[str] | None]) -> dict[int, str]:
+    """By label: the names that the files give, or the labels themselves."""
+    named = [(path, names) for path, names in given.items() if names is not None]
     if not named:
         return {label: str(label) for label in labels}
     first, names = named[0]
-    for file, others in named[1:]:
+    for path, others in named[1:]:
         if others != names:
-            raise UserError(f"{first.path} and {file.path} have different class_names; make them the same")
+            raise UserError(f"{first} and {path} have different class_names; make them the same")
     if len(set(names)) < len(names) or not (labels[0] >= 0 and labels[-1] < len(names)):
         raise UserError(
-            f"{first.path}: class_names must be {labels[-1] + 1} different names, as many as the labels "
+            f"{first}: class_names must be {labels[-1] + 1} different names, as many as the labels "
             f"in dataset.root {root} from {labels[0]} to {labels[-1]} need, found {len(set(names))}"
         )
     return dict(enumerate(names))
 
 
-def _pixels(path: Path, shape: tuple[int, int, int, int]) -> Iterator[bytes]:
-    """Of one image after the other, as many as there are."""
-    number, height, width, channels = shape
+def _pictures(path: Path, shape: tuple[int, int, int, int]) -> Iterator[np.ndarray]:
+    """One image after the other, as many as there are."""
+    size = math.prod(shape[1:])
     try:
         with zipfile.ZipFile(path) as archive, archive.open("images.npy") as member:
             _header(member)
-            for _ in range(number):
-                pixels = member.read(height * width * channels)
-                if len(pixels) < height * width * channels:
+            for _ in range(shape[0]):
+                pixels = member.read(size)
+                if len(pixels) < size:
                     raise EOFError("it ends early")
-                yield pixels
+                yield np.frombuffer(pixels, np.uint8).reshape(shape[1:])
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}; make it again") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.datasets import DATASETS, Facts, Images, import_built_in, register, registered
+from pipeline.config.datasets import DATASETS, Facts, import_built_in, register, registered
 from tests.imports import ROOT
 from tests.stochca.test_import import modules_after
 
@@ -71,7 +71,7 @@ def test_what_a_benchmark_holds_is_read_from_its_facts(monkeypatch: pytest.Monke
     monkeypatch.setattr("pipeline.config.datasets.DATASETS", dict(DATASETS))
     split = Facts("Birds", "https://birds", 2, {"train": 3, "test": 1}, "free", "Bird, 2020.")
     register("birds", "extensions.birds", facts=split)
-    assert registered("birds").images == Images(train=3, test=1)
+    assert registered("birds").images == {"train": 3, "test": 1}
     assert registered("birds").domains is None
     by_domain = Facts("Fish", "https://fish", 2, {"sea": 3, "lake": 1}, "free", "Fish, 2020.")
     register("fish", "extensions.fish", facts=by_domain, sources=("big", "small"))

@@ -14,6 +14,7 @@ from pipeline.config.params import Dataset
 from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
+from tests.pipeline.datasets.miniatures import opened
 from tests.pipeline.sections import dataset_section
 
 
@@ -46,8 +47,8 @@ def found(source: Source) -> dict[str, tuple[str, str]]:
     assert len({record.id for record in records}) == len(records) == source.count
     for record in records:
         assert record.split is None
-        assert record.group == record.id
-        assert record.decode(record.read()).image.size == (12, 9)
+        assert record.group is None
+        assert opened(record, SIDES).size == (12, 9)
     return {record.id: (record.class_name, record.domain) for record in records}
 
 

@@ -15,7 +15,7 @@ from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 from pipeline.prepare import prepare
 from stochca.errors import UserError
-from tests.pipeline.datasets.miniatures import SIDES, found, lines, pack, params, refused
+from tests.pipeline.datasets.miniatures import SIDES, found, lines, opened, pack, params, refused
 
 RANDOM = np.random.default_rng(0)
 
@@ -29,7 +29,7 @@ def load(root: Path) -> Source:
 
 
 def pictures(source: Source) -> list[np.ndarray]:
-    return [np.asarray(record.decode(record.read()).image) for record in source.records()]
+    return [np.asarray(opened(record)) for record in source.records()]
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

@@ -1,5 +1,6 @@
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tests.pipeline.datasets.miniatures import (
     found,
     lines,
     miniature,
+    opened,
     pack,
     params,
     refused,
@@ -101,14 +103,14 @@ def test_classes_and_splits_are_the_official_ones(
 def test_the_banner_is_gone_before_images_are_made_small(tmp_path: Path, stored: int) -> None:
     source = load(write(tmp_path / "raw"), sides=Sides(image=56, stored=stored))
     for place, record in enumerate(source.records()):
-        image = record.decode(record.read()).image
+        image = opened(record)
         assert image.size == ((96, 64) if stored == 64 else (120, 80))
         difference = np.abs(np.asarray(image, dtype=int) - colour(place))
         assert difference.max() < 12, record.id  # not a single row of it is left
     narrow = io.BytesIO()
     Image.new("RGB", (50, 20)).save(narrow, "PNG")
     with pytest.raises(UnusableImage, match="20 pixels high"):
-        next(source.records()).decode(narrow.getvalue())
+        opened(replace(next(source.records()), read=narrow.getvalue))
 
 
 def test_partial_downloads_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 from pipeline.prepare import prepare
 from stochca.errors import UserError
-from tests.pipeline.datasets.miniatures import SIDES, check_pictures, colour, found, params, refused
+from tests.pipeline.datasets.miniatures import SIDES, check_pictures, colour, found, opened, params, refused
 
 CLASSES = ["cat", "dog", "owl"]
 FEATURES = Features({"photo": Image(), "kind": ClassLabel(names=CLASSES), "place": Value("string")})
@@ -180,4 +180,4 @@ def test_images_stay_encoded_until_they_are_read(tmp_path: Path) -> None:
     write(tmp_path / "raw", {"train": [0, 1, 2]})
     record = next(load(tmp_path / "raw", ".").records())
     assert record.read() == photo(0)
-    assert np.array_equal(np.asarray(record.decode(record.read()).image).shape, (64, 82, 3))
+    assert np.array_equal(np.asarray(opened(record)).shape, (64, 82, 3))

@@ -9,6 +9,7 @@ from pipeline.datasets import image_folder
 from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
+from tests.pipeline.datasets.miniatures import opened
 from tests.pipeline.sections import dataset_section
 
 
@@ -28,7 +29,7 @@ def load(root: Path, domains: list[str] | None = None) -> Source:
 def found(source: Source) -> dict[str, tuple[str, str, str | None]]:
     records = list(source.records())
     assert len(records) == source.count
-    assert all(record.group == record.id for record in records)
+    assert all(record.group is None for record in records)
     return {record.id: (record.class_name, record.domain, record.split) for record in records}
 
 
@@ -60,7 +61,7 @@ def test_class_folders(tmp_path: Path) -> None:
     for word in (str(tmp_path), "root/CLASS/*", "2 classes", "cat, dog", "4 images"):
         assert word in source.summary
     record = next(source.records())
-    assert record.decode(record.read()).image.getpixel((0, 0)) == (255, 0, 0)
+    assert opened(record).getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize(

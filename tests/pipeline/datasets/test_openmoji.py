@@ -18,6 +18,7 @@ def records(*names: str, domains: list[str] | None = None, side: int = 70) -> di
 
 
 def picture(record: Record) -> np.ndarray:
+    assert record.decode is not None
     decoded = record.decode(record.read())
     assert decoded.image.mode == "RGB"
     assert decoded.lossless

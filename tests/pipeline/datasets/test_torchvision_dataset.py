@@ -17,6 +17,7 @@ from tests.pipeline.datasets.miniatures import (
     check_pictures,
     found,
     lines,
+    opened,
     params,
     photograph,
     refused,
@@ -99,7 +100,7 @@ def test_train_as_a_yes_or_no_and_grey_images(tmp_path: Path) -> None:
         name: (source.classes[label], name.split("/")[0]) for name, (label, _) in written.items()
     }
     for record in source.records():
-        picture = np.asarray(record.decode(record.read()).image)
+        picture = np.asarray(opened(record))
         assert np.array_equal(picture, np.stack([written[record.id][1]] * 3, axis=-1))
 
 
