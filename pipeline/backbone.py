@@ -14,7 +14,7 @@ from pipeline.runtime.boundary import run
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, sha256, write_json
 from pipeline.runtime.paths import BACKBONE as TARGET
-from pipeline.weights import fetch_weights
+from pipeline.weights.sources import fetch_weights
 from pipeline.weights.weights import log
 from stochca.backbones.card import CARD_FILE, WEIGHTS_FILE, BackboneCard, teacher_folder
 from stochca.backbones.loading import (

@@ -22,26 +22,15 @@ from pipeline.datasets.preparing.duplicates import (
 )
 from pipeline.datasets.preparing.ingest import Row, ingest
 from pipeline.datasets.source import LEFT_OUT, Problem, Source, open_source
-from pipeline.images.prepared import FOLDER, MANIFEST, SPLITS, TABLE
+from pipeline.images.prepared import FOLDER, MANIFEST, SPLITS, TABLE, TableRow, write_table
 from pipeline.images.sizes import Sides
 from pipeline.images.splits import Item, draw_splits, keep_fraction
-from pipeline.images.table import TableRow, write_table
 from pipeline.runtime import boundary
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, write_json
 from stochca.errors import UserError
 
 SHOWN_PROBLEMS = 10
-
-
-def main() -> None:
-    params = load_params()
-    with exclusive("prepare"), settings_kept(params, _decides, "the stage prepare"):
-        prepare(params.dataset, Sides.of(params.image_size, params.resize), FOLDER)
-
-
-def _decides(params: Params) -> Any:
-    return params.dataset, params.image_size, params.resize
 
 
 def prepare(dataset: Dataset, sides: Sides, folder: Path) -> dict[str, Any]:
@@ -147,12 +136,9 @@ def _refuse_unused_classes(
 def _gaps(rows: Sequence[Row], source: Source) -> list[Problem]:
     """Classes that are missing in one of several domains; allowed, but good to know."""
     there = {(row.domain, row.label) for row in rows}
+    problem = "has no images in the domain {}"
     return [
-        {
-            "file": name,
-            "problem": f"has no images in the domain {domain}",
-            "action": "kept where it has some",
-        }
+        {"file": name, "problem": problem.format(domain), "action": "kept where it has some"}
         for domain in source.domains
         for label, name in enumerate(source.classes)
         if (domain, label) not in there
@@ -173,13 +159,8 @@ def _check_splits(rows: Sequence[Row], splits: Sequence[str], classes: Sequence[
         absent = [split for split in ("val", "test") if not counts[label, split]]
         if absent:
             images = sum(counts[label, split] for split in SPLITS)
-            problems.append(
-                {
-                    "file": name,
-                    "problem": f"the class has only {images} images, none of them in {' and '.join(absent)}",
-                    "action": "kept",
-                }
-            )
+            problem = f"the class has only {images} images, none of them in {' and '.join(absent)}"
+            problems.append({"file": name, "problem": problem, "action": "kept"})
     return problems
 
 
@@ -230,6 +211,16 @@ def _log(manifest: dict[str, Any]) -> None:
         print(f"  {problem['file']}: {problem['problem']}; {problem['action']}")
     if len(problems) > SHOWN_PROBLEMS:
         print(f"  ... {len(problems) - SHOWN_PROBLEMS} more; all of them are in the manifest")
+
+
+def main() -> None:
+    params = load_params()
+    with exclusive("prepare"), settings_kept(params, _decides, "the stage prepare"):
+        prepare(params.dataset, Sides.of(params.image_size, params.resize), FOLDER)
+
+
+def _decides(params: Params) -> Any:
+    return params.dataset, params.image_size, params.resize
 
 
 if __name__ == "__main__":

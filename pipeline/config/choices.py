@@ -21,12 +21,14 @@ def with_choices_made(method: Any, path: str) -> Any:
     """The mapping of a method with options in place of what was written for them.
 
     Raises:
-        ValueError: there is no such choice, or its options break a rule.
+        ValueError: there is no such choice, its options break a rule, or its key has another name today.
     """
     if method is None:
         return {}
     if not isinstance(method, Mapping):
         return method
+    if "train" in method:
+        raise ValueError(f"the key '{path}.train' is called 'adapter' now; rename it")
     return {
         key: _chosen(f"{path}.{key}", key, value) if key in CHOICES else value
         for key, value in method.items()

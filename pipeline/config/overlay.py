@@ -24,17 +24,15 @@ def read_yaml(text: str) -> Any:
     return _yaml().load(text)
 
 
-def lay_over(text: str, overlays: list[CommentedMap]) -> str:
-    """The YAML `text`, a mapping, under one overlay after the other; as it is where they are empty."""
-    if not any(overlays):
-        return text
+def write_yaml(content: CommentedMap) -> str:
+    """The other way round, with the comments."""
     stream = io.StringIO()
-    _yaml().dump(merged(text, overlays), stream)
+    _yaml().dump(content, stream)
     return stream.getvalue()
 
 
 def merged(text: str, overlays: list[CommentedMap]) -> CommentedMap:
-    """What `lay_over` writes."""
+    """The YAML `text`, a mapping, under one overlay after the other."""
     base: CommentedMap = copy.deepcopy(_parsed(text))
     sources: dict[Path, str] = {}
     for overlay in overlays:

@@ -14,7 +14,6 @@ from pydantic import Field, ValidationError, model_validator
 from pipeline.config import rules
 from pipeline.config.choices import adapter, with_choices_made
 from pipeline.config.extensions import load_extensions
-from pipeline.config.renamed import refuse_renamed
 from pipeline.config.sections import (
     Backbone,
     Compare,
@@ -56,15 +55,17 @@ class Params(Section):
     @model_validator(mode="before")
     @classmethod
     def _read_choices(cls, raw: Any) -> Any:
-        refuse_renamed(raw)
-        if isinstance(raw, Mapping) and isinstance(raw.get("methods"), Mapping):
-            methods = {
-                name: with_choices_made(each, f"methods.{name}") for name, each in raw["methods"].items()
-            }
+        if not isinstance(raw, Mapping):
+            return raw
+        if "train" in raw:
+            raise ValueError("the key 'train' is called 'workers' now; rename it")
+        methods, tune = raw.get("methods"), raw.get("tune")
+        if isinstance(methods, Mapping):
+            methods = {name: with_choices_made(each, f"methods.{name}") for name, each in methods.items()}
             raw = {**raw, "methods": methods}
-        if isinstance(raw, Mapping) and isinstance(raw.get("tune"), Mapping) and "method" in raw["tune"]:
-            method = with_choices_made(raw["tune"]["method"], "tune.method")
-            raw = {**raw, "tune": {**raw["tune"], "method": method}}
+        if isinstance(tune, Mapping) and "method" in tune:
+            method = with_choices_made(tune["method"], "tune.method")
+            raw = {**raw, "tune": {**tune, "method": method}}
         return raw
 
     @model_validator(mode="after")

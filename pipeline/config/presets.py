@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, InstanceOf
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
-from pipeline.config.overlay import lay_over, merged, read_yaml
+from pipeline.config.overlay import merged, read_yaml, write_yaml
 from pipeline.config.params import Params, parse_params
 from pipeline.config.sections import Section
 from pipeline.config.sentences import validated
@@ -42,14 +42,12 @@ class Variant(Section):
     params: Overlay = Field(default_factory=CommentedMap)
 
 
-class PresetFile(Section):
+class PresetFile(Variant):
     """A file of presets/, or of presets/common."""
 
-    title: str
     source: str | None = None  # the paper with section, table and address; None: that of what it extends
     notes: str | None = None  # what a reader of the numbers must know
     extends: str | None = None  # a file that is laid under it, relative to presets/
-    params: Overlay = Field(default_factory=CommentedMap)
     variants: dict[str, Variant] = Field(default_factory=dict)
 
 
@@ -66,15 +64,14 @@ class Preset:
     @property
     def text(self) -> str:
         """params.yaml as this preset has it; the shipped one byte for byte where it sets nothing."""
-        shipped = BASE.read_text()
         if not any(self.overlays):
-            return shipped
+            return BASE.read_text()
         heading = (
             f"{FIRST_WORDS}{self.name}: {self.title}\n"
             f"# From: {self.source}\n"
             "# What stands in [brackets] says where a value comes from.\n\n"
         )
-        return heading + lay_over(shipped, self.overlays)
+        return heading + write_yaml(self.values)
 
     @property
     def values(self) -> CommentedMap:
@@ -98,7 +95,8 @@ def preset_names() -> list[str]:
     """
     names = []
     for path in sorted(FOLDER.glob("*.yaml")):
-        names += [path.stem, *(f"{path.stem}/{variant}" for variant in _variants(_read(path)))]
+        variants = dict.fromkeys(variant for file in _chain(path) for variant in file.variants)
+        names += [path.stem, *(f"{path.stem}/{variant}" for variant in variants)]
     if not names:
         raise UserError(f"there is no folder {FOLDER} with presets here; run from the project's folder")
     return names
@@ -130,24 +128,15 @@ def find_preset(name: str | None) -> Preset:
     )
 
 
-def _variants(file: PresetFile) -> list[str]:
-    inherited = _variants(_read(FOLDER / file.extends)) if file.extends else []
-    return list(dict.fromkeys([*inherited, *file.variants]))
-
-
 def _chain(path: Path) -> list[PresetFile]:
     """The file and what it extends, the lowest first."""
-    file = _read(path)
-    return [*(_chain(FOLDER / file.extends) if file.extends else []), file]
-
-
-def _read(path: Path) -> PresetFile:
     try:
-        return _parse(path, path.read_text())
+        file = _parse(path, path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path} is missing; a preset extends it") from None
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise UserError(f"{path} can't be read as YAML: {' '.join(str(error).split())}") from None
+    return [*(_chain(FOLDER / file.extends) if file.extends else []), file]
 
 
 @lru_cache

@@ -239,18 +239,16 @@ class Tune(Section):
     @field_validator("prob", "lr", mode="before")
     @classmethod
     def _space(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            if set(value) != {"low", "high"} or not all(_is_number(end) for end in value.values()):
-                raise ValueError(f"must be {{low: NUMBER, high: NUMBER}} or a list of numbers, found {value}")
-            if value["low"] >= value["high"]:
-                raise ValueError(f"is empty: low {value['low']} is not below high {value['high']}")
-        elif isinstance(value, list | tuple):
-            if not value:
-                raise ValueError("is empty: give {low: NUMBER, high: NUMBER} or a list of one value or more")
-            if not all(_is_number(item) for item in value):
-                raise ValueError(f"must be a list of numbers, found {value}")
-        elif value is not None:
-            raise ValueError(f"must be {{low: NUMBER, high: NUMBER}} or a list of numbers, found {value!r}")
+        if value is None:
+            return value
+        is_range = isinstance(value, Mapping) and set(value) == {"low", "high"}
+        numbers = list(value.values()) if is_range else value
+        if not isinstance(numbers, list | tuple) or not numbers or not all(map(_is_number, numbers)):
+            raise ValueError(
+                f"must be {{low: NUMBER, high: NUMBER}} or a list of one number or more, found {value!r}"
+            )
+        if is_range and value["low"] >= value["high"]:
+            raise ValueError(f"is empty: low {value['low']} is not below high {value['high']}")
         return value
 
     @field_validator("prob")

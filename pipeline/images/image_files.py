@@ -49,11 +49,9 @@ class ImageFiles:
     def __init__(self, folder: Path, *, short_side: int, max_megapixels: float) -> None:
         self.short_side, self.max_megapixels = short_side, max_megapixels
         try:
-            self.paths = list(images_below(folder))
-        except OSError as error:
-            raise UserError(f"pretune.images: {error.filename} can't be read ({error.strerror})") from None
-        if not self.paths:
-            raise UserError(f"pretune.images: there is no image in {folder}; give a folder of images")
+            self.paths = find_images([folder])
+        except UserError as error:
+            raise UserError(f"pretune.images: {error}") from None
 
     def __len__(self) -> int:
         return len(self.paths)

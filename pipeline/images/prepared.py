@@ -1,15 +1,17 @@
-"""Reads what the stage `prepare` wrote."""
+"""The prepared images: an Arrow table, and a manifest that says what is in it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import Dataset
-from PIL import Image
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from PIL import Image as Pillow
 
 from pipeline.images.splits import Item
 from pipeline.runtime.paths import PREPARED as FOLDER
@@ -18,6 +20,37 @@ from stochca.errors import UserError
 TABLE = "images.arrow"
 MANIFEST = "manifest.json"
 SPLITS = ("train", "val", "test", "unused", "repeated")  # repeated: the same picture as another
+BATCH = 100  # rows per batch on disk
+
+
+class TableRow(NamedTuple):
+    """One image, in the order of the table's columns."""
+
+    image: bytes
+    label: int
+    domain: str
+    id: str
+    split: str
+    group: str
+
+
+def write_table(path: Path, classes: Sequence[str], rows: Iterable[TableRow]) -> None:
+    """Write `rows` as they come; the columns' description for `datasets` travels in the Arrow schema.
+
+    Always the same bytes in one file, unlike `Dataset.from_generator`, which spreads large tables over
+    several files in a cache of its own.
+    """
+    text = Value("string")
+    features = Features(
+        image=Image(), label=ClassLabel(names=list(classes)), domain=text, id=text, split=text, group=text
+    )
+    schema, remaining = features.arrow_schema, iter(rows)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+        while batch := list(islice(remaining, BATCH)):
+            images, *columns = zip(*batch, strict=True)
+            encoded = [{"bytes": image, "path": None} for image in images]
+            arrays = [pa.array(c, f.type) for c, f in zip([encoded, *columns], schema, strict=True)]
+            stream.write_batch(pa.record_batch(arrays, schema=schema))
 
 
 class PreparedImages:
@@ -35,7 +68,7 @@ class PreparedImages:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __getitem__(self, index: int) -> tuple[Pillow.Image, int]:
         """The image (RGB) and its label; raises `UserError` where the table is damaged there."""
         try:
             image = self._table[int(self._rows[index])]["image"].convert("RGB")

@@ -15,15 +15,17 @@ from torch import Tensor
 from stochca.errors import UserError
 
 PREFIX = "backbone."
-_PARTS = {  # of a block: Hugging Face's name -> timm's
+_PARTS = {  # of a block, with a weight and a bias: Hugging Face's name -> timm's
     "norm1": "norm1",
     "attention.output.dense": "attn.proj",
-    "layer_scale1.lambda1": "ls1.gamma",
     "norm2": "norm2",
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
-    "layer_scale2.lambda1": "ls2.gamma",
 }
+_PROJECTIONS = ("query", "key", "value")
+
+Initialisers = Mapping[str, onnx.TensorProto]  # by name
+Producers = Mapping[str, onnx.NodeProto]  # by the name of an output
 
 
 def read_dinov2(model: onnx.ModelProto) -> dict[str, Tensor]:
@@ -34,12 +36,14 @@ def read_dinov2(model: onnx.ModelProto) -> dict[str, Tensor]:
     Raises:
         UserError: the graph is not laid out like a Dinov2Model.
     """
-    tensors = _named_tensors(model.graph)
+    initialisers = {initialiser.name: initialiser for initialiser in model.graph.initializer}
+    producers = {output: node for node in model.graph.node for output in node.output}
+    tensors = _named_tensors(model.graph, initialisers, producers)
     numbers = {int(found[1]) for name in tensors if (found := re.match(r"encoder\.layer\.(\d+)\.", name))}
     try:
         state_dict = {
             "cls_token": tensors["embeddings.cls_token"],
-            "pos_embed": _positions(model.graph),
+            "pos_embed": _positions(model.graph, initialisers, producers),
             "patch_embed.proj.weight": tensors["embeddings.patch_embeddings.projection.weight"],
             "patch_embed.proj.bias": tensors["embeddings.patch_embeddings.projection.bias"],
             "norm.weight": tensors["layernorm.weight"],
@@ -54,25 +58,21 @@ def read_dinov2(model: onnx.ModelProto) -> dict[str, Tensor]:
 
 def _block(tensors: Mapping[str, Tensor], source: str, target: str) -> dict[str, Tensor]:
     """One transformer block, its three projections stacked in timm's order."""
-    block = {}
+    block = {
+        f"{target}ls{number}.gamma": tensors[f"{source}layer_scale{number}.lambda1"] for number in (1, 2)
+    }
     for kind in ("weight", "bias"):
-        query, key, value = (
-            tensors[f"{source}attention.attention.{name}.{kind}"] for name in ("query", "key", "value")
-        )
-        block[f"{target}attn.qkv.{kind}"] = torch.cat([query, key, value])
-    for theirs, ours in _PARTS.items():
-        if theirs.endswith("lambda1"):
-            block[target + ours] = tensors[source + theirs]
-        else:
-            for kind in ("weight", "bias"):
-                block[f"{target}{ours}.{kind}"] = tensors[f"{source}{theirs}.{kind}"]
+        projections = [tensors[f"{source}attention.attention.{name}.{kind}"] for name in _PROJECTIONS]
+        block[f"{target}attn.qkv.{kind}"] = torch.cat(projections)
+        for theirs, ours in _PARTS.items():
+            block[f"{target}{ours}.{kind}"] = tensors[f"{source}{theirs}.{kind}"]
     return block
 
 
-def _named_tensors(graph: onnx.GraphProto) -> dict[str, Tensor]:
+def _named_tensors(
+    graph: onnx.GraphProto, initialisers: Initialisers, producers: Producers
+) -> dict[str, Tensor]:
     """The backbone's tensors by their PyTorch names; linear weights are (outputs, inputs) as in PyTorch."""
-    initialisers = {initialiser.name: initialiser for initialiser in graph.initializer}
-    producers = {output: node for node in graph.node for output in node.output}
     tensors = {
         name.removeprefix(PREFIX): _tensor(initialiser)
         for name, initialiser in initialisers.items()
@@ -84,21 +84,15 @@ def _named_tensors(graph: onnx.GraphProto) -> dict[str, Tensor]:
             continue
         for bias, product in (node.input, reversed(node.input)):
             producer = producers.get(product)
-            if (
-                bias.startswith(PREFIX)
-                and bias.endswith(".bias")
-                and producer
-                and producer.op_type == "MatMul"
-            ):
+            is_bias = bias.startswith(PREFIX) and bias.endswith(".bias")
+            if is_bias and producer and producer.op_type == "MatMul":
                 name = bias.removeprefix(PREFIX).removesuffix("bias") + "weight"
                 tensors[name] = _tensor(initialisers[producer.input[1]]).T.contiguous()
     return tensors
 
 
-def _positions(graph: onnx.GraphProto) -> Tensor:
+def _positions(graph: onnx.GraphProto, initialisers: Initialisers, producers: Producers) -> Tensor:
     """The class token's position, an initialiser, with the grid that the graph concatenates to it."""
-    initialisers = {initialiser.name: initialiser for initialiser in graph.initializer}
-    producers = {output: node for node in graph.node for output in node.output}
     for node in graph.node:
         if node.op_type != "Concat" or len(node.input) != 2 or node.input[0] not in initialisers:
             continue

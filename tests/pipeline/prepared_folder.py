@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.images.prepared import SPLITS, Prepared, load_prepared
-from pipeline.images.table import TableRow, write_table
+from pipeline.images.prepared import SPLITS, Prepared, TableRow, load_prepared, write_table
 from pipeline.runtime.files import write_json
 
 

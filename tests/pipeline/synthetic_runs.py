@@ -15,7 +15,7 @@ import yaml
 from PIL import Image, ImageDraw
 
 from pipeline.config.params import Params, load_params
-from pipeline.images.table import TableRow, write_table
+from pipeline.images.prepared import TableRow, write_table
 from pipeline.training.metrics import calibration_error, macro_f1
 from stochca.backbones.card import BackboneCard
 from tests.pipeline.backbone_card import backbone_card

@@ -198,8 +198,14 @@ def method(**choices: Any) -> Edit:
         ),
         (lambda raw: raw["tune"].update(prob={"low": -0.1, "high": 0.5}), "between 0 and 1, found -0.1"),
         (lambda raw: raw["tune"].update(prob={"low": 0.5, "high": 0.5}), "tune.prob: is empty: low 0.5"),
-        (lambda raw: raw["tune"].update(prob=[0.1, INF]), "tune.prob: must be a list of numbers, found"),
-        (lambda raw: raw["tune"].update(prob=[]), "tune.prob: is empty: give"),
+        (
+            lambda raw: raw["tune"].update(prob=[0.1, INF]),
+            "tune.prob: must be .* a list of one number or more",
+        ),
+        (
+            lambda raw: raw["tune"].update(prob=[]),
+            r"tune.prob: must be .* number or more, found \[\]",
+        ),
         (lambda raw: raw["tune"].update(prob="high"), "tune.prob: must be .* found 'high'"),
         (lambda raw: raw["tune"].update(lr=[1e-4, 0]), "tune.lr: lr must be above 0, found 0"),
         (
@@ -360,3 +366,22 @@ def test_files_that_are_no_params(text: str, sentence: str, tmp_path: Path) -> N
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is missing; run from the project's folder"):
         load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (("train",), "workers"),
+        (("methods", "lora", "train"), "adapter"),
+        (("tune", "method", "train"), "adapter"),
+    ],
+)
+def test_an_old_key_is_refused_with_its_new_name(path: tuple[str, ...], name: str, tmp_path: Path) -> None:
+    def edit(raw: dict[str, Any]) -> None:
+        for key in path[:-1]:
+            raw = raw[key]
+        raw[path[-1]] = raw.pop(name, "head")
+
+    sentence = f"the key '{'.'.join(path)}' is called '{name}' now"
+    with pytest.raises(UserError, match=sentence):
+        load_edited(edit, tmp_path)

