@@ -49,9 +49,11 @@ def make_backbone(
         source=weights.source,
     )
     for name, tensor in model.state_dict().items():
-        before = weights.state_dict.get(name, tensor).shape
-        if before != tensor.shape:
-            log(f"{name} was resampled from {_shape(before)} to {_shape(tensor.shape)}")
+        before, after = (
+            "x".join(map(str, shape)) for shape in (weights.state_dict.get(name, tensor).shape, tensor.shape)
+        )
+        if before != after:
+            log(f"{name} was resampled from {before} to {after}")
     with replace_folder(target) as folder:
         state_dict = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         save_file(state_dict, folder / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -112,10 +114,6 @@ def naming(key: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
-
-
-def _shape(size: torch.Size) -> str:
-    return "x".join(map(str, size))
 
 
 def main() -> None:

@@ -31,7 +31,8 @@ def load_extensions(names: Any, subject: str) -> None:
         try:
             import_module(f"{FOLDER}.{name}")
         except Exception as error:
-            raise UserError(f"{subject}: the extension {_place(error, path)}: {_reason(error)}") from error
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f"{subject}: the extension {_place(error, path)}: {reason}") from error
 
 
 def _place(error: Exception, path: Path) -> str:
@@ -41,7 +42,3 @@ def _place(error: Exception, path: Path) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename.endswith(str(path))]
     return f"{path}, line {lines[-1]}" if lines else str(path)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

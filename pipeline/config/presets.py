@@ -118,10 +118,9 @@ def find_preset(name: str | None) -> Preset:
     stem, _, variant = name.partition("/")
     files = _chain(FOLDER / f"{stem}.yaml")
     variants = [file.variants[variant] for file in files if variant in file.variants]
-    titles = [files[-1].title, *(each.title for each in variants[-1:])]
     return Preset(
         name=name,
-        title=", ".join(titles),
+        title=", ".join([files[-1].title, *(each.title for each in variants[-1:])]),
         source=next((file.source for file in reversed(files) if file.source), "not said"),
         notes=[file.notes for file in files if file.notes],
         overlays=[*(file.params for file in files), *(each.params for each in variants)],

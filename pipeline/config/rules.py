@@ -1,6 +1,6 @@
 """What the sections of params.yaml ask of each other. Every rule raises ValueError where it is broken."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pipeline.config.datasets import registered
 from pipeline.config.sections import Backbone, Compare, Dataset, Promotion, Protocol, Tune
@@ -14,28 +14,16 @@ DECODERS = str(PRETUNED / "decoders.safetensors")
 
 def names_are_known(methods: Methods, protocol: Protocol, compare: Compare, promotion: Promotion) -> None:
     """Methods that are trained have to be defined, and those that are looked at to be trained."""
-    for name in protocol.methods:
-        if name not in methods:
-            stage = next(
-                (f"protocol.{key}" for key in ("baseline", "combined") if name in getattr(protocol, key)),
-                "the stage stochca",
-            )
-            raise ValueError(
-                f"{stage} names the method {name!r}, which methods does not define; defined are "
-                f"{', '.join(methods)}"
-            )
-    for key, names, others in (
-        ("compare.reference", [compare.reference], ""),
-        ("compare.analysed", compare.analysed, ""),
-        ("promotion.method", [promotion.method], "best, or "),
-    ):
-        for name in names:
-            if name not in protocol.methods and not (others and name == "best"):
-                raise ValueError(
-                    f"{key} {name!r} is not trained; add it to protocol.baseline or protocol.combined, or "
-                    f"choose {others}one of {', '.join(protocol.methods)}"
-                )
+    undefined = ", which methods does not define; defined are"
+    for key in ("baseline", "combined"):
+        for name in getattr(protocol, key):
+            _check_known(f"protocol.{key} names the method", name, methods, undefined)
+    _check_known("the stage stochca names the method", "stochca", methods, undefined)
+    untrained = " is not trained; add it to protocol.baseline or protocol.combined, or choose one of"
+    _check_known("compare.reference", compare.reference, protocol.methods, untrained)
+    _check_known("promotion.method", promotion.method, ["best", *protocol.methods], untrained)
     for name in compare.analysed:
+        _check_known("compare.analysed", name, protocol.methods, untrained)
         if not methods[name].adapter.changes_backbone:
             raise ValueError(
                 f"compare.analysed names {name!r}, whose adapter {methods[name].adapter.name!r} leaves the "
@@ -46,11 +34,14 @@ def names_are_known(methods: Methods, protocol: Protocol, compare: Compare, prom
 def teachers_are_known(methods: Methods, teachers: Mapping[str, Backbone]) -> None:
     for name, method in methods.items():
         teacher = getattr(method.attention, "teacher", None)
-        if teacher is not None and teacher not in teachers:
-            raise ValueError(
-                f"methods.{name}.attention.teacher is {teacher!r}, which teachers does not define; defined "
-                f"are {', '.join(teachers) or 'none'}; null means the backbone itself"
-            )
+        if teacher is not None:
+            undefined = ", which teachers does not define (null means the backbone itself); defined are"
+            _check_known(f"methods.{name}.attention.teacher is", teacher, teachers, undefined)
+
+
+def _check_known(key: str, name: str, known: Collection[str], problem: str) -> None:
+    if name not in known:
+        raise ValueError(f"{key} {name!r}{problem} {', '.join(known) or 'none'}")
 
 
 def targets_suit_the_dataset(protocol: Protocol, dataset: Dataset, tune: Tune) -> None:
@@ -63,20 +54,15 @@ def targets_suit_the_dataset(protocol: Protocol, dataset: Dataset, tune: Tune) -
                 f"{domains[0]}"
             )
         for target in protocol.targets:
-            if target not in domains:
-                raise ValueError(
-                    f"protocol.targets names the domain {target!r}, which {dataset.name} does not have here; "
-                    f"the domains are {', '.join(domains)}"
-                )
+            problem = f", which {dataset.name} does not have here; the domains are"
+            _check_known("protocol.targets names the domain", target, domains, problem)
     if protocol.name == "sampling_ratios" and dataset.train_fraction != 1:
         raise ValueError(
             "dataset.train_fraction must be 1 with protocol.name sampling_ratios, which draws the shares "
             f"itself; found {dataset.train_fraction}"
         )
-    if tune.target is not None and tune.target not in protocol.targets:
-        raise ValueError(
-            f"tune.target {tune.target!r} is none of protocol.targets, {', '.join(protocol.targets)}"
-        )
+    if tune.target is not None:
+        _check_known("tune.target", tune.target, protocol.targets, " is none of protocol.targets,")
 
 
 def stages_wait_for_what_they_read(methods: Methods, protocol: Protocol) -> None:

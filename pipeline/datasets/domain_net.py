@@ -37,9 +37,6 @@ def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
 
     Where the official lists DOMAIN_train.txt and DOMAIN_test.txt lie beside them, the images are those of
     both lists; without them, the folder must hold exactly the images of the cleaned version.
-
-    Raises:
-        UserError: a domain is not there, or not whole.
     """
     domains = select_domains(dataset.domains, list(facts.images))
     root = Path(dataset.root).expanduser()
@@ -88,11 +85,11 @@ def _listed(
             f"{lists[1].name} name are missing, first {missing[0]}; download {domain}.zip from {facts.url} "
             "again, or unpack it again"
         )
-    kept = []
-    for of_class in found:
-        files = named.get(of_class.class_name, set())
-        if files:
-            kept.append(of_class._replace(names=[name for name in of_class.names if name in files]))
-    left = sum(len(of_class.names) for of_class in found) - sum(len(of_class.names) for of_class in kept)
+    kept = [
+        of_class._replace(names=[file for file in of_class.names if file in named[of_class.class_name]])
+        for of_class in found
+        if of_class.class_name in named
+    ]
+    left = sum(map(len, there.values())) - sum(map(len, named.values()))
     problem = f"holds {left:,} images that the cleaned version's lists do not name"
     return kept, [Problem(file=domain, problem=problem, action=LEFT_OUT)] if left else []

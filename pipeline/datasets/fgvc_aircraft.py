@@ -33,11 +33,7 @@ register("fgvc_aircraft", __name__, facts=FACTS, sources=tuple(CLASS_LISTS))
 
 
 def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
-    """fgvc-aircraft-2013b.tar.gz, or what it holds, in `dataset.root`; `dataset.source` names the level.
-
-    Raises:
-        UserError: it is not there, or not whole.
-    """
+    """fgvc-aircraft-2013b.tar.gz, or what it holds, in `dataset.root`; `dataset.source` names the level."""
     level = dataset.source or "variant"
     folder = find(
         Path(dataset.root),

@@ -28,9 +28,6 @@ def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
     """102flowers.tgz, or its jpg/, beside imagelabels.mat and setid.mat, in `dataset.root`.
 
     The classes have numbers but no names there, so they are called class_001 and so on.
-
-    Raises:
-        UserError: one of them is not there, or not whole.
     """
     root = Path(dataset.root).expanduser()
     images = find(root, facts.described, folder="jpg", archives=["102flowers.tgz"])

@@ -17,9 +17,7 @@ from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
 # OWNER/NAME, then :CONFIGURATION where it has several, then @REVISION to pin one
-ON_THE_HUB = re.compile(
-    r"^(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<configuration>[\w.-]+))?(@(?P<revision>[\w./-]+))?$"
-)
+ON_THE_HUB = re.compile(r"^(?P<path>[\w.-]+(/[\w.-]+)?)(:(?P<name>[\w.-]+))?(@(?P<revision>[\w./-]+))?$")
 
 register("huggingface", __name__, example="OWNER/NAME", label_column=True)
 
@@ -71,25 +69,23 @@ def _open(dataset: Dataset) -> dict[str, Any]:
         datasets.disable_progress_bars()
     folder = (root / source).resolve()
     if folder.is_dir() and folder.is_relative_to(root):
-        described = f"the folder {source} in dataset.root {dataset.root} can't be read"
-        load_tables = partial(datasets.load_dataset, str(folder))
-    elif (parts := ON_THE_HUB.match(source)) and not Path(parts["name"]).exists():
-        described = (
+        problem = f"the folder {source} in dataset.root {dataset.root} can't be read"
+        named = {"path": str(folder)}
+    elif (parts := ON_THE_HUB.match(source)) and not Path(parts["path"]).exists():
+        problem = (
             f"dataset.source {source} is no folder in dataset.root {dataset.root}, and can't be had from the "
             "Hugging Face hub"
         )
-        load_tables = partial(
-            datasets.load_dataset, parts["name"], parts["configuration"], revision=parts["revision"]
-        )
+        named = parts.groupdict()
     else:  # also a folder elsewhere, because DVC would not see that it changed
         raise UserError(
             f"dataset.source {source!r} is no folder in dataset.root {dataset.root} and no name on the hub, "
             "which look like OWNER/NAME, OWNER/NAME:CONFIGURATION or OWNER/NAME@REVISION"
         )
     try:
-        return dict(load_tables())
+        return dict(datasets.load_dataset(**named))
     except Exception as error:  # of the many libraries beneath
-        raise UserError(f"{described}: {' '.join(str(error).split()) or type(error).__name__}") from None
+        raise UserError(f"{problem}: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
 def _column(

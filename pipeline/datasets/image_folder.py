@@ -44,7 +44,7 @@ def load(dataset: Dataset, sides: Sides) -> Source:
         count=count,
         stored_side=sides.stored,
         root=dataset.root,
-        problems=[*scan.problems, *_gaps(layout, folders, classes)],
+        problems=[*scan.problems, *_gaps(folders, classes)],
     )
 
 
@@ -78,16 +78,17 @@ class Scan:
                 self.note(path, "has no file name extension of an image", LEFT_OUT)
         return images, folders
 
-    def holds_images(self, folder: Path) -> bool:
-        """Whether there is an image anywhere below `folder`."""
-        return any(named_like_an_image(name) for _, _, names in os.walk(folder) for name in names)
-
     def name(self, path: Path) -> str:
         """The path below the root, as text that can be stored whatever bytes the file name holds."""
         return printable(path.relative_to(self.root).as_posix())
 
     def note(self, path: Path, problem: str, action: str) -> None:
         self.problems.append({"file": self.name(path), "problem": problem, "action": action})
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether there is an image anywhere below `folder`."""
+    return any(named_like_an_image(name) for _, _, names in os.walk(folder) for name in names)
 
 
 def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
@@ -103,28 +104,21 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
 
     inside = {top: scan.look(top) for top in tops}
     shallow = [top for top, (images, _) in inside.items() if images]
-    deep = [top for top, (_, below) in inside.items() if any(scan.holds_images(folder) for folder in below)]
+    deep = [top for top, (_, below) in inside.items() if any(map(_holds_images, below))]
+    splits = [top for top in tops if top.name.lower() in SPLITS]
     if shallow and deep:
         raise UserError(
             f"{scan.described} is ambiguous: {scan.name(shallow[0])} holds images and {scan.name(deep[0])} "
             f"holds folders of images; {LAYOUTS}"
         )
-    if deep:
-        return _recognise_two_levels(scan, inside)
-    if shallow and all(top.name.lower() in SPLITS for top in tops):
-        raise UserError(
-            f"{scan.described}: the folder {scan.name(shallow[0])} is named like a split but holds images "
-            f"instead of class folders; {LAYOUTS}"
-        )
-    folders = [_class_folder(scan, top, images, below) for top, (images, below) in inside.items()]
-    return "class", _with_images(scan, folders)
-
-
-def _recognise_two_levels(
-    scan: Scan, inside: dict[Path, tuple[list[str], list[Path]]]
-) -> tuple[str, list[ClassFolder]]:
-    tops = list(inside)
-    splits = [top for top in tops if top.name.lower() in SPLITS]
+    if not deep:
+        if shallow and len(splits) == len(tops):
+            raise UserError(
+                f"{scan.described}: the folder {scan.name(shallow[0])} is named like a split but holds "
+                f"images instead of class folders; {LAYOUTS}"
+            )
+        folders = [_class_folder(scan, top, images, below) for top, (images, below) in inside.items()]
+        return "class", _with_images(scan, folders)
     if splits and len(splits) < len(tops):
         other = next(top for top in tops if top not in splits)
         raise UserError(
@@ -135,12 +129,10 @@ def _recognise_two_levels(
         _check_domains_alike(
             scan, {top: {folder.name for folder in below} for top, (_, below) in inside.items()}
         )
-
     folders = []
     for top, (_, class_folders) in inside.items():
         for path in class_folders:
-            images, below = scan.look(path)
-            folder = _class_folder(scan, path, images, below)
+            folder = _class_folder(scan, path, *scan.look(path))
             if splits:
                 folders.append(folder._replace(split=SPLITS[top.name.lower()]))
             else:
@@ -165,7 +157,7 @@ def _check_domains_alike(scan: Scan, classes: dict[Path, set[str]]) -> None:
 
 def _class_folder(scan: Scan, path: Path, images: list[str], below: list[Path]) -> ClassFolder:
     for folder in below:
-        if scan.holds_images(folder):
+        if _holds_images(folder):
             raise UserError(
                 f"{scan.described} is ambiguous: the class folder {scan.name(path)} holds the folder "
                 f"{folder.name} with more images; {LAYOUTS}"
@@ -185,18 +177,15 @@ def _with_images(scan: Scan, folders: Sequence[ClassFolder]) -> list[ClassFolder
     return filled
 
 
-def _gaps(layout: str, folders: Sequence[ClassFolder], classes: Sequence[str]) -> list[Problem]:
+def _gaps(folders: Sequence[ClassFolder], classes: Sequence[str]) -> list[Problem]:
     """Classes that are missing in one of the splits."""
-    if layout != "split":
-        return []
-    found: dict[str, set[str]] = {}
-    for folder in folders:
-        found.setdefault(folder.split or "", set()).add(folder.class_name)
+    there = {(folder.split, folder.class_name) for folder in folders}
+    problem = "has no images in the split {}"
     return [
-        {"file": name, "problem": f"has no images in the split {part}", "action": "kept where it has some"}
-        for part, names in found.items()
+        {"file": name, "problem": problem.format(split), "action": "kept where it has some"}
+        for split in dict.fromkeys(folder.split for folder in folders)
         for name in classes
-        if name not in names
+        if split and (split, name) not in there
     ]
 
 

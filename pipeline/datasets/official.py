@@ -41,8 +41,7 @@ def official_source(
         UserError: the numbers are not the official ones, a file is missing, or `dataset.domains` names one.
     """
     domains = select_domains(dataset.domains)
-    _check_counts(dataset, facts, photos, classes)
-    _check_files(dataset, facts, photos)
+    _check_whole(dataset, facts, photos, classes)
 
     def records() -> Iterator[Record]:
         for photo in photos:
@@ -77,7 +76,7 @@ def benchmark_source(
     )
 
 
-def _check_counts(dataset: Dataset, facts: Facts, photos: Sequence[Photo], classes: Sequence[str]) -> None:
+def _check_whole(dataset: Dataset, facts: Facts, photos: Sequence[Photo], classes: Sequence[str]) -> None:
     listed = Counter(photo.split for photo in photos)
     counts = {split: listed[split] for split in facts.images}
     if counts != dict(facts.images) or len(set(classes)) != facts.classes:
@@ -87,20 +86,17 @@ def _check_counts(dataset: Dataset, facts: Facts, photos: Sequence[Photo], class
         )
     known = set(classes)
     for photo in photos:
+        name = PurePosixPath(photo.id)
         if photo.class_name not in known:
-            raise UserError(
-                f"a list of {facts.name} in dataset.root {dataset.root} says that {photo.id} is a "
-                f"{photo.class_name}, which is no class of it; download {facts.described} again"
-            )
-
-
-def _check_files(dataset: Dataset, facts: Facts, photos: Sequence[Photo]) -> None:
-    for photo in photos:
-        if (name := PurePosixPath(photo.id)).is_absolute() or ".." in name.parts:
-            raise UserError(
-                f"a list of {facts.name} in dataset.root {dataset.root} names {photo.id}, which leads out of "
-                f"its folder; download {facts.described} again"
-            )
+            problem = f"says that {photo.id} is a {photo.class_name}, which is no class of it"
+        elif name.is_absolute() or ".." in name.parts:
+            problem = f"names {photo.id}, which leads out of its folder"
+        else:
+            continue
+        raise UserError(
+            f"a list of {facts.name} in dataset.root {dataset.root} {problem}; "
+            f"download {facts.described} again"
+        )
     missing = [photo.path for photo in photos if not photo.path.is_file()]
     if missing:
         raise UserError(

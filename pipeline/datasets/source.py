@@ -66,7 +66,11 @@ class Source:
 
 
 def open_source(dataset: Dataset, sides: Sides) -> Source:
-    """The dataset that params.yaml names, found and checked by the `load` of its module."""
+    """The dataset that params.yaml names, found and checked by the `load` of its module.
+
+    Raises:
+        UserError: it is not there, or not whole; the sentence says what to download, and where to put it.
+    """
     source: Source = import_module(registered(dataset.name).module).load(dataset, sides)
     return source
 

@@ -25,11 +25,7 @@ register("stanford_cars", __name__, facts=FACTS)
 
 
 def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
-    """cars_train.tgz, cars_test.tgz and car_devkit.tgz, or what they hold, and the labels of the test images.
-
-    Raises:
-        UserError: one of them is not there, or not whole.
-    """
+    """cars_train.tgz, cars_test.tgz and car_devkit.tgz, or what they hold, and the test images' labels."""
     root = Path(dataset.root).expanduser()
     devkit = find(root, facts.described, folder="devkit", archives=["car_devkit.tgz"], marker="cars_meta.mat")
     labels = next((path for path in (root / TEST_LABELS, devkit / TEST_LABELS) if path.is_file()), None)

@@ -24,11 +24,7 @@ register("stanford_dogs", __name__, facts=FACTS)
 
 
 def load(dataset: Dataset, sides: Sides, facts: Facts = FACTS) -> Source:
-    """images.tar and lists.tar, or what they hold, in `dataset.root`.
-
-    Raises:
-        UserError: one of them is not there, or not whole.
-    """
+    """images.tar and lists.tar, or what they hold, in `dataset.root`."""
     root = Path(dataset.root)
     images = find(root, facts.described, folder="Images", archives=["images.tar"])
     lists = find(root, facts.described, folder="lists", archives=["lists.tar"], marker="train_list.mat")

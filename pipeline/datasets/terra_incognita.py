@@ -40,11 +40,7 @@ register("terra_incognita", __name__, facts=FACTS)
 
 
 def load(dataset: Dataset, sides: Sides, versions: Sequence[Facts] = (FACTS, EARLIER)) -> Source:
-    """The images and labels of Caltech Camera Traps, or DomainBed's folders made of them, in `dataset.root`.
-
-    Raises:
-        UserError: something is not there, or it is no whole version.
-    """
+    """The images and labels of Caltech Camera Traps, or the folders that DomainBed makes of them."""
     facts = versions[0]
     root = Path(dataset.root).expanduser()
     base = root / "terra_incognita" if (root / "terra_incognita").is_dir() else root

@@ -95,10 +95,7 @@ def _open_splits(maker: Any, root: Path, **options: Any) -> Opened:
     parameters = inspect.signature(maker).parameters
     try:
         if "train" in parameters:
-            return {
-                "train": maker(root, train=True, **options),
-                "test": maker(root, train=False, **options),
-            }
+            return {split: maker(root, train=split == "train", **options) for split in ("train", "test")}
         if "split" not in parameters:
             return {NO_SPLIT: maker(root, **options)}
         found = {split: _open_first(maker, root, names, options) for split, names in NAMES.items()}
@@ -126,19 +123,16 @@ def _check_classifies(name: str, opened: Opened) -> None:
     from PIL import Image
 
     for split, images in opened.items():
-        sample = next(_readable(images), None)
-        if sample is None:
-            raise UserError(f"torchvision's {name} holds no image in {split}; put it into place again")
-        if not (
-            isinstance(sample, tuple)
-            and len(sample) == 2
-            and isinstance(sample[0], Image.Image)
-            and isinstance(sample[1], Integral)
-        ):
-            raise UserError(
-                f"torchvision's {name} does not give an image and its class; choose one that classifies "
-                "images"
-            )
+        match next(_readable(images), None):
+            case None:
+                raise UserError(f"torchvision's {name} holds no image in {split}; put it into place again")
+            case (Image.Image(), Integral()):
+                pass
+            case _:
+                raise UserError(
+                    f"torchvision's {name} does not give an image and its class; choose one that classifies "
+                    "images"
+                )
 
 
 def _readable(images: Any) -> Iterator[Any]:

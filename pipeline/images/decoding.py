@@ -67,7 +67,8 @@ def decode(content: bytes, *, short_side: int, max_megapixels: float) -> Decoded
             raise UnusableImage(
                 f"{width} x {height} pixels are more than the limit of {max_megapixels:g} megapixels"
             )
-        frames = _frames(source)
+        # An MPO is a photo with previews or depth beside it.
+        frames = 1 if source.format == "MPO" else getattr(source, "n_frames", 1)
         scale = short_side / min(width, height)
         source.draft(None, (int(width * scale * 2), int(height * scale * 2)))  # JPEG: decode smaller
         source.load()
@@ -119,12 +120,6 @@ def _open(content: bytes) -> Image.Image:
             return Image.open(io.BytesIO(content), formats=_FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-
-
-def _frames(image: Image.Image) -> int:
-    if image.format == "MPO":  # a photo with previews or depth beside it
-        return 1
-    return int(getattr(image, "n_frames", 1))
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:

@@ -42,10 +42,9 @@ def report(rows: Sequence[Row], splits: Sequence[str], classes: Sequence[str]) -
                 continue
             seen.add(rows[index].group)
             problem = f"is the same image as {rows[first].id}"
-            if rows[index].label != rows[first].label:
-                problem += (
-                    f", but of the class {classes[rows[index].label]}, not {classes[rows[first].label]}"
-                )
+            its_class, other = classes[rows[index].label], classes[rows[first].label]
+            if its_class != other:
+                problem += f", but of the class {its_class}, not {other}"
             if splits[index] != splits[first]:
                 problem += f", which is in {splits[first]} while this is in {splits[index]}"
                 action = "kept in both splits"

@@ -144,7 +144,7 @@ def method(**choices: Any) -> Edit:
         ),
         (
             method(attention={"name": "stochca", "teacher": "dino"}),
-            "methods.stochca.attention.teacher is 'dino', which teachers does not define; defined are none",
+            "methods.stochca.attention.teacher is 'dino', which teachers does not define .* defined are none",
         ),
         (
             lambda raw: raw.update(teachers={"dino": {"name": "x", "weights": "dino.pth"}}),
@@ -281,7 +281,7 @@ def method(**choices: Any) -> Edit:
         (lambda raw: raw["compare"].update(analysed=["ema"]), "compare.analysed 'ema' is not trained"),
         (
             lambda raw: raw["promotion"].update(method="ema"),
-            "promotion.method 'ema' is not trained; .* best, or",
+            "promotion.method 'ema' is not trained; .* choose one of best, ",
         ),
         (
             lambda raw: raw["workers"].update(num_workers=3),
