@@ -7,7 +7,6 @@ protocol.toast_after.
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from pipeline.runtime import boundary
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.paths import BACKBONE, PREPARED, PRETUNED, RUNS
 from pipeline.tracking.follow import Follower
-from pipeline.tracking.labels import flatten, git_commit
+from pipeline.tracking.labels import flatten, origin
 from pipeline.training.digests import code_sha256, digest_of
 from stochca.training.callbacks import Callback, StepEvent
 
@@ -76,8 +75,7 @@ def _pretune(params: Params, follower: Follower) -> None:
     }
     folder = RUNS / f"pretune-{digest_of(decides)}"
     tags = {
-        "stage": os.environ.get("DVC_STAGE", "none"),
-        "git_commit": git_commit() or "none",
+        **origin(),
         "backbone_sha256": card.weights_sha256,
         "images": params.pretune.images,
         "images_fingerprint": fingerprint,

@@ -7,7 +7,6 @@ deletes a stage's outputs before it runs; the results are moved into place at th
 
 import argparse
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.paths import BACKBONE
 from pipeline.runtime.startup import importing, leave
 from pipeline.tracking.follow import Follower
-from pipeline.tracking.labels import git_commit
+from pipeline.tracking.labels import origin
 from pipeline.training.job import LOG, Job, plan, settings_to_compare, work_folder
 
 
@@ -62,8 +61,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         teacher_precision(job.method.attention, precision, device),
     )
     tags = {
-        "stage": os.environ.get("DVC_STAGE", "none"),
-        "git_commit": git_commit() or "none",
+        **origin(),
         "backbone_sha256": card.weights_sha256,
         "dataset_fingerprint": prepared.fingerprint,
         "num_workers": str(params.workers.num_workers),

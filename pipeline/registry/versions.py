@@ -14,11 +14,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipeline.report.results import RESULTS, Run
-from pipeline.tracking.errors import reason_of
 from pipeline.tracking.labels import without_password
 from pipeline.tracking.logged_model import logged_models
 from pipeline.tracking.run_folder import waiting_folder
-from pipeline.tracking.server import DATABASE, first_request
+from pipeline.tracking.server import DATABASE, first_request, reason_of
 from pipeline.training.saved_model import CARD, TrainedModel, load_trained
 from stochca.errors import UserError
 

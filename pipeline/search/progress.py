@@ -68,13 +68,12 @@ class SearchProgress:
 
     def _tell_mlflow(self, record: Record, new: Sequence[Rung], is_open: bool) -> None:
         # Named by its values: a trial that is drawn again after a kill goes on with the run that it had.
-        folder = self.run.folder / CHILDREN / f"{record.number}-{digest_of(dict(record.values))[:12]}"
-        run = RunFolder(folder)
+        name = f"{record.number}-{digest_of(dict(record.values))[:12]}"
+        run = RunFolder(self.run.folder / CHILDREN / name)
         if not is_open:
             if record.finished_at is not None and run.read(RUN).get("status") in ENDS:
                 return  # told by a search that was interrupted
-            experiment = self.run.read(RUN)["experiment"]
-            run = RunFolder.begin(folder, experiment, record.name, {"trial": record.id})
+            run = self.run.child(name, record.name, {"trial": record.id})
         if new:
             seeds = ",".join(map(str, self.seeds))
             run.add_params({**as_methods_take(record.values), "seeds": seeds, "node": record.node})

@@ -1,7 +1,6 @@
 """Runs a search from beginning to end, or from where it was interrupted."""
 
 import dataclasses
-import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from pipeline.search.results import write_results
 from pipeline.search.space import dimensions, number_of_trials
 from pipeline.search.task import Task
 from pipeline.tracking.follow import Follower
-from pipeline.tracking.labels import flatten, git_commit
+from pipeline.tracking.labels import flatten, origin
 from pipeline.training.cluster import LOCAL, check_one_machine_has, connected
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ def search(task: Task, params: Params, trial: "type[Trial] | None" = None) -> No
     """
     settings = task.tune
     tags = {
-        "stage": os.environ.get("DVC_STAGE", "none"),
-        "git_commit": git_commit() or "none",
+        **origin(),
         "backbone_sha256": task.card.weights_sha256,
         "dataset_fingerprint": task.inputs.fingerprint,
     }

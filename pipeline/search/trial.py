@@ -3,34 +3,43 @@
 What counts is the mean over the seeds, so that one lucky seed does not choose.
 """
 
+import json
 import shutil
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
-from functools import cache
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 
+from pipeline.images.prepared import FOLDER, load_prepared
+from pipeline.images.protocol import images_of_trials
+from pipeline.runtime.files import write_json
 from pipeline.search.inputs import BACKBONE, scratch
 from pipeline.search.records import METRIC, Rung
-from pipeline.search.seed_run import SeedRun
 from pipeline.search.task import Task
+from pipeline.training.inputs import make_inputs
+from stochca.compute.checkpoint import CHECKPOINT, PREVIOUS
+from stochca.compute.devices import default_device
+from stochca.data.images import keep_in_memory
 from stochca.errors import UserError
+from stochca.training.callbacks import Callback, JsonLines, read_events
+from stochca.training.fit import fit
+from stochca.training.inputs import Inputs
+
+LOG = "log.jsonl"
 
 
 class Trial(tune.Trainable):
     """What Ray Tune runs, a rung per `step`; restarted, it goes through the rungs on record at once."""
 
     def setup(self, config: dict[str, Any], task: Task, sent: list[ray.ObjectRef]) -> None:
-        import torch
-
-        from pipeline.images.prepared import FOLDER, load_prepared
-        from pipeline.images.protocol import images_of_trials
-        from stochca.compute.devices import default_device
-        from stochca.data.images import keep_in_memory
-
         torch.set_num_threads(max(1, int(task.tune.resources.cpu)))
         # With gpu: 0 Ray leaves the GPUs visible.
         device = default_device() if task.tune.resources.gpu else torch.device("cpu")
@@ -47,16 +56,19 @@ class Trial(tune.Trainable):
         self.folder = base / "trials" / self.trial_id
         self.runs = [
             SeedRun(
-                folder=self.folder / f"seed-{seed}",
-                backbone=root / BACKBONE,
-                classes=prepared.classes,
-                train=decoded(images[seed].train, reads),
-                validation=decoded(images[seed].validation),
-                domains=images[seed].domains,
-                method=task.method(config),
-                settings=task.settings(config),
-                seed=seed,
-                device=device,
+                self.folder / f"seed-{seed}",
+                partial(
+                    make_inputs,
+                    root / BACKBONE,
+                    prepared.classes,
+                    decoded(images[seed].train, reads),
+                    decoded(images[seed].validation),
+                    method=task.method(config),
+                    settings=task.settings(config),
+                    domains=images[seed].domains,
+                    seed=seed,
+                ),
+                device,
             )
             for seed in task.tune.seeds
         ]
@@ -68,18 +80,20 @@ class Trial(tune.Trainable):
             reached = [run.advance(rung) for run in self.runs]
         except UserError as error:  # training diverged: a result of this rate, no reason to try again
             return {**self._report(rung, [0.0] * len(self.runs)), "problem": str(error), "done": True}
-        self.seconds += sum(one.seconds for one in reached)
-        report = self._report(rung, [one.accuracy for one in reached])
+        self.seconds += sum(one["seconds"] for one in reached)
+        report = self._report(rung, [one["accuracy"] for one in reached])
         return {**report, "problem": None, "done": rung == self.task.training.steps}
 
     def _report(self, step: int, accuracies: list[float]) -> dict[str, Any]:
         self.rungs.append(Rung(step, accuracies))
+        # The machine, and Ray's name for it, which tells two on one machine apart.
+        node = f"{socket.gethostname()}-{ray.get_runtime_context().get_node_id()[:6]}"
         return {
             METRIC: self.rungs[-1].mean,
             "step": step,
             "rungs": [asdict(rung) for rung in self.rungs],
             "seconds": self.seconds,
-            "node": node(),
+            "node": node,
         }
 
     def cleanup(self) -> None:
@@ -93,6 +107,67 @@ class Trial(tune.Trainable):
                 self.folder.parent.parent.rmdir()
 
 
-def node() -> str:
-    """The machine, and Ray's name for it, which tells two on one machine apart."""
-    return f"{socket.gethostname()}-{ray.get_runtime_context().get_node_id()[:6]}"
+@dataclass(frozen=True)
+class SeedRun:
+    """A training run of one seed. What it reached at a rung is kept in its folder and not trained again."""
+
+    folder: Path
+    inputs: Callable[[], Inputs]  # new ones, for training changes them
+    device: torch.device
+
+    def advance(self, step: int) -> dict[str, float]:
+        """Train until `step`; from the last checkpoint, where there is one.
+
+        Gives the accuracy on validation - the best so far; at the end, of the selected weights - and the
+        seconds of training since the rung before.
+
+        Raises:
+            UserError: training diverged, or the device does not suit the settings.
+        """
+        record = self.folder / f"step-{step}.json"
+        if not record.exists():
+            started = monotonic()
+            accuracy = self._train(step)
+            write_json(record, {"accuracy": accuracy, "seconds": monotonic() - started})
+        reached: dict[str, float] = json.loads(record.read_text())
+        return reached
+
+    def _train(self, step: int) -> float:
+        inputs, log = self.inputs(), self.folder / LOG
+        pause = [PauseAt(step)] if step < inputs.settings.steps else []
+        try:
+            fitted = fit(
+                inputs,
+                work_folder=self.folder,
+                callbacks=[JsonLines(log), *pause],
+                device=self.device,
+            )
+        except Paused:
+            evaluations = (event for event in read_events(log) if event["event"] == "eval")
+            return float(max(event["accuracy"] for event in evaluations if event["step"] <= step))
+        assert fitted.validation is not None  # it is, unless one refits
+        return fitted.validation.accuracy
+
+    def discard_checkpoints(self) -> None:
+        """Free the disk; what was reached stays on record."""
+        for name in (CHECKPOINT, PREVIOUS):
+            (self.folder / name).unlink(missing_ok=True)
+
+
+class Paused(Exception):
+    """The rung is reached; the checkpoint is on disk."""
+
+
+class PauseAt(Callback):
+    """Ends `fit` at a step, once its checkpoint is written; the next `fit` in that folder continues."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_start(self, first_step: int, steps: int) -> None:
+        if first_step >= self.step:  # killed between its checkpoint and its record
+            raise Paused
+
+    def on_checkpoint(self, path: Path, step: int) -> None:
+        if step >= self.step:
+            raise Paused

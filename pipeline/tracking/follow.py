@@ -12,10 +12,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.runtime.exclusive import Held
@@ -151,61 +150,50 @@ def followed(
         yield run
 
 
-class Hurry:
-    """SIGTERM: an upload that is under way ends, and none begins; what goes fast is still sent."""
+def follow(folder: Path, process: int, signals: UnwindingSignals) -> None:
+    """Publish the folder of a run until the run has ended, or its process is gone.
 
-    def __init__(self) -> None:
-        self.is_asked = False
-        self._interrupts = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.is_asked = True
-        if self._interrupts:
-            self._interrupts = False
-            raise Terminated
-
-    @contextmanager
-    def ends_it(self) -> Iterator[None]:
-        """Around what may be left undone."""
-        self._interrupts = True
-        with suppress(Terminated):
-            yield
-        self._interrupts = False
+    SIGTERM asks to hurry: an upload that is under way ends, and none begins; what goes fast is still sent.
+    """
+    waits = False
+    while not signals.arrived and os.getppid() == process:
+        try:
+            with held(folder):
+                _follow(folder, process, signals)
+            return
+        except Held:
+            if not waits:
+                logger.warning("waiting for another process that publishes %s", RUNS / folder.name)
+            waits = True
+            time.sleep(PAUSE)
 
 
-def follow(folder: Path, process: int, hurry: Hurry) -> None:
-    """Publish the folder of a run until the run has ended, or its process is gone."""
+def _follow(folder: Path, process: int, signals: UnwindingSignals) -> None:
     from pipeline.tracking.logged_model import prepare_to_log
     from pipeline.tracking.publish import Publisher
     from pipeline.tracking.system_monitor import SystemMonitor
 
-    def is_alone() -> bool:
-        return os.getppid() != process
-
-    with _held(folder, lambda: hurry.is_asked or is_alone()) as is_held:
-        if not is_held:
+    publisher = Publisher(folder)
+    try:
+        with suppress(Terminated), signals.raised():
+            publisher.connect()
+        if signals.arrived:
             return
-        publisher = Publisher(folder)
-        try:
-            with hurry.ends_it():
-                publisher.connect()
-            if hurry.is_asked:
-                return
-            publisher.start()
-        except UserError as error:
-            write_text(folder / PROBLEM, str(error))
-            return
-        write_json(folder / MLFLOW, {"run_id": publisher.run_id, "follower": os.getpid()})
-        attempts = Attempts(publisher)
-        with SystemMonitor(folder):
-            if publisher.uploads_model:
-                prepare_to_log()
-            while publisher.status not in ENDS and not is_alone():
-                attempts.send_in_time()
-                time.sleep(PAUSE)
-        if is_alone():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # who reads what the run wrote waits no longer
-        attempts.send_the_rest(hurry)
+        publisher.start()
+    except UserError as error:
+        write_text(folder / PROBLEM, str(error))
+        return
+    write_json(folder / MLFLOW, {"run_id": publisher.run_id, "follower": os.getpid()})
+    attempts = Attempts(publisher)
+    with SystemMonitor(folder):
+        if publisher.uploads_model:
+            prepare_to_log()
+        while publisher.status not in ENDS and os.getppid() == process:
+            attempts.send_in_time()
+            time.sleep(PAUSE)
+    if os.getppid() != process:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # who reads what the run wrote waits no longer
+    attempts.send_the_rest(signals)
 
 
 class Attempts:
@@ -220,7 +208,7 @@ class Attempts:
         """Losing the server and having it back is one line of warning each."""
         from mlflow import get_tracking_uri
 
-        from pipeline.tracking.errors import reason_of
+        from pipeline.tracking.server import reason_of
 
         if time.monotonic() < self._next:
             return
@@ -240,15 +228,14 @@ class Attempts:
             self._pause = 0.0
         self._next = time.monotonic() + (self._pause or BETWEEN)
 
-    def send_the_rest(self, hurry: Hurry) -> None:
+    def send_the_rest(self, signals: UnwindingSignals) -> None:
         """All that the run has left, and how it ended."""
         try:
             self.publisher.send_numbers()
             if self.publisher.status not in ENDS:  # its process was killed, and it may go on
                 return
-            if not hurry.is_asked:
-                with hurry.ends_it():
-                    self.publisher.send_files()
+            with suppress(Terminated), signals.raised():
+                self.publisher.send_files()
             self.publisher.end()
             self.publisher.tidy()
         except Exception:  # as above
@@ -257,34 +244,15 @@ class Attempts:
             logger.warning(LACKS, self.publisher.run_id, self.folder)
 
 
-@contextmanager
-def _held(folder: Path, gives_up: Callable[[], bool]) -> Iterator[bool]:
-    """Hold the folder, as soon as nobody else does; whether that was to be had."""
-    waits = False
-    while not gives_up():
-        with ExitStack() as holding:
-            try:
-                holding.enter_context(held(folder))
-            except Held:
-                if not waits:
-                    logger.warning("waiting for another process that publishes %s", RUNS / folder.name)
-                waits = True
-                time.sleep(PAUSE)
-                continue
-            yield True
-            return
-    yield False
-
-
 def main() -> None:
-    hurry = Hurry()
+    signals = UnwindingSignals()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, hurry)
+    signal.signal(signal.SIGTERM, signals)
     with importing():  # all that is slow to load and will be needed, while the run loads too
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
     if folder := sys.stdin.readline().strip():
-        follow(Path(folder), int(sys.argv[1]), hurry)
+        follow(Path(folder), int(sys.argv[1]), signals)
     leave()
 
 

@@ -1,8 +1,10 @@
 """What runs are found again and compared by."""
 
+import os
 import re
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 
@@ -19,18 +21,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def git_commit() -> str | None:
-    """The commit that is checked out, with a + when files differ from it."""
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip() or None
+def origin() -> dict[str, str]:
+    """Tags of every run: its stage, and the commit it is at; a + says that files differ from that."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    commit = ""
+    with suppress(OSError):  # there is no git
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return {"stage": os.environ.get("DVC_STAGE", "none"), "git_commit": commit or "none"}
 
 
 def without_password(uri: str, instead: str = "***@") -> str:

@@ -24,9 +24,7 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from pipeline.runtime.files import write_json
-from pipeline.tracking.errors import reason_of
 from pipeline.tracking.logged_model import log_model
-from pipeline.tracking.patience import UPLOADS, WHILE_TRAINING, patience
 from pipeline.tracking.run_folder import (
     ARTIFACTS,
     CHILDREN,
@@ -42,7 +40,7 @@ from pipeline.tracking.run_folder import (
     RunFolder,
     held,
 )
-from pipeline.tracking.server import connect, first_request
+from pipeline.tracking.server import UPLOADS, WHILE_TRAINING, connect, first_request, patience, reason_of
 from stochca.errors import UserError
 from stochca.training.callbacks import read_events
 

@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,19 +68,18 @@ class RunFolder:
         run = cls(folder.resolve())
         finish_line(run.folder / METRICS)
         known = run.read(RUN)
-        run._write(
-            {
-                "name": name,
-                "experiment": experiment,
-                "source": "/".join(Path(sys.argv[0]).parts[-2:]),
-                "tracking_uri": without_password(os.environ.get("MLFLOW_TRACKING_URI", ""), instead=""),
-                "replaces": dict(replaces or {}),
-                "uploads_model": uploads_model,
-                "tags": {**known.get("tags", {}), **(tags or {})},
-                "params": known.get("params", {}),
-                "status": "RUNNING",
-            }
-        )
+        values = {
+            "name": name,
+            "experiment": experiment,
+            "source": "/".join(Path(sys.argv[0]).parts[-2:]),
+            "tracking_uri": without_password(os.environ.get("MLFLOW_TRACKING_URI", ""), instead=""),
+            "replaces": dict(replaces or {}),
+            "uploads_model": uploads_model,
+            "tags": {**known.get("tags", {}), **(tags or {})},
+            "params": known.get("params", {}),
+            "status": "RUNNING",
+        }
+        write_json(run.folder / RUN, values)
         return run
 
     @classmethod
@@ -88,7 +87,8 @@ class RunFolder:
         """Files for a run that has ended and that MLflow has; they are there when `end` is called."""
         run = cls(folder.resolve())
         write_json(folder / MLFLOW, {"run_id": run_id})
-        run._write({"name": folder.name, "known": True, "tags": {}, "params": {}, "status": "RUNNING"})
+        values = {"name": folder.name, "known": True, "tags": {}, "params": {}, "status": "RUNNING"}
+        write_json(folder / RUN, values)
         return run
 
     @property
@@ -139,10 +139,10 @@ class RunFolder:
         """Nest runs that MLflow has under this one."""
         self._change(adopts=list(run_ids))
 
-    def child(self, name: str, tags: Mapping[str, str] | None = None) -> "RunFolder":
-        """A run that is nested under this one, begun or gone on with."""
+    def child(self, folder: str, name: str, tags: Mapping[str, str]) -> "RunFolder":
+        """A run that is nested under this one, begun or gone on with; it keeps what it says in `folder`."""
         experiment = self.read(RUN)["experiment"]
-        return RunFolder.begin(self.folder / CHILDREN / name, experiment, name, tags)
+        return RunFolder.begin(self.folder / CHILDREN / folder, experiment, name, tags)
 
     def end(self, status: str) -> None:
         """How the run ended: FINISHED, FAILED or KILLED; now."""
@@ -164,10 +164,7 @@ class RunFolder:
         return {}
 
     def _change(self, **values: Any) -> None:
-        self._write({**self.read(RUN), **values})
-
-    def _write(self, values: Mapping[str, Any]) -> None:
-        write_json(self.folder / RUN, values)
+        write_json(self.folder / RUN, {**self.read(RUN), **values})
 
 
 def append_line(path: Path, values: Mapping[str, float], step: int | None) -> None:
@@ -184,13 +181,13 @@ def finish_line(path: Path) -> None:
             file.write("\n")
 
 
-def held(folder: Path, otherwise: str | None = None) -> Any:
+def held(folder: Path) -> AbstractContextManager[None]:
     """Hold the right to publish a folder: one process at a time tells MLflow of a run.
 
     Raises:
         Held: somebody else holds it.
     """
-    return exclusive(f"publishing-{folder.name}", otherwise)
+    return exclusive(f"publishing-{folder.name}")
 
 
 def waiting_folders() -> list[Path]:

@@ -1,23 +1,30 @@
-"""Where MLflow is, and what every run tells it about itself."""
+"""Where MLflow is, how long to wait for it, and what is wrong with it, in words."""
 
 import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from textwrap import shorten
 
 import mlflow
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
 from pipeline.runtime.exclusive import in_turn
 from pipeline.runtime.paths import ARTIFACTS, DATABASE
-from pipeline.tracking.errors import why_unusable
-from pipeline.tracking.patience import FIRST_REQUEST, patience
+from pipeline.tracking.labels import without_password
 from stochca.errors import UserError
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which pages MLflow's UI shows
+# How long MLflow's HTTP client waits: its own patience, minutes of retries, would hold training up.
+_RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+FIRST_REQUEST = {_RETRIES: "2", _TIMEOUT: "8"}  # a server that is not there is found out in half a minute
+WHILE_TRAINING = {_RETRIES: "1", _TIMEOUT: "8"}
+UPLOADS = {_RETRIES: "1"}  # the time-out stays long: a server answers when it has stored the whole file
 
 
 def connect(experiment: str, uri: str | None = None) -> str:
@@ -90,3 +97,42 @@ def _experiment(name: str, artifacts: str | None) -> Experiment:
         if (found := client.get_experiment_by_name(name)) is None:
             raise
         return found  # another process was faster
+
+
+@contextmanager
+def patience(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set MLflow's environment variables for a while, where the user has not set them."""
+    added = {key: value for key, value in settings.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key in added:
+            os.environ.pop(key, None)  # another thread may have
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an error, shortened."""
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    if re.search(r"failed with (timeout )?exception", reason):
+        return "no server answers there"
+    return shorten(without_password(reason), 300)
+
+
+def why_unusable(uri: str | None, database: str, error: Exception) -> str:
+    """Why MLflow can't work with MLFLOW_TRACKING_URI, or with the database here where `uri` is None."""
+    reason = reason_of(error)
+    if not uri:
+        return (
+            f"{database} can't be used as MLflow's database: {reason}; move it away, or set "
+            "MLFLOW_TRACKING_URI to another"
+        )
+    if isinstance(error, UnsupportedModelRegistryStoreURIException):
+        reason = "MLflow knows no such kind of address"
+    elif reason != "no server answers there" and ("://" not in uri or uri.startswith("file:")):
+        reason = "MLflow no longer tracks to a folder"
+    return (
+        f"MLFLOW_TRACKING_URI {without_password(uri)} can't be used: {reason}; set it to the address of a "
+        "running MLflow server or to a database such as sqlite:///mlflow.db, or unset it to track to "
+        f"{database}"
+    )

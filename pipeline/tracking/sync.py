@@ -8,10 +8,10 @@ from mlflow import get_tracking_uri
 
 from pipeline.runtime.exclusive import Held
 from pipeline.runtime.paths import RUNS, UNSYNCED
-from pipeline.tracking.errors import reason_of
 from pipeline.tracking.labels import without_password
 from pipeline.tracking.publish import publish
 from pipeline.tracking.run_folder import RUN, RunFolder, held, waiting_folders
+from pipeline.tracking.server import reason_of
 from stochca.errors import UserError
 
 

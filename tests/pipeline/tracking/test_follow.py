@@ -64,7 +64,7 @@ def test_mlflow_has_what_the_run_said(tmp_path: Path) -> None:
             (run.artifacts / "results").mkdir()
             (run.artifacts / "results" / "run.json").write_text("{}")
             run.add_predictions(np.array([0, 1]), np.array([1, 1]), ["cat", "dog"])
-            trial = run.child("trial 1", {"trial": "1"})
+            trial = run.child("1", "trial 1", {"trial": "1"})
             trial.log({"accuracy": 0.5}, 10)
             run_id = run.run_id
             connect("trial")  # only here: this process has told MLflow nothing

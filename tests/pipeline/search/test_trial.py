@@ -1,6 +1,7 @@
 """A run that pauses at every rung against one that never does."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 import torch
 
 from pipeline.images.prepared import load_prepared
-from pipeline.search.seed_run import Reached, SeedRun
 from pipeline.search.task import Task, plan
+from pipeline.search.trial import SeedRun
+from pipeline.training.inputs import make_inputs
 from stochca.backbones.loading import load_backbone
 from stochca.data.preprocessing import Preprocessing
 from stochca.training.callbacks import Callback, EvalEvent
@@ -40,18 +42,17 @@ class Looks(Callback):
 
 def seed_run(task: Task, folder: Path, seed: int) -> SeedRun:
     prepared = load_prepared(task.inputs.project / "data" / "prepared")
-    return SeedRun(
-        folder=folder,
-        backbone=task.inputs.project / "data" / "backbone",
-        classes=prepared.classes,
-        train=prepared.images("train"),
-        validation=prepared.images("val"),
-        domains=None,
+    inputs = partial(
+        make_inputs,
+        task.inputs.project / "data" / "backbone",
+        prepared.classes,
+        prepared.images("train"),
+        prepared.images("val"),
         method=task.method(VALUES),
         settings=task.settings(VALUES),
         seed=seed,
-        device=torch.device("cpu"),
     )
+    return SeedRun(folder, inputs, torch.device("cpu"))
 
 
 def uninterrupted(task: Task, seed: int) -> tuple[float, dict[int, float]]:
@@ -80,7 +81,7 @@ def test_pausing_at_rungs_changes_nothing(task: Task, tmp_path: Path) -> None:
     for seed in (0, 1):
         selected, looks = uninterrupted(task, seed)
         run = seed_run(task, tmp_path / str(seed), seed)
-        reached = [run.advance(rung).accuracy for rung in RUNGS]
+        reached = [run.advance(rung)["accuracy"] for rung in RUNGS]
         so_far = [max(accuracy for step, accuracy in looks.items() if step <= rung) for rung in RUNGS]
         assert reached[:-1] == so_far[:-1]
         assert reached[-1] == selected
@@ -94,17 +95,17 @@ def test_what_is_on_record_is_not_trained_again(
     reached = [run.advance(rung) for rung in RUNGS]
     run.discard_checkpoints()
     assert list(tmp_path.glob("*.safetensors")) == []
-    monkeypatch.setattr("pipeline.search.seed_run.fit", None)
+    monkeypatch.setattr("pipeline.search.trial.fit", None)
     assert [run.advance(rung) for rung in RUNGS] == reached
 
 
 @pytest.mark.parametrize("lost", [2, 4])
 def test_killed_between_the_checkpoint_and_its_record(task: Task, tmp_path: Path, lost: int) -> None:
     run = seed_run(task, tmp_path, 0)
-    before = [run.advance(rung).accuracy for rung in RUNGS if rung <= lost]
+    before = [run.advance(rung)["accuracy"] for rung in RUNGS if rung <= lost]
     (tmp_path / f"step-{lost}.json").unlink()
-    assert run.advance(lost).accuracy == before[-1]
-    assert run.advance(STEPS).accuracy == uninterrupted(task, 0)[0]
+    assert run.advance(lost)["accuracy"] == before[-1]
+    assert run.advance(STEPS)["accuracy"] == uninterrupted(task, 0)[0]
 
 
 def test_a_pause_costs_no_steps(task: Task, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_a_pause_costs_no_steps(task: Task, tmp_path: Path) -> None:
 
     run = seed_run(task, tmp_path, 0)
     for rung in RUNGS:
-        assert isinstance(run.advance(rung), Reached)
+        assert run.advance(rung)["seconds"] > 0
     events: list[dict[str, Any]] = [
         json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()
     ]
