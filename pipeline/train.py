@@ -14,7 +14,6 @@ from pipeline.config.params import Params, load_params
 from pipeline.config.settings_kept import settings_kept
 from pipeline.runtime.boundary import run
 from pipeline.runtime.exclusive import exclusive
-from pipeline.runtime.paths import BACKBONE
 from pipeline.runtime.startup import importing, leave
 from pipeline.tracking.follow import Follower
 from pipeline.tracking.labels import origin
@@ -34,7 +33,6 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         from pipeline.training.inputs import load_job
         from pipeline.training.outcome import Outcome
         from pipeline.training.progress import TrainingProgress
-        from pipeline.training.teacher import teacher_card
         from pipeline.training.workers import Assignment, fit_on_workers
         from stochca.compute.devices import default_device, device_name
         from stochca.compute.precision import resolve_precision
@@ -46,7 +44,6 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
 
     loaded = load_job(job)
     card, prepared, inputs = loaded.card, loaded.prepared, loaded.inputs
-    teaching = teacher_card(job.method, BACKBONE)
     device = default_device()
     check_settings(inputs, device)
     precision = resolve_precision(job.training.precision, device)
@@ -57,7 +54,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         prepared.fingerprint,
         precision,
         device.type,
-        teaching.to_dict() if teaching else None,
+        loaded.teacher.to_dict() if loaded.teacher else None,
         teacher_precision(job.method.attention, precision, device),
     )
     tags = {
@@ -92,19 +89,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
             )
         run.add_tags({"device": fitted.device, "precision": fitted.precision})
         fitted = dataclasses.replace(fitted, notes=[*loaded.images.notes, *fitted.notes])
-        outcome = Outcome(
-            job,
-            card,
-            prepared,
-            loaded.images,
-            inputs.preprocessing,
-            fitted.model,
-            fitted,
-            find_evaluated(folder),
-            run.run_id,
-            tags,
-            teaching,
-        )
+        outcome = Outcome(job, loaded, fitted, find_evaluated(folder), run.run_id, tags)
         outcome.write(read_events(folder / LOG))
         outcome.hand_over(run, upload_model=params.tracking.log_model)
 

@@ -1,11 +1,11 @@
 """What a search found, in `reports/tune/`: best.yaml, trials.csv and two pictures."""
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from pipeline.config.tuned import BEST
@@ -85,18 +85,17 @@ def write_results(folder: Path, task: Task, records: Sequence[Record]) -> dict[s
 
 
 def _write_trials(path: Path, task: Task, records: Sequence[Record]) -> None:
-    columns = [*records[0].values, METRIC, "std", *(f"{METRIC}_seed_{seed}" for seed in task.tune.seeds)]
     rows = []
     for record in records:
-        values: dict[str, Any] = dict(record.values)
-        if record.rungs:
-            reached = record.reached
-            found: list[float | None] = [reached.mean, reached.std, *reached.accuracies]
-            values |= dict(zip(columns[len(values) :], found, strict=True))
+        each = record.rungs[-1].accuracies if record.rungs else [None] * len(task.tune.seeds)
+        seeds = zip(task.tune.seeds, each, strict=True)
         rows.append(
             {
                 "trial": record.number,
-                **{column: values.get(column) for column in columns},
+                **record.values,
+                METRIC: record.rungs[-1].mean if record.rungs else None,
+                "std": record.rungs[-1].std if record.rungs else None,
+                **{f"{METRIC}_seed_{seed}": accuracy for seed, accuracy in seeds},
                 "steps": record.step,
                 "stopped_early": str(record.stopped_early).lower(),
                 "seconds": round(record.seconds, 1),
@@ -105,7 +104,4 @@ def _write_trials(path: Path, task: Task, records: Sequence[Record]) -> None:
                 "problem": record.problem,
             }
         )
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\r\n")

@@ -34,8 +34,7 @@ def first_points(tune: Tune, blocks: int, lr: float) -> list[dict[str, float]]:
             dict(zip(spaces, values, strict=True))
             for values in itertools.product(*map(_listed, spaces.values()))
         ]
-        first = (PLAIN, PAPERS)
-        return sorted(grid, key=lambda values: [_single_prob(values) != prob for prob in first])
+        return sorted(grid, key=lambda values: [set(probs_of(values)) != {p} for p in (PLAIN, PAPERS)])
     rate = {} if tune.lr is None else {"lr": _nearest(tune.lr, lr)}
     names = [name for name in spaces if name != "lr"]
     known = [prob for prob in (PLAIN, PAPERS) if _holds(tune.prob, prob)]
@@ -55,36 +54,36 @@ def random_draws(trials: int) -> int:
     return max(1, min(FEW_DRAWS, trials // 2))
 
 
+def probs_of(values: Values) -> list[float]:
+    """The probability of every block, in order; or the one that all blocks share."""
+    blocks = sum(name.startswith("prob_") for name in values)
+    return [values[f"prob_{block}"] for block in range(blocks)] or [values["prob"]]
+
+
 def prob_of(values: Values) -> float | tuple[float, ...]:
     """The probability as a method takes it: one, or one per block."""
-    if "prob" in values:
-        return values["prob"]
-    return tuple(values[f"prob_{block}"] for block in range(sum(name.startswith("prob_") for name in values)))
+    return values["prob"] if "prob" in values else tuple(probs_of(values))
 
 
 def as_methods_take(values: Values) -> dict[str, Any]:
     """As best.yaml has it: ``prob``, one or a list, and ``lr`` where that is searched."""
-    prob = prob_of(values)
     rate = {name: value for name, value in values.items() if name == "lr"}
-    return {"prob": list(prob) if isinstance(prob, tuple) else prob, **rate}
+    return {"prob": values["prob"] if "prob" in values else probs_of(values), **rate}
 
 
 def mean_prob(values: Values) -> float:
     """The probability, or its mean over the blocks."""
-    prob = prob_of(values)
-    return sum(prob) / len(prob) if isinstance(prob, tuple) else prob
+    return sum(probs_of(values)) / len(probs_of(values))
 
 
 def is_plain(values: Values) -> bool:
     """Whether no block ever cross-attends."""
-    prob = prob_of(values)
-    return not any(prob) if isinstance(prob, tuple) else prob == 0
+    return not any(probs_of(values))
 
 
 def described(values: Values) -> str:
     """For people: ``prob=0.213, lr=3e-05``."""
-    prob = prob_of(values)
-    text = f"{prob:.3g}" if isinstance(prob, float | int) else "/".join(f"{value:.2g}" for value in prob)
+    text = f"{values['prob']:.3g}" if "prob" in values else "/".join(f"{p:.2g}" for p in probs_of(values))
     return f"prob={text}" + (f", lr={values['lr']:.2g}" if "lr" in values else "")
 
 
@@ -109,14 +108,6 @@ def _is_gone_through(spaces: Mapping[str, Space], trials: int) -> bool:
 def _listed(space: Space) -> list[float]:
     assert not isinstance(space, Range)
     return list(dict.fromkeys(space))  # a value that is listed twice counts once
-
-
-def _single_prob(values: Values) -> float | None:
-    """The probability that all blocks share, if they do."""
-    prob = prob_of(values)
-    if isinstance(prob, tuple):
-        return prob[0] if len(set(prob)) == 1 else None
-    return prob
 
 
 def _holds(space: Space, value: float) -> bool:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import timm
 from safetensors import safe_open
@@ -15,22 +15,8 @@ from stochca.errors import UserError
 from stochca.phases.class_texts import ClassTexts
 
 
-class TextEncoder(Protocol):
-    """The text tower of a CLIP."""
-
-    scale: float  # of the logits
-
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """Features (N, E) of the texts, of any length."""
-        ...
-
-
-def class_texts_of(
-    method: Method, classes: Sequence[str], backbone: Path, encoder: TextEncoder | None = None
-) -> ClassTexts | None:
+def class_texts_of(method: Method, classes: Sequence[str], backbone: Path) -> ClassTexts | None:
     """What the first phase makes a head of; None where the method has another first phase.
-
-    `encoder` is that of open_clip, if None is given.
 
     Raises:
         UserError: the backbone holds no head of a CLIP, or the text encoder can't be had.
@@ -49,8 +35,7 @@ def class_texts_of(
         projection = file.get_tensor("head.weight")
         bias = file.get_tensor("head.bias") if "head.bias" in names else None
     texts = [phases.template.replace("{}", readable(name)) for name in classes]
-    if encoder is None:
-        encoder = OpenClip(phases.text_encoder or _own_text_encoder(card.architecture))
+    encoder = OpenClip(phases.text_encoder or _own_text_encoder(card.architecture))
     return ClassTexts(encoder.encode(texts), projection, bias, encoder.scale)
 
 
@@ -91,9 +76,10 @@ class OpenClip:
                 f"open_clip can't load the text encoder {name} ({reason}); set phases.text_encoder to one "
                 "that it lists (open_clip.list_pretrained()), such as ViT-B-16/openai"
             ) from error
-        self.scale = float(self.model.logit_scale.exp())
+        self.scale = float(self.model.logit_scale.exp())  # of the logits
 
     def encode(self, texts: Sequence[str]) -> Tensor:
+        """Features (N, E) of the texts, of any length."""
         import torch
 
         with torch.inference_mode():

@@ -9,14 +9,16 @@ from pipeline.images.protocol import RunImages, images_for
 from pipeline.runtime.paths import BACKBONE
 from pipeline.training.class_texts import class_texts_of
 from pipeline.training.job import Job
-from pipeline.training.teacher import load_teacher
-from stochca.backbones.card import CARD_FILE, BackboneCard
+from stochca._typing import TimmModule
+from stochca.backbones.card import CARD_FILE, BackboneCard, teacher_folder
 from stochca.backbones.loading import load_backbone, load_source_head
 from stochca.config import Method
 from stochca.config.training import Training
 from stochca.data.images import Images
 from stochca.data.preprocessing import Preprocessing
+from stochca.errors import UserError
 from stochca.phases.class_texts import ClassTexts
+from stochca.timm_models.normalisation import renormalise
 from stochca.training.inputs import Inputs
 
 
@@ -25,6 +27,7 @@ class Loaded:
     """What a job is done with."""
 
     card: BackboneCard
+    teacher: BackboneCard | None  # of another model than the backbone itself
     prepared: Prepared
     images: RunImages
     inputs: Inputs
@@ -53,7 +56,8 @@ def load_job(job: Job, class_texts: ClassTexts | None = None) -> Loaded:
         seed=job.seed,
         class_texts=class_texts,
     )
-    return Loaded(BackboneCard.from_file(BACKBONE / CARD_FILE), prepared, images, inputs)
+    card = BackboneCard.from_file(BACKBONE / CARD_FILE)
+    return Loaded(card, teacher_card(job.method, BACKBONE), prepared, images, inputs)
 
 
 def make_inputs(
@@ -85,3 +89,26 @@ def make_inputs(
         refit=refit,
         seed=seed,
     )
+
+
+def teacher_card(method: Method, backbone: Path) -> BackboneCard | None:
+    """The card of the teacher that the method names, another pretrained model; None: the backbone itself."""
+    name = getattr(method.attention, "teacher", None)
+    return None if name is None else BackboneCard.from_file(teacher_folder(backbone, name) / CARD_FILE)
+
+
+def load_teacher(method: Method, backbone: Path, preprocessing: Preprocessing) -> TimmModule | None:
+    """The teacher that the method names, which takes images as `preprocessing` gives them.
+
+    Raises:
+        UserError: its folder is incomplete, or it can't be made to take such images.
+    """
+    if (card := teacher_card(method, backbone)) is None:
+        return None
+    name = getattr(method.attention, "teacher", "")
+    teacher = load_backbone(teacher_folder(backbone, name), num_classes=0)
+    try:
+        renormalise(teacher, (card.mean, card.std), (preprocessing.mean, preprocessing.std))
+    except UserError as error:
+        raise UserError(f"teachers.{name}: {error}") from None
+    return teacher

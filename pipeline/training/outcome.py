@@ -8,32 +8,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from pipeline.images.prepared import Prepared
-from pipeline.images.protocol import RunImages
 from pipeline.images.seen_images import FILE as SEEN_IMAGES
 from pipeline.images.seen_images import write_seen
 from pipeline.runtime.files import replace_folder, write_json
 from pipeline.runtime.paths import METRICS, MODELS, RESULTS
 from pipeline.tracking.run_folder import RunFolder
+from pipeline.training.inputs import Loaded
+from pipeline.training.job import Job
 from pipeline.training.metrics import calibration_error, macro_f1
 from pipeline.training.saved_model import BACKBONE, save_trained
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel
-from stochca.backbones.card import BackboneCard
 from stochca.compute.devices import default_device
 from stochca.data.preprocessing import Preprocessing
 from stochca.evaluation import predict, score
 from stochca.training.fit import Fitted
-
-if TYPE_CHECKING:
-    from pipeline.training.job import Job
 
 Events = Sequence[Mapping[str, Any]]
 
@@ -42,22 +38,17 @@ Events = Sequence[Mapping[str, Any]]
 class Outcome:
     """A finished run and all that it was made from."""
 
-    job: "Job"
-    backbone: BackboneCard
-    prepared: Prepared
-    images: RunImages
-    preprocessing: Preprocessing
-    student: TimmModule
+    job: Job
+    loaded: Loaded
     fitted: Fitted
     evaluated: Mapping[int, Path]  # the weights at some evaluations, by step, in order
     mlflow_run_id: str
     tags: Mapping[str, str]
-    teacher: BackboneCard | None = None  # another model than the backbone itself
 
     @cached_property
     def test(self) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (N, classes) and labels (N,) of the test images; computed once."""
-        logits, labels = self._predict_test(self.student)
+        logits, labels = self._predict_test(self.fitted.model)
         return torch.softmax(logits, dim=1).numpy(), labels.numpy()
 
     @cached_property
@@ -68,7 +59,7 @@ class Outcome:
         """
         if not self.evaluated:
             return {}
-        model = copy.deepcopy(self.student).to(default_device())
+        model = copy.deepcopy(self.fitted.model).to(default_device())
         accuracies = []
         for step, path in self.evaluated.items():
             if step == self.fitted.selected_step:  # those weights have been tested
@@ -90,8 +81,8 @@ class Outcome:
     def _predict_test(self, model: TimmModule) -> tuple[torch.Tensor, torch.Tensor]:
         return predict(
             model,
-            self.images.test,
-            self.preprocessing,
+            self.loaded.images.test,
+            Preprocessing.of(self.loaded.card),
             device=default_device(),
             precision=self.fitted.precision,
         )
@@ -103,7 +94,7 @@ class Outcome:
         validation = self.fitted.validation
         return {
             "test_accuracy": self.accuracy,
-            "test_macro_f1": macro_f1(labels, predictions, len(self.prepared.classes)),
+            "test_macro_f1": macro_f1(labels, predictions, len(self.loaded.prepared.classes)),
             "test_calibration_error": calibration_error(probabilities, labels),
             **self.other_choices,
             "validation_accuracy": validation.accuracy if validation else None,
@@ -116,7 +107,7 @@ class Outcome:
 
     @property
     def description(self) -> dict[str, Any]:
-        manifest = self.prepared.manifest
+        manifest = self.loaded.prepared.manifest
         return {
             "name": self.job.name,
             "method": self.job.method_name,
@@ -127,18 +118,18 @@ class Outcome:
             "mlflow_run_id": self.mlflow_run_id,
             "selected_step": self.fitted.selected_step,
             "notes": self.fitted.notes,
-            "classes": self.prepared.classes,
-            "backbone": self.backbone.to_dict(),
-            "teacher": self.teacher.to_dict() if self.teacher else None,
+            "classes": self.loaded.prepared.classes,
+            "backbone": self.loaded.card.to_dict(),
+            "teacher": self.loaded.teacher.to_dict() if self.loaded.teacher else None,
             "cross_attended": self.fitted.cross_attended,
             "dataset": {
                 "name": manifest["dataset"],
-                "fingerprint": self.prepared.fingerprint,
+                "fingerprint": self.loaded.prepared.fingerprint,
                 "domains": manifest["domains"],
                 "images": {
-                    "train": len(self.images.train),
-                    "val": len(self.images.validation),
-                    "test": len(self.images.test),
+                    "train": len(self.loaded.images.train),
+                    "val": len(self.loaded.images.validation),
+                    "test": len(self.loaded.images.test),
                 },
             },
             "protocol": self.job.protocol.name,
@@ -153,24 +144,24 @@ class Outcome:
         with replace_folder(MODELS / self.job.name) as folder:
             save_trained(
                 folder,
-                self.student,
-                self.backbone,
+                self.fitted.model,
+                self.loaded.card,
                 name=self.job.name,
                 method=self.job.method_name,
-                classes=self.prepared.classes,
+                classes=self.loaded.prepared.classes,
                 mlflow_run_id=self.mlflow_run_id,
             )
         with replace_folder(RESULTS / self.job.name) as folder:
             write_json(folder / "run.json", self.description)
             write_curves(folder / "curves.csv", events)
             self.predictions().to_parquet(folder / "predictions.parquet")
-            write_seen(folder / SEEN_IMAGES, self.images.train, self.images.validation)
+            write_seen(folder / SEEN_IMAGES, self.loaded.images.train, self.loaded.images.validation)
         write_json(METRICS / f"{self.job.name}.json", self.metrics)
 
     def predictions(self) -> pd.DataFrame:
         """One row per test image."""
         probabilities, labels = self.test
-        images = self.images.test
+        images = self.loaded.images.test
         return pd.DataFrame(
             {
                 "id": images.ids,
@@ -193,17 +184,17 @@ class Outcome:
         )
         shutil.copytree(RESULTS / self.job.name, run.artifacts / "results", dirs_exist_ok=True)
         probabilities, labels = self.test
-        run.add_predictions(labels, probabilities.argmax(axis=1), self.prepared.classes)
+        run.add_predictions(labels, probabilities.argmax(axis=1), self.loaded.prepared.classes)
         if self.fitted.notes:
             run.add_tags({"mlflow.note.content": "\n\n".join(self.fitted.notes)})
         if upload_model:
-            backbone = BACKBONE if isinstance(self.student, AdaptedModel) else None
+            backbone = BACKBONE if isinstance(self.fitted.model, AdaptedModel) else None
             run.add_model(MODELS / self.job.name, self.example, backbone)
 
     @property
     def example(self) -> np.ndarray:
         """Two test images, uint8 (2, height, width, 3)."""
-        images = self.images.test
+        images = self.loaded.images.test
         size = images[0][0].size
         return np.stack([np.asarray(images[i][0].resize(size)) for i in range(min(2, len(images)))])
 

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -17,6 +18,7 @@ from pipeline.runtime.paths import RUNS
 from pipeline.tracking.publish import Publisher
 from pipeline.tracking.publish import publish as publish_folder
 from pipeline.tracking.run_folder import LOG, RunFolder
+from pipeline.training.inputs import Loaded
 from pipeline.training.job import plan
 from pipeline.training.outcome import Outcome
 from stochca._typing import TimmModule
@@ -97,7 +99,8 @@ def publish(
     publisher.start()  # which gives it its id
     run_id = run.run_id
     images = images_for(prepared, "transfer", "all", seed)
-    outcome = Outcome(job, CARD, prepared, images, PREPROCESSING, model, fitted, {}, run_id, tags)
+    inputs: Any = None  # nothing is trained
+    outcome = Outcome(job, Loaded(CARD, None, prepared, images, inputs), fitted, {}, run_id, tags)
     events: list[Mapping[str, object]] = [
         {"event": "step", "time": 1, "step": 1, "loss": 1.0, "lr": 0.1, "images_per_second": 1.0},
         {"event": "eval", "time": 2, "step": 1, "loss": 0.5, "accuracy": validation},

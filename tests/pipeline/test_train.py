@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from pipeline.backbone import make_backbone
 from pipeline.config.params import Backbone, load_params
 from pipeline.train import train
+from pipeline.training.inputs import Loaded
 from pipeline.training.job import plan, settings_to_compare, work_folder
 from pipeline.training.outcome import Outcome
 from stochca.errors import UserError
@@ -94,18 +95,9 @@ def test_a_run_describes_its_whole_backbone() -> None:
     )
     tags = {"git_commit": "none", "stage": "none"}
     anything: Any = None
-    outcome = Outcome(
-        job=JOB,
-        backbone=CARD,
-        prepared=prepared,  # type: ignore[arg-type]
-        images=SimpleNamespace(train=[], validation=[], test=[]),  # type: ignore[arg-type]
-        preprocessing=anything,
-        student=anything,
-        fitted=fitted,  # type: ignore[arg-type]
-        evaluated={},
-        mlflow_run_id="none",
-        tags=tags,
-    )
+    images: Any = SimpleNamespace(train=[], validation=[], test=[])
+    loaded = Loaded(CARD, None, prepared, images, anything)  # type: ignore[arg-type]
+    outcome = Outcome(JOB, loaded, fitted, {}, "none", tags)  # type: ignore[arg-type]
     assert outcome.description["backbone"] == CARD.to_dict()
     assert outcome.description["teacher"] is None
     assert outcome.description["cross_attended"] == [0.5, 0.0]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.backbone import make_backbone
 from pipeline.config.params import Backbone
+from pipeline.training import class_texts
 from pipeline.training.class_texts import class_texts_of, readable
 from stochca.config import Method, ZeroShot
 from stochca.data.preprocessing import Preprocessing
@@ -26,6 +27,9 @@ class LetterEncoder:
     """A text is the sum of random vectors, one for each of its letters."""
 
     scale = 30.0
+
+    def __init__(self, name: str) -> None:
+        assert name == "letters/none"
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         table = torch.randn(128, SPACE, generator=torch.Generator().manual_seed(4))
@@ -49,11 +53,17 @@ def test_names_are_read_as_words() -> None:
     ]
 
 
-def test_texts_and_projection_are_those_of_the_backbone(tmp_path: Path) -> None:
+def test_texts_and_projection_are_those_of_the_backbone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(class_texts, "OpenClip", LetterEncoder)
     folder, weights = backbone(tmp_path)
-    found = class_texts_of(METHOD, CLASSES, folder, LetterEncoder())
+    named = Method(phases=ZeroShot(template="a drawing of a {}, small", text_encoder="letters/none"))
+    found = class_texts_of(named, CLASSES, folder)
     assert found is not None
-    expected = LetterEncoder().encode(["a drawing of a black cat, small", "a drawing of a dog, small"])
+    expected = LetterEncoder("letters/none").encode(
+        ["a drawing of a black cat, small", "a drawing of a dog, small"]
+    )
     assert found.texts.equal(expected)
     assert found.projection.equal(weights["head.weight"])
     assert found.bias is not None
@@ -68,7 +78,7 @@ def test_other_first_phases_need_no_texts(tmp_path: Path) -> None:
 def test_a_backbone_without_a_projection_is_refused(tmp_path: Path) -> None:
     folder, _ = backbone(tmp_path, head=0)
     with pytest.raises(UserError, match=r"a CLIP backbone with its projection, but file:.* holds no head"):
-        class_texts_of(METHOD, CLASSES, folder, LetterEncoder())
+        class_texts_of(METHOD, CLASSES, folder)
 
 
 def test_a_backbone_that_is_no_clip_has_no_text_encoder(tmp_path: Path) -> None:

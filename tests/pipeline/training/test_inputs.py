@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.backbone import make_backbones
 from pipeline.config.params import Backbone, Params, load_params
-from pipeline.training.teacher import load_teacher, teacher_card
+from pipeline.training.inputs import load_teacher, teacher_card
 from stochca.backbones.card import BackboneCard
 from stochca.config import Method, StochasticCrossAttention
 from stochca.data.preprocessing import Preprocessing
