@@ -142,7 +142,7 @@ def search_there(project: Path, target: Path) -> dict[str, float]:
     def run() -> None:
         nonlocal shipped
         task = plan(params)
-        shipped = task.inputs.size()
+        shipped = task.data.size()
         search(task, params)
 
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.search.inputs import LARGEST_SHIPPED, scratch
+from pipeline.search.data import LARGEST_SHIPPED, scratch
 from pipeline.search.progress import SearchProgress
 from pipeline.search.records import Record, Records
 from pipeline.search.task import Task
@@ -90,15 +90,15 @@ def _sent(task: Task) -> list[ray.ObjectRef]:
     """The data in Ray's object store, for machines that don't have the project's folder."""
     if task.tune.address == LOCAL:
         return []
-    size = task.inputs.size()
+    size = task.data.size()
     if size <= LARGEST_SHIPPED:
-        return [ray.put(task.inputs.packed())]
+        return [ray.put(task.data.packed())]
     for node in ray.nodes():
-        check = ray.remote(num_cpus=0, scheduling_strategy=_on(node["NodeID"]))(task.inputs.are_in)
-        if node["Alive"] and not ray.get(check.remote(task.inputs.project)):
+        check = ray.remote(num_cpus=0, scheduling_strategy=_on(node["NodeID"]))(task.data.are_in)
+        if node["Alive"] and not ray.get(check.remote(task.data.project)):
             raise UserError(
                 f"the images and the backbone take {size / 2**30:.1f} GiB, too much to be sent to "
-                f"{node['NodeManagerHostname']}, which does not have {task.inputs.project}; mount that "
+                f"{node['NodeManagerHostname']}, which does not have {task.data.project}; mount that "
                 "folder on all machines of the cluster"
             )
     return []

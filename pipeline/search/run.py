@@ -38,7 +38,7 @@ def search(task: Task, params: Params, trial: "type[Trial] | None" = None) -> No
     tags = {
         **origin(),
         "backbone_sha256": task.card.weights_sha256,
-        "dataset_fingerprint": task.inputs.fingerprint,
+        "dataset_fingerprint": task.data.fingerprint,
     }
     tracked = (RUNS / f"search-{task.name}", params.tracking.experiment, "search", tags)
     with exclusive("tune"), Follower() as follower:  # which loads MLflow meanwhile

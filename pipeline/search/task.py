@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config.params import Params
 from pipeline.config.sections import Tune
 from pipeline.runtime.paths import SEARCHES as WORK
-from pipeline.search.inputs import BACKBONE, Inputs
+from pipeline.search.data import BACKBONE, TrialData
 from pipeline.search.space import Values, prob_of
 from pipeline.training.digests import code_sha256, digest_of
 from stochca.config import Method, StochasticCrossAttention
@@ -26,7 +26,7 @@ class Task:
 
     tune: Tune
     training: Training
-    inputs: Inputs
+    data: TrialData
     card: "BackboneCard"
     protocol: str
     target: str
@@ -35,7 +35,7 @@ class Task:
     @property
     def folder(self) -> Path:
         """Where the search keeps its state until it is done; absolute, as Ray wants it."""
-        return self.inputs.project / WORK / self.name
+        return self.data.project / WORK / self.name
 
     @property
     def rungs(self) -> list[int]:
@@ -103,5 +103,5 @@ def plan(params: Params) -> Task:
         "dataset": fingerprint,
         "code": code_sha256("tune"),
     }
-    inputs = Inputs.of(Path.cwd(), card, fingerprint)
-    return Task(params.tune, training, inputs, card, protocol, target, digest_of(decides))
+    data = TrialData.of(Path.cwd(), card, fingerprint)
+    return Task(params.tune, training, data, card, protocol, target, digest_of(decides))

@@ -21,7 +21,7 @@ from ray import tune
 from pipeline.images.prepared import FOLDER, load_prepared
 from pipeline.images.protocol import images_of_trials
 from pipeline.runtime.files import write_json
-from pipeline.search.inputs import BACKBONE, scratch
+from pipeline.search.data import BACKBONE, scratch
 from pipeline.search.records import METRIC, Rung
 from pipeline.search.task import Task
 from pipeline.training.inputs import make_inputs
@@ -43,7 +43,7 @@ class Trial(tune.Trainable):
         torch.set_num_threads(max(1, int(task.tune.resources.cpu)))
         # With gpu: 0 Ray leaves the GPUs visible.
         device = default_device() if task.tune.resources.gpu else torch.device("cpu")
-        root = task.inputs.root((lambda: ray.get(sent[0])) if sent else None)
+        root = task.data.root((lambda: ray.get(sent[0])) if sent else None)
         prepared = load_prepared(root / FOLDER)
         images = images_of_trials(prepared, task.protocol, task.target, task.tune.seeds)
         decoded = cache(keep_in_memory)  # once, where seeds share their images

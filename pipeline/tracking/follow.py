@@ -201,7 +201,7 @@ class Attempts:
 
     def __init__(self, publisher: "Publisher") -> None:
         self.publisher = publisher
-        self.folder = RUNS / publisher.folder.folder.name
+        self.folder = RUNS / publisher.folder.name
         self._pause, self._next = 0.0, 0.0
 
     def send_in_time(self) -> None:

@@ -87,7 +87,7 @@ class Publisher:
     """
 
     def __init__(self, folder: Path, parent: "Publisher | None" = None) -> None:
-        self.folder = RunFolder(folder)
+        self.folder, self.run = folder, RunFolder(folder)
         self.parent = parent
         self.run_id = self.experiment_id = ""
         self.children: dict[str, Publisher] = {}
@@ -99,17 +99,17 @@ class Publisher:
     @property
     def status(self) -> str:
         """How the run ended, or RUNNING; a run that nobody ended goes with its parent."""
-        own = str(self.folder.read(RUN).get("status", "RUNNING"))
+        own = str(self.run.read(RUN).get("status", "RUNNING"))
         return self.parent.status if self.parent and own == "RUNNING" else own
 
     @property
     def uploads_model(self) -> bool:
-        return bool(self.folder.read(RUN).get("uploads_model"))
+        return bool(self.run.read(RUN).get("uploads_model"))
 
     @property
     def lacks_something(self) -> bool:
         """Whether MLflow lacks something that waits in the folder."""
-        return self.folder.folder.exists() and not (self.folder.folder / PUBLISHED).exists()
+        return self.folder.exists() and not (self.folder / PUBLISHED).exists()
 
     def connect(self) -> None:
         """Ask the server for the first time.
@@ -117,11 +117,11 @@ class Publisher:
         Raises:
             UserError: it can't be used.
         """
-        run = self.folder.read(RUN)
+        run = self.run.read(RUN)
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or run.get("tracking_uri") or None
         if self.is_of_known_run:
             with first_request(self.uri):
-                MlflowClient().get_run(self.folder.run_id)
+                MlflowClient().get_run(self.run.run_id)
         else:
             self.experiment_id = connect(run["experiment"], self.uri)
         self.client = MlflowClient()
@@ -132,18 +132,18 @@ class Publisher:
         Raises:
             UserError: the tracking server can't be used.
         """
-        (self.folder.folder / PUBLISHED).unlink(missing_ok=True)
+        (self.folder / PUBLISHED).unlink(missing_ok=True)
         if self.is_of_known_run:
-            self.run_id = self.folder.run_id
+            self.run_id = self.run.run_id
             return
         with first_request(self.uri):
             self.run_id = self._found() or self._made()
-            write_json(self.folder.folder / MLFLOW, {"run_id": self.run_id})
+            write_json(self.folder / MLFLOW, {"run_id": self.run_id})
 
     @property
     def is_of_known_run(self) -> bool:
         """Whether the folder only adds to a run that has ended."""
-        return bool(self.folder.read(RUN).get("known"))
+        return bool(self.run.read(RUN).get("known"))
 
     def send_numbers(self) -> None:
         """Params, tags and metrics, of this run and those nested under it."""
@@ -164,9 +164,9 @@ class Publisher:
         with patience(WHILE_TRAINING):  # found out here, a server that hangs costs no long time-outs
             self.client.get_run(self.run_id)
         with patience(UPLOADS):
-            if (artifacts := self.folder.folder / ARTIFACTS).exists():
+            if (artifacts := self.folder / ARTIFACTS).exists():
                 self.client.log_artifacts(self.run_id, str(artifacts))
-            for card in (self.folder.folder / MODEL).glob("*/model.json"):
+            for card in (self.folder / MODEL).glob("*/model.json"):
                 example = np.load(card.parents[1] / "example.npy", allow_pickle=False)
                 log_model(card.parent, example, self.run_id)
         self._has_sent_files = True
@@ -175,23 +175,23 @@ class Publisher:
         """Tell MLflow how the run ended, if it did."""
         for child in self.children.values():
             child.end()
-        run = self.folder.read(RUN)
+        run = self.run.read(RUN)
         if self.status in ENDS and not self.is_of_known_run:
             with patience(WHILE_TRAINING):
-                end_time = run.get("end_time") or (self.parent and self.parent.folder.read(RUN)["end_time"])
+                end_time = run.get("end_time") or (self.parent and self.parent.run.read(RUN)["end_time"])
                 self.client.set_terminated(self.run_id, self.status, end_time)
 
     def tidy(self) -> None:
         """Mark the folder as one of which MLflow lacks nothing; that of a finished run is not needed more."""
         if self.status in ENDS and not self._has_sent_files and self._has_files():
             return
-        (self.folder.folder / PUBLISHED).touch()
+        (self.folder / PUBLISHED).touch()
         if self.status == "FINISHED":
-            shutil.rmtree(self.folder.folder)
+            shutil.rmtree(self.folder)
 
     def _children(self) -> Iterator["Publisher"]:
         """Those that there is something new of."""
-        for file in sorted((self.folder.folder / CHILDREN).glob(f"*/{RUN}")):
+        for file in sorted((self.folder / CHILDREN).glob(f"*/{RUN}")):
             name = file.parent.name
             if name not in self.children:
                 child = self.children[name] = Publisher(file.parent, self)
@@ -201,7 +201,7 @@ class Publisher:
 
     def _found(self) -> str | None:
         """The run that is gone on with: by its id, if MLflow has it and not as a deleted one, or by tags."""
-        run_id, replaces = self.folder.read(MLFLOW).get("run_id"), self.folder.read(RUN)["replaces"]
+        run_id, replaces = self.run.read(MLFLOW).get("run_id"), self.run.read(RUN)["replaces"]
         if run_id is not None:
             with suppress(MlflowException):
                 if self.client.get_run(run_id).info.lifecycle_stage == "active":
@@ -214,7 +214,7 @@ class Publisher:
         return str(found[0].info.run_id) if found else None
 
     def _made(self) -> str:
-        run = self.folder.read(RUN)
+        run = self.run.read(RUN)
         tags = {MLFLOW_SOURCE_NAME: run["source"], MLFLOW_SOURCE_TYPE: "LOCAL", MLFLOW_USER: getuser()}
         tags |= {**run["replaces"], **run["tags"]}
         if self.parent:
@@ -223,7 +223,7 @@ class Publisher:
         return str(made.info.run_id)
 
     def _send_settings(self) -> None:
-        run = self.folder.read(RUN)
+        run = self.run.read(RUN)
         if run == self._sent:
             return
         there = self.client.get_run(self.run_id)
@@ -241,7 +241,7 @@ class Publisher:
         self._sent = run
 
     def _send_metrics(self, name: str) -> None:
-        path, place = self.folder.folder / name, self._places[name]
+        path, place = self.folder / name, self._places[name]
         if not path.exists():
             return
         if path.stat().st_size < place:  # an interrupted training has begun its log again
@@ -287,19 +287,19 @@ class Publisher:
         ]
 
     def _has_files(self) -> bool:
-        return any((self.folder.folder / name).exists() for name in (ARTIFACTS, MODEL, PREDICTIONS))
+        return any((self.folder / name).exists() for name in (ARTIFACTS, MODEL, PREDICTIONS))
 
     def _draw(self) -> None:
         """The pictures of a training, among the files to upload."""
-        predictions = self.folder.read(PREDICTIONS)
+        predictions = self.run.read(PREDICTIONS)
         if not predictions:
             return
         from pipeline.tracking import pictures  # slow to load, and not every run has pictures
 
-        folder = self.folder.artifacts / "pictures"
+        folder = self.run.artifacts / "pictures"
         folder.mkdir(exist_ok=True)
         labels, predicted = (np.array(predictions[name]) for name in ("labels", "predictions"))
-        pictures.learning_curves(read_events(self.folder.folder / LOG)).savefig(folder / "curves.png")
+        pictures.learning_curves(read_events(self.folder / LOG)).savefig(folder / "curves.png")
         pictures.confusion_matrix(labels, predicted, predictions["classes"]).savefig(
             folder / "confusion_matrix.png"
         )

@@ -41,18 +41,10 @@ def _sync(folder: Path) -> str:
         with held(folder):
             if not (folder / RUN).exists():
                 return f"{folder.name}: has been sent meanwhile"
-            return _publish(folder)
+            status = _status(folder)
+            publish(folder)
     except Held:
         return f"{folder.name}: not sent, for its run is still going on, or another stochca sync sends it"
-
-
-def _publish(folder: Path) -> str:
-    try:
-        status = RunFolder(folder).read(RUN)["status"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is damaged ({reason_of(error)}); remove it to go on without it") from None
-    try:
-        publish(folder)
     except UserError:
         raise
     except Exception as error:  # MLflow's own, a database's, that of a store of files
@@ -63,3 +55,10 @@ def _publish(folder: Path) -> str:
         ) from None
     ended = f"the run is {status}" if status != "RUNNING" else "the run was killed before it could end"
     return f"{folder.name}: sent all that was waiting; {ended}"
+
+
+def _status(folder: Path) -> str:
+    try:
+        return str(RunFolder(folder).read(RUN)["status"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is damaged ({reason_of(error)}); remove it to go on without it") from None

@@ -39,7 +39,8 @@ def set_environment(address: str) -> None:
     """What Ray reads when it is imported: to be called before."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    if address.startswith("ray://") and _has_token():
+    token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if address.startswith("ray://") and (token or (Path.home() / ".ray" / "auth_token").exists()):
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does; Ray's client does not
     if address == LOCAL:
         # Ray's name for it is of systems where it never listens to other machines, but to loopback alone.
@@ -67,23 +68,26 @@ def connected(address: str, *, key: str, cpus: float = 0) -> Iterator[None]:
     # A short path, because sockets lie in it.
     session = Path(tempfile.mkdtemp(prefix="stochca-ray-")) if address == LOCAL else None
     try:
+        options: dict[str, Any] = {}
+        if session is not None:
+            cores = max(cores_of_process(), math.ceil(cpus))
+            options = {"num_cpus": cores, "include_dashboard": False, "_temp_dir": str(session)}
         try:
             with _sigterm_stays_ours():
-                if session is not None:
-                    cores = max(cores_of_process(), math.ceil(cpus))
-                    options = {"num_cpus": cores, "include_dashboard": False, "_temp_dir": str(session)}
-                    ray.init(LOCAL, **options, **_quiet(ship_code=False))
-                else:
-                    ray.init(address, **_quiet(ship_code=True))
+                ray.init(address, **options, **_quiet(ship_code=address != LOCAL))
         except AuthenticationError:
             raise UserError(
                 f"{key} {address}: the cluster asks for a token; set RAY_AUTH_MODE=token, and see "
                 "`ray get-auth-token`"
             ) from None
         except Exception as error:  # Ray's own, or a plain one where its processes start too slowly
+            reason = _first_line(error)
             if address == LOCAL:
-                raise UserError(f"Ray can't be started on this machine: {_first_line(error)}") from None
-            raise UserError(_refused(address, key, _first_line(error))) from None
+                raise UserError(f"Ray can't be started on this machine: {reason}") from None
+            raise UserError(
+                f"{key} {address} answers, but not as Ray ({reason}); check that it is the head of a cluster "
+                "of the same version; where that asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+            ) from None
         yield
     finally:
         ray.shutdown()
@@ -132,12 +136,6 @@ def _sigterm_stays_ours() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _has_token() -> bool:
-    """Whether this user has a token that Ray's clusters may ask for."""
-    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(given) or (Path.home() / ".ray" / "auth_token").exists()
-
-
 def _check_answers(address: str, key: str) -> None:
     """Raise `UserError` unless Ray answers; Ray itself would try for minutes, deaf to signals."""
     if address == LOCAL:
@@ -154,24 +152,13 @@ def _check_answers(address: str, key: str) -> None:
         if os.environ.get("RAY_USE_TLS", "0") != "1":  # whose certificates are for Ray to read
             with grpc.insecure_channel(found) as channel:
                 grpc.channel_ready_future(channel).result(timeout=SECONDS_TO_ANSWER)
-    except (TimeoutError, grpc.FutureTimeoutError):
-        raise UserError(_unanswered(address, key, "no answer in time")) from None
-    except (OSError, ValueError, OverflowError) as error:
-        raise UserError(_unanswered(address, key, _first_line(error))) from None
-
-
-def _unanswered(address: str, key: str, reason: str) -> str:
-    return (
-        f"{key} {address}: no Ray cluster answers there ({reason}); start one with `ray start --head`, "
-        f"or set {key}: local"
-    )
-
-
-def _refused(address: str, key: str, reason: str) -> str:
-    return (
-        f"{key} {address} answers, but not as Ray ({reason}); check that it is the head of a cluster of the "
-        "same version; where that asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
-    )
+    except (OSError, ValueError, OverflowError, grpc.FutureTimeoutError) as error:
+        is_late = isinstance(error, TimeoutError | grpc.FutureTimeoutError)
+        reason = "no answer in time" if is_late else _first_line(error)
+        raise UserError(
+            f"{key} {address}: no Ray cluster answers there ({reason}); start one with `ray start --head`, "
+            f"or set {key}: local"
+        ) from None
 
 
 def _first_line(error: BaseException) -> str:

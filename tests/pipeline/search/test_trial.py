@@ -41,10 +41,10 @@ class Looks(Callback):
 
 
 def seed_run(task: Task, folder: Path, seed: int) -> SeedRun:
-    prepared = load_prepared(task.inputs.project / "data" / "prepared")
+    prepared = load_prepared(task.data.project / "data" / "prepared")
     inputs = partial(
         make_inputs,
-        task.inputs.project / "data" / "backbone",
+        task.data.project / "data" / "backbone",
         prepared.classes,
         prepared.images("train"),
         prepared.images("val"),
@@ -57,11 +57,11 @@ def seed_run(task: Task, folder: Path, seed: int) -> SeedRun:
 
 def uninterrupted(task: Task, seed: int) -> tuple[float, dict[int, float]]:
     """The accuracy of the selected weights, and of every evaluation."""
-    prepared = load_prepared(task.inputs.project / "data" / "prepared")
+    prepared = load_prepared(task.data.project / "data" / "prepared")
     card, looks = task.card, Looks()
     fitted = fit(
         Inputs(
-            load_backbone(task.inputs.project / "data" / "backbone", num_classes=3, drop_path=0.0, seed=seed),
+            load_backbone(task.data.project / "data" / "backbone", num_classes=3, drop_path=0.0, seed=seed),
             prepared.images("train"),
             prepared.images("val"),
             method=task.method(VALUES),

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.images import prepared
 from pipeline.runtime.files import write_json
-from pipeline.search.inputs import BACKBONE, Inputs, scratch
+from pipeline.search.data import BACKBONE, TrialData, scratch
 from stochca.backbones.card import CARD_FILE, BackboneCard
 from stochca.errors import UserError
 from tests.pipeline.backbone_card import backbone_card
@@ -33,24 +33,24 @@ def own(shared: Path) -> Path:
     return shared / f"stochca-{getpass.getuser()}"
 
 
-def project(folder: Path, **card: Any) -> Inputs:
+def project(folder: Path, **card: Any) -> TrialData:
     """The inputs of a project whose backbone has such a card."""
     written = backbone_card(**card)
     write_json(folder / BACKBONE / CARD_FILE, written.to_dict())
     write_json(folder / prepared.FOLDER / prepared.MANIFEST, {"fingerprint": "f" * 64})
-    return Inputs.of(folder, written, "f" * 64)
+    return TrialData.of(folder, written, "f" * 64)
 
 
 def test_another_machine_takes_no_other_card_for_the_same_weights(tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     first = project(here)
-    elsewhere = Inputs(there, first.backbone, first.fingerprint)
+    elsewhere = TrialData(there, first.backbone, first.fingerprint)
     assert elsewhere.root(first.packed).parent == scratch()
 
     second = project(here, global_pool="avg")
     assert second.are_in(here)
     assert not first.are_in(here)
-    elsewhere = Inputs(there, second.backbone, second.fingerprint)
+    elsewhere = TrialData(there, second.backbone, second.fingerprint)
     card = BackboneCard.from_file(elsewhere.root(second.packed) / BACKBONE / CARD_FILE)
     assert card.global_pool == "avg"
 

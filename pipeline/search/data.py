@@ -27,7 +27,7 @@ Files = Mapping[str, bytes]  # by their path inside the project
 
 
 @dataclass(frozen=True)
-class Inputs:
+class TrialData:
     """What trials read, and how to tell whether a folder holds it."""
 
     project: Path  # absolute
@@ -35,7 +35,7 @@ class Inputs:
     fingerprint: str  # of the prepared images
 
     @classmethod
-    def of(cls, project: Path, card: BackboneCard, fingerprint: str) -> "Inputs":
+    def of(cls, project: Path, card: BackboneCard, fingerprint: str) -> "TrialData":
         return cls(project, digest_of(card.to_dict()), fingerprint)
 
     @property
@@ -49,7 +49,7 @@ class Inputs:
             manifest = json.loads((root / prepared.FOLDER / prepared.MANIFEST).read_text(encoding="utf-8"))
         except (UserError, OSError, ValueError):
             return False
-        return Inputs.of(self.project, card, manifest.get("fingerprint")) == self
+        return TrialData.of(self.project, card, manifest.get("fingerprint")) == self
 
     def packed(self) -> Files:
         """Every file's content."""
