@@ -129,8 +129,8 @@ def open_there(target: Path) -> dict[str, float]:
 
 
 def search_there(project: Path, target: Path) -> dict[str, float]:
-    from pipeline.search.run import search
     from pipeline.search.task import plan
+    from pipeline.tune import search
     from tests.pipeline.search.small_project import STEPS, write_project
 
     params = write_project(project, {"trials": 1, "seeds": [0], "grace_steps": STEPS})

@@ -17,9 +17,9 @@ from typing import Any
 from ray.cluster_utils import Cluster
 
 from benchmarks.measuring import alone, options
-from pipeline.search.run import search
 from pipeline.search.task import Task, plan
 from pipeline.search.trial import Trial
+from pipeline.tune import search
 from tests.pipeline.search.small_project import STEPS, write_project
 
 GOAL = 0.6

@@ -49,7 +49,7 @@ def pretune_decoders(params: Params) -> None:
 
 def _pretune(params: Params, follower: Follower) -> None:
     from pipeline.runtime.files import replace_folder, sha256, write_json
-    from pipeline.training.decoders import CARD, DECODERS
+    from pipeline.training.inputs import DECODERS, DECODERS_CARD
     from stochca.backbones.card import BackboneCard
     from stochca.backbones.loading import load_backbone
     from stochca.compute.checkpoint import save_weights
@@ -110,7 +110,7 @@ def _pretune(params: Params, follower: Follower) -> None:
                 "loss_before": pretuned.loss_before,
                 "mlflow_run_id": run.run_id,
             }
-            write_json(target / CARD, described)
+            write_json(target / DECODERS_CARD, described)
             shutil.copytree(target, run.artifacts / "pretuned", dirs_exist_ok=True)
     print(
         f"pretune: {PRETUNED / DECODERS}: reconstruction loss {pretuned.loss_before:.4f} before, "

@@ -29,8 +29,7 @@ def train(job: Job, params: Params) -> None:
 def _train(job: Job, params: Params, follower: Follower) -> None:
     # Heavy, and not needed to find a mistake in params.yaml.
     with importing():
-        from pipeline.training.decoders import decoders_sha256
-        from pipeline.training.inputs import load_job
+        from pipeline.training.inputs import decoders_sha256, load_job
         from pipeline.training.outcome import Outcome
         from pipeline.training.progress import TrainingProgress
         from pipeline.training.workers import Assignment, fit_on_workers

@@ -1,1 +1,1 @@
-"""The search for the probability of cross-attention, with Ray Tune; the stage is `pipeline/tune.py`."""
+"""What the stage `tune` is made of: the search for the probability of cross-attention, with Ray Tune."""

@@ -35,7 +35,7 @@ SETTINGS = {
 }
 
 
-def set_environment(address: str) -> None:
+def _set_environment(address: str) -> None:
     """What Ray reads when it is imported: to be called before."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -59,7 +59,7 @@ def connected(address: str, *, key: str, cpus: float = 0) -> Iterator[None]:
     Raises:
         UserError: nothing answers at the address.
     """
-    set_environment(address)
+    _set_environment(address)
     _check_answers(address, key)
     import ray
     from ray.exceptions import AuthenticationError

@@ -1,11 +1,13 @@
 """Everything that `fit` takes, loaded in one way for a stage, for each of its workers and for a trial."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.images.prepared import Prepared, load_prepared
 from pipeline.images.protocol import RunImages, images_for
+from pipeline.runtime.files import sha256
 from pipeline.runtime.paths import BACKBONE
 from pipeline.training.class_texts import class_texts_of
 from pipeline.training.job import Job
@@ -20,6 +22,8 @@ from stochca.errors import UserError
 from stochca.phases.class_texts import ClassTexts
 from stochca.timm_models.normalisation import renormalise
 from stochca.training.inputs import Inputs
+
+DECODERS, DECODERS_CARD = "decoders.safetensors", "card.json"  # what the stage pretune leaves
 
 
 @dataclass(frozen=True)
@@ -112,3 +116,34 @@ def load_teacher(method: Method, backbone: Path, preprocessing: Preprocessing) -
     except UserError as error:
         raise UserError(f"teachers.{name}: {error}") from None
     return teacher
+
+
+def decoders_sha256(method: Method, backbone: BackboneCard) -> str | None:
+    """The sha256 of the file with the pre-tuned decoders that TOAST starts from; None: the method reads none.
+
+    Raises:
+        UserError: the file or its card is missing or damaged, or the decoders are for another backbone.
+    """
+    decoders = getattr(method.adapter, "decoders", None)
+    if decoders is None:
+        return None
+    path = Path(decoders)
+    try:
+        card = json.loads((path.parent / DECODERS_CARD).read_text())
+        found = sha256(path)
+        expected, theirs = card["decoders_sha256"], card["backbone_sha256"]
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is missing; pre-tune decoders first: dvc repro pretune") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path.parent} is damaged ({error}); run: dvc repro --force pretune") from None
+    if found != expected:
+        raise UserError(
+            f"{path} is not what {DECODERS_CARD} describes: its sha256 is {found}, not {expected}; run: "
+            "dvc repro --force pretune"
+        )
+    if theirs != backbone.weights_sha256:
+        raise UserError(
+            f"{path} was pre-tuned for the backbone with the sha256 {theirs}, but that of data/backbone is "
+            f"{backbone.weights_sha256}; run: dvc repro pretune"
+        )
+    return found

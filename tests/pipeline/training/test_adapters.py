@@ -22,7 +22,7 @@ from pipeline.commands.predict import predict_images
 from pipeline.config.params import Backbone, load_params
 from pipeline.images.image_files import ImageFiles
 from pipeline.runtime.files import sha256, write_json
-from pipeline.training.decoders import decoders_sha256
+from pipeline.training.inputs import decoders_sha256
 from pipeline.training.saved_model import load_trained, save_trained
 from stochca.adapters.adapted import AdaptedModel
 from stochca.backbones.card import BackboneCard
