@@ -14,7 +14,7 @@ METHODS = ("lora", "vpt", "toast", "toast_lite")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = Workspace(tmp_path_factory.mktemp("adapters") / "project")
+    workspace = Workspace.prepared(tmp_path_factory.mktemp("adapters") / "project")
 
     def edit(raw: dict[str, dict[str, object]]) -> None:
         raw["protocol"].update(baseline=["finetune", *METHODS], toast_after=DECODERS)
@@ -27,7 +27,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace.edit_params(edit)
     output = workspace.run("dvc", "repro", *(f"baseline@{name}-all-0" for name in METHODS))
     stages = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
-    assert set(stages) == {"backbone", "prepare", "pretune", *(f"baseline@{name}-all-0" for name in METHODS)}
+    assert set(stages) == {"pretune", *(f"baseline@{name}-all-0" for name in METHODS)}
     assert stages.index("pretune") < stages.index("baseline@toast-all-0")
     assert "pretune: step 6 of 6, reconstruction loss" in output
     return workspace

@@ -15,7 +15,7 @@ METHODS = ("short", "stochca+bitfit", "stochca+latest")
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = Workspace(tmp_path_factory.mktemp("extending") / "project")
+    workspace = Workspace.prepared(tmp_path_factory.mktemp("extending") / "project")
     write_files(workspace.folder / "extensions")
     photos = workspace.folder / "photos"
     names = [f"{label}/{path.name}" for label in CLASSES for path in sorted((photos / label).iterdir())]

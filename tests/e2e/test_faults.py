@@ -28,7 +28,7 @@ STOCHCA = (*TRAIN, "stochca", "all", "0")
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Everything that training needs, and one trained model."""
-    workspace = Workspace(tmp_path_factory.mktemp("faults") / "project", SLOWER)
+    workspace = Workspace.prepared(tmp_path_factory.mktemp("faults") / "project", SLOWER)
     workspace.run("dvc", "repro", "baseline@finetune-all-0")
     return workspace
 
@@ -215,37 +215,3 @@ def test_what_is_in_the_way_from_the_start(workspace: Workspace) -> None:
 
     database.rename(workspace.folder / "later.db")
     workspace.run(*STOCHCA)
-
-
-def test_two_searches_on_one_ray(workspace: Workspace, tmp_path: Path) -> None:
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster()
-    try:
-        cluster.add_node(num_cpus=2, object_store_memory=200 << 20)
-        workspace.edit_params(
-            lambda raw: raw["tune"].update(address=cluster.address, trials=2, seeds=[0], concurrent=1)
-        )
-        other = workspace.copied_to(tmp_path / "other")
-        search = (sys.executable, "-m", "pipeline.tune")
-        with started(workspace, *search) as one, started(other, *search) as two:
-            ended_well(one)
-            ended_well(two)
-    finally:
-        cluster.shutdown()
-    found = [
-        {
-            trial["trial"]: (trial["prob"], trial["validation_accuracy"])
-            for trial in _rows(each.folder / "reports" / "tune" / "trials.csv")
-        }
-        for each in (workspace, other)
-    ]
-    assert len(found[0]) == 2
-    assert found[0] == found[1]
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    import csv
-
-    with path.open() as file:
-        return list(csv.DictReader(file))

@@ -24,12 +24,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def test_training_goes_on_without_the_server_and_its_model_is_promoted_later(
     server: Server, tmp_path: Path
 ) -> None:
-    workspace = Workspace(tmp_path / "project", SLOWER)
+    workspace = Workspace.prepared(tmp_path / "project", SLOWER)
     workspace.edit_params(lambda raw: raw["tracking"].update(log_model=True))
     workspace.edit_params(lambda raw: raw["protocol"].update(baseline=["finetune"], combined=[]))
     workspace.edit_params(lambda raw: raw["promotion"].update(method="stochca"))
-    for stage in ("backbone", "prepare", "train finetune all 0"):
-        workspace.run("python", "-m", *f"pipeline.{stage}".split())
+    workspace.run("python", "-m", "pipeline.train", "finetune", "all", "0")
 
     training = workspace.start("python", "-m", "pipeline.train", "stochca", "all", "0")
     while not workspace.checkpoints("stochca-all-0"):

@@ -24,7 +24,7 @@ def test_the_first_is_champion_until_a_better_one_takes_its_place(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-    workspace = Workspace(tmp_path / "project")
+    workspace = Workspace.prepared(tmp_path / "project")
 
     def worse_first(raw: dict[str, dict[str, object]]) -> None:
         raw["tracking"].update(log_model=True)
@@ -36,8 +36,6 @@ def test_the_first_is_champion_until_a_better_one_takes_its_place(
     retrain = ("python", "-m", "flows.retrain")
     assert "is the first model: it is the champion" in workspace.run(*retrain)
     assert champion(workspace) == "1"
-
-    assert "nothing changed" in workspace.run(*retrain)
 
     workspace.edit_params(lambda raw: raw["training"].update(lr=1e-3, steps=60, head_lr_scale=10))
     output = workspace.run(*retrain)

@@ -1,7 +1,11 @@
-"""`prob: tuned`, as its users run it: DVC runs the search first, and training takes what it found."""
+"""`prob: tuned`, as its users run it: DVC runs the search first, and training takes what it found.
+
+On shares of the training images, as the paper does it: chosen on a part of them, then trained on all.
+"""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -9,7 +13,7 @@ import yaml
 from tests.e2e.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-STAGE = "stochca@all-0"
+STAGE = "stochca@50-0"
 
 
 def stages(output: str) -> list[str]:
@@ -18,23 +22,31 @@ def stages(output: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = Workspace(tmp_path_factory.mktemp("tuned") / "project")
+    workspace = Workspace.prepared(tmp_path_factory.mktemp("tuned") / "project")
 
-    def edit(raw: dict[str, dict[str, object]]) -> None:
+    def edit(raw: dict[str, Any]) -> None:
         raw["methods"]["stochca"] = {"attention": {"name": "stochca", "prob": "tuned"}}
-        raw["protocol"]["stochca_after"] = "reports/tune/best.yaml"
-        raw["tune"].update(prob=[0.25, 0.75], seeds=[0], trials=2)
+        raw["training"].update(steps=4, warmup_steps=0, checkpoint_every=4)
+        raw["protocol"].update(
+            name="sampling_ratios", targets=[50, 100], combined=[], stochca_after="reports/tune/best.yaml"
+        )
+        raw["tune"].update(prob=[0.25, 0.75], seeds=[0], trials=2, target="50", grace_steps=2, training={})
+        raw["promotion"].update(method="finetune")
 
     workspace.edit_params(edit)
-    ran = stages(workspace.run("dvc", "repro", STAGE))
-    assert sorted(ran[:2]) == ["backbone", "prepare"]  # neither needs the other: DVC takes them in any order
-    assert ran[2:] == ["tune", STAGE]
+    assert stages(workspace.run("dvc", "repro", STAGE)) == ["tune", STAGE]
     return workspace
 
 
-def prob_used(workspace: Workspace) -> float:
-    run = json.loads((workspace.folder / "results" / "stochca-all-0" / "run.json").read_text())
-    return float(run["config"]["attention"]["prob"])
+def trained(workspace: Workspace, target: str = "50") -> dict[str, Any]:
+    run: dict[str, Any] = json.loads(
+        (workspace.folder / "results" / f"stochca-{target}-0" / "run.json").read_text()
+    )
+    return run
+
+
+def prob_used(workspace: Workspace, target: str = "50") -> float:
+    return float(trained(workspace, target)["config"]["attention"]["prob"])
 
 
 def test_training_takes_what_the_search_found(tuned: Workspace) -> None:
@@ -63,12 +75,25 @@ def test_the_pictures_are_plots(tuned: Workspace) -> None:
         assert name in page
 
 
+def test_the_found_trains_on_all_images_and_is_compared(tuned: Workspace) -> None:
+    assert trained(tuned)["dataset"]["images"]["val"] > 0
+    chosen = prob_used(tuned)
+    tuned.edit_params(lambda raw: raw["protocol"].update(refit=True))
+    tuned.run("dvc", "repro", "compare")
+    for target in ("50", "100"):
+        metrics = json.loads((tuned.folder / "metrics" / f"stochca-{target}-0.json").read_text())
+        assert metrics["validation_accuracy"] is None
+        assert trained(tuned, target)["selected_step"] == 4
+        assert prob_used(tuned, target) == chosen
+    assert "finetune" in (tuned.folder / "reports" / "table.md").read_text()
+
+
 def test_a_clone_has_what_was_found(tuned: Workspace, tmp_path: Path) -> None:
     tuned.run("dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage"))
     tuned.run("dvc", "push")
     tuned.commit()
     clone = Workspace.there(tmp_path / "clone")
     tuned.run("git", "clone", "--quiet", ".", str(clone.folder))
-    clone.run("dvc", "pull", STAGE, "backbone", "prepare")
+    clone.run("dvc", "pull")
     assert (clone.folder / "reports" / "tune" / "trials.csv").exists()
-    assert "up to date" in clone.run("dvc", "repro", STAGE)
+    assert "up to date" in clone.run("dvc", "repro", "compare")

@@ -5,8 +5,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,11 @@ class Workspace:
         self.edit_params(lambda raw: raw["backbone"].update(name=backbone))
         self.run("git", "init", "--quiet")
         self.commit()
+
+    @classmethod
+    def prepared(cls, folder: Path, backbone: str = "test_vit") -> "Workspace":
+        """One whose stages `backbone` and `prepare` have run, and whose MLflow has its database."""
+        return cls.there(Path(_prepared(backbone).name, "project")).copied_to(folder)
 
     @classmethod
     def there(cls, folder: Path) -> "Workspace":
@@ -116,6 +123,18 @@ class Workspace:
             time.sleep(0.02)
         os.killpg(process.pid, number)
         return process.communicate(timeout=120)[0]
+
+
+@cache
+def _prepared(backbone: str) -> "tempfile.TemporaryDirectory[str]":
+    """Where it is made, once; it goes with the process."""
+    folder = tempfile.TemporaryDirectory()
+    workspace = Workspace(Path(folder.name, "project"), backbone)
+    workspace.run("dvc", "repro", "backbone", "prepare")
+    uri = f"sqlite:///{workspace.folder}/mlflow.db"
+    workspace.run("python", "-c", f"import mlflow; mlflow.MlflowClient({uri!r}).search_experiments()")
+    workspace.commit()
+    return folder
 
 
 def environment() -> dict[str, str]:

@@ -20,9 +20,9 @@ from tests.pipeline.search.small_project import environment, run_search, start_s
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes of one CPU each."""
+    """Two nodes of one CPU each; the last test that uses it takes one away."""
     cluster = Cluster()
     try:
         for _ in range(2):
@@ -45,12 +45,21 @@ def finished(folder: Path) -> list[float]:
     return []
 
 
-def test_both_nodes_of_a_cluster_are_used(cluster: Cluster, tmp_path: Path) -> None:
-    folder = tmp_path / "project"
-    write_project(folder, {"seeds": [0], "address": cluster.address})
-    output = run_search(folder)
-    assert len({trial["node"] for trial in trials(folder)}) == 2, output
-    assert [trial["trial"] for trial in trials(folder)] == ["1", "2", "3", "4"]
+def test_two_searches_at_once_use_both_nodes_of_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    folders = (tmp_path / "project", tmp_path / "other")
+    for folder in folders:
+        write_project(folder, {"seeds": [0], "trials": 3, "concurrent": 1, "address": cluster.address})
+    searches = [start_search(folder) for folder in folders]
+    for search in searches:
+        output, _ = search.communicate(timeout=400)
+        assert search.returncode == 0, output
+    found = [trials(folder) for folder in folders]
+    assert len({trial["node"] for each in found for trial in each}) == 2
+    one, other = (
+        [(trial["trial"], trial["prob"], trial["validation_accuracy"]) for trial in each] for each in found
+    )
+    assert [number for number, _, _ in one] == ["1", "2", "3"]
+    assert one == other
 
 
 def test_a_lost_node_costs_no_finished_trial(cluster: Cluster, tmp_path: Path) -> None:

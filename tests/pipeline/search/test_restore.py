@@ -7,12 +7,13 @@ import sqlite3
 import time
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import psutil
 import pytest
 import yaml
 
-from tests.pipeline.search.small_project import STEPS, run_search, start_search, write_project
+from tests.pipeline.search.small_project import STEPS, start_search, write_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 Records = dict[Path, int]  # when what a seed reached at a rung was written
@@ -24,10 +25,11 @@ def records(folder: Path) -> Records:
     return {path: path.stat().st_mtime_ns for path in found}
 
 
-def statuses(folder: Path) -> dict[str, list[str]]:
+def runs(folder: Path) -> dict[str, tuple[str, str]]:
+    """Name and status of every run in MLflow, by its id."""
     with sqlite3.connect(folder / "mlflow.db") as database:
-        rows = database.execute("select name, status from runs order by name").fetchall()
-    return {name: [status for other, status in rows if other == name] for name, _ in rows}
+        rows = database.execute("select run_uuid, name, status from runs").fetchall()
+    return {run: (name, status) for run, name, status in rows}
 
 
 def interrupt_after(new: int, process: Popen[str], folder: Path, before: Records, number: int) -> str:
@@ -44,10 +46,23 @@ def interrupt_after(new: int, process: Popen[str], folder: Path, before: Records
     return output
 
 
+def set_tune(folder: Path, **settings: Any) -> None:
+    path = folder / "params.yaml"
+    raw = yaml.safe_load(path.read_text())
+    raw["tune"].update(settings)
+    path.write_text(yaml.safe_dump(raw))
+
+
 def test_interrupted_searches_go_on(tmp_path: Path) -> None:
+    """Also elsewhere, and more trials at a time, which may change even meanwhile; another search does not."""
     folder = tmp_path / "project"
-    write_project(folder, {"trials": 4, "seeds": [0, 1], "concurrent": 1})
-    kept: Records = {}
+    write_project(folder, {"trials": 4, "seeds": [0, 1], "concurrent": 1, "sampler_seed": 1})
+    interrupt_after(1, start_search(folder), folder, {}, signal.SIGKILL)
+    (another,) = (folder / "work" / "tune").iterdir()
+    others = runs(folder)
+    set_tune(folder, sampler_seed=0)
+
+    kept = records(folder)
     # A trial that runs to its end has six records: three rungs of two seeds. One that is stopped has two.
     for number, new in ((signal.SIGINT, 7), (signal.SIGTERM, 2), (signal.SIGKILL, 2)):
         process = start_search(folder)
@@ -56,14 +71,20 @@ def test_interrupted_searches_go_on(tmp_path: Path) -> None:
         assert "Traceback" not in output
         assert not (folder / "reports").exists()
         if number != signal.SIGKILL:
-            found = statuses(folder)
-            assert found.pop("search") == ["KILLED"]
-            assert {status for each in found.values() for status in each} <= {"KILLED", "FINISHED"}
-            assert ["FINISHED"] in found.values()
+            found = [run for key, run in runs(folder).items() if key not in others]
+            assert ("search", "KILLED") in found
+            assert {status for _, status in found} == {"KILLED", "FINISHED"}
         kept = records(folder)
         assert ("continues the search" in output) == (number != signal.SIGINT)
 
-    output = run_search(folder)
+    set_tune(folder, concurrent="auto", max_failures=1, resources={"cpu": 0.5, "gpu": 0})
+    process = start_search(folder)
+    while len(records(folder)) == len(kept):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    set_tune(folder, concurrent=2, max_failures=0, resources={"cpu": 1, "gpu": 0})
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
     assert "continues the search" in output
     with (folder / "reports" / "tune" / "trials.csv").open() as file:
         trials = list(csv.DictReader(file))
@@ -71,42 +92,11 @@ def test_interrupted_searches_go_on(tmp_path: Path) -> None:
     assert [trial["prob"] for trial in trials[:2]] == ["0.0", "0.1"]
     assert len({trial["prob"] for trial in trials}) == 4  # Optuna remembers what it has drawn
     assert trials[0]["steps"] == str(STEPS)
-    found = statuses(folder)
-    assert len(found) == 1 + 4
-    assert {tuple(status) for status in found.values()} == {("FINISHED",)}  # each run once
+    found = [run for key, run in runs(folder).items() if key not in others]
+    assert len({name for name, _ in found}) == len(found) == 1 + 4  # each run once
+    assert {status for _, status in found} == {"FINISHED"}
     with sqlite3.connect(folder / "mlflow.db") as database:
         query = "select run_uuid, step from metrics where key = 'validation_accuracy'"
         points = database.execute(query).fetchall()
     assert len(points) == len(set(points))
-    assert list((folder / "work" / "tune").iterdir()) == []
-
-
-def test_another_search_starts_anew(tmp_path: Path) -> None:
-    folder = tmp_path / "project"
-    write_project(folder, {"trials": 1, "seeds": [0], "concurrent": 1})
-    interrupt_after(1, start_search(folder), folder, {}, signal.SIGKILL)
-    (interrupted,) = (folder / "work" / "tune").iterdir()
-    path = folder / "params.yaml"
-    path.write_text(path.read_text().replace("sampler_seed: 0", "sampler_seed: 1"))
-    assert "continues the search" not in run_search(folder)
-    assert list((folder / "work" / "tune").iterdir()) == [interrupted]
-
-
-def test_where_and_how_many_at_once_may_change_meanwhile(tmp_path: Path) -> None:
-    folder = tmp_path / "project"
-    params = write_project(folder, {"trials": 3, "seeds": [0], "concurrent": 1}).model_dump(mode="json")
-    path = folder / "params.yaml"
-    interrupt_after(4, start_search(folder), folder, {}, signal.SIGTERM)
-    params["tune"].update(concurrent="auto", max_failures=1, resources={"cpu": 0.5, "gpu": 0})
-    path.write_text(yaml.safe_dump(params))
-    kept = records(folder)
-    process = start_search(folder)
-    while len(records(folder)) == len(kept):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    params["tune"].update(concurrent=2, max_failures=0, resources={"cpu": 1, "gpu": 0})
-    path.write_text(yaml.safe_dump(params))
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    assert "continues the search" in output
-    assert list((folder / "work" / "tune").iterdir()) == []
+    assert list((folder / "work" / "tune").iterdir()) == [another]

@@ -38,10 +38,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         raw["workers"].update(num_workers=2)
         raw["methods"]["stochca"]["attention"]["teacher_precision"] = "same"  # to be told from rounding
 
-    workspace = Workspace(tmp_path_factory.mktemp("data_parallel") / "project", SLOWER)
+    workspace = Workspace.prepared(tmp_path_factory.mktemp("data_parallel") / "project", SLOWER)
     workspace.edit_params(edit)
-    for stage in ("backbone", "prepare"):
-        workspace.run("python", "-m", f"pipeline.{stage}")
     return workspace
 
 

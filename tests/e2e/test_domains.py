@@ -1,4 +1,4 @@
-"""The protocols of the papers through real DVC: held-out domains, and shares of the training images."""
+"""Leaving one domain out, through real DVC; tests/e2e/test_tuned.py has shares of the training images."""
 
 import csv
 import json
@@ -18,11 +18,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 DOMAINS = ("dark", "grey", "light")
 
 
-def short(raw: dict[str, Any]) -> None:
-    raw["training"].update(steps=4, batch_size=8, warmup_steps=0, eval_every=2, checkpoint_every=4)
-    raw["compare"].update(bootstrap_samples=100)
-
-
 def make_domains(root: Path) -> None:
     """The images of the workspace in three brightnesses."""
     shutil.rmtree(root)
@@ -34,11 +29,12 @@ def make_domains(root: Path) -> None:
 
 
 def test_leaving_one_domain_out_ends_in_the_table(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "project")
+    workspace = Workspace.prepared(tmp_path / "project")
     make_domains(workspace.folder / "photos")
 
     def edit(raw: dict[str, Any]) -> None:
-        short(raw)
+        raw["training"].update(steps=4, batch_size=8, warmup_steps=0, eval_every=2, checkpoint_every=4)
+        raw["compare"].update(bootstrap_samples=100)
         raw["protocol"].update(name="leave_one_domain_out", targets=["dark", "light"], seeds=[1])
 
     workspace.edit_params(edit)
@@ -64,31 +60,3 @@ def test_leaving_one_domain_out_ends_in_the_table(tmp_path: Path) -> None:
     table = (workspace.folder / "reports" / "table.md").read_text()
     assert all(name in table for name in ("training-domain validation", "oracle", "last step"))
     assert not list((workspace.folder / "work").glob("runs/*/evaluated"))
-
-
-def test_ratios_search_and_refit(tmp_path: Path) -> None:
-    """The two steps of the paper: choose on a part of the training images, then train on all of them."""
-    workspace = Workspace(tmp_path / "project")
-
-    def edit(raw: dict[str, Any]) -> None:
-        short(raw)
-        raw["protocol"].update(
-            name="sampling_ratios", targets=[50, 100], combined=[], stochca_after="reports/tune/best.yaml"
-        )
-        raw["methods"]["stochca"]["attention"]["prob"] = "tuned"
-        raw["tune"].update(trials=1, seeds=[0], target="50", grace_steps=2, training={})
-        raw["promotion"].update(method="finetune")
-
-    workspace.edit_params(edit)
-    workspace.run("dvc", "repro", "stochca@50-0")
-    chosen = json.loads((workspace.folder / "results" / "stochca-50-0" / "run.json").read_text())
-    assert chosen["dataset"]["images"]["val"] > 0
-    workspace.edit_params(lambda raw: raw["protocol"].update(refit=True))
-    workspace.run("dvc", "repro", "compare")
-    for target in ("50", "100"):
-        metrics = json.loads((workspace.folder / "metrics" / f"stochca-{target}-0.json").read_text())
-        assert metrics["validation_accuracy"] is None
-        refitted = json.loads((workspace.folder / "results" / f"stochca-{target}-0" / "run.json").read_text())
-        assert refitted["selected_step"] == 4
-        assert refitted["config"]["attention"]["prob"] == chosen["config"]["attention"]["prob"]
-    assert "finetune" in (workspace.folder / "reports" / "table.md").read_text()
