@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,45 @@ def undisturbed(prepared: Workspace, tmp_path_factory: pytest.TempPathFactory) -
     return workspace
 
 
+@dataclass(frozen=True)
+class Cluster:
+    head: int  # its process
+    direct: str  # addresses
+    client: str
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Ray cluster of its own, to which the tests connect."""
+    with socket.socket() as one, socket.socket() as two:
+        ports = []
+        for free in (one, two):
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    folder = tempfile.mkdtemp(prefix="ray-")  # short, because sockets lie in it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        head = subprocess.Popen(
+            ["ray", "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false",
+             f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}", f"--temp-dir={folder}"],
+            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        children: list[psutil.Process] = []
+        try:
+            assert head.stdout is not None
+            assert any("Ray runtime started" in line for line in head.stdout)
+            children = psutil.Process(head.pid).children(recursive=True)
+            yield Cluster(head.pid, f"127.0.0.1:{ports[0]}", f"ray://127.0.0.1:{ports[1]}")
+        finally:
+            for process in (head, *children):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            head.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture
 def workspace(prepared: Workspace, tmp_path: Path) -> Workspace:
     return prepared.copied_to(tmp_path / "project")
@@ -91,8 +131,8 @@ def started_and_seen_to_train(workspace: Workspace) -> subprocess.Popen[str]:
     return process
 
 
-def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    children = psutil.Process(process.pid).children(recursive=True)
+def workers(head: int) -> list[psutil.Process]:
+    children = psutil.Process(head).children(recursive=True)
     return [child for child in children if "RayTrainWorker" in "".join(child.cmdline())]
 
 
@@ -119,22 +159,27 @@ def test_nothing_but_the_results_is_left(undisturbed: Workspace) -> None:
     assert [path for path in (undisturbed.folder / "work").rglob("*") if path.is_file()] == []
 
 
-def test_signals_and_a_lost_worker_change_no_weight(workspace: Workspace, undisturbed: Workspace) -> None:
-    """One training that is ended twice, and then loses a worker."""
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+def test_signals_and_a_lost_worker_change_no_weight(
+    workspace: Workspace, cluster: Cluster, undisturbed: Workspace
+) -> None:
+    """One training that is ended here and on a cluster, and then loses a worker."""
+    for number, code, address in ((signal.SIGTERM, 143, "local"), (signal.SIGINT, 130, cluster.direct)):
+        workspace.edit_params(lambda raw, address=address: raw["workers"].update(address=address))
         process = started_and_seen_to_train(workspace)
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert len(workers(process)) == 2
+        here = psutil.Process(process.pid).children(recursive=True)
+        at_work = workers(process.pid if address == "local" else cluster.head)
+        assert len(at_work) == 2
         process.send_signal(number)
         output = process.communicate(timeout=300)[0]
         assert process.returncode == code, output
         assert "Traceback" not in output
-        psutil.wait_procs(children, timeout=60)
-        assert not [child for child in children if child.is_running()]
+        _, alive = psutil.wait_procs({*here, *at_work}, timeout=60)
+        assert alive == []
         assert database(workspace, "select status from runs") == [("KILLED",)]
 
+    workspace.edit_params(lambda raw: raw["workers"].update(address="local"))
     process = started_and_seen_to_train(workspace)
-    workers(process)[1].kill()
+    workers(process.pid)[1].kill()
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert "a worker was lost; training starts again from the last checkpoint" in output
@@ -146,43 +191,11 @@ def test_signals_and_a_lost_worker_change_no_weight(workspace: Workspace, undist
     assert database(workspace, counts) == [(STEPS, STEPS)]
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Ray cluster of its own, to which the tests connect; its addresses, by how they do."""
-    with socket.socket() as one, socket.socket() as two:
-        ports = []
-        for free in (one, two):
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
-    folder = tempfile.mkdtemp(prefix="ray-")  # short, because sockets lie in it
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        head = subprocess.Popen(
-            ["ray", "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false",
-             f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}", f"--temp-dir={folder}"],
-            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        children: list[psutil.Process] = []
-        try:
-            assert head.stdout is not None
-            assert any("Ray runtime started" in line for line in head.stdout)
-            children = psutil.Process(head.pid).children(recursive=True)
-            yield {"direct": f"127.0.0.1:{ports[0]}", "client": f"ray://127.0.0.1:{ports[1]}"}
-        finally:
-            for process in (head, *children):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            head.wait()
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.mark.parametrize("way", ["direct", "client"])
 def test_a_cluster_gives_the_same_weights(
-    way: str, cluster: dict[str, str], workspace: Workspace, undisturbed: Workspace
+    cluster: Cluster, workspace: Workspace, undisturbed: Workspace
 ) -> None:
-    workspace.edit_params(lambda raw: raw["workers"].update(address=cluster[way]))
+    """Through Ray's client; a training through the other address is one of those that are ended above."""
+    workspace.edit_params(lambda raw: raw["workers"].update(address=cluster.client))
     output = workspace.run(*COMMAND)
     assert f"step {STEPS} of {STEPS}" in output
     assert_same_weights(workspace, undisturbed)

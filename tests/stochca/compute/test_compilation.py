@@ -53,7 +53,9 @@ def graphs() -> int:
 def test_outputs_and_gradients_are_those_of_eager_blocks(name: str) -> None:
     model = StochCA(CASES[name].model().train(), prob=0.5)
     images = two_images()
-    draws: list[list[int]] = [[], [0], [model.num_blocks - 1], list(range(model.num_blocks))]
+    draws: list[list[int]] = [[], list(range(model.num_blocks))]
+    if name in QUICK:
+        draws += [[0], [model.num_blocks - 1]]
     expected = [gradients(model, images, drawn) for drawn in draws]
     start = graphs()
     with compiled_blocks(model.student, model.teacher, EAGER):
