@@ -20,18 +20,6 @@ from tests.pipeline.search.small_project import environment, run_search, start_s
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Two nodes of one CPU each; the last test that uses it takes one away."""
-    cluster = Cluster()
-    try:
-        for _ in range(2):
-            cluster.add_node(num_cpus=1, object_store_memory=200 << 20)
-        yield cluster
-    finally:
-        cluster.shutdown()
-
-
 def trials(folder: Path) -> list[dict[str, str]]:
     with (folder / "reports" / "tune" / "trials.csv").open() as file:
         return list(csv.DictReader(file))
@@ -43,41 +31,6 @@ def finished(folder: Path) -> list[float]:
         times = [trial["finished_at"] for trial in json.loads(records.read_text())["trials"]]
         return [time for time in times if time is not None]
     return []
-
-
-def test_two_searches_at_once_use_both_nodes_of_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
-    folders = (tmp_path / "project", tmp_path / "other")
-    for folder in folders:
-        write_project(folder, {"seeds": [0], "trials": 3, "concurrent": 1, "address": cluster.address})
-    searches = [start_search(folder) for folder in folders]
-    for search in searches:
-        output, _ = search.communicate(timeout=400)
-        assert search.returncode == 0, output
-    found = [trials(folder) for folder in folders]
-    assert len({trial["node"] for each in found for trial in each}) == 2
-    one, other = (
-        [(trial["trial"], trial["prob"], trial["validation_accuracy"]) for trial in each] for each in found
-    )
-    assert [number for number, _, _ in one] == ["1", "2", "3"]
-    assert one == other
-
-
-def test_a_lost_node_costs_no_finished_trial(cluster: Cluster, tmp_path: Path) -> None:
-    folder = tmp_path / "project"
-    write_project(folder, {"seeds": [0], "trials": 5, "address": cluster.address})
-    process = start_search(folder)
-    while len(before := finished(folder)) < 2:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-    worker = next(node for node in cluster.list_all_nodes() if not node.is_head())
-    cluster.remove_node(worker, allow_graceful=False)
-    output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, output
-    found = trials(folder)
-    assert [trial["trial"] for trial in found] == ["1", "2", "3", "4", "5"]
-    assert {trial["problem"] for trial in found} == {""}
-    times = {round(at, 1) for at in before}
-    assert times <= {float(trial["finished_at"]) for trial in found}  # they finished once, before the loss
 
 
 def free_ports(number: int) -> list[int]:
@@ -151,3 +104,50 @@ def wait_for(port: int) -> None:
         except OSError:
             time.sleep(0.1)
     raise AssertionError(f"nothing listens on port {port}")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes of one CPU each; the last test that uses it takes one away."""
+    cluster = Cluster()
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, object_store_memory=200 << 20)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def test_two_searches_at_once_use_both_nodes_of_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    folders = (tmp_path / "project", tmp_path / "other")
+    for folder in folders:
+        write_project(folder, {"seeds": [0], "trials": 3, "concurrent": 1, "address": cluster.address})
+    searches = [start_search(folder) for folder in folders]
+    for search in searches:
+        output, _ = search.communicate(timeout=400)
+        assert search.returncode == 0, output
+    found = [trials(folder) for folder in folders]
+    assert len({trial["node"] for each in found for trial in each}) == 2
+    one, other = (
+        [(trial["trial"], trial["prob"], trial["validation_accuracy"]) for trial in each] for each in found
+    )
+    assert [number for number, _, _ in one] == ["1", "2", "3"]
+    assert one == other
+
+
+def test_a_lost_node_costs_no_finished_trial(cluster: Cluster, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    write_project(folder, {"seeds": [0], "trials": 5, "address": cluster.address})
+    process = start_search(folder)
+    while len(before := finished(folder)) < 2:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    worker = next(node for node in cluster.list_all_nodes() if not node.is_head())
+    cluster.remove_node(worker, allow_graceful=False)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    found = trials(folder)
+    assert [trial["trial"] for trial in found] == ["1", "2", "3", "4", "5"]
+    assert {trial["problem"] for trial in found} == {""}
+    times = {round(at, 1) for at in before}
+    assert times <= {float(trial["finished_at"]) for trial in found}  # they finished once, before the loss
