@@ -121,6 +121,10 @@ def checkpoints(workspace: Workspace) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in found}
 
 
+def set_address(workspace: Workspace, address: str) -> None:
+    workspace.edit_params(lambda raw: raw["workers"].update(address=address))
+
+
 def started_and_seen_to_train(workspace: Workspace) -> subprocess.Popen[str]:
     """The stage, once this start of it has written a checkpoint."""
     before = checkpoints(workspace)
@@ -164,7 +168,7 @@ def test_signals_and_a_lost_worker_change_no_weight(
 ) -> None:
     """One training that is ended here and on a cluster, and then loses a worker."""
     for number, code, address in ((signal.SIGTERM, 143, "local"), (signal.SIGINT, 130, cluster.direct)):
-        workspace.edit_params(lambda raw, address=address: raw["workers"].update(address=address))
+        set_address(workspace, address)
         process = started_and_seen_to_train(workspace)
         here = psutil.Process(process.pid).children(recursive=True)
         at_work = workers(process.pid if address == "local" else cluster.head)
@@ -177,7 +181,7 @@ def test_signals_and_a_lost_worker_change_no_weight(
         assert alive == []
         assert database(workspace, "select status from runs") == [("KILLED",)]
 
-    workspace.edit_params(lambda raw: raw["workers"].update(address="local"))
+    set_address(workspace, "local")
     process = started_and_seen_to_train(workspace)
     workers(process.pid)[1].kill()
     output = process.communicate(timeout=300)[0]
@@ -195,7 +199,7 @@ def test_a_cluster_gives_the_same_weights(
     cluster: Cluster, workspace: Workspace, undisturbed: Workspace
 ) -> None:
     """Through Ray's client; a training through the other address is one of those that are ended above."""
-    workspace.edit_params(lambda raw: raw["workers"].update(address=cluster.client))
+    set_address(workspace, cluster.client)
     output = workspace.run(*COMMAND)
     assert f"step {STEPS} of {STEPS}" in output
     assert_same_weights(workspace, undisturbed)
