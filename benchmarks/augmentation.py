@@ -1,6 +1,6 @@
 """Ways to augment a batch on a CPU: timm's, image by image on pictures, against torchvision's on tensors.
 
-    python benchmarks/augmentation.py [--image-size 56 224] [--batch-size 32]
+    python -m benchmarks.augmentation [--image-size 56 224] [--batch-size 32]
 
 A random resized crop, a flip, and what makes bytes to normalised numbers; the images are in memory. The ways
 take their batches in turn. The last gives all images of a batch one crop, which is no augmentation to train
@@ -8,11 +8,7 @@ with: it shows what there would be to gain.
 """
 
 import statistics
-import sys
 from collections.abc import Callable
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import stochca  # noqa: F401  # isort: skip  (before torchvision, which it lets import)
 import numpy as np

@@ -1,48 +1,18 @@
 """What the flow costs: against `dvc repro` of the same stages, and two slots against one.
 
-    python benchmarks/flow.py            # needs about a minute
-    python benchmarks/flow.py --stages 12
+    python -m benchmarks.flow            # needs about a minute
+    python -m benchmarks.flow --stages 12
 
 A Prefect server is started first and not counted: where flows are used, it runs all the time. The stages only
 wait, so that nothing but the flow differs: a first stage, some that can run side by side, and a last one.
 """
 
 import os
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from benchmarks.measuring import options, seconds_of
-from flows.serving.servers import answers
-from flows.stages.process_groups import end_groups
-from tests.flows.project import Project, clean_environment
-
-
-def start_server(home: Path) -> tuple[subprocess.Popen[str], str]:
-    """A Prefect server on a free port, and its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-        env={**clean_environment(), "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    url = f"http://127.0.0.1:{port}/api"
-    while not answers(f"{url}/health", timeout=2):
-        if server.poll() is not None:
-            sys.exit("error: the Prefect server ended; is prefect installed?")
-        time.sleep(0.2)
-    return server, url
+from tests.flows.project import Project, prefect_server
 
 
 def main() -> None:
@@ -52,25 +22,20 @@ def main() -> None:
     arguments = parser.parse_args()
     middle = {f"train{i}": (arguments.seconds, ["prepare"]) for i in range(arguments.stages)}
     stages = {"prepare": (0.0, []), **middle, "last": (0.0, list(middle))}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, prefect_server(Path(folder)) as flow:
         project = Project(Path(folder) / "project", stages)
-        server, url = start_server(Path(folder) / "prefect")
-        try:
-            flow = {"PREFECT_API_URL": url, "PREFECT_HOME": str(Path(folder) / "prefect")}
-            command = ("-m", "flows.train", "last", "--force", "--slots")
-            dvc = ("-m", "dvc", "repro", "--force", "last")
+        command = ("-m", "flows.train", "last", "--force", "--slots")
+        dvc = ("-m", "dvc", "repro", "--force", "last")
 
-            def seconds(*command: str, **environment: str) -> float:
-                return seconds_of(lambda: project.run(*command, environment=environment))
+        def seconds(*command: str, **environment: str) -> float:
+            return seconds_of(lambda: project.run(*command, environment=environment))
 
-            seconds(*dvc)  # warm: compiled files, DVC's caches
-            plain = seconds(*dvc)
-            one = seconds(*command, "1", **flow)
-            two = seconds(*command, "2", **flow)
-            current = seconds("-m", "dvc", "repro", "last")
-            current_flow = seconds("-m", "flows.train", "last", **flow)
-        finally:
-            end_groups([server], gently=signal.SIGTERM)
+        seconds(*dvc)  # warm: compiled files, DVC's caches
+        plain = seconds(*dvc)
+        one = seconds(*command, "1", **flow)
+        two = seconds(*command, "2", **flow)
+        current = seconds("-m", "dvc", "repro", "last")
+        current_flow = seconds("-m", "flows.train", "last", **flow)
     count = len(stages)
     print(f"{count} stages, {arguments.stages} of them side by side, waiting {arguments.seconds:g} s each")
     print(f"  dvc repro               {plain:7.1f} s")

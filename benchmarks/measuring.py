@@ -69,7 +69,8 @@ def own_memory() -> float:
 
 def alone(work: Callable[..., T], *arguments: object) -> T:
     """What `work` gives back in a process that does nothing else; what it prints is not shown."""
-    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_silence) as process:
+    # Not spawn: the system counts the memory of who spawns as a peak of the new process.
+    with ProcessPoolExecutor(1, get_context("forkserver"), initializer=_silence) as process:
         return process.submit(work, *arguments).result()
 
 

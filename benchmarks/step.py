@@ -1,41 +1,69 @@
-"""What one training step costs: plain fine-tuning, StochCA, and StochCA written naively.
+"""What one training step costs: plain fine-tuning, StochCA, StochCA written naively, every other method.
 
-    python benchmarks/step.py                      # ViT-S/14 at 70 px, fp32, p = 0.1
-    python benchmarks/step.py --precision bf16 --model vit_base_patch16_224 --image-size 224 --prob 0.3
-    python benchmarks/step.py --compile            # plain and StochCA, also with compiled blocks
-    python benchmarks/step.py --attention          # fused attention against matrix products
+    python -m benchmarks.step                      # ViT-S/14 at 70 px, fp32, p = 0.1
+    python -m benchmarks.step --compile --methods finetune stochca   # each also with compiled blocks
+    python -m benchmarks.step --methods finetune stochca --prob 0 0.1 1 --image-sizes 70 224
+    python -m benchmarks.step --methods all --memory --steps 6
+    python -m benchmarks.step --methods "fused attention" "matrix products" "channels last"
 
-All take their steps in turn, in one process, on the same images and the same draws, so that a machine
-whose speed drifts treats them alike; ratios of the means are printed. The draws stand for all that the
-probability gives. StochCA is as a method of params.yaml has it: beside a student in fp32 its teacher computes
-in bf16 where the device does so natively; there it is also timed with a teacher in fp32. The floor is what
-arithmetic allows at equal precision: a plain step is three forward passes; the teacher adds its run up to the
-deepest drawn block, and a drawn student's block saves its own keys and values.
+All take their steps in turn, in one process, on the same images and the same draws, so that a machine whose
+speed drifts treats them alike. The draws stand for all that the probability gives. StochCA is as a method of
+params.yaml has it: beside a student in fp32 its teacher computes in bf16 where the device does so natively;
+there it is also timed with a teacher in fp32. The floor is what arithmetic allows at equal precision: a plain
+step is three forward passes; the teacher adds its run up to the deepest drawn block, and a drawn student's
+block saves its own keys and values. Memory: each method alone, in a process of its own, over what it took
+before it built a model. What happens once before training (the head of LP-FT, DELTA's and Co-Tuning's pass
+over training images, TOAST's pre-tuning) and evaluations are not counted.
 """
 
 import argparse
 import copy
+import math
 import random
 import statistics
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-import stochca  # isort: skip  (before torch and timm, see benchmarks/in_turn.py)
+import stochca  # noqa: F401  # isort: skip  (before torch and timm, see benchmarks/in_turn.py)
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.in_turn import DEVICE, described, in_turn, start, step_options
+from benchmarks.measuring import alone, print_head, print_row
 from stochca._typing import TimmModule
-from stochca.compute.compilation import compiled_blocks, uncompiled
+from stochca.averaging import start_averaging
+from stochca.compute.compilation import compiled_blocks
+from stochca.compute.devices import peak_memory_mb
 from stochca.compute.precision import autocast, choose_attention_kernel
-from stochca.config import Method, StochasticCrossAttention
-from stochca.timm_models.families import blocks_of
-from stochca.training.composition import compose, settled_teacher
+from stochca.config import (
+    Bss,
+    CoTuning,
+    Delta,
+    Ema,
+    HeadAlone,
+    L2Sp,
+    Lora,
+    Method,
+    Miro,
+    StochasticCrossAttention,
+    Swa,
+    Swad,
+    Toast,
+    ToastLite,
+    Vpt,
+)
+from stochca.config.training import Training
+from stochca.data.examples import Examples
+from stochca.data.preprocessing import Preprocessing
+from stochca.training.composition import adaptation, compose, settled_teacher
+from stochca.training.loss import Loss
+from stochca.training.optimisation import create_optimizer
+
+CLASSES = 10
 
 
 class NaiveStochCA(nn.Module):
@@ -77,8 +105,92 @@ class NaiveStochCA(nn.Module):
         return model.forward_head(model.norm(x))
 
 
-METHOD = Method(attention=StochasticCrossAttention())
-NAIVE, FP32_TEACHER = "naive StochCA", "StochCA, fp32 teacher"
+STOCHCA = StochasticCrossAttention()
+METHODS = {
+    "finetune": Method(),
+    "linear_probe": Method(adapter=HeadAlone()),
+    "stochca": Method(attention=STOCHCA),
+    "stochca, fp32 teacher": Method(attention=replace(STOCHCA, teacher_precision="same")),
+    "stochca, per image": Method(attention=replace(STOCHCA, granularity="sample")),
+    "ema": Method(average=Ema()),
+    "swa": Method(average=Swa(start=0.0)),
+    "swad": Method(average=Swad()),
+    "stochca+swad": Method(attention=STOCHCA, average=Swad()),
+    "l2sp": Method(penalties=(L2Sp(),)),
+    "delta": Method(penalties=(Delta(attention=False),)),
+    "bss": Method(penalties=(Bss(),)),
+    "miro": Method(penalties=(Miro(),)),
+    "cotuning": Method(penalties=(CoTuning(),)),
+    "stochca+bss": Method(attention=STOCHCA, penalties=(Bss(),)),
+    "lora": Method(adapter=Lora()),
+    "stochca+lora": Method(adapter=Lora(), attention=STOCHCA),
+    "vpt": Method(adapter=Vpt()),
+    "toast": Method(adapter=Toast()),
+    "toast_lite": Method(adapter=ToastLite()),
+}
+NAIVE, CHANNELS_LAST = "stochca, naive", "channels last"
+KERNELS = {"fused attention": True, "matrix products": False}  # fine-tuning by each of timm's two ways
+CHOICES = (*METHODS, NAIVE, *KERNELS, CHANNELS_LAST)
+
+
+class Candidate:
+    """One method with a model of its own, built as `stochca.training.fit.fit` does it."""
+
+    def __init__(self, name: str, prob: float, arguments: argparse.Namespace) -> None:
+        self.precision = arguments.precision
+        method = METHODS.get(name, METHODS["finetune"])
+        if isinstance(method.attention, StochasticCrossAttention):
+            method = replace(method, attention=replace(method.attention, prob=prob))
+        student, self.images, self.labels = start(arguments, CLASSES)
+        choose_attention_kernel(student, self.precision, DEVICE)
+        settings = Training(steps=1_000_000, batch_size=arguments.batch_size, lr=1e-6, warmup_steps=0)
+        self.model, self.student = compose(method, student, precision=self.precision)
+        self.model.to(DEVICE)
+        self.teacher = settled_teacher(self.model, self.precision, DEVICE)
+        preprocessing = Preprocessing(arguments.image_size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        images = noise(2 * CLASSES, arguments.image_size)
+        examples = Examples(images, images, preprocessing, DEVICE, self.precision)
+        source_head = nn.Linear(student.num_features, 1000).to(DEVICE).requires_grad_(False)
+        self.loss = Loss(self.student, settings, 0, method.penalties, source_head, examples)
+        self.optimizer = create_optimizer(self.student, settings, self.loss)
+        self.averaging = start_averaging(method.average, self.student, settings.steps)
+        adaptation(method.adapter).set_training_mode(self.model, self.student)
+        if name == NAIVE:
+            self.model = NaiveStochCA(student, copy.deepcopy(student))
+        elif name == CHANNELS_LAST:  # of the patch embedding, the one convolution of a vision transformer
+            self.student.to(memory_format=torch.channels_last)
+            self.images = self.images.contiguous(memory_format=torch.channels_last)
+        elif name in KERNELS:
+            for block in student.blocks:
+                block.attn.fused_attn = KERNELS[name]
+        self.draws: list[list[int]] | None = None  # None: no block cross-attends, or each image has its own
+        if isinstance(self.model, NaiveStochCA) or getattr(self.model, "granularity", "") == "block":
+            self.draws = draws(prob, len(student.blocks), arguments.steps, arguments.warm_up)
+
+    def train(self, step: int) -> None:
+        self.backward(step, self.draws[step] if self.draws else None)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.averaging.after_step(self.student, step + 1)
+
+    def backward(self, step: int, drawn: list[int] | None) -> None:
+        model = self.model if drawn is None else partial(self.model, cross_blocks=drawn)
+        with autocast(self.precision, DEVICE):
+            loss = self.loss(model, self.images, self.labels, step + 1)
+        loss.backward()
+
+    def compile(self, until: ExitStack) -> None:
+        """Compile the blocks; every variant of one has been met before anything is timed."""
+        until.enter_context(compiled_blocks(self.student, self.teacher))
+        last = len(self.student.blocks) - 1
+        for drawn in ([], [0, last], [0, 1, last]) if self.draws else (None,):
+            self.backward(0, drawn)
+
+
+def noise(number: int, side: int) -> list[tuple[Image.Image, int]]:
+    """Training images for what reads some before the first step."""
+    pixels = np.random.default_rng(0).integers(0, 256, (number, side, side, 3), dtype=np.uint8)
+    return [(Image.fromarray(image), i % CLASSES) for i, image in enumerate(pixels)]
 
 
 def draws(prob: float, blocks: int, steps: int, warm_up: int) -> list[list[int]]:
@@ -105,118 +217,80 @@ def floor(drawn: list[list[int]], student: TimmModule) -> float:
     return total / (plain * len(drawn))
 
 
-class Setting:
-    """A student, StochCA around it as `fit` has it, the loss of either on a batch, and the optimiser."""
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.student, self.images, self.labels = start(arguments, classes=100)
-        model, _ = compose(METHOD, self.student, precision=arguments.precision)
-        assert isinstance(model, stochca.StochCA)
-        self.model, self.arguments = model, arguments
-        choose_attention_kernel(self.student, arguments.precision, DEVICE)
-        settled_teacher(model, arguments.precision, DEVICE)
-        self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=1e-6, fused=True)
-
-    def loss(self, forward: Callable[[Tensor], Tensor]) -> Tensor:
-        with autocast(self.arguments.precision, DEVICE):
-            return nn.functional.cross_entropy(forward(self.images).float(), self.labels)
-
-    def crossing(self, row: list[int], model: nn.Module | None = None) -> Tensor:
-        """The loss where these blocks cross-attend."""
-        return self.loss(partial(model or self.model, cross_blocks=row))
-
-    def draws(self, prob: float) -> list[list[int]]:
-        return draws(prob, self.model.num_blocks, self.arguments.steps, self.arguments.warm_up)
-
-    def time_steps(self, losses: dict[str, Callable[[int], Tensor]]) -> dict[str, float]:
-        """Mean seconds of an optimiser step of each candidate, which gets the step's number.
-
-        Means over the same steps, because the draws make steps differ; medians would hide the deep ones.
-        """
-
-        def step(loss: Callable[[int], Tensor], i: int) -> None:
-            loss(i).backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-
-        candidates = {name: partial(step, loss) for name, loss in losses.items()}
-        with self._compiled_if_asked():
-            seconds = in_turn(candidates, self.arguments.steps, self.arguments.warm_up)
-        return {name: statistics.fmean(values) for name, values in seconds.items()}
-
-    @contextmanager
-    def _compiled_if_asked(self) -> Iterator[None]:
-        """With --compile, every variant of a block has been met before anything is timed."""
-        if not self.arguments.compile:
-            yield
-            return
-        last = self.model.num_blocks - 1
-        with compiled_blocks(self.student, self.model.teacher):
-            for row in ([], [0, last], [0, 1, last]):
-                self.crossing(row).backward()
-            yield
-
-    def eagerly(self, loss: Callable[[int], Tensor], i: int) -> Tensor:
-        """`loss` as it is without compiled blocks."""
-        with ExitStack() as stack:
-            for model in (self.student, self.model.teacher):
-                for block in blocks_of(model):
-                    stack.enter_context(uncompiled(block))
-            return loss(i)
-
-    def with_kernel(self, fused: bool, i: int) -> Tensor:
-        for block in self.student.blocks:
-            block.attn.fused_attn = fused
-        return self.loss(self.student)
+def measure_memory(name: str, prob: float, arguments: argparse.Namespace) -> float:
+    """MB at the peak of two steps, over what the process took before."""
+    before = peak_memory_mb(DEVICE)
+    candidate = Candidate(name, prob, arguments)
+    for step in range(2):
+        candidate.train(step)
+    return peak_memory_mb(DEVICE) - before
 
 
-def add_compile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--compile", action="store_true", help="torch.compile, block by block")
+def measure(arguments: argparse.Namespace) -> None:
+    """Print a table; the mean of the same steps, because draws differ, and a median would hide deep ones."""
+    crossing = {name: name.startswith("stochca") for name in arguments.methods}
+    rows = {
+        f"{name}, p = {prob:g}" if crossing[name] else name: (name, prob)
+        for name in crossing
+        for prob in (arguments.prob if crossing[name] else [0.0])
+    }
+    candidates = {row: Candidate(*what, arguments) for row, what in rows.items()}
+    with ExitStack() as until:
+        if arguments.compile:
+            compiled = {f"{row}, compiled": Candidate(*what, arguments) for row, what in rows.items()}
+            for candidate in compiled.values():
+                candidate.compile(until)
+            candidates |= compiled
+        steps = {row: candidate.train for row, candidate in candidates.items()}
+        seconds = {
+            row: statistics.fmean(values)
+            for row, values in in_turn(steps, arguments.steps, arguments.warm_up).items()
+        }
+    floors = {
+        row: f"{floor(candidate.draws[arguments.warm_up :], candidate.student):.3f}"
+        if candidate.draws
+        else ""
+        for row, candidate in candidates.items()
+    }
+    del candidates, steps
+    memory = {row: alone(measure_memory, *rows[row], arguments) for row in rows if arguments.memory}
+    first = next(iter(rows))
+    print(described(arguments, f"{arguments.steps} steps"), end="\n\n")
+    print_head("", "step, ms", f"× {first}", "floor", *(["memory, MB", f"× {first}"] if memory else []))
+    for row, value in seconds.items():
+        cells = [row, f"{1000 * value:.0f}", f"{value / seconds[first]:.3f}", floors[row]]
+        if memory:
+            its = memory.get(row, math.nan)  # of compiled blocks it is not measured
+            cells += [f"{its:.0f}", f"{its / (memory[first] or math.nan):.2f}"]
+        print_row(*cells)
 
 
 def main() -> None:
     parser = step_options(__doc__, steps=40, warm_up=3)
-    add_compile(parser)
-    parser.add_argument("--prob", type=float, default=0.1)
-    parser.add_argument("--attention", action="store_true", help="compare attention kernels instead")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=["all", *CHOICES],
+        default=["finetune", "stochca", "stochca, fp32 teacher", NAIVE],
+        metavar="NAME",
+        help=f"of: all, {'; '.join(CHOICES)}; ratios are to the first",
+    )
+    parser.add_argument("--prob", type=float, nargs="+", default=[0.1], help="of StochCA, each in turn")
+    parser.add_argument(
+        "--image-sizes",
+        type=int,
+        nargs="+",
+        help="in place of --image-size; the batch "
+        "shrinks as images grow, so that a step sees about as many tokens",
+    )
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile, block by block")
+    parser.add_argument("--memory", action="store_true", help="measure the peak of memory, too")
     arguments = parser.parse_args()
-
-    setting = Setting(arguments)
-    student, model, drawn = setting.student, setting.model, setting.draws(arguments.prob)
-    candidates: dict[str, Callable[[int], Tensor]]
-    if arguments.attention:
-        candidates = {
-            "fused attention": partial(setting.with_kernel, True),
-            "matrix products": partial(setting.with_kernel, False),
-        }
-    else:
-        candidates = {
-            "plain": lambda i: setting.loss(student),
-            "StochCA": lambda i: setting.crossing(drawn[i]),
-        }
-        if arguments.compile:
-            compiled = {f"{name}, compiled": loss for name, loss in candidates.items()}
-            candidates = {
-                name: partial(setting.eagerly, loss) for name, loss in candidates.items()
-            } | compiled
-        else:
-            if model.teacher_precision is not None:
-                fp32_teacher = stochca.StochCA(student)
-                candidates[FP32_TEACHER] = lambda i: setting.crossing(drawn[i], fp32_teacher)
-            naive = NaiveStochCA(student, copy.deepcopy(student))
-            candidates[NAIVE] = lambda i: setting.crossing(drawn[i], naive)
-    mean = setting.time_steps(candidates)
-
-    print(described(arguments, f"p = {arguments.prob}", f"{arguments.steps} steps"))
-    first = next(iter(mean))
-    for name, value in mean.items():
-        print(f"  {name:21} {1000 * value:8.1f} ms   {value / mean[first]:.3f} x {first}")
-    if not arguments.attention:
-        least = floor(drawn[arguments.warm_up :], student)
-        print(f"  floor {'':29}   {least:.3f} x plain, by arithmetic")
-        for name in ("StochCA", FP32_TEACHER):
-            if name in mean and NAIVE in mean:
-                print(f"  {f'naive / {name}':32}      {mean[NAIVE] / mean[name]:.3f}")
+    if "all" in arguments.methods:
+        arguments.methods = list(METHODS)
+    for size in arguments.image_sizes or [arguments.image_size]:
+        batch_size = max(1, round(arguments.batch_size * (arguments.image_size / size) ** 2))
+        measure(argparse.Namespace(**{**vars(arguments), "image_size": size, "batch_size": batch_size}))
 
 
 if __name__ == "__main__":

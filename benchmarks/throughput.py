@@ -1,8 +1,8 @@
 """Images per second of plain fine-tuning, here and by timm's training script, and the wait for images.
 
-    python benchmarks/throughput.py                       # ViT-S/14, 56 px, batch 32, fp32
-    python benchmarks/throughput.py --workers 0 1 2       # with so many processes that load images
-    python benchmarks/throughput.py --timm-fused          # timm's script with --opt-kwargs fused=True
+    python -m benchmarks.throughput                       # ViT-S/14, 56 px, batch 32, fp32
+    python -m benchmarks.throughput --workers 0 1 2       # with so many processes that load images
+    python -m benchmarks.throughput --timm-fused          # timm's script with --opt-kwargs fused=True
 
 Both train the same model from the same weights on the same folder of JPEGs, with the same augmentation,
 optimiser, clipping, precision and loader processes, in turn; the ratio is that of the medians over all steps
@@ -14,15 +14,12 @@ measured.
 import copy
 import dataclasses
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import stochca  # noqa: F401  # isort: skip  (before torch and timm, see benchmarks/in_turn.py)
 import numpy as np

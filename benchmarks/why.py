@@ -1,8 +1,7 @@
 """Why StochCA wins or does not, on the data and the backbone of this workspace.
 
-    python benchmarks/why.py features      # a linear probe per block of the frozen backbone
-    python benchmarks/why.py variations    # probability, blocks, pooling, learning rate, steps
-    python benchmarks/why.py drift models/finetune-color-0 models/stochca-color-0   # CKA to the backbone
+    python -m benchmarks.why features      # a linear probe per block of the frozen backbone
+    python -m benchmarks.why variations    # probability, blocks, pooling, learning rate, steps
 
 Run it where `make repro` has prepared data/backbone and data/prepared. Everything is chosen on validation
 images; the last column is the test, which is shown and decides nothing.
@@ -10,12 +9,9 @@ images; the last column is the test, which is shown and decides nothing.
 
 import dataclasses
 import statistics
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import stochca  # isort: skip  # noqa: F401  (before timm, which it lets import torchvision)
 import torch
@@ -25,9 +21,8 @@ from benchmarks.measuring import options, print_head, print_row
 from pipeline.config.params import load_params
 from pipeline.images.prepared import load_prepared
 from pipeline.images.protocol import RunImages, images_for
-from pipeline.training.saved_model import load_trained
 from stochca._typing import TimmModule
-from stochca.analysis import block_features, linear_cka
+from stochca.analysis import block_features
 from stochca.backbones.card import BackboneCard
 from stochca.backbones.loading import load_backbone
 from stochca.compute.devices import default_device
@@ -47,31 +42,21 @@ STRENGTHS = (0.001, 0.01, 0.1)  # of the probes
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("what", choices=["features", "variations", "drift"])
-    parser.add_argument("models", nargs="*", type=Path, help="drift: folders of trained models")
+    parser.add_argument("what", choices=["features", "variations"])
     parser.add_argument("--target", help="one of protocol.targets (default: the first)")
     parser.add_argument("--trials", type=int, default=2, help="variations: seeds (default: %(default)s)")
-    parser.add_argument("--only", help="variations: those whose name contains this")
+    parser.add_argument("--only", default="", help="variations: those whose name contains this")
     arguments = parser.parse_args()
     params = load_params()
     target = arguments.target or params.protocol.targets[0]
     prepared = load_prepared()
-
-    def images(trial: int) -> RunImages:
-        return images_for(prepared, params.protocol.name, target, trial)
-
+    trials = range(1 if arguments.what == "features" else arguments.trials)
+    images = [images_for(prepared, params.protocol.name, target, trial) for trial in trials]
     print(f"target {target}\n")
     if arguments.what == "features":
-        show_features(images(0), len(prepared.classes))
-    elif arguments.what == "drift":
-        show_drift(images(0), arguments.models)
+        show_features(images[0], len(prepared.classes))
     else:
-        show_variations(
-            {trial: images(trial) for trial in range(arguments.trials)},
-            len(prepared.classes),
-            params.training,
-            arguments.only or "",
-        )
+        show_variations(images, len(prepared.classes), params.training, arguments.only)
 
 
 def show_features(images: RunImages, classes: int) -> None:
@@ -118,17 +103,6 @@ def probe(
     return best.scores.accuracy, score(logits, tested[1]).accuracy
 
 
-def show_drift(images: RunImages, models: list[Path]) -> None:
-    """Linear CKA between the backbone's class tokens and those of trained models, on the test images."""
-    backbone = load_backbone(BACKBONE, num_classes=2)
-    before, _ = features(backbone, images.test)
-    after = {folder.name: features(load_trained(folder).model, images.test)[0] for folder in models}
-    print_head("block", *after)
-    for block in range(len(before)):
-        values = [linear_cka(before[block][0], found[block][0]) for found in after.values()]
-        print_row(str(block), *(f"{value:.3f}" for value in values))
-
-
 def variations(training: Training, depth: int) -> Iterator[tuple[str, Method, Mapping[str, Any], str | None]]:
     """Name, method, training overrides, pooling."""
     plain = Method()
@@ -155,14 +129,16 @@ def variations(training: Training, depth: int) -> Iterator[tuple[str, Method, Ma
         yield f"stochca p=0.1, steps x {factor}", crossing(0.1), longer, None
 
 
-def show_variations(images: Mapping[int, RunImages], classes: int, training: Training, only: str) -> None:
+def show_variations(trials: Sequence[RunImages], classes: int, training: Training, only: str) -> None:
     card = BackboneCard.from_file(BACKBONE / "card.json")
     print_head("variation", "validation", "test", "per trial")
     for name, method, overrides, pooling in variations(training, card.blocks):
         if only not in name:
             continue
         settings = dataclasses.replace(training, **overrides)
-        found = [run(images[trial], classes, method, settings, pooling, trial) for trial in images]
+        found = [
+            run(images, classes, method, settings, pooling, trial) for trial, images in enumerate(trials)
+        ]
         validation, test = ([pair[i] for pair in found] for i in (0, 1))
         each = ", ".join(f"{100 * accuracy:.1f}" for accuracy in test)
         print_row(name, summary(validation), summary(test), each)

@@ -40,7 +40,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 def choose_attention_kernel(model: nn.Module, precision: str, device: torch.device) -> None:
     """Use plain matrix products where they were measured to be faster than fused attention.
 
-    `benchmarks/step.py --attention` repeats the measurement.
+    `benchmarks/step.py` repeats the measurement.
     """
     if device.type == "cpu" and precision == "bf16":
         for module in model.modules():

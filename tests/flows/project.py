@@ -3,10 +3,12 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -165,6 +167,38 @@ def project_with_search(folder: Path, compare_waits_for: str) -> Project:
         }
     )
     return project
+
+
+@contextmanager
+def prefect_server(home: Path) -> Iterator[dict[str, str]]:
+    """A real Prefect server on a free port; gives the variables that point at it."""
+    from flows.serving.servers import answers
+    from flows.stages.process_groups import end_groups
+
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    variables = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    with (home / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            cwd=home,
+            env={**clean_environment(), **variables},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: answers(f"{url}/health", timeout=2), f"Prefect at {url}", seconds=150)
+        yield {**variables, "PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_API_URL": url}
+    finally:
+        end_groups([server], gently=signal.SIGTERM)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def clean_environment() -> dict[str, str]:

@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from flows.serving.alerts import NAME, Alerts
 from flows.stages.process_groups import end_groups
 from tests.flows import api
-from tests.flows.conftest import free_port, prefect_variables
-from tests.flows.project import Project, tracked_project, wait_until
+from tests.flows.conftest import prefect_variables
+from tests.flows.project import Project, free_port, tracked_project, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
