@@ -3,27 +3,18 @@
 python -m flows.search [--slots N] [--force]
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prefect import flow
-
-from flows.artifacts import mistakes_in_a_sentence
-from flows.command import argument_parser, run
-from flows.serving.alerts import HOOKS
+from flows.flow import argument_parser, run, workspace_flow
 from flows.stages.graph import DEFAULT_TARGETS, needed_stages
-from flows.stages.slots import Slots
 from flows.stages.workspace import held_workspace
 from flows.train import run_stages
-
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
 
 SEARCH = "tune"
 
 
-@flow(name="search", **HOOKS)
-@mistakes_in_a_sentence
-def search(slots: int | None = None, force: bool = False) -> "State[Any]":
+@workspace_flow
+def search(slots: int | None = None, force: bool = False) -> Any:
     """Search the probability of cross-attention, then train and compare if a method waits for the result.
 
     Args:
@@ -32,16 +23,12 @@ def search(slots: int | None = None, force: bool = False) -> "State[Any]":
     """
     with held_workspace():
         stages = needed_stages(DEFAULT_TARGETS)
-        if SEARCH not in {stage.name for stage in stages}:  # protocol.stochca_after waits for something else
+        if SEARCH not in stages:  # protocol.stochca_after waits for something else
             stages = needed_stages([SEARCH])
-        return run_stages(stages, Slots(slots), force)
-
-
-def main() -> None:
-    parser = argument_parser("flows.search", __doc__)
-    parser.add_argument("--force", action="store_true", help="search again although nothing has changed")
-    run(search, vars(parser.parse_args()))
+        return run_stages(stages, slots, force)
 
 
 if __name__ == "__main__":
-    main()
+    parser = argument_parser("flows.search", __doc__)
+    parser.add_argument("--force", action="store_true", help="search again although nothing has changed")
+    run(search, parser)

@@ -5,33 +5,32 @@ Prefect loads a flow's file under its own name: pipeline.py would hide the packa
 python -m flows.train [TARGET ...] [--slots N] [--force]
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import queue
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from prefect import flow
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 
-from flows.artifacts import mistakes_in_a_sentence, publish_comparison, publish_search
-from flows.command import argument_parser, run
-from flows.serving.alerts import HOOKS
-from flows.stages.graph import DEFAULT_TARGETS, Stage, needed_stages
+from flows.flow import argument_parser, run, workspace_flow
+from flows.stages.graph import DEFAULT_TARGETS, needed_stages
 from flows.stages.process_groups import ProcessGroups, listen_to_ctrl_c
 from flows.stages.run import run_stage
-from flows.stages.slots import Slots
+from flows.stages.slots import slot_environments
 from flows.stages.workspace import held_workspace
+from pipeline.runtime.paths import TUNE
 
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
+COMPARISON = Path("reports/comparison.md")
 
 
-@flow(name="pipeline", **HOOKS)
-@mistakes_in_a_sentence
+@workspace_flow
 def pipeline(
     targets: list[str] = ["compare"],  # noqa: B006 (never changed; Prefect's forms show it)
     slots: int | None = None,
     force: bool = False,
-) -> "State[Any]":
+) -> Any:
     """Run the stages that have changed.
 
     Args:
@@ -40,46 +39,46 @@ def pipeline(
         force: Also run stages that have not changed.
     """
     with held_workspace():
-        return run_stages(needed_stages(targets), Slots(slots), force)
+        return run_stages(needed_stages(targets), slots, force)
 
 
-def run_stages(stages: Sequence[Stage], slots: Slots, force: bool = False) -> "State[Any]":
+def run_stages(stages: Mapping[str, list[str]], slots: int | None, force: bool = False) -> Any:
     """Run stages, each as soon as its upstream is done and a slot is free; to be called in a flow.
 
     A stage that fails takes those with it that depend on it; the others go on. However this is left, no
     command that it started is running any more.
 
+    Args:
+        stages: The stages that must have run before each, which come before it.
+        slots: How many stages run side by side, as `slot_environments` has it.
+        force: Also run stages that have not changed.
+
     Returns:
         A Completed state, or a Failed one that names the stages that failed and those that did not run.
     """
+    free: queue.Queue[Mapping[str, str]] = queue.Queue()
+    for environment in slot_environments(slots):
+        free.put(environment)
     listen_to_ctrl_c()
     groups = ProcessGroups()
     futures: dict[str, PrefectFuture[Any]] = {}
     try:
         # All at once: a waiting task costs a thread, and holds no slot.
-        for stage in stages:
-            upstream = [futures[name] for name in stage.upstream]
-            futures[stage.name] = run_stage.submit(
-                stage.name, slots, groups, force, return_state=False, wait_for=upstream
+        for stage, upstream in stages.items():
+            futures[stage] = run_stage.submit(
+                stage, free, groups, force, return_state=False, wait_for=[futures[name] for name in upstream]
             )
         wait(list(futures.values()))
     finally:
         groups.end_all()
     states = {name: future.state for name, future in futures.items()}
-    _publish({name for name, state in states.items() if state.is_completed()})
-    return _conclude(states)
-
-
-def _publish(completed: set[str]) -> None:
+    completed = [name for name, state in states.items() if state.is_completed()]
     if "compare" in completed:
         publish_comparison()
     if "tune" in completed:
         publish_search()
-
-
-def _conclude(states: "dict[str, State[Any]]") -> "State[Any]":
-    if all(state.is_completed() for state in states.values()):
-        ran = [name for name, state in states.items() if state.name == "Completed"]
+    if len(completed) == len(states):
+        ran = [name for name in completed if states[name].name == "Completed"]
         return Completed(message=f"ran {', '.join(ran)}" if ran else "nothing changed, no stage ran")
     failed = [
         state.message or name for name, state in states.items() if state.is_failed() or state.is_crashed()
@@ -89,12 +88,35 @@ def _conclude(states: "dict[str, State[Any]]") -> "State[Any]":
     return Failed(message=sentence + (f"; not run because of that: {', '.join(not_run)}" if not_run else ""))
 
 
-def main() -> None:
-    parser = argument_parser("flows.train", __doc__)
-    parser.add_argument("targets", nargs="*", default=list(DEFAULT_TARGETS), help="stages, or groups of them")
-    parser.add_argument("--force", action="store_true", help="also run stages that have not changed")
-    run(pipeline, vars(parser.parse_args()))
+def publish_comparison() -> None:
+    """The comparison's table, as the artifact `comparison`."""
+    page = COMPARISON.with_name("index.html").resolve()
+    create_markdown_artifact(
+        key="comparison",
+        markdown=f"{COMPARISON.read_text()}\n\nThe page with all of it: `{page}`\n",
+        description="The methods side by side",
+    )
+
+
+def publish_search() -> None:
+    """What the search found, as the artifact `search`, and all its trials, as the table `trials`."""
+    import pandas
+
+    from pipeline.config.tuned import BEST
+
+    parts = [f"```yaml\n{BEST.read_text().strip()}\n```"]
+    parts += [f"Picture: `{picture.resolve()}`" for picture in sorted(TUNE.glob("*.png"))]
+    create_markdown_artifact(
+        key="search", markdown="\n\n".join(parts) + "\n", description="What the search found"
+    )
+    trials = TUNE / "trials.csv"
+    if trials.exists():
+        rows: Any = pandas.read_csv(trials).to_dict("records")
+        create_table_artifact(key="trials", table=rows, description="The trials of the search")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argument_parser("flows.train", __doc__)
+    parser.add_argument("targets", nargs="*", default=list(DEFAULT_TARGETS), help="stages, or groups of them")
+    parser.add_argument("--force", action="store_true", help="also run stages that have not changed")
+    run(pipeline, parser)

@@ -20,7 +20,7 @@ ROOMS = {
             runtime config images datasets weights tracking training search analysis report registry
             commands backbone prepare pretune train tune analyse compare cli
         """,
-        "flows": "stages serving artifacts command train search retrain serve",
+        "flows": "stages serving flow train search retrain serve",
     }.items()
 }
 

@@ -1,5 +1,10 @@
-"""A message to people when a run fails, crashes or is cancelled; where to is a block in Prefect's UI."""
+"""Runs that end badly: people get a message, and those that died without a word are marked as crashed.
 
+Where messages go is a block in Prefect's UI. Every run of a deployment sends a heartbeat
+(`[tool.prefect.flows]` in pyproject.toml says how often); an automation acts on what is missing.
+"""
+
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from prefect.blocks.core import Block
@@ -10,6 +15,10 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
 NAME = "stochca-alerts"
+AUTOMATION = "stochca: runs without a heartbeat have crashed"
+SECONDS_WITHOUT_HEARTBEAT = 100  # three heartbeats that did not come
+FLOWS = ("pipeline", "search", "retrain")
+SIGNS = [f"prefect.flow-run.{sign}" for sign in ("heartbeat", "Completed", "Failed", "Cancelled", "Crashed")]
 
 
 class Alerts(Block):
@@ -33,7 +42,7 @@ class Alerts(Block):
         return bool(url and receiver.add(url) and receiver.notify(title=title, body=body))
 
 
-def register() -> None:
+def register_block() -> None:
     """Make the block known to the server, empty, unless it is there; what a user filled in stays."""
     Alerts.register_type_and_schema()
     if _load() is None:
@@ -64,4 +73,43 @@ def _load() -> Alerts | None:
     return block if isinstance(block, Alerts) else None
 
 
-HOOKS: dict[str, Any] = {"on_failure": [alert], "on_crashed": [alert], "on_cancellation": [alert]}
+def register_automation(seconds: int = SECONDS_WITHOUT_HEARTBEAT) -> None:
+    """Make the automation, or bring the one of this name up to date."""
+    from prefect.automations import Automation
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import EventTrigger, Posture
+    from prefect.events.schemas.events import ResourceSpecification
+
+    automation = Automation(
+        name=AUTOMATION,
+        description="A run that sends neither a heartbeat nor its end is marked as crashed.",
+        trigger=EventTrigger(
+            after={SIGNS[0]},
+            expect=set(SIGNS),
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.role": ["flow"], "prefect.resource.name": list(FLOWS)}
+            ),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=seconds),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name=None,
+                state=StateType.CRASHED,
+                message=f"no heartbeat for {seconds} seconds: its process or machine is gone",
+                force=False,
+            )
+        ],
+    )
+    try:
+        existing = Automation.read(name=AUTOMATION)
+    except ValueError:  # Prefect's answer for an automation that is not there
+        automation.create()
+        return
+    assert isinstance(existing, Automation)  # not a coroutine, which it is in an event loop
+    automation.id = existing.id
+    automation.update()

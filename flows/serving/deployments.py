@@ -1,16 +1,19 @@
 """prefect.yaml, read and checked: the deployments that `make serve` serves and `prefect deploy` deploys."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 import yaml
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
+from prefect.flows import load_flow_from_entrypoint
+from prefect.schedules import Schedule
+from prefect.utilities.callables import get_call_parameters
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stochca.errors import UserError
-
-if TYPE_CHECKING:
-    from prefect.deployments.runner import RunnerDeployment
-    from prefect.schedules import Schedule
 
 FILE = Path("prefect.yaml")
 
@@ -55,14 +58,15 @@ class _File(_Part):
     deployments: list[Deployment] = Field(min_length=1)
 
 
-def read_deployments(path: Path = FILE) -> list[Deployment]:
-    """The deployments that the file describes.
+def read_deployments(path: Path = FILE) -> list[RunnerDeployment]:
+    """The deployments that the file describes, as Prefect serves them here, without a work pool.
 
     Raises:
-        UserError: the file is missing or is no YAML, a key is unknown, or a value is not allowed.
+        UserError: the file is missing or is no YAML, a key is unknown, a value is not allowed, an entrypoint
+            is no flow, or a schedule or a parameter is not valid.
     """
     try:
-        return _File.model_validate(yaml.safe_load(path.read_text())).deployments
+        described = _File.model_validate(yaml.safe_load(path.read_text())).deployments
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run from the project's folder") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -73,20 +77,24 @@ def read_deployments(path: Path = FILE) -> list[Deployment]:
         if first["type"] == "extra_forbidden":
             raise UserError(f"{path}: unknown key {where!r}; remove it, or correct its spelling") from None
         raise UserError(f"{path}: {where}: {first['msg']}, found {first['input']!r}") from None
+    return [_to_serve(deployment, f"{path}: deployment {deployment.name!r}") for deployment in described]
 
 
-def to_serve(deployment: Deployment) -> "RunnerDeployment":
-    """The deployment as Prefect serves it on this machine, without a work pool.
-
-    Raises:
-        UserError: its entrypoint is no flow, or a schedule or a parameter is not valid.
-    """
-    from prefect.client.schemas.objects import ConcurrencyLimitConfig
-    from prefect.deployments.runner import RunnerDeployment
-
-    where = f"{FILE}: deployment {deployment.name!r}"
+def _to_serve(deployment: Deployment, where: str) -> RunnerDeployment:
+    path, _ = deployment.entrypoint.split(":")
+    if not Path(path).is_file():
+        raise UserError(f"{where}: entrypoint {deployment.entrypoint}: there is no file {path}")
+    try:
+        flow: Any = load_flow_from_entrypoint(deployment.entrypoint)
+    except Exception as error:  # whatever the file raises when it is imported
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: entrypoint {deployment.entrypoint}: {reason}") from None
+    try:
+        flow.validate_parameters(get_call_parameters(flow.fn, (), deployment.parameters))
+    except (ParameterBindError, ParameterTypeError, SignatureMismatchError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: parameters don't fit {flow.name}: {reason}") from None
     limit = deployment.concurrency_limit
-    _check_flow(deployment, where)
     return RunnerDeployment.from_entrypoint(
         deployment.entrypoint,
         name=deployment.name,
@@ -98,32 +106,7 @@ def to_serve(deployment: Deployment) -> "RunnerDeployment":
     )
 
 
-def _check_flow(deployment: Deployment, where: str) -> None:
-    """Load the flow, and see whether it takes these parameters."""
-    from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
-    from prefect.flows import Flow, load_flow_from_entrypoint
-    from prefect.utilities.callables import get_call_parameters
-
-    path, _ = deployment.entrypoint.split(":")
-    if not Path(path).is_file():
-        raise UserError(f"{where}: entrypoint {deployment.entrypoint}: there is no file {path}")
-    try:
-        flow: Flow[Any, Any] = load_flow_from_entrypoint(deployment.entrypoint)
-    except Exception as error:  # whatever the file raises when it is imported
-        reason = " ".join(str(error).split())
-        raise UserError(f"{where}: entrypoint {deployment.entrypoint}: {reason}") from None
-    try:
-        flow.validate_parameters(get_call_parameters(flow.fn, (), deployment.parameters))
-    except (ParameterBindError, ParameterTypeError, SignatureMismatchError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{where}: parameters don't fit {flow.name}: {reason}") from None
-
-
-def _schedule(schedule: Cron, where: str) -> "Schedule":
-    from zoneinfo import ZoneInfo
-
-    from prefect.schedules import Schedule
-
+def _schedule(schedule: Cron, where: str) -> Schedule:
     try:
         ZoneInfo(schedule.timezone)
     except (KeyError, OSError, ValueError):  # unknown, a folder of names, or a path

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stochca.errors import UserError
@@ -13,16 +12,8 @@ if TYPE_CHECKING:
 DEFAULT_TARGETS = ("compare",)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A stage under the name that `dvc repro` takes, and the stages that must have run before it."""
-
-    name: str
-    upstream: tuple[str, ...]
-
-
-def needed_stages(targets: Sequence[str]) -> list[Stage]:
-    """The stages that `targets` need, they included, every one after its upstream.
+def needed_stages(targets: Sequence[str]) -> dict[str, list[str]]:
+    """The stages that `targets` need, they included, every one with those before it that it needs itself.
 
     A target is a stage such as ``stochca@all-0``, or a group such as ``baseline``, which means all its items.
 
@@ -36,7 +27,7 @@ def needed_stages(targets: Sequence[str]) -> list[Stage]:
     needed = graph.subgraph(wanted.union(*(networkx.descendants(graph, name) for name in wanted)))
     position = {name: place for place, name in enumerate(graph)}  # in dvc.yaml
     order = networkx.lexicographical_topological_sort(needed.reverse(), key=position.__getitem__)
-    return [Stage(name, tuple(sorted(needed.successors(name), key=position.__getitem__))) for name in order]
+    return {name: sorted(needed.successors(name), key=position.__getitem__) for name in order}
 
 
 def changed_stages(targets: Sequence[str]) -> dict[str, list[str]]:

@@ -1,10 +1,8 @@
 import os
-import threading
-import time
 
 import pytest
 
-from flows.stages.slots import Slots, visible_gpus
+from flows.stages.slots import slot_environments, visible_gpus
 from stochca.errors import UserError
 
 
@@ -15,15 +13,15 @@ def no_choices_made(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_slot_without_gpus() -> None:
-    assert Slots().environments == [{}]
+    assert slot_environments() == [{}]
 
 
 def test_slots_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     cores = len(os.sched_getaffinity(0))
-    assert Slots(2).environments == [{"OMP_NUM_THREADS": str(max(1, cores // 2))}] * 2
-    assert Slots(1000).environments[0] == {"OMP_NUM_THREADS": "1"}
+    assert slot_environments(2) == [{"OMP_NUM_THREADS": str(max(1, cores // 2))}] * 2
+    assert slot_environments(1000)[0] == {"OMP_NUM_THREADS": "1"}
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert Slots(2).environments == [{}, {}]  # the commands inherit what the user has chosen
+    assert slot_environments(2) == [{}, {}]  # the commands inherit what the user has chosen
 
 
 @pytest.mark.parametrize(
@@ -41,7 +39,7 @@ def test_gpus_are_shared_out(
     gpus: str, count: int | None, expected: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    found = [environment.get("CUDA_VISIBLE_DEVICES") for environment in Slots(count).environments]
+    found = [environment.get("CUDA_VISIBLE_DEVICES") for environment in slot_environments(count)]
     assert found == expected
 
 
@@ -54,27 +52,4 @@ def test_gpus_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_slots_are_refused() -> None:
     with pytest.raises(UserError, match="slots must be 1 or more, found 0"):
-        Slots(0)
-
-
-def test_only_so_many_at_once() -> None:
-    slots = Slots(2)
-    lock = threading.Lock()
-    inside: list[int] = []
-    most: list[int] = []
-
-    def work(number: int) -> None:
-        with slots.take():
-            with lock:
-                inside.append(number)
-                most.append(len(inside))
-            time.sleep(0.05)
-            with lock:
-                inside.remove(number)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert max(most) == 2
+        slot_environments(0)

@@ -1,7 +1,6 @@
 import pytest
 
-from flows.stages.progress import percent
-from flows.stages.run import reason
+from flows.stages.run import percent, reason
 
 
 @pytest.mark.parametrize(

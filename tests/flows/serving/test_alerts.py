@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.serving import zombies
+from flows.serving import alerts
 from tests.flows import api
 from tests.flows.project import Project, wait_until
 
@@ -15,9 +15,11 @@ from tests.flows.project import Project, wait_until
 @pytest.mark.slow
 def test_a_run_without_heartbeats_becomes_crashed(tmp_path: Path, prefect: dict[str, str]) -> None:
     project = Project(tmp_path / "project", {"compare": (300.0, [])})
-    zombies.register()
-    zombies.register(seconds=40)  # twice: it must not become two automations; heartbeats come every 30 s
-    assert len(api.automations(zombies.NAME)) == 1
+    alerts.register_automation()
+    alerts.register_automation(
+        seconds=40
+    )  # twice: it must not become two automations; heartbeats come every 30 s
+    assert len(api.automations(alerts.AUTOMATION)) == 1
     process = project.start("-m", "flows.train", environment=prefect)
     try:
         wait_until(lambda: project.started("compare"), "the stage runs")
