@@ -34,28 +34,13 @@ from torch import Tensor, nn
 
 from benchmarks.in_turn import DEVICE, described, in_turn, start, step_options
 from benchmarks.measuring import alone, print_head, print_row
+from stochca import config
 from stochca._typing import TimmModule
 from stochca.averaging import start_averaging
 from stochca.compute.compilation import compiled_blocks
 from stochca.compute.devices import peak_memory_mb
 from stochca.compute.precision import autocast, choose_attention_kernel
-from stochca.config import (
-    Bss,
-    CoTuning,
-    Delta,
-    Ema,
-    HeadAlone,
-    L2Sp,
-    Lora,
-    Method,
-    Miro,
-    StochasticCrossAttention,
-    Swa,
-    Swad,
-    Toast,
-    ToastLite,
-    Vpt,
-)
+from stochca.config import Method, StochasticCrossAttention
 from stochca.config.training import Training
 from stochca.data.examples import Examples
 from stochca.data.preprocessing import Preprocessing
@@ -108,25 +93,25 @@ class NaiveStochCA(nn.Module):
 STOCHCA = StochasticCrossAttention()
 METHODS = {
     "finetune": Method(),
-    "linear_probe": Method(adapter=HeadAlone()),
+    "linear_probe": Method(adapter=config.HeadAlone()),
     "stochca": Method(attention=STOCHCA),
     "stochca, fp32 teacher": Method(attention=replace(STOCHCA, teacher_precision="same")),
     "stochca, per image": Method(attention=replace(STOCHCA, granularity="sample")),
-    "ema": Method(average=Ema()),
-    "swa": Method(average=Swa(start=0.0)),
-    "swad": Method(average=Swad()),
-    "stochca+swad": Method(attention=STOCHCA, average=Swad()),
-    "l2sp": Method(penalties=(L2Sp(),)),
-    "delta": Method(penalties=(Delta(attention=False),)),
-    "bss": Method(penalties=(Bss(),)),
-    "miro": Method(penalties=(Miro(),)),
-    "cotuning": Method(penalties=(CoTuning(),)),
-    "stochca+bss": Method(attention=STOCHCA, penalties=(Bss(),)),
-    "lora": Method(adapter=Lora()),
-    "stochca+lora": Method(adapter=Lora(), attention=STOCHCA),
-    "vpt": Method(adapter=Vpt()),
-    "toast": Method(adapter=Toast()),
-    "toast_lite": Method(adapter=ToastLite()),
+    "ema": Method(average=config.Ema()),
+    "swa": Method(average=config.Swa(start=0.0)),
+    "swad": Method(average=config.Swad()),
+    "stochca+swad": Method(attention=STOCHCA, average=config.Swad()),
+    "l2sp": Method(penalties=(config.L2Sp(),)),
+    "delta": Method(penalties=(config.Delta(attention=False),)),
+    "bss": Method(penalties=(config.Bss(),)),
+    "miro": Method(penalties=(config.Miro(),)),
+    "cotuning": Method(penalties=(config.CoTuning(),)),
+    "stochca+bss": Method(attention=STOCHCA, penalties=(config.Bss(),)),
+    "lora": Method(adapter=config.Lora()),
+    "stochca+lora": Method(adapter=config.Lora(), attention=STOCHCA),
+    "vpt": Method(adapter=config.Vpt()),
+    "toast": Method(adapter=config.Toast()),
+    "toast_lite": Method(adapter=config.ToastLite()),
 }
 NAIVE, CHANNELS_LAST = "stochca, naive", "channels last"
 KERNELS = {"fused attention": True, "matrix products": False}  # fine-tuning by each of timm's two ways

@@ -59,14 +59,6 @@ def train_here(inputs: Inputs) -> list[Step]:
     return [(end - start, there - start) for start, there, end in zip(asked, got, asked[1:], strict=False)]
 
 
-def images_per_second(steps: list[Step], batch_size: int) -> float:
-    return batch_size / statistics.median(seconds for seconds, _ in steps)
-
-
-def share_waited(steps: list[Step]) -> float:
-    return sum(waited for _, waited in steps) / sum(seconds for seconds, _ in steps)
-
-
 def write_images(folder: Path, side: int) -> None:
     """JPEGs of smooth noise, which are about as hard to decode as photographs."""
     random = np.random.default_rng(0)
@@ -123,10 +115,16 @@ def main() -> None:
                     here += train_here(fresh)[warm_up:]
                 else:
                     there += train_by_timm(fresh, folder, DEVICE, fused=arguments.timm_fused)[warm_up:]
-            mine, theirs = (images_per_second(steps, arguments.batch_size) for steps in (here, there))
+            mine, theirs = (
+                arguments.batch_size / statistics.median(seconds for seconds, _ in steps)
+                for steps in (here, there)
+            )
+            waited = [
+                sum(wait for _, wait in steps) / sum(each for each, _ in steps) for steps in (here, there)
+            ]
             print_row(
                 *(str(workers), f"{mine:.1f}", f"{theirs:.1f}", f"{mine / theirs:.3f}"),
-                *(f"{share_waited(steps):.1%}" for steps in (here, there)),
+                *(f"{share:.1%}" for share in waited),
             )
 
 

@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import options
+from benchmarks.measuring import options, seconds_of
 from tests.e2e.workspace import SLOWER, Workspace
 
 MEASURED = {
@@ -51,18 +51,23 @@ METHODS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Stage:
-    """A command, what it leaves, and what it left undisturbed."""
+    """A command, what it leaves, what it left undisturbed, and how often it was killed."""
 
     name: str
     command: tuple[str, ...]
     leaves: tuple[str, ...]
     seconds: float = 0.0
     expected: dict[str, str] = field(default_factory=dict)
+    kills: int = 0
+    while_writing: int = 0  # of them
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.kills} kills, {self.while_writing} of them while a file was being written"
 
     def left(self, folder: Path) -> dict[str, str]:
         """A digest of every file."""
-        files = [file for name in self.leaves for file in _files(folder / name)]
-        return {str(file.relative_to(folder)): _digest(file) for file in files}
+        places = [place for name in self.leaves for place in (folder / name, *(folder / name).rglob("*"))]
+        return {str(file.relative_to(folder)): _digest(file) for file in places if file.is_file()}
 
     def clear(self, folder: Path) -> None:
         """As `dvc repro` does before it runs a stage."""
@@ -72,37 +77,28 @@ class Stage:
             )
 
 
-@dataclass
-class Kills:
-    """How often a stage was killed, and how often of these while it wrote a file."""
-
-    all: int = 0
-    while_writing: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.all} kills, {self.while_writing} of them while a file was being written"
-
-
 def stages(methods: Sequence[str], search: bool) -> list[Stage]:
-    def training(method: str) -> Stage:
-        run = f"{method}-all-0"
-        leaves = (f"models/{run}", f"results/{run}", f"metrics/{run}.json")
-        return Stage(f"train {method}", (*_module("train"), method, "all", "0"), leaves)
+    def stage(name: str, *leaves: str) -> Stage:
+        module, *arguments = name.split()
+        return Stage(name, (sys.executable, "-m", f"pipeline.{module}", *arguments), leaves)
 
-    found = ("reports/tune/best.yaml", "reports/tune/trials.csv")
+    runs = [f"{method}-all-0" for method in methods]
     return [
-        Stage("backbone", _module("backbone"), ("data/backbone",)),
-        Stage("prepare", _module("prepare"), ("data/prepared",)),
-        *([Stage("tune", _module("tune"), found)] if search else []),
-        *(training(method) for method in methods),
-        Stage("compare", _module("compare"), ("reports/comparison.json", "reports/table.csv")),
+        stage("backbone", "data/backbone"),
+        stage("prepare", "data/prepared"),
+        *([stage("tune", "reports/tune/best.yaml", "reports/tune/trials.csv")] if search else []),
+        *(
+            stage(f"train {method} all 0", f"models/{run}", f"results/{run}", f"metrics/{run}.json")
+            for method, run in zip(methods, runs, strict=True)
+        ),
+        stage("compare", "reports/comparison.json", "reports/table.csv"),
     ]
 
 
 def torture(
     folder: Path, kills: int, seed: int, methods: Sequence[str] = tuple(METHODS), search: bool = True
-) -> dict[str, Kills]:
-    """Kill `kills` times in all; returns how often each stage was.
+) -> list[Stage]:
+    """Kill `kills` times in all; returns the stages, which say how often each was.
 
     `stochca` has to be among the methods; `search`: the stage tune is among the stages.
 
@@ -113,25 +109,22 @@ def torture(
     workspace.edit_params(partial(_set, methods))
     todo = stages(methods, search)
     for stage in todo:
-        started = time.perf_counter()
-        output = workspace.run(*stage.command)
-        stage.seconds = time.perf_counter() - started
+        stage.seconds = seconds_of(partial(workspace.run, *stage.command))
         stage.expected = stage.left(folder)
         print(f"{stage.name}: {stage.seconds:.1f} s undisturbed, {len(stage.expected)} files", flush=True)
         if not stage.expected:
-            sys.exit(f"error: {stage.name} left nothing:\n{output}")
+            sys.exit(f"error: {stage.name} left nothing")
     draw = random.Random(seed)
-    killed = {stage.name: Kills() for stage in todo}
-    while (so_far := sum(kills.all for kills in killed.values())) < kills:
+    so_far = 0
+    while so_far < kills:
         for stage in todo:
             stage.clear(folder)
-            mine = killed[stage.name]
-            while so_far < kills and (met := _killed(workspace, stage, draw)) is not None:
-                mine.all, mine.while_writing, so_far = mine.all + 1, mine.while_writing + met, so_far + 1
+            while so_far < kills and _killed(workspace, stage, draw):
+                so_far += 1
             workspace.run(*stage.command)  # to its end; nothing to do where it came to it
             _compare(stage, folder)
-            print(f"{stage.name}: equal after {mine}; {so_far} in all", flush=True)
-    return killed
+            print(f"{stage}; equal; {so_far} in all", flush=True)
+    return todo
 
 
 def _set(methods: Sequence[str], raw: dict[str, Any]) -> None:
@@ -142,8 +135,8 @@ def _set(methods: Sequence[str], raw: dict[str, Any]) -> None:
     raw["compare"].update(reference="stochca", analysed=["stochca"])
 
 
-def _killed(workspace: Workspace, stage: Stage, draw: random.Random) -> bool | None:
-    """Whether a file was being written when it was killed; None: it came to its end before."""
+def _killed(workspace: Workspace, stage: Stage, draw: random.Random) -> bool:
+    """Whether it could be killed before it came to its end; notes it in the stage."""
     process = workspace.start(*stage.command)
     started = time.time()
     due = started + draw.uniform(0, stage.seconds)
@@ -153,12 +146,13 @@ def _killed(workspace: Workspace, stage: Stage, draw: random.Random) -> bool | N
         if time.time() >= due and (writes or not wants_write):
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            return writes
+            stage.kills, stage.while_writing = stage.kills + 1, stage.while_writing + writes
+            return True
         time.sleep(0.001)
     output = process.communicate()[0]
     if process.returncode:
         sys.exit(f"error: {stage.name} failed after a kill:\n{output}")
-    return None
+    return False
 
 
 def _is_writing(folder: Path, since: float) -> bool:
@@ -172,24 +166,11 @@ def _is_writing(folder: Path, since: float) -> bool:
 
 
 def _compare(stage: Stage, folder: Path) -> None:
-    found = stage.left(folder)
-    if found != stage.expected:
-        different = sorted(
-            name
-            for name in found.keys() | stage.expected.keys()
-            if found.get(name) != stage.expected.get(name)
-        )
+    different = sorted({name for name, _ in stage.left(folder).items() ^ stage.expected.items()})
+    if different:
         sys.exit(f"error: {stage.name} left something else after kills: {', '.join(different)}")
     for unfinished in folder.rglob("*.partial"):
         sys.exit(f"error: {stage.name} left {unfinished.relative_to(folder)} behind")
-
-
-def _module(name: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", f"pipeline.{name}")
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
 def _digest(file: Path) -> str:
@@ -216,9 +197,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        killed = torture(Path(folder, "workspace"), arguments.kills, arguments.seed)
-    for stage, number in killed.items():
-        print(f"{stage:20} {number}; the same in the end")
+        tortured = torture(Path(folder, "workspace"), arguments.kills, arguments.seed)
+    for stage in tortured:
+        print(f"{stage}; the same in the end")
 
 
 if __name__ == "__main__":

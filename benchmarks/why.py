@@ -118,15 +118,13 @@ def variations(training: Training, depth: int) -> Iterator[tuple[str, Method, Ma
         yield f"stochca p={prob}", crossing(prob), {}, None
     yield f"stochca p=0.1, first {early} blocks", crossing(0.1, range(early)), {}, None
     yield f"stochca p=0.1, last {depth - early} blocks", crossing(0.1, range(early, depth)), {}, None
-    yield "finetune, mean of patches", plain, {}, "avg"
-    yield "stochca p=0.1, mean of patches", crossing(0.1), {}, "avg"
-    for factor in (0.3, 3.0):
-        yield f"finetune, lr x {factor}", plain, {"lr": training.lr * factor}, None
-        yield f"stochca p=0.1, lr x {factor}", crossing(0.1), {"lr": training.lr * factor}, None
-    for factor in (4, 12):
-        longer = {"steps": training.steps * factor, "eval_every": training.eval_every * factor}
-        yield f"finetune, steps x {factor}", plain, longer, None
-        yield f"stochca p=0.1, steps x {factor}", crossing(0.1), longer, None
+    for name, method in (("finetune", plain), ("stochca p=0.1", crossing(0.1))):
+        yield f"{name}, mean of patches", method, {}, "avg"
+        for factor in (0.3, 3.0):
+            yield f"{name}, lr x {factor}", method, {"lr": training.lr * factor}, None
+        for factor in (4, 12):
+            longer = {"steps": training.steps * factor, "eval_every": training.eval_every * factor}
+            yield f"{name}, steps x {factor}", method, longer, None
 
 
 def show_variations(trials: Sequence[RunImages], classes: int, training: Training, only: str) -> None:
@@ -153,18 +151,8 @@ def run(
     if pooling is not None:
         student.global_pool = pooling
     preprocessing = Preprocessing.of(card)
-    fitted = fit(
-        Inputs(
-            student,
-            images.train,
-            images.validation,
-            method=method,
-            settings=settings,
-            preprocessing=preprocessing,
-            domains=images.domains,
-            seed=seed,
-        ),
-    )
+    inputs = Inputs(student, images.train, images.validation, method, settings, preprocessing)
+    fitted = fit(dataclasses.replace(inputs, domains=images.domains, seed=seed))
     logits, labels = predict(
         student, images.test, preprocessing, device=default_device(), precision=fitted.precision
     )
