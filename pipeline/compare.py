@@ -9,8 +9,8 @@ from pathlib import Path
 from pipeline.config.params import Params, load_params
 from pipeline.images.prepared import load_prepared
 from pipeline.report.benchmark_table import write_table
-from pipeline.report.comparison import Average, Row, average_over_targets, compare_runs
-from pipeline.report.comparison_json import Comparison
+from pipeline.report.comparison import Standing, average_over_targets, compare_runs
+from pipeline.report.comparison_json import comparison_of
 from pipeline.report.mlflow_groups import write_groups
 from pipeline.report.outputs import markdown, write_comparison, write_plots, write_summary
 from pipeline.report.page import build_page
@@ -39,7 +39,7 @@ def main() -> None:
             break
 
 
-def compare(params: Params) -> tuple[list[Row], list[Average], list[Path]]:
+def compare(params: Params) -> tuple[list[Standing], list[Standing], list[Path]]:
     """Read the runs that `params` asks for and write `reports/`.
 
     Returns:
@@ -54,8 +54,8 @@ def compare(params: Params) -> tuple[list[Row], list[Average], list[Path]]:
     backbone = BackboneCard.from_file(CARD)
     check_same_inputs(params.protocol, runs, prepared.fingerprint, backbone.to_dict())
     rows = compare_runs(params, runs)
-    averages = average_over_targets(params, rows)
-    results = Comparison.of(params, rows, averages, prepared, backbone)
+    averages = average_over_targets(params, runs)
+    results = comparison_of(params, rows, averages, prepared, backbone)
     table, terms = table_of(results), results.protocol.terms
     analysed = read_analysed(params.compare.analysed)
     page = build_page(rows, averages, table, results.protocol, prepared, backbone.to_dict(), analysed)

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.config.params import Params
 from pipeline.images.prepared import Prepared
-from pipeline.report.comparison import Average, Row
+from pipeline.report.comparison import Standing
+from pipeline.report.results import METRIC_NAMES
 from pipeline.report.terms import Terms, terms_of
 from stochca.backbones.card import BackboneCard
 from stochca.errors import UserError
@@ -18,7 +19,7 @@ from stochca.errors import UserError
 class Part(BaseModel):
     """A part of the file; keys that it does not need may be there."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True)
 
 
 class DatasetFacts(Part):
@@ -81,40 +82,6 @@ class Comparison(Part):
     averages: list[dict[str, Any]]  # of several targets
     rows: list[dict[str, Any]]  # one per method and target
 
-    @classmethod
-    def of(
-        cls,
-        params: Params,
-        rows: Sequence[Row],
-        averages: Sequence[Average],
-        prepared: Prepared,
-        backbone: BackboneCard,
-    ) -> "Comparison":
-        manifest, protocol = prepared.manifest, params.protocol
-        return cls(
-            dataset=DatasetFacts(
-                name=manifest["dataset"],
-                root=manifest["root"],
-                fingerprint=prepared.fingerprint,
-                classes=len(prepared.classes),
-            ),
-            backbone=BackboneFacts.model_validate(backbone.to_dict()),
-            protocol=ProtocolFacts(
-                name=protocol.name,
-                refit=protocol.refit,
-                targets=protocol.targets,
-                seeds=protocol.seeds,
-                methods=protocol.methods,
-            ),
-            runs=[
-                RunAccuracy(method=run.method, target=run.target, seed=run.seed, **_accuracies(run.metrics))
-                for row in rows
-                for run in row.runs
-            ],
-            averages=[average.record() for average in averages],
-            rows=[row.record() for row in rows],
-        )
-
     def accuracies(self, method: str, target: str, metric: str) -> list[float] | None:
         """Of one metric, by seed in the order of the protocol; None where a run lacks it."""
         found = {
@@ -125,6 +92,82 @@ class Comparison(Part):
         values = [found.get(seed) for seed in self.protocol.seeds]
         known = [value for value in values if value is not None]
         return known if len(known) == len(values) else None
+
+
+def comparison_of(
+    params: Params,
+    rows: Sequence[Standing],
+    averages: Sequence[Standing],
+    prepared: Prepared,
+    backbone: BackboneCard,
+) -> Comparison:
+    manifest = prepared.manifest
+    return Comparison.model_validate(
+        {
+            "dataset": {
+                "name": manifest["dataset"],
+                "root": manifest["root"],
+                "fingerprint": prepared.fingerprint,
+                "classes": len(prepared.classes),
+            },
+            "backbone": backbone.to_dict(),
+            "protocol": params.protocol,
+            "runs": [
+                {"method": run.method, "target": run.target, "seed": run.seed, **run.metrics}
+                for row in rows
+                for run in row.runs
+            ],
+            "averages": [average_record(average) for average in averages],
+            "rows": [row_record(row) for row in rows],
+        }
+    )
+
+
+def row_record(row: Standing) -> dict[str, Any]:
+    """A method on one target as flat columns; accuracies and differences are shares of 1."""
+    accuracy = row.metrics["test_accuracy"]
+    means = {name: spread.mean for name, spread in row.metrics.items() if name != "test_accuracy"}
+    return {
+        "target": row.target,
+        "rank": row.rank,
+        "method": row.method,
+        "test_accuracy_mean": accuracy.mean,
+        "test_accuracy_std": accuracy.std,
+        "test_accuracy_n": accuracy.n,
+        "test_images": row.test_images,
+        "reference": row.reference,
+        **row.difference_numbers,
+        "confidence": row.confidence,
+        "p_value": row.difference.p_value,
+        "verdict": row.verdict,
+        "behind_best": row.behind_best.mean,
+        "behind_best_low": row.behind_best.low,
+        "behind_best_high": row.behind_best.high,
+        **dict.fromkeys(METRIC_NAMES[1:]),  # null where the runs do not have it
+        **means,
+        "mlflow_run_ids": row.mlflow_run_ids,
+        "caveat": row.caveat,
+    }
+
+
+def average_record(average: Standing) -> dict[str, Any]:
+    """A method on average over the targets, likewise."""
+    accuracies: dict[str, float | None] = {}
+    for name, spread in average.metrics.items():
+        accuracies |= {f"{name}_mean": spread.mean, f"{name}_std": spread.std}
+        accuracies[f"{name}_standard_error"] = spread.standard_error
+    return {
+        "rank": average.rank,
+        "method": average.method,
+        "targets": average.targets,
+        "trials": average.trials,
+        **accuracies,
+        "reference": average.reference,
+        **average.difference_numbers,
+        "difference_standard_error": average.gain.standard_error,
+        "confidence": average.confidence,
+        "verdict": average.verdict,
+    }
 
 
 def read_comparison(path: Path) -> Comparison:
@@ -145,7 +188,3 @@ def read_comparison(path: Path) -> Comparison:
     raise UserError(
         f"{path} is no comparison.json of this version ({reason}); make it again with: dvc repro compare"
     )
-
-
-def _accuracies(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name in RunAccuracy.model_fields}

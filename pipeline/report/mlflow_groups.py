@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.config.params import Params
-from pipeline.report.comparison import Average, Row, Standing
+from pipeline.report.comparison import Standing
 from pipeline.runtime.paths import RUNS
 from pipeline.tracking.run_folder import RunFolder
 
 
 def write_groups(
-    params: Params, rows: Sequence[Row], averages: Sequence[Average], report_files: Sequence[Path]
+    params: Params, rows: Sequence[Standing], averages: Sequence[Standing], report_files: Sequence[Path]
 ) -> list[Path]:
     """The folders of one run per method and target, over the runs of its seeds, and of one with the page.
 
@@ -28,10 +28,8 @@ def write_groups(
         run.adopt(row.mlflow_run_ids)
         runs.append(run)
     for average in averages:
-        targets = ",".join(row.target for row in average.rows)
-        run = _begin(
-            params, f"{average.method}-over-targets", {"targets": targets, "verdict": average.verdict}
-        )
+        tags = {"targets": ",".join(average.targets), "verdict": average.verdict}
+        run = _begin(params, f"{average.method}-over-targets", tags)
         run.add_params({"method": average.method})
         run.log(_numbers(average, "standard_error"))
         runs.append(run)

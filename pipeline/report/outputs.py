@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.report.benchmark_table import BenchmarkTable, as_markdown, markdown_rows, write_csv
-from pipeline.report.comparison import Average, Row
+from pipeline.report.comparison import Standing
 from pipeline.report.comparison_json import Comparison
 from pipeline.report.sentences import (
     details,
@@ -38,7 +38,7 @@ def write_comparison(folder: Path, results: Comparison, text: str) -> list[Path]
     return [json_path, csv_path, markdown_path]
 
 
-def write_summary(path: Path, rows: Sequence[Row], averages: Sequence[Average]) -> None:
+def write_summary(path: Path, rows: Sequence[Standing], averages: Sequence[Standing]) -> None:
     """Numbers alone, by method (or method/target and method/average), as `dvc metrics` reads them."""
     several = len({row.target for row in rows}) > 1
     summary = {
@@ -65,7 +65,7 @@ def write_summary(path: Path, rows: Sequence[Row], averages: Sequence[Average]) 
     write_json(path, known)
 
 
-def write_plots(folder: Path, rows: Sequence[Row]) -> list[Path]:
+def write_plots(folder: Path, rows: Sequence[Standing]) -> list[Path]:
     """For `dvc plots`: curves.csv, accuracy_vs_cost.csv, and confusion.csv of the best's first seed."""
     curves, cost, confusion = (folder / f"{name}.csv" for name in ("curves", "accuracy_vs_cost", "confusion"))
     write_csv(
@@ -76,16 +76,17 @@ def write_plots(folder: Path, rows: Sequence[Row]) -> list[Path]:
             for run in row.runs
         )[["method", "target", "seed", "step", "validation_accuracy", "validation_loss", "train_loss"]],
     )
-    names = ["method", "target", "train_seconds", "test_accuracy_mean"]
-    costs = pd.DataFrame([row.record() for row in rows])[names]
-    write_csv(cost, costs.rename(columns={"test_accuracy_mean": "test_accuracy"}))
+    costs = [(row.method, row.target, row.metrics["train_seconds"].mean, row.accuracy) for row in rows]
+    write_csv(cost, pd.DataFrame(costs, columns=["method", "target", "train_seconds", "test_accuracy"]))
     best = rows[0].runs[0]
     named = best.predictions[["label", "prediction"]].map(lambda index: best.classes[index])
     write_csv(confusion, named.set_axis(["actual", "predicted"], axis=1))
     return [curves, cost, confusion]
 
 
-def markdown(rows: Sequence[Row], averages: Sequence[Average], table: BenchmarkTable, terms: Terms) -> str:
+def markdown(
+    rows: Sequence[Standing], averages: Sequence[Standing], table: BenchmarkTable, terms: Terms
+) -> str:
     """What came out in words, and the table, per target; of several targets, first over all of them."""
     parts = []
     if averages:
@@ -106,7 +107,7 @@ def markdown(rows: Sequence[Row], averages: Sequence[Average], table: BenchmarkT
     return "\n\n".join(parts) + "\n"
 
 
-def _cells(row: Row, terms: Terms) -> list[str]:
+def _cells(row: Standing, terms: Terms) -> list[str]:
     means = {name: spread.mean for name, spread in row.metrics.items()}
     accuracy, difference = row.metrics["test_accuracy"], row.difference
     error = terms.error_of(accuracy)

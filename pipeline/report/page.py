@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pipeline.images.prepared import Prepared, PreparedImages
 from pipeline.report import sentences
 from pipeline.report.benchmark_table import BenchmarkTable
-from pipeline.report.comparison import Average, Row, Standing
+from pipeline.report.comparison import Standing
 from pipeline.report.comparison_json import ProtocolFacts
 from pipeline.report.confusion import Confusion
 from pipeline.report.pictures import Analysed, Gallery, disagreements
@@ -34,8 +34,8 @@ VERDICT_STYLES = {"better": "better", "worse": "worse", "within the noise": "noi
 
 
 def build_page(
-    rows: Sequence[Row],
-    averages: Sequence[Average],
+    rows: Sequence[Standing],
+    averages: Sequence[Standing],
     table: BenchmarkTable,
     protocol: ProtocolFacts,
     prepared: Prepared,
@@ -111,7 +111,7 @@ def describe_method(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _section(rows: Sequence[Row], images: PreparedImages) -> dict[str, Any]:
+def _section(rows: Sequence[Standing], images: PreparedImages) -> dict[str, Any]:
     """All that the page shows of one target."""
     reference = next(row for row in rows if row.is_reference).accuracy
     seconds = Scale.around([0.0, *(row.metrics["train_seconds"].mean for row in rows)], margin=0.05)
@@ -133,7 +133,7 @@ def _scale(rows: Sequence[Standing]) -> Scale:
     return Scale.around([0.0, *(end for row in rows for end in (row.difference.low, row.difference.high))])
 
 
-def _curves(rows: Sequence[Row]) -> dict[str, Any] | None:
+def _curves(rows: Sequence[Standing]) -> dict[str, Any] | None:
     """None where nothing was validated."""
     lines: list[dict[str, Any]] = []
     for row in rows:
@@ -153,7 +153,7 @@ def _curves(rows: Sequence[Row]) -> dict[str, Any] | None:
     }
 
 
-def _gallery(rows: Sequence[Row], images: PreparedImages) -> Gallery | None:
+def _gallery(rows: Sequence[Standing], images: PreparedImages) -> Gallery | None:
     """stochca beside the reference; beside the best other method where it is the reference itself."""
     first = next((row for row in rows if row.method == "stochca"), None)
     others = [row for row in rows if row.method != "stochca"]

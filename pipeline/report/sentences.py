@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.report.comparison import Average, Row, Standing
+from pipeline.report.comparison import Standing
 from pipeline.report.terms import Terms
 
 SPACE = "\u00a0"  # does not break, so that a number stays with its unit
@@ -27,7 +27,7 @@ def interval(row: Standing) -> str:
     return f"{row.confidence * 100:g}{SPACE}% interval {low} to {high}"
 
 
-def outcome(row: Row) -> str:
+def outcome(row: Standing) -> str:
     """What came out of a method, and at what cost."""
     cost = duration(row.metrics["train_seconds"].mean)
     return f"{row.method}: {percent(row.accuracy)} right after {cost} of training; {row.verdict}"
@@ -59,16 +59,16 @@ def listing(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def headline(rows: Sequence[Row]) -> str:
+def headline(rows: Sequence[Standing]) -> str:
     """Who won, by how much and how sure that is: one sentence from the ranked rows of one target."""
     return _headline(rows, f"{percent(rows[0].accuracy)} of {rows[0].test_images:,} test images right")
 
 
-def overall_headline(averages: Sequence[Average], terms: Terms) -> str:
+def overall_headline(averages: Sequence[Standing], terms: Terms) -> str:
     """Likewise of the average over several targets."""
     best = averages[0]
     return _headline(
-        averages, f"{percent(best.accuracy)} right on average over {len(best.rows)} {terms.targets}"
+        averages, f"{percent(best.accuracy)} right on average over {len(best.targets)} {terms.targets}"
     )
 
 
@@ -96,7 +96,7 @@ def _headline(rows: Sequence[Standing], right: str) -> str:
     )
 
 
-def details(rows: Sequence[Row]) -> list[str]:
+def details(rows: Sequence[Standing]) -> list[str]:
     """What the headline leaves out: rivals that can't be told from the best, its cost, the caveat."""
     best = rows[0]
     sentences = []
@@ -114,7 +114,7 @@ def details(rows: Sequence[Row]) -> list[str]:
     return sentences
 
 
-def overall_details(averages: Sequence[Average], terms: Terms) -> list[str]:
+def overall_details(averages: Sequence[Standing], terms: Terms) -> list[str]:
     """What the trials say, the rivals that can't be told from the best, and what the interval leaves out."""
     best = averages[0]
     sentences = []

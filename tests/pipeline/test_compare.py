@@ -13,7 +13,8 @@ import pytest
 
 from pipeline import compare as stage
 from pipeline.config.params import Params, load_params
-from pipeline.report.comparison import Row, compare_runs
+from pipeline.report.comparison import Standing, compare_runs
+from pipeline.report.comparison_json import row_record
 from pipeline.report.results import read_runs
 from pipeline.runtime import boundary
 from pipeline.tracking.run_folder import waiting_folders
@@ -32,7 +33,7 @@ def three_seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run_in(root: Path) -> list[Row]:
+def run_in(root: Path) -> list[Standing]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         return stage.compare(load_params())[0]
@@ -182,7 +183,7 @@ def test_images_are_paired_by_id(inputs: Params) -> None:
     path = Path("results/stochca-all-0/predictions.parquet")
     pd.read_parquet(path).sample(frac=1, random_state=0).to_parquet(path)
     shuffled = compare_runs(inputs, read_runs(inputs.protocol))
-    assert [row.record() for row in shuffled] == [row.record() for row in rows]
+    assert [row_record(row) for row in shuffled] == [row_record(row) for row in rows]
 
 
 def replace_json(path: Path, **values: Any) -> None:

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from pipeline.config.params import Params
-from pipeline.report.comparison import Average, average_over_targets, compare_runs
+from pipeline.report.comparison import Standing, average_over_targets, compare_runs
+from pipeline.report.comparison_json import average_record
 from pipeline.report.intervals import Difference, Spread
 from pipeline.report.results import read_runs
 from pipeline.report.terms import terms_of
@@ -31,10 +32,10 @@ def params(root: Path) -> Params:
 
 
 @pytest.fixture(scope="module")
-def averages(root: Path, params: Params) -> list[Average]:
+def averages(root: Path, params: Params) -> list[Standing]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        return average_over_targets(params, compare_runs(params, read_runs(params.protocol)))
+        return average_over_targets(params, read_runs(params.protocol))
 
 
 def accuracies(root: Path, method: str) -> np.ndarray:
@@ -49,7 +50,7 @@ def accuracies(root: Path, method: str) -> np.ndarray:
 
 
 def test_of_each_trial_the_mean_over_targets_then_the_spread_over_trials(
-    root: Path, averages: list[Average]
+    root: Path, averages: list[Standing]
 ) -> None:
     assert sorted(each.method for each in averages) == sorted(SKILL)
     for each in averages:
@@ -63,7 +64,7 @@ def test_of_each_trial_the_mean_over_targets_then_the_spread_over_trials(
         assert each.difference.low <= each.difference.mean <= each.difference.high
 
 
-def test_only_the_weights_chosen_on_the_sources_rank(averages: list[Average], params: Params) -> None:
+def test_only_the_weights_chosen_on_the_sources_rank(averages: list[Standing], params: Params) -> None:
     means = [each.accuracy for each in averages]
     assert means == sorted(means, reverse=True)
     assert [each.rank for each in averages] == list(range(1, len(SKILL) + 1))
@@ -72,7 +73,7 @@ def test_only_the_weights_chosen_on_the_sources_rank(averages: list[Average], pa
 
 
 def test_the_oracle_and_the_last_step_never_decide(
-    root: Path, params: Params, averages: list[Average], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, params: Params, averages: list[Standing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same runs with other oracles and last steps come in the same order, with the same verdicts."""
     runs = []
@@ -81,7 +82,7 @@ def test_the_oracle_and_the_last_step_never_decide(
         other = 1.0 if run.method == "linear_probe" else 0.0
         metrics = {**run.metrics, "test_accuracy_oracle": other, "test_accuracy_last": other}
         runs.append(dataclasses.replace(run, metrics=metrics))
-    changed = average_over_targets(params, compare_runs(params, runs))
+    changed = average_over_targets(params, runs)
     assert [(each.method, each.verdict) for each in changed] == [(e.method, e.verdict) for e in averages]
 
 
@@ -92,17 +93,16 @@ def test_test_images_that_targets_share_are_drawn_together(
     monkeypatch.chdir(tmp_path)
     protocol = {"name": "sampling_ratios", "targets": ["50", "100"]}
     params = write_inputs(tmp_path, protocol=protocol)
-    rows = compare_runs(params, read_runs(params.protocol))
-    half = {row.method: row for row in rows if row.target == "50"}
-    twice = [dataclasses.replace(half[row.method], target=row.target) for row in rows]
+    runs = read_runs(params.protocol)
+    half = {row.method: row for row in compare_runs(params, runs) if row.target == "50"}
+    twice = [dataclasses.replace(half[run.method].runs[0], target=run.target) for run in runs]
     for each in average_over_targets(params, twice):
         once = half[each.method].difference
         assert (each.difference.low, each.difference.high) == (once.low, once.high)
     apart = []
-    for row in twice:
-        (run,) = row.runs
-        table = run.predictions.assign(id=row.target + run.predictions["id"])
-        apart.append(dataclasses.replace(row, runs=[dataclasses.replace(run, predictions=table)]))
+    for run in twice:
+        table = run.predictions.assign(id=run.target + run.predictions["id"])
+        apart.append(dataclasses.replace(run, predictions=table))
     for each in average_over_targets(params, apart):
         once = half[each.method].difference
         if not each.is_reference:
@@ -112,14 +112,22 @@ def test_test_images_that_targets_share_are_drawn_together(
 def test_one_target_has_no_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     params = write_inputs(tmp_path, test_images=20)
-    assert average_over_targets(params, compare_runs(params, read_runs(params.protocol))) == []
+    assert average_over_targets(params, read_runs(params.protocol)) == []
 
 
-def average(method: str, gains: list[float], low: float, high: float) -> Average:
-    difference = Difference(sum(gains) / len(gains), low, high, 0.5)
-    metrics = {"test_accuracy": Spread.of([0.7 + gain for gain in gains])}
-    rows: list[None] = [None] * 4
-    return Average(method, 1, "finetune", difference, Difference(0, 0, 0, 1), 0.95, metrics, rows, gains)  # type: ignore[arg-type]
+def average(method: str, gains: list[float], low: float, high: float) -> Standing:
+    return Standing(
+        method=method,
+        targets=["a", "b", "c", "d"],
+        rank=1,
+        reference="finetune",
+        difference=Difference(sum(gains) / len(gains), low, high, 0.5),
+        behind_best=Difference(0, 0, 0, 1),
+        confidence=0.95,
+        metrics={"test_accuracy": Spread.of([0.7 + gain for gain in gains])},
+        gains=gains,
+        runs=[],
+    )
 
 
 REFERENCE = average("finetune", [0.0, 0.0, 0.0], 0, 0)
@@ -143,8 +151,8 @@ def test_a_verdict_takes_the_interval_and_every_trial(
     assert average("a", gains, low, high).verdict == verdict
 
 
-def test_the_records_are_json(averages: list[Average]) -> None:
-    records = json.loads(json.dumps([each.record() for each in averages]))
+def test_the_records_are_json(averages: list[Standing]) -> None:
+    records = json.loads(json.dumps([average_record(each) for each in averages]))
     assert records[0]["trials"] == 3
     assert records[0]["targets"] == list(TARGETS)
     assert records[0]["test_accuracy_mean"] == averages[0].accuracy

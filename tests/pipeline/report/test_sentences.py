@@ -1,8 +1,9 @@
 """What is said of made-up rows and averages."""
 
+from types import SimpleNamespace
 from typing import Any
 
-from pipeline.report.comparison import Row
+from pipeline.report.comparison import Standing
 from pipeline.report.intervals import Difference, Spread
 from pipeline.report.sentences import (
     details,
@@ -22,13 +23,28 @@ TERMS = terms_of("leave_one_domain_out")
 NBSP = "\u00a0"
 
 
-def row(method: str, accuracy: float, low: float, high: float, rank: int = 1, **options: Any) -> Row:
+def row(
+    method: str,
+    accuracy: float,
+    low: float,
+    high: float,
+    behind: Difference = Difference(-0.1, -0.2, -0.05, 0.001),  # noqa: B008  it can't be changed
+) -> Standing:
     """A row whose reference, finetune, has an accuracy of 0.7."""
-    difference = Difference(accuracy - 0.7, low, high, 0.5)
-    seconds = {"finetune": 25.0}.get(method, 30.0)
-    metrics = {"test_accuracy": Spread(accuracy, None, 1), "train_seconds": Spread(seconds, None, 1)}
-    behind = options.get("behind", Difference(-0.1, -0.2, -0.05, 0.001))
-    return Row(method, rank, "finetune", difference, behind, 0.95, metrics, "all", 1475, runs=[None])  # type: ignore[list-item]
+    seconds = 25.0 if method == "finetune" else 30.0
+    run: Any = SimpleNamespace(predictions=range(1475))
+    return Standing(
+        method=method,
+        targets=["all"],
+        rank=1,
+        reference="finetune",
+        difference=Difference(accuracy - 0.7, low, high, 0.5),
+        behind_best=behind,
+        confidence=0.95,
+        metrics={"test_accuracy": Spread(accuracy, None, 1), "train_seconds": Spread(seconds, None, 1)},
+        gains=[accuracy - 0.7],
+        runs=[run],
+    )
 
 
 FINETUNE = row("finetune", 0.7, 0, 0)
