@@ -1,12 +1,14 @@
 """The result page: one HTML file that needs nothing else, neither a network nor scripts."""
 
 import dataclasses
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -15,9 +17,8 @@ from pipeline.report import sentences
 from pipeline.report.benchmark_table import BenchmarkTable
 from pipeline.report.comparison import Standing
 from pipeline.report.comparison_json import ProtocolFacts
-from pipeline.report.confusion import Confusion
-from pipeline.report.pictures import Analysed, Gallery, disagreements
-from pipeline.report.scales import Scale
+from pipeline.report.pictures import disagreements
+from pipeline.report.results import Run
 from pipeline.tracking.labels import flatten
 from stochca.config import CHOICES, Method
 
@@ -29,8 +30,40 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 COLOURS = 6  # in the style sheet, besides the reference's; further methods use them again, dashed
+LARGEST_MATRIX = 25  # classes of a confusion matrix that can be read; of more only the mistakes are listed
+MISTAKES = 5
 PACKAGES = ("torch", "timm", "numpy", "datasets", "mlflow", "dvc")
 VERDICT_STYLES = {"better": "better", "worse": "worse", "within the noise": "noise"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """An axis of a figure that templates/figures.html draws: maps values to 0-100 % of it, and has ticks."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    @classmethod
+    def around(cls, values: Sequence[float], ticks: int = 5, margin: float = 0.06) -> "Scale":
+        """An axis that holds the values and a margin, with about so many round ticks."""
+        low, high = min(values), max(values)
+        extent = high - low or abs(high) or 1.0
+        step = _round_step(extent / ticks)
+        low, high = low - margin * extent, high + margin * extent
+        first, last = math.ceil(low / step), math.floor(high / step)
+        return cls(low, high, tuple(round(index * step, 10) for index in range(first, last + 1)))
+
+    def percent(self, value: float) -> float:
+        return round(100 * (value - self.low) / (self.high - self.low), 2)
+
+    def share(self, value: float) -> str:
+        """As a length in SVG: ``12.5%``."""
+        return f"{self.percent(value):g}%"
+
+    def height(self, value: float, pixels: int) -> float:
+        """From the top of a figure that is so many pixels high."""
+        return round(pixels * (1 - self.percent(value) / 100), 1)
 
 
 def build_page(
@@ -40,7 +73,7 @@ def build_page(
     protocol: ProtocolFacts,
     prepared: Prepared,
     backbone: Mapping[str, Any],
-    analysed: Sequence[Analysed] = (),
+    analysed: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The page as HTML.
 
@@ -71,6 +104,7 @@ def build_page(
         styles=styles,
         verdict_styles=VERDICT_STYLES,
         colours=COLOURS,
+        largest_matrix=LARGEST_MATRIX,
         manifest=prepared.manifest,
         backbone=backbone,
         analysed=analysed,
@@ -123,9 +157,33 @@ def _section(rows: Sequence[Standing], images: PreparedImages) -> dict[str, Any]
         "seconds": Scale(0.0, seconds.high, tuple(tick for tick in seconds.ticks if tick >= 0)),
         "accuracies": Scale.around([*ends, *(row.accuracy for row in rows)]),
         "curves": _curves(rows),
-        "confusion": Confusion.of(rows[0].runs[0]),  # of the best method
+        "confusion": confusion(rows[0].runs[0]),  # of the best method
         "gallery": _gallery(rows, images),
     }
+
+
+def confusion(run: Run) -> dict[str, Any]:
+    """What a method took for what on the test images: `counts` (actual classes, predicted classes).
+
+    `shares` are those of the images of the actual class, `mistakes` the most frequent ones.
+    """
+    classes = run.classes
+    counts = np.zeros((len(classes), len(classes)), dtype=int)
+    np.add.at(counts, (run.predictions["label"], run.predictions["prediction"]), 1)
+    totals, wrong = counts.sum(axis=1), counts - np.diag(np.diag(counts))
+    frequent = np.argsort(-wrong, axis=None, kind="stable")[:MISTAKES]
+    mistakes = [
+        {
+            "actual": classes[row],
+            "predicted": classes[column],
+            "images": int(wrong[row, column]),
+            "out_of": int(totals[row]),
+        }
+        for row, column in zip(*np.unravel_index(frequent, wrong.shape), strict=True)
+        if wrong[row, column]
+    ]
+    shares = counts / totals[:, None].clip(min=1)
+    return {"run": run, "counts": counts, "shares": shares, "mistakes": mistakes}
 
 
 def _scale(rows: Sequence[Standing]) -> Scale:
@@ -153,7 +211,7 @@ def _curves(rows: Sequence[Standing]) -> dict[str, Any] | None:
     }
 
 
-def _gallery(rows: Sequence[Standing], images: PreparedImages) -> Gallery | None:
+def _gallery(rows: Sequence[Standing], images: PreparedImages) -> dict[str, Any] | None:
     """stochca beside the reference; beside the best other method where it is the reference itself."""
     first = next((row for row in rows if row.method == "stochca"), None)
     others = [row for row in rows if row.method != "stochca"]
@@ -161,3 +219,9 @@ def _gallery(rows: Sequence[Standing], images: PreparedImages) -> Gallery | None
     if first is None or second is None:
         return None
     return disagreements(first.runs[0], second.runs[0], images)
+
+
+def _round_step(step: float) -> float:
+    """The next larger of 1, 2 and 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * (1 - 1e-9))

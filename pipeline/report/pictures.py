@@ -3,11 +3,9 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pipeline.images.prepared import PreparedImages
 from pipeline.report.results import Run
@@ -17,57 +15,8 @@ SIDE = 112  # pixels; larger pictures are scaled down
 LIMIT = 24
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a method said about an image."""
-
-    method: str
-    class_name: str
-    confidence: float
-    right: bool
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A test image."""
-
-    id: str
-    true_class: str
-    data_url: str
-    width: int
-    height: int
-    answers: tuple[Answer, Answer]
-
-
-@dataclass(frozen=True)
-class Analysed:
-    """What the stage `analyse` has drawn of one method."""
-
-    method: str
-    blocks: str  # data URL
-    attention: str | None  # likewise; None where the model has no attention maps
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Where `first` and `second` disagree: how often, and some of the pictures."""
-
-    first: str
-    second: str
-    seed: int
-    test_images: int
-    only_first_right: int
-    only_second_right: int
-    both_wrong: int
-    pictures: list[Picture]
-
-    @property
-    def total(self) -> int:
-        return self.only_first_right + self.only_second_right + self.both_wrong
-
-
-def disagreements(first: Run, second: Run, images: PreparedImages, limit: int = LIMIT) -> Gallery:
-    """Compare two runs on the same images, which are among `images`.
+def disagreements(first: Run, second: Run, images: PreparedImages, limit: int = LIMIT) -> dict[str, Any]:
+    """Where two runs on the same images, which are among `images`, disagree: how often, and some pictures.
 
     The surest disagreements of each kind are shown, taking turns.
     """
@@ -82,57 +31,63 @@ def disagreements(first: Run, second: Run, images: PreparedImages, limit: int = 
     both = both.assign(turn=both.groupby("kind").cumcount()).sort_values(["turn", "kind"])
     disputed = set(both["id"])
     places = {id: place for place, id in enumerate(images.ids) if id in disputed}
-    pictures: dict[str, Picture] = {}  # the same picture under several names is shown once
+    pictures: dict[str, dict[str, Any]] = {}  # the same picture under several names is shown once
     row: Any
     for row in both.itertuples():
-        picture = _picture(row, first, second, images[places[row.id]][0])
-        pictures.setdefault(picture.data_url, picture)
+        image, _ = images[places[row.id]]
+        image.thumbnail((SIDE, SIDE))
+        encoded = io.BytesIO()
+        image.save(encoded, "WEBP", quality=85)
+        url = _data_url("webp", encoded.getvalue())
+        answers = (
+            (first.method, row.prediction_first, row.confidence_first),
+            (second.method, row.prediction_second, row.confidence_second),
+        )
+        picture = {
+            "id": row.id,
+            "true_class": first.classes[row.label],
+            "data_url": url,
+            "width": image.width,
+            "height": image.height,
+            "answers": [
+                {
+                    "method": method,
+                    "class_name": first.classes[prediction],
+                    "confidence": confidence,
+                    "right": prediction == row.label,
+                }
+                for method, prediction, confidence in answers
+            ],
+        }
+        pictures.setdefault(url, picture)
         if len(pictures) == limit:
             break
     only_first, only_second, neither = (int((both["kind"] == kind).sum()) for kind in range(3))
-    return Gallery(
-        first=first.method,
-        second=second.method,
-        seed=first.seed,
-        test_images=len(first.predictions),
-        only_first_right=only_first,
-        only_second_right=only_second,
-        both_wrong=neither,
-        pictures=list(pictures.values()),
-    )
+    return {
+        "first": first.method,
+        "second": second.method,
+        "seed": first.seed,
+        "test_images": len(first.predictions),
+        "total": len(both),
+        "only_first_right": only_first,
+        "only_second_right": only_second,
+        "both_wrong": neither,
+        "pictures": list(pictures.values()),
+    }
 
 
-def _picture(row: Any, first: Run, second: Run, image: Image.Image) -> Picture:
-    """Of a row of `disagreements`."""
-    image.thumbnail((SIDE, SIDE))
-    encoded = io.BytesIO()
-    image.save(encoded, "WEBP", quality=85)
+def read_analysed(methods: Sequence[str]) -> list[dict[str, str | None]]:
+    """What the stage `analyse` has drawn of those of `methods` that it was run for, in this order: data URLs.
 
-    def answer(run: Run, prediction: int, confidence: float) -> Answer:
-        return Answer(run.method, run.classes[prediction], confidence, prediction == row.label)
-
-    return Picture(
-        row.id,
-        first.classes[row.label],
-        _data_url("webp", encoded.getvalue()),
-        image.width,
-        image.height,
-        (
-            answer(first, row.prediction_first, row.confidence_first),
-            answer(second, row.prediction_second, row.confidence_second),
-        ),
-    )
-
-
-def read_analysed(methods: Sequence[str]) -> list[Analysed]:
-    """Those of `methods` that have been analysed, in this order."""
+    `attention` is None where the model has no attention maps.
+    """
 
     def drawn(method: str, name: str) -> str | None:
         path = BLOCKS / method / name
         return _data_url("png", path.read_bytes()) if path.exists() else None
 
     return [
-        Analysed(method, blocks, drawn(method, "attention.png"))
+        {"method": method, "blocks": blocks, "attention": drawn(method, "attention.png")}
         for method in methods
         if (blocks := drawn(method, "blocks.png")) is not None
     ]

@@ -1,18 +1,28 @@
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline import compare as stage
 from pipeline.config.params import load_params
 from pipeline.report import sentences
-from pipeline.report.page import COLOURS, TEMPLATES, VERDICT_STYLES, describe_method, method_styles
-from pipeline.report.scales import Scale
+from pipeline.report.page import (
+    COLOURS,
+    TEMPLATES,
+    VERDICT_STYLES,
+    Scale,
+    confusion,
+    describe_method,
+    method_styles,
+)
+from pipeline.report.results import read_runs
 from tests.pipeline.report.test_sentences import row
 from tests.pipeline.synthetic_runs import SKILL, write_inputs, write_params
 
@@ -296,3 +306,32 @@ def test_methods_are_described_by_what_they_change(tmp_path: Path) -> None:
     }
     assert described["stochca"] == {"attention.name": "stochca", "attention.prob": 0.1}
     assert described["stochca+swad"]["average.name"] == "swad"
+
+
+def test_every_image_is_counted_in_the_confusion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = read_runs(write_inputs(tmp_path).protocol)[0]
+    found = confusion(run)
+    assert found["counts"].sum() == 60
+    assert np.trace(found["counts"]) == run.correct.sum()
+    assert found["counts"].sum(axis=1).tolist() == np.bincount(run.predictions["label"]).tolist()
+    first = found["mistakes"][0]
+    actual, predicted = run.classes.index(first["actual"]), run.classes.index(first["predicted"])
+    wrong = found["counts"] - np.diag(np.diag(found["counts"]))
+    assert wrong[actual, predicted] == wrong.max() == first["images"]
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([0.0, 10.0], (0, 2, 4, 6, 8, 10)),
+        ([-0.046, 0.031], (-0.04, -0.02, 0.0, 0.02)),
+        ([5.0, 5.0], (5.0,)),
+        ([0.0, 0.0], (0.0,)),
+    ],
+)
+def test_axes_hold_their_values_with_round_ticks(values: Sequence[float], ticks: Sequence[float]) -> None:
+    scale = Scale.around(values)
+    for value in (*values, *scale.ticks):
+        assert 0 <= scale.percent(value) <= 100
+    assert scale.ticks == tuple(ticks)
