@@ -1,16 +1,17 @@
 """The table as papers print it: methods down, targets across, a block for each choice of the weights.
 
-Written as Markdown, LaTeX and CSV by hand: pandas' Styler and `to_markdown` know no blocks under titles, and
-no cells that refer to the reason below why they are empty.
+Not written with pandas' Styler and `to_markdown`, which know no blocks under titles, and no cells that refer
+to the reason below why they are empty.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.runtime.files import replace_file, write_text
 
@@ -47,29 +48,23 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class TableLine:
-    method: str
-    cells: list[Cell]  # one per column
-
-
-@dataclass(frozen=True)
 class Block:
     """Lines that may be compared with each other."""
 
     title: str
     selection: str
     backbone: str
-    lines: list[TableLine]
+    lines: Mapping[str, list[Cell]]  # by method; one per column
     source: str = MEASURED
     citation: str = ""  # of published numbers
 
-    def is_best(self, line: TableLine, column: int) -> bool:
+    def is_best(self, method: str, column: int) -> bool:
         """Whether no line of the block has a higher number in the column, as printed.
 
         Of published numbers, and of a number that stands alone, never.
         """
-        own = line.cells[column]
-        cells = [each.cells[column] for each in self.lines]
+        own = self.lines[method][column]
+        cells = [cells[column] for cells in self.lines.values()]
         known = [float(cell.printed) for cell in cells if cell.mean is not None]
         if self.source != MEASURED or own.mean is None or len(known) < 2:
             return False
@@ -87,7 +82,7 @@ class BenchmarkTable:
     @property
     def reasons(self) -> list[str]:
         """Why cells are empty, each reason once, in the order of the table."""
-        cells = [cell for block in self.blocks for line in block.lines for cell in line.cells]
+        cells = [cell for block in self.blocks for line in block.lines.values() for cell in line]
         return list(dict.fromkeys(cell.missing for cell in cells if cell.missing))
 
 
@@ -108,21 +103,19 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 def as_markdown(table: BenchmarkTable) -> str:
     """A table per block under its title; why cells are empty stands below."""
 
-    def text(block: Block, line: TableLine, column: int) -> str:
-        cell = line.cells[column]
+    def text(block: Block, method: str, column: int) -> str:
+        cell = block.lines[method][column]
         if cell.mean is None:
             return f"- [{table.reasons.index(cell.missing) + 1}]"
         number = cell.printed + (f" ± {cell.printed_error}" if cell.printed_error else "")
-        return f"**{number}**" if block.is_best(line, column) else number
+        return f"**{number}**" if block.is_best(method, column) else number
 
     columns = range(len(table.columns))
     header = ["method", *(f"{column.group} {column.title}".strip() for column in table.columns)]
     parts = [table.caption]
     for block in table.blocks:
-        rows = [header, ["---", *("--:" for _ in columns)]]
-        rows += [[line.method, *(text(block, line, column) for column in columns)] for line in block.lines]
-        parts.append(f"**{block.title}**")
-        parts.append(markdown_rows(rows))
+        lines = [[method, *(text(block, method, column) for column in columns)] for method in block.lines]
+        parts += [f"**{block.title}**", markdown_rows([header, ["---", *("--:" for _ in columns)], *lines])]
     parts += [f"[{number}] {reason}" for number, reason in enumerate(table.reasons, start=1)]
     return "\n\n".join([*parts, *table.notes]) + "\n"
 
@@ -134,74 +127,44 @@ def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
 
 def as_latex(table: BenchmarkTable) -> str:
     """A `table` environment with a booktabs tabular; blocks are set off by rules and titles."""
-    width = len(table.columns) + 1
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{escape(table.caption)}}}",
-        f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
-        "\\toprule",
-        *_latex_groups(table),
-        _latex_row(["Method", *(escape(column.title) for column in table.columns)]),
-    ]
-    for block in table.blocks:
-        lines += ["\\midrule", f"\\multicolumn{{{width}}}{{l}}{{\\emph{{{escape(block.title)}}}}} \\\\"]
-        lines += [
-            _latex_row(
-                [
-                    escape(line.method),
-                    *(_latex_cell(table, block, line, column) for column in range(len(table.columns))),
-                ]
-            )
-            for line in block.lines
-        ]
-    lines += ["\\bottomrule", "\\end{tabular}"]
-    below = [f"$^{{{number}}}$ {escape(reason)}." for number, reason in enumerate(table.reasons, start=1)]
-    below += [escape(note) for note in table.notes]
-    if below:
-        lines += ["", "\\smallskip", "\\begin{minipage}{\\linewidth}", "\\footnotesize"]
-        lines += ["\\par\n".join(below), "\\end{minipage}"]
-    return "\n".join([*lines, "\\end{table}"]) + "\n"
+    return TEMPLATES.get_template("table.tex").render(table=table, groups=_groups(table.columns))
 
 
-def escape(text: str) -> str:
+def escape(text: object) -> str:
     """Text for LaTeX, every character of it printed as it is."""
-    return "".join(LATEX.get(character, character) for character in text)
+    return "".join(LATEX.get(character, character) for character in str(text))
 
 
-def _latex_groups(table: BenchmarkTable) -> list[str]:
-    """The titles above several columns, if there are any."""
-    if not any(column.group for column in table.columns):
-        return []
-    cells, rules, start = [""], [], 2
-    for title, columns in groupby(column.group for column in table.columns):
-        count = len(list(columns))
-        cells.append(f"\\multicolumn{{{count}}}{{c}}{{{escape(title)}}}")
-        if title:
-            rules.append(f"\\cmidrule(lr){{{start}-{start + count - 1}}}")
-        start += count
-    return [_latex_row(cells), " ".join(rules)]
+TEMPLATES = Environment(
+    loader=PackageLoader("pipeline.report"),
+    finalize=escape,  # of whatever the template prints
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    block_start_string="<%",
+    block_end_string="%>",
+    variable_start_string="<<",
+    variable_end_string=">>",
+)
 
 
-def _latex_cell(table: BenchmarkTable, block: Block, line: TableLine, column: int) -> str:
-    cell = line.cells[column]
-    if cell.mean is None:
-        return f"--$^{{{table.reasons.index(cell.missing) + 1}}}$"
-    number = f"\\textbf{{{cell.printed}}}" if block.is_best(line, column) else cell.printed
-    return number + (f" $\\pm$ {cell.printed_error}" if cell.printed_error else "")
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return f"{' & '.join(cells)} \\\\"
+def _groups(columns: Sequence[Column]) -> list[tuple[str, int, int]]:
+    """The titles above columns, each with its first and last place, that of the methods being 1."""
+    groups, start = [], 2
+    for title, same in groupby(column.group for column in columns):
+        end = start + len(list(same)) - 1
+        groups.append((title, start, end))
+        start = end + 1
+    return groups
 
 
 def _csv_rows(table: BenchmarkTable) -> Iterator[dict[str, Any]]:
     for block in table.blocks:
-        for line in block.lines:
-            for column, cell in zip(table.columns, line.cells, strict=True):
+        for method, cells in block.lines.items():
+            for column, cell in zip(table.columns, cells, strict=True):
                 yield {
-                    "method": line.method,
+                    "method": method,
                     "target": column.target,
                     "selection": block.selection,
                     "mean": cell.mean,

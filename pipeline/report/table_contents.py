@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from pipeline.report.benchmark_table import BenchmarkTable, Block, Cell, Column, TableLine
+from pipeline.report.benchmark_table import BenchmarkTable, Block, Cell, Column
 from pipeline.report.comparison_json import BackboneFacts, Comparison, read_comparison
 from pipeline.report.intervals import Spread
-from pipeline.report.published import DOMAINS, published_blocks, published_notes
+from pipeline.report.published import DOMAINS, published
 from pipeline.report.terms import Selection, Terms
 from stochca.errors import UserError
 
@@ -74,14 +74,11 @@ def _table(
     for backbone in backbones:
         own = [each for each in named if each.backbone == backbone]
         for selection in terms.selections:
-            series = {
-                method: [_series(own, column, method, selection) for column in columns] for method in methods
-            }
-            lines = [
-                _line(method, each, terms, paired=paired)
-                for method, each in series.items()
-                if not all(isinstance(values, str) for values in each)
-            ]
+            lines = {}
+            for method in methods:
+                series = [_series(own, column, method, selection) for column in columns]
+                if not all(isinstance(values, str) for values in series):
+                    lines[method] = _cells(series, terms, paired=paired)
             title = f"{backbone}, {selection.title}" if len(backbones) > 1 else selection.title
             blocks.append(Block(title, selection.name, backbone, lines))
     found = {block.selection for block in blocks if block.lines}
@@ -95,19 +92,17 @@ def _table(
     if len(columns) > 1:
         columns = [*columns, Column("all" if len(named) > 1 else columns[0].dataset, "average", "Average")]
     repeats = [len(each.results.protocol.seeds) for each in named]
+    blocks_published, notes_published = published(protocol.name, columns, complete, backbones)
     return BenchmarkTable(
         caption=f"Test accuracy in percent{where} with {' and '.join(backbones)}. "
         + explanation(terms, protocol.name, repeats, len(columns)),
         columns=columns,
-        blocks=[
-            *(block for block in blocks if block.lines),
-            *published_blocks(protocol.name, columns, complete),
-        ],
+        blocks=[*(block for block in blocks if block.lines), *blocks_published],
         error=terms.error,
         notes=[
             *notes,
             *(f"There are no numbers for the {name}: the runs did not evaluate it." for name in unseen),
-            *published_notes(protocol.name, complete, backbones),
+            *notes_published,
         ],
     )
 
@@ -150,8 +145,8 @@ def _series(named: Sequence[Named], column: Column, method: str, selection: Sele
     return f"{column.dataset} was not run at {files[0].protocol.terms.title_of(column.target)}"
 
 
-def _line(method: str, series: Sequence[Series], terms: Terms, *, paired: bool) -> TableLine:
-    """A method's cells, one per series; where there are several, then their average.
+def _cells(series: Sequence[Series], terms: Terms, *, paired: bool) -> list[Cell]:
+    """One per series; where there are several, then their average.
 
     Unless the trials are `paired` over the series, the average has no error.
     """
@@ -162,14 +157,14 @@ def _line(method: str, series: Sequence[Series], terms: Terms, *, paired: bool) 
     known = [each for each in series if not isinstance(each, str)]
     cells = [Cell(None, missing=each) if isinstance(each, str) else cell(each) for each in series]
     if len(series) == 1:
-        return TableLine(method, cells)
+        return cells
     if len(known) < len(series):
         average = Cell(None, missing="an average needs every column")
     elif paired:
         average = cell([fmean(trial) for trial in zip(*known, strict=True)])
     else:
         average = Cell(fmean(map(fmean, known)))
-    return TableLine(method, [*cells, average])
+    return [*cells, average]
 
 
 def explanation(terms: Terms, protocol: str, repeats: Sequence[int], columns: int) -> str:

