@@ -1,31 +1,33 @@
 """What fine-tuning has done to a trained model: `stochca analyse`, and the stage `analyse`."""
 
+import json
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from pipeline.analysis import pictures
-from pipeline.analysis.measured import Analysis, cross_attended, similarity
 from pipeline.images.decoding import UnusableImage, decode
 from pipeline.images.image_files import MAX_MEGAPIXELS, find_images
 from pipeline.images.prepared import PreparedImages, load_prepared
 from pipeline.images.sizes import Sides
 from pipeline.runtime.files import replace_folder, write_json
-from pipeline.runtime.paths import BACKBONE, RUNS
+from pipeline.runtime.paths import BACKBONE, RESULTS, RUNS
 from pipeline.tracking.run_folder import RunFolder
 from pipeline.training.saved_model import TrainedModel
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel
-from stochca.analysis import attention_maps, weight_distances
+from stochca.analysis import attention_maps, block_features, linear_cka, weight_distances
 from stochca.backbones.card import CARD_FILE, BackboneCard
 from stochca.backbones.loading import load_backbone
 from stochca.compute.devices import default_device
 from stochca.errors import UserError
 
+BATCH_SIZE = 64
 FEW = 3  # test images or fewer tell nothing about how alike features are
 
 
@@ -67,26 +69,28 @@ def analyse_model(
         looked_at = {tests.ids[chosen[i]]: own[i] for i in _spread(len(own), shown)}
     device = default_device()
     models = start.to(device), trained.model.to(device)
-    class_token, patches = similarity(trained, start, own, device)
-    inputs = torch.stack([trained.preprocessing.evaluation()(image) for image in looked_at.values()])
+    transform = trained.preprocessing.evaluation()
+    class_token, patches = _similarity(*models, own, transform, device)
+    inputs = torch.stack([transform(image) for image in looked_at.values()])
     maps, problem = None, None
     try:
         maps = [attention_maps(model, inputs.to(device)) for model in models]
     except UserError as error:
         problem = str(error)
-    analysis = Analysis(
-        name=trained.card["name"],
-        method=trained.card["method"],
-        images=len(own),
-        cka_class_token=class_token,
-        cka_patches=patches,
-        weight_distance=weight_distances(trained.model, start),
-        cross_attended=cross_attended(trained),
-        attention_maps=problem,
-        shown=list(looked_at),
-    )
+    analysis = {  # of each block, the trained model beside its backbone
+        "name": trained.card["name"],
+        "method": trained.card["method"],
+        "images": len(own),  # that the features were compared on
+        "cka_class_token": class_token,  # linear CKA of the features; the patches' mean without a class token
+        "cka_patches": patches,  # of the patches' mean
+        "weight_distance": weight_distances(trained.model, start),  # |w - w0| / |w0|
+        # Share of the training images; empty without StochCA or its results.
+        "cross_attended": _cross_attended(trained),
+        "attention_maps": problem,  # null: there are; otherwise why not
+        "shown": list(looked_at),  # the images of the attention maps
+    }
     with replace_folder(target) as folder:
-        write_json(folder / "analysis.json", asdict(analysis))
+        write_json(folder / "analysis.json", analysis)
         pictures.blocks(analysis).savefig(folder / "blocks.png", dpi=120)
         if maps is not None:
             squares = [_as_seen(image, trained) for image in looked_at.values()]
@@ -97,17 +101,16 @@ def analyse_model(
     yield _tell_mlflow(target, trained.card["name"], trained.card["mlflow_run_id"])
 
 
-def _summary(analysis: Analysis) -> Iterator[str]:
+def _summary(analysis: Mapping[str, Any]) -> Iterator[str]:
     """One line per block."""
-    crossed = analysis.cross_attended
+    crossed = analysis["cross_attended"]
     yield "block  CKA class token  CKA patches  weights moved" + ("  cross-attended" if crossed else "")
-    for i, distance in enumerate(analysis.weight_distance):
-        yield (
-            f"{i:5}  {analysis.cka_class_token[i]:15.3f}  {analysis.cka_patches[i]:11.3f}  {distance:13.2%}"
-            + (f"  {crossed[i]:14.1%}" if crossed else "")
-        )
-    if analysis.attention_maps:
-        yield f"no picture of the attention: {analysis.attention_maps}"
+    columns = (analysis[name] for name in ("cka_class_token", "cka_patches", "weight_distance"))
+    for i, (class_token, patches, distance) in enumerate(zip(*columns, strict=True)):
+        numbers = f"{i:5}  {class_token:15.3f}  {patches:11.3f}  {distance:13.2%}"
+        yield numbers + (f"  {crossed[i]:14.1%}" if crossed else "")
+    if analysis["attention_maps"]:
+        yield f"no picture of the attention: {analysis['attention_maps']}"
 
 
 def _tell_mlflow(files: Path, name: str, run_id: str) -> str:
@@ -120,6 +123,40 @@ def _tell_mlflow(files: Path, name: str, run_id: str) -> str:
     if reason := why_it_waits(run.folder):
         return f"not logged with MLflow: {reason}; for that run: stochca sync"
     return f"logged with the MLflow run {run_id}, under analysis/"
+
+
+@torch.inference_mode()
+def _similarity(
+    start: TimmModule,
+    model: TimmModule,
+    images: Sequence[Image.Image],
+    transform: Callable[[Image.Image], Tensor],
+    device: torch.device,
+) -> tuple[list[float], list[float]]:
+    """Of each block the CKA of the two models' class tokens, and that of their patches' means."""
+    batches = []
+    for first in range(0, len(images), BATCH_SIZE):
+        inputs = torch.stack([transform(image) for image in images[first : first + BATCH_SIZE]]).to(device)
+        batches.append([block_features(each, inputs) for each in (model, start)])
+
+    def features(which: int, block: int, kind: int) -> Tensor:
+        return torch.cat([batch[which][block][kind].cpu() for batch in batches])
+
+    class_token, patches = (
+        [linear_cka(features(0, i, kind), features(1, i, kind)) for i in range(len(batches[0][0]))]
+        for kind in (0, 1)
+    )
+    return class_token, patches
+
+
+def _cross_attended(trained: TrainedModel) -> list[float]:
+    """What training counted, if its results are here and are those of this model."""
+    try:
+        run: dict[str, Any] = json.loads((RESULTS / trained.card["name"] / "run.json").read_text())
+    except (OSError, ValueError):
+        return []
+    same = run.get("mlflow_run_id") == trained.card["mlflow_run_id"]
+    return run.get("cross_attended", []) if same else []
 
 
 def _backbone_of(trained: TrainedModel) -> TimmModule:

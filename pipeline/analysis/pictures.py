@@ -1,6 +1,7 @@
 """The pictures of `stochca analyse`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 
@@ -11,32 +12,30 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from pipeline.analysis.measured import Analysis
-
 MOST_BLOCKS = 6  # whose attention is shown: the last is, and others spread evenly before it
 
 
-def blocks(analysis: Analysis) -> Figure:
+def blocks(analysis: Mapping[str, Any]) -> Figure:
     """Per block: how alike features are to the backbone's, how far its weights went, how often it crossed."""
-    counted = bool(analysis.cross_attended)
+    counted = bool(analysis["cross_attended"])
     figure, axes = plt.subplots(
         1, 2 + counted, figsize=(4.2 * (2 + counted), 3.6), layout="constrained", squeeze=False
     )
-    places = np.arange(len(analysis.weight_distance))
+    places = np.arange(len(analysis["weight_distance"]))
     similarity, distance, *rest = axes[0]
-    similarity.plot(places, analysis.cka_class_token, marker="o", label="class token")
-    similarity.plot(places, analysis.cka_patches, marker="s", label="mean of the patches")
+    similarity.plot(places, analysis["cka_class_token"], marker="o", label="class token")
+    similarity.plot(places, analysis["cka_patches"], marker="s", label="mean of the patches")
     similarity.set(ylim=(0, 1.03), ylabel="linear CKA with the backbone", title="Features")
     similarity.legend(loc="lower left")
-    distance.bar(places, [100 * value for value in analysis.weight_distance])
+    distance.bar(places, [100 * value for value in analysis["weight_distance"]])
     distance.set(ylabel="distance from the start, % of its length", title="Weights")
     if counted:
-        rest[0].bar(places, [100 * value for value in analysis.cross_attended], color="tab:green")
+        rest[0].bar(places, [100 * value for value in analysis["cross_attended"]], color="tab:green")
         rest[0].set(ylabel="training images that cross-attended, %", title="Cross-attention")
     for one in axes[0]:
         one.set_xlabel("block")
         one.set_xticks(places if len(places) <= 12 else places[::4])
-    figure.suptitle(f"{analysis.name}, {analysis.images} test images")
+    figure.suptitle(f"{analysis['name']}, {analysis['images']} test images")
     plt.close(figure)
     return figure
 

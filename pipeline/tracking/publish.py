@@ -121,7 +121,7 @@ class Publisher:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or run.get("tracking_uri") or None
         if self.is_of_known_run:
             with first_request(self.uri):
-                MlflowClient().get_run(self.run.run_id)
+                _check_known(self.run.run_id)
         else:
             self.experiment_id = connect(run["experiment"], self.uri)
         self.client = MlflowClient()
@@ -303,6 +303,19 @@ class Publisher:
         pictures.confusion_matrix(labels, predicted, predictions["classes"]).savefig(
             folder / "confusion_matrix.png"
         )
+
+
+def _check_known(run_id: str) -> None:
+    """Raise `UserError` if the server has no such run."""
+    try:
+        MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise UserError(
+            f"MLflow has no run {run_id} here; set MLFLOW_TRACKING_URI to the server that the model was "
+            "tracked with"
+        ) from None
 
 
 def _metrics(line: bytes) -> Iterator[Metric]:

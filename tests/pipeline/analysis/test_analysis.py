@@ -103,6 +103,17 @@ def test_the_run_in_mlflow_has_it() -> None:
     assert logged == {"analysis.json", "attention.png", "blocks.png"}
 
 
+def test_a_run_that_mlflow_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a model that was trained elsewhere; its pictures wait for the server that has the run."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    *_, line = analyse(shown=1)
+    run_id = json.loads((MODEL / "model.json").read_text())["mlflow_run_id"]
+    assert line == (
+        f"not logged with MLflow: MLflow has no run {run_id} here; set MLFLOW_TRACKING_URI to the server "
+        "that the model was tracked with; for that run: stochca sync"
+    )
+
+
 def test_own_images_are_shown(tmp_path: Path) -> None:
     picture(90, 70).save(tmp_path / "x.png")
     analyse([tmp_path])
