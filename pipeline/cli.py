@@ -3,16 +3,14 @@
 Nothing heavy is imported before a command needs it, so that help comes at once.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pipeline.runtime import boundary
-
-if TYPE_CHECKING:
-    from pipeline.config.params import Params
 
 app = typer.Typer(
     help="Fine-tune pretrained vision transformers with stochastic cross-attention, and use the results.",
@@ -68,11 +66,9 @@ def use(
     """
     from pipeline.commands.use import use_preset
 
-    preset, lines = use_preset(name)
-    for line in lines:
-        typer.echo(line)
+    _echo(use_preset(name))
     if cost:
-        _echo_cost(preset.params())
+        _echo_cost()
 
 
 @app.command()
@@ -80,25 +76,20 @@ def presets() -> None:
     """List the presets that `stochca use` knows."""
     from pipeline.commands.use import preset_table
 
-    for line in preset_table():
-        typer.echo(line)
+    _echo(preset_table())
 
 
 @app.command()
 def cost() -> None:
     """Measure this machine and say what params.yaml will cost here."""
+    _echo_cost()
+
+
+def _echo_cost() -> None:
+    from pipeline.commands.measure import cost_here
     from pipeline.config.params import load_params
 
-    _echo_cost(load_params())
-
-
-def _echo_cost(params: "Params") -> None:
-    from pipeline.commands.measure import measure
-    from pipeline.commands.use import cost_lines
-
-    typer.echo(f"What it will cost (measuring {params.backbone.name} at {params.image_size} pixels ...)")
-    for line in cost_lines(params, measure(params)):
-        typer.echo(f"  {line}")
+    _echo(cost_here(load_params()))
 
 
 @app.command()
@@ -214,8 +205,7 @@ def analyse(
 
     trained, named = open_model(model)
     target = ANALYSES / named.name
-    for line in analyse_model(trained, target, images or [], compared=compared, shown=shown):
-        typer.echo(line)
+    _echo(analyse_model(trained, target, images or [], compared=compared, shown=shown))
 
 
 @app.command()
@@ -228,7 +218,7 @@ def promote() -> None:
     """
     from pipeline.config.params import load_params
 
-    params = load_params()
+    params = load_params()  # what is wrong with them is said before MLflow is loaded, which takes its time
     from pipeline.registry.promote import promote as promote_best
 
     typer.echo(f"{promote_best(params).reason}.")
@@ -258,7 +248,11 @@ def sync() -> None:
     """
     from pipeline.tracking.sync import sync as send_all
 
-    for line in send_all():
+    _echo(send_all())
+
+
+def _echo(lines: Iterable[str]) -> None:
+    for line in lines:
         typer.echo(line)
 
 

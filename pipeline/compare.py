@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 
 from pipeline.config.params import Params, load_params
-from pipeline.images.prepared import load_prepared
 from pipeline.report.benchmark_table import write_table
 from pipeline.report.comparison import Standing, average_over_targets, compare_runs
 from pipeline.report.comparison_json import comparison_of
@@ -15,17 +14,15 @@ from pipeline.report.mlflow_groups import write_groups
 from pipeline.report.outputs import markdown, write_comparison, write_plots, write_summary
 from pipeline.report.page import build_page
 from pipeline.report.pictures import read_analysed
-from pipeline.report.results import check_same_inputs, read_runs
-from pipeline.report.sentences import headline, overall_headline
+from pipeline.report.results import read_inputs
+from pipeline.report.sentences import headline
 from pipeline.report.table_contents import table_of
 from pipeline.runtime import boundary
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import write_text
-from pipeline.runtime.paths import BACKBONE, REPORTS
+from pipeline.runtime.paths import REPORTS
 from pipeline.tracking.publish import why_it_waits
-from stochca.backbones.card import CARD_FILE, BackboneCard
 
-CARD = BACKBONE / CARD_FILE
 logger = logging.getLogger(__name__)
 
 
@@ -49,10 +46,7 @@ def compare(params: Params) -> tuple[list[Standing], list[Standing], list[Path]]
         UserError: something that is compared is missing, damaged or made from other inputs; nothing is
             written then.
     """
-    runs = read_runs(params.protocol)
-    prepared = load_prepared()
-    backbone = BackboneCard.from_file(CARD)
-    check_same_inputs(params.protocol, runs, prepared.fingerprint, backbone.to_dict())
+    runs, prepared, backbone = read_inputs(params.protocol)
     rows = compare_runs(params, runs)
     averages = average_over_targets(params, runs)
     results = comparison_of(params, rows, averages, prepared, backbone)
@@ -66,10 +60,10 @@ def compare(params: Params) -> tuple[list[Standing], list[Standing], list[Path]]
     write_plots(REPORTS / "plots", rows)
     write_text(REPORTS / "index.html", page)
     if averages:
-        print(f"{overall_headline(averages, terms)}.")
+        print(f"{headline(averages, terms)}.")
     for target in params.protocol.targets:
         title = f"{terms.title_of(target)}: " if averages else ""
-        print(f"{title}{headline([row for row in rows if row.target == target])}.")
+        print(f"{title}{headline([row for row in rows if row.target == target], terms)}.")
     print(f"The page is {REPORTS / 'index.html'}")
     return rows, averages, [REPORTS / "index.html", *files]
 

@@ -8,6 +8,7 @@ forward pass alone; some penalties add one of the pretrained model.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.config.datasets import Registered, registered
@@ -30,10 +31,6 @@ class Speed:
     forward_image: float  # of an image, loading included
     step: float  # of the optimiser, whatever the batch size
     blocks: int  # of the architecture
-
-    @property
-    def images_per_second(self) -> float:
-        return 1 / self.train_image
 
 
 @dataclass(frozen=True)
@@ -117,45 +114,35 @@ def teacher_share(method: Method, blocks: int) -> float:
 
 def split_of(params: Params, target: str) -> Split:
     """The images of a target; zeros for a dataset whose size is not known."""
-    known = registered(params.dataset.name)
+    known, dataset = registered(params.dataset.name), params.dataset
+    chosen = dataset.domains or known.domains or ()
+    domains = {name: known.images[name] for name in chosen if name in known.images}
     if params.protocol.name == "leave_one_domain_out":
-        return _held_out(known, params.dataset, target)
-    split = _prepared(known, params.dataset)
+        return _held_out(domains, known.paired, dataset, target)
+    # What the stage `prepare` makes of it, equal pictures that it leaves out included.
+    images, validation, test = (known.images.get(split, 0) for split in ("train", "val", "test"))
+    if domains:
+        images = sum(domains.values())
+        test = round(images * dataset.test)
+    drawn = 0 if validation else round(images * dataset.validation)
+    images -= test if domains else 0
+    fraction = dataset.train_fraction
+    split = Split(round((images - drawn) * fraction), validation or round(drawn * fraction), test)
     if params.protocol.name == "transfer":
         return split
     share, pool = float(target) / 100, split.train + split.validation
-    validation = round(pool * params.dataset.validation * share)
+    validation = round(pool * dataset.validation * share)
     return Split(round(pool * share) - validation, validation, split.test)
 
 
-def _prepared(known: Registered, dataset: Dataset) -> Split:
-    """What the stage `prepare` makes of a dataset, equal pictures that it leaves out included."""
-    images, validation, test = (known.images.get(split, 0) for split in ("train", "val", "test"))
-    if known.domains:
-        images = sum(_of_domains(known, dataset).values())
-        test = round(images * dataset.test)
-        images -= test
-    total = images + test if known.domains else images
-    drawn = 0 if validation else round(total * dataset.validation)
-    fraction = dataset.train_fraction
-    return Split(round((images - drawn) * fraction), validation or round(drawn * fraction), test)
-
-
-def _held_out(known: Registered, dataset: Dataset, target: str) -> Split:
+def _held_out(domains: Mapping[str, int], paired: bool, dataset: Dataset, target: str) -> Split:
     from pipeline.images.protocol import HELD_OUT
 
-    unseen = dataset.test if known.paired else 0.0  # the subjects that the target is tested on
-    tested_apart = 0.0 if known.paired else dataset.test  # prepared as a test split, but part of the sources
-    used = tested_apart + (1 - dataset.test) * dataset.train_fraction
-    domains = _of_domains(known, dataset)
+    # Of pairs the target is tested on subjects that are unseen; else `test` images are part of the sources.
+    used = (0 if paired else dataset.test) + (1 - dataset.test) * dataset.train_fraction
     sources = sum(count for name, count in domains.items() if name != target) * used
-    test = domains.get(target, 0) * (unseen if known.paired else 1)
+    test = domains.get(target, 0) * (dataset.test if paired else 1)
     return Split(round(sources * (1 - HELD_OUT)), round(sources * HELD_OUT), round(test))
-
-
-def _of_domains(known: Registered, dataset: Dataset) -> dict[str, int]:
-    chosen = dataset.domains or known.domains or ()
-    return {name: known.images[name] for name in chosen if name in known.images}
 
 
 def _evaluated_images(params: Params, method: Method, evaluations: int, split: Split) -> int:
@@ -163,3 +150,29 @@ def _evaluated_images(params: Params, method: Method, evaluations: int, split: S
     tests = 1 + {"none": 0, "last": 1, "all": evaluations}[params.protocol.keep_evaluated]
     features = split.train + split.validation if method.phases.reads_features else 0
     return evaluations * split.validation + tests * split.test + features
+
+
+def cost_lines(params: Params, speed: Speed) -> list[str]:
+    """What the params will cost on a machine, a line each."""
+    protocol, cost = params.protocol, cost_of(params, speed)
+    counts = ((protocol.methods, "method"), (protocol.targets, "target"), (protocol.seeds, "seed"))
+    factors = [f"{len(each)} {name}{'s' if len(each) > 1 else ''}" for each, name in counts]
+    evaluations = f"{cost.evaluations:,} evaluations on validation images"
+    if cost.evaluated_images is None:
+        evaluations += ", whose number is not known yet and is left out of the time below"
+    else:
+        evaluations += f", {cost.evaluated_images:,} images in these, the tests and linear probes"
+    return [
+        f"{cost.runs:,} runs: {' x '.join(factors)}",
+        f"{cost.training_images:,} training images; {evaluations}",
+        f"about {hours(cost.seconds)} on {speed.device} ({speed.precision}), measured "
+        f"{1 / speed.train_image:.3g} training images/s with plain fine-tuning",
+        f"the search before it, if you run `make tune`: at most {hours(search_seconds(params, speed))} more",
+    ]
+
+
+def hours(seconds: float) -> str:
+    """``25 minutes``, ``3.4 hours``, ``1,200 hours``."""
+    if seconds < 5400:
+        return f"{max(1, round(seconds / 60))} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds < 36_000 else f"{seconds / 3600:,.0f} hours"

@@ -22,6 +22,8 @@ IMAGES = 16  # that the exported model is checked on
 BATCH_SIZES = (1, 3, IMAGES)  # that the graph is checked with
 TOLERANCE = 1e-3  # largest difference of a logit
 ONNX_BYTES = 2**31  # what a file of this format holds at most
+PREPROCESSING = ("image_size", "mean", "std", "interpolation")  # what the metadata of the graph tell of it
+TIMM_PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 TIMM_FILES = {"config.json", "model.safetensors"}
 
 Logits = Callable[[Sequence[Image.Image]], Tensor]
@@ -33,7 +35,7 @@ def export_model(model: Path, to: str, output: Path | None) -> str:
     Args:
         model: a folder, in which nothing is written, or an address of the registry; see
             `pipeline.registry.model_address`.
-        to: timm or onnx.
+        to: one of `EXPORTERS`.
         output: where to write; None: beside the model, as NAME-timm or NAME.onnx, and here as
             NAME-VERSION-timm or NAME-VERSION.onnx for an address. What an earlier export left there is
             replaced.
@@ -42,11 +44,9 @@ def export_model(model: Path, to: str, output: Path | None) -> str:
         A sentence: what was written, and how close its logits are to the original's on which images.
 
     Raises:
-        UserError: `model` is no trained model, `to` is unknown, `output` can't be written or would
+        UserError: `model` is no trained model, `output` can't be written or would
             replace something else, or the logits differ by more than `TOLERANCE`.
     """
-    if to not in EXPORTERS:
-        raise UserError(f"there is no export to {to!r}; choose {' or '.join(EXPORTERS)}")
     export, suffix = EXPORTERS[to]
     trained, named = open_model(model)
     if output is None:
@@ -55,7 +55,7 @@ def export_model(model: Path, to: str, output: Path | None) -> str:
     elif model.resolve() in (output.resolve(), *output.resolve().parents):
         raise UserError(f"{output} lies in the model's own folder, which DVC watches; choose another place")
     try:
-        return export(trained, output)
+        return f"{output}: {export(trained, output)}"
     except OSError as error:
         raise UserError(f"{output} can't be written: {error.strerror or error}") from None
 
@@ -73,7 +73,6 @@ def export_timm(trained: TrainedModel, output: Path) -> str:
     if output.exists() and not (output.is_dir() and {path.name for path in output.iterdir()} <= TIMM_FILES):
         raise UserError(f"{output} exists and is no earlier export; choose a folder that does not exist yet")
     card, preprocessing = trained.card, trained.preprocessing
-    images, described = sample_images(preprocessing.image_size)
     with replace_folder(output) as folder:
         timm.models.save_for_hf(
             trained.model,
@@ -82,11 +81,7 @@ def export_timm(trained: TrainedModel, output: Path) -> str:
                 "label_names": trained.classes,
                 "pretrained_cfg": {
                     "input_size": (3, preprocessing.image_size, preprocessing.image_size),
-                    "mean": preprocessing.mean,
-                    "std": preprocessing.std,
-                    "interpolation": preprocessing.interpolation,
-                    "crop_pct": preprocessing.crop_pct,
-                    "crop_mode": preprocessing.crop_mode,
+                    **{name: getattr(preprocessing, name) for name in TIMM_PREPROCESSING},
                     "license": card["backbone"]["license"],
                     **dict.fromkeys(("tag", "origin_url", "notes", "paper_name", "paper_ids")),
                 },
@@ -101,12 +96,10 @@ def export_timm(trained: TrainedModel, output: Path) -> str:
         def exported(batch: Sequence[Image.Image]) -> Tensor:
             return loaded(torch.stack([transform(image) for image in batch]))
 
-        difference = compare(trained, exported, images)
-        size = sum(path.stat().st_size for path in folder.iterdir())
-    return (
-        f"{output}: {size / 1e6:.1f} MB; logits differ from the original by at most {difference:.1e} on "
-        f'{described}; load it with timm.create_model("local-dir:{output}", pretrained=True)'
-    )
+        return (
+            f"{_checked(trained, exported, folder)}; load it with "
+            f'timm.create_model("local-dir:{output}", pretrained=True)'
+        )
 
 
 def export_onnx(trained: TrainedModel, output: Path) -> str:
@@ -116,7 +109,6 @@ def export_onnx(trained: TrainedModel, output: Path) -> str:
     if sum(weights.nbytes for weights in trained.model.state_dict().values()) >= ONNX_BYTES:
         raise UserError("the model is larger than the 2 GB that an ONNX file holds; export it --to timm")
     transform = trained.preprocessing.evaluation()
-    images, described = sample_images(trained.preprocessing.image_size)
     with replace_file(output) as path:
         _write_graph(trained, path)
         runtime, run = _runtime(path)
@@ -125,18 +117,21 @@ def export_onnx(trained: TrainedModel, output: Path) -> str:
             inputs = torch.stack([transform(image) for image in batch]).numpy()
             return torch.from_numpy(run(["logits"], {"images": inputs})[0])
 
-        difference = compare(trained, exported, images)
-        size = path.stat().st_size
-    return (
-        f"{output}: {size / 1e6:.1f} MB; logits differ from the original by at most {difference:.1e} on "
-        f"{described}, computed by {runtime}"
-    )
+        return f"{_checked(trained, exported, path)}, computed by {runtime}"
 
 
 EXPORTERS: dict[str, tuple[Callable[[TrainedModel, Path], str], str]] = {
     "timm": (export_timm, "-timm"),
     "onnx": (export_onnx, ".onnx"),
 }
+
+
+def _checked(trained: TrainedModel, exported: Logits, written: Path) -> str:
+    """The size of what was written, and how close its logits are to the original's on which images."""
+    images, described = sample_images(trained.preprocessing.image_size)
+    difference = compare(trained, exported, images)
+    size = sum(file.stat().st_size for file in (written.iterdir() if written.is_dir() else [written]))
+    return f"{size / 1e6:.1f} MB; logits differ from the original by at most {difference:.1e} on {described}"
 
 
 def compare(trained: TrainedModel, exported: Logits, images: Sequence[Image.Image]) -> float:
@@ -193,10 +188,7 @@ def _write_graph(trained: TrainedModel, path: Path) -> None:
     ClearMetadataAndDocStringPass()(program.model)  # it names source files of this machine
     program.model.metadata_props.update(
         class_names=json.dumps(trained.classes),
-        image_size=json.dumps(preprocessing.image_size),
-        mean=json.dumps(preprocessing.mean),
-        std=json.dumps(preprocessing.std),
-        interpolation=json.dumps(preprocessing.interpolation),
+        **{name: json.dumps(getattr(preprocessing, name)) for name in PREPROCESSING},
     )
     program.save(path, external_data=False)
 

@@ -3,14 +3,14 @@
 import io
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
 
-from pipeline.commands.cost import Speed
+from pipeline.commands.cost import Speed, cost_lines
 from pipeline.config.params import Params
 from pipeline.images.sizes import Sides
 from stochca.backbones.loading import create_backbone, patch_size
@@ -27,6 +27,13 @@ CLASSES = 100  # of the head, which costs next to nothing
 BUDGET = 2.0  # seconds for each kind of step, unless a single one takes longer
 WORK_PER_CORE = 2e11  # operations of a measured step on a processor
 MEAN = STD = (0.5, 0.5, 0.5)
+
+
+def cost_here(params: Params) -> Iterator[str]:
+    """What the params will cost on this machine, in lines."""
+    yield f"What it will cost (measuring {params.backbone.name} at {params.image_size} pixels ...)"
+    for line in cost_lines(params, measure(params)):
+        yield f"  {line}"
 
 
 def measure(params: Params) -> Speed:
@@ -55,43 +62,30 @@ def measure(params: Params) -> Speed:
         work = 6 * weights * tokens  # of a training image: two operations per weight, forward and twice back
         size = min(size, max(1, int(WORK_PER_CORE * cores_of_process() / work)))
 
-    def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        side = params.image_size
-        return torch.randn(size, 3, side, side, device=device), torch.randint(0, CLASSES, (size,)).to(device)
+    side = params.image_size
 
-    def train(size: int) -> Callable[[], None]:
-        images, labels = batch(size)
+    def train() -> None:
+        with autocast(precision, device):
+            loss = functional.cross_entropy(model(images).float(), labels)
+        loss.backward()
 
-        def step() -> None:
-            with autocast(precision, device):
-                loss = functional.cross_entropy(model(images).float(), labels)
-            loss.backward()
-
-        return step
-
-    def forward(size: int) -> Callable[[], None]:
-        images, _ = batch(size)
-
-        @torch.no_grad()
-        def step() -> None:
-            with autocast(precision, device):
-                model(images)
-
-        return step
-
-    def update() -> None:
-        optimizer.step()
+    def forward() -> None:
+        with torch.no_grad(), autocast(precision, device):
+            model(images)
 
     try:
-        forward(1)()  # whatever a first call sets up
+        images = torch.randn(size, 3, side, side, device=device)
+        labels = torch.randint(0, CLASSES, (size,)).to(device)
+        with torch.no_grad(), autocast(precision, device):
+            model(images[:1])  # whatever a first call sets up
         model.train()
-        train_batch = _seconds(train(size), device, BUDGET)
-        optimizer_step = _seconds(update, device, BUDGET)
+        train_batch = _seconds(train, device, BUDGET)
+        optimizer_step = _seconds(optimizer.step, device, BUDGET)
         model.eval()
-        forward_batch = _seconds(forward(size), device, BUDGET)
+        forward_batch = _seconds(forward, device, BUDGET)
     except torch.OutOfMemoryError:
         raise UserError(
-            f"{size} images of {params.image_size} pixels don't fit into the memory of "
+            f"{size} images of {side} pixels don't fit into the memory of "
             f"{device_name(device)} at once; raise training.accumulate, which splits a step, or set "
             "training.gradient_checkpointing: true"
         ) from None
@@ -127,7 +121,7 @@ def _loading(params: Params) -> float:
     return _seconds(load, torch.device("cpu"), 0.5)
 
 
-def _seconds(call: Callable[[], None], device: torch.device, budget: float) -> float:
+def _seconds(call: Callable[[], object], device: torch.device, budget: float) -> float:
     """The median over calls that fit into the budget, after a first one; that alone if it takes longer."""
 
     def timed() -> float:

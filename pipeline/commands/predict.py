@@ -37,6 +37,10 @@ class Prediction:
     classes: list[str]
     probabilities: list[float]
 
+    @property
+    def shares(self) -> list[tuple[str, float]]:
+        return list(zip(self.classes, self.probabilities, strict=True))
+
 
 def predict_images(model: Path, images: list[Path], top: int) -> list[Prediction]:
     """Classify image files, and those anywhere in folders, in fp32; the `top` likeliest classes of each.
@@ -72,7 +76,14 @@ def show(results: list[Prediction], as_json: bool) -> None:
     Where stdout is no terminal, the table has neither frame nor colour, and every line names its file.
     """
     if as_json:
-        print(json.dumps([_as_dict(result) for result in results], indent=2))
+        listed = [
+            {
+                "file": str(result.file),
+                "predictions": [{"class": name, "probability": share} for name, share in result.shares],
+            }
+            for result in results
+        ]
+        print(json.dumps(listed, indent=2))
         return
     terminal = Console().is_terminal
     console = Console() if terminal else Console(width=10_000)  # nothing is cut in a file or a pipe
@@ -82,7 +93,7 @@ def show(results: list[Prediction], as_json: bool) -> None:
     table.add_column("probability", justify="right", no_wrap=True)
     for result in results:
         name = printable(str(result.file))
-        for class_name, probability in zip(result.classes, result.probabilities, strict=True):
+        for class_name, probability in result.shares:
             # Text objects, because rich would read square brackets in plain strings as markup.
             table.add_row(Text(name), Text(printable(class_name)), Text(f"{probability:.1%}"))
             name = "" if terminal else name
@@ -95,14 +106,6 @@ def printable(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
-
-
-def _as_dict(result: Prediction) -> dict[str, object]:
-    pairs = zip(result.classes, result.probabilities, strict=True)
-    return {
-        "file": str(result.file),
-        "predictions": [{"class": name, "probability": probability} for name, probability in pairs],
-    }
 
 
 def _classify(trained: TrainedModel, files: Sequence[Path]) -> Iterator[tuple[Path, Tensor | str]]:

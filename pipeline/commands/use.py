@@ -1,20 +1,17 @@
-"""`stochca use NAME`: a preset becomes params.yaml, and what that takes and costs is said."""
+"""`stochca use NAME` and `stochca presets`: a preset becomes params.yaml, and what that takes is said."""
 
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.commands.cost import Cost, Speed, cost_of, search_seconds
 from pipeline.config.datasets import registered
-from pipeline.config.params import PARAMS_FILE, Params
-from pipeline.config.presets import DEFAULT, FIRST_WORDS, Preset, find_preset, preset_names
+from pipeline.config.params import PARAMS_FILE
+from pipeline.config.presets import DEFAULT, FIRST_WORDS, find_preset, preset_names
 from pipeline.config.sections import Protocol
 from pipeline.runtime.files import replace_file
 from stochca.errors import UserError
 
 
-def use_preset(name: str | None) -> tuple[Preset, list[str]]:
-    """Write params.yaml as the preset has it; returns the preset, and what there is to say, a line each.
+def use_preset(name: str | None) -> list[str]:
+    """Write params.yaml as the preset has it; returns what there is to say, a line each.
 
     A params.yaml that no preset gives back is kept under another name.
 
@@ -34,7 +31,7 @@ def use_preset(name: str | None) -> tuple[Preset, list[str]]:
     if facts is not None and not root.expanduser().is_dir():
         lines.append(f"  to download: {facts.described}; put the archives, or what they hold, into {root}/")
         lines.append(f"  license: {facts.license}")
-    return preset, lines
+    return lines
 
 
 def _keep_edited() -> Path | None:
@@ -44,14 +41,13 @@ def _keep_edited() -> Path | None:
     text = PARAMS_FILE.read_bytes()
     if text == _as_written(text.decode(errors="replace")).encode():
         return None
-    for kept in _free_names():
-        if not kept.exists():
-            with replace_file(kept) as temporary:
-                temporary.write_bytes(text)
-            return kept
-        if kept.read_bytes() == text:
-            return kept
-    raise AssertionError("names never end")
+    kept, number = PARAMS_FILE.with_name("params.previous.yaml"), 1
+    while kept.exists() and kept.read_bytes() != text:
+        number += 1
+        kept = PARAMS_FILE.with_name(f"params.previous.{number}.yaml")
+    with replace_file(kept) as temporary:
+        temporary.write_bytes(text)
+    return kept
 
 
 def _as_written(text: str) -> str:
@@ -64,12 +60,6 @@ def _as_written(text: str) -> str:
         return ""
 
 
-def _free_names() -> Iterator[Path]:
-    yield PARAMS_FILE.with_name("params.previous.yaml")
-    for number in itertools.count(2):
-        yield PARAMS_FILE.with_name(f"params.previous.{number}.yaml")
-
-
 def preset_table() -> list[str]:
     """Name, dataset, protocol, number of runs and title of every preset, a line each, under headings."""
     rows = [("name", "dataset", "protocol", "runs", "what")]
@@ -80,35 +70,3 @@ def preset_table() -> list[str]:
         rows.append((name, str(values["dataset"]["name"]), protocol.name, str(protocol.runs), preset.title))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
-def cost_lines(params: Params, speed: Speed) -> list[str]:
-    """What the params will cost on this machine, a line each."""
-    protocol = params.protocol
-    cost = cost_of(params, speed)
-    return [
-        f"{cost.runs:,} runs: {_count(len(protocol.methods), 'method')} x "
-        f"{_count(len(protocol.targets), 'target')} x {_count(len(protocol.seeds), 'seed')}",
-        f"{cost.training_images:,} training images; {_looks(cost)}",
-        f"about {hours(cost.seconds)} on {speed.device} ({speed.precision}), measured "
-        f"{speed.images_per_second:.3g} training images/s with plain fine-tuning",
-        f"the search before it, if you run `make tune`: at most {hours(search_seconds(params, speed))} more",
-    ]
-
-
-def _looks(cost: Cost) -> str:
-    evaluations = f"{cost.evaluations:,} evaluations on validation images"
-    if cost.evaluated_images is None:
-        return f"{evaluations}, whose number is not known yet and is left out of the time below"
-    return f"{evaluations}, {cost.evaluated_images:,} images in these, the tests and linear probes"
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number} {name}" if number == 1 else f"{number} {name}s"
-
-
-def hours(seconds: float) -> str:
-    """``25 minutes``, ``3.4 hours``, ``1,200 hours``."""
-    if seconds < 5400:
-        return f"{max(1, round(seconds / 60))} minutes"
-    return f"{seconds / 3600:.1f} hours" if seconds < 36_000 else f"{seconds / 3600:,.0f} hours"

@@ -10,7 +10,6 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from pipeline.config.params import Params
-from pipeline.images.prepared import load_prepared
 from pipeline.images.seen_images import FILE, read_seen
 from pipeline.registry.champion import HEADING, Contender, Decision, decide
 from pipeline.registry.versions import (
@@ -25,10 +24,8 @@ from pipeline.registry.versions import (
     version_of,
 )
 from pipeline.report.intervals import Spread
-from pipeline.report.results import Run, check_same_inputs, read_runs
-from pipeline.runtime.paths import BACKBONE
+from pipeline.report.results import Run, read_inputs, read_runs
 from pipeline.tracking.server import connect
-from stochca.backbones.card import CARD_FILE, BackboneCard
 from stochca.errors import UserError
 
 TARGET = "all"  # models for use; those of held-out domains are for science
@@ -46,10 +43,7 @@ def promote(params: Params) -> Decision:
         UserError: runs are missing or not of one kind, MLflow can't be reached, or lacks a model.
     """
     connect(params.tracking.experiment)
-    runs = read_runs(params.protocol)
-    prepared = load_prepared()
-    backbone = BackboneCard.from_file(BACKBONE / CARD_FILE)
-    check_same_inputs(params.protocol, runs, prepared.fingerprint, backbone.to_dict())
+    runs, prepared, _ = read_inputs(params.protocol)
     run = choose(params, runs)
     client, name = MlflowClient(), params.promotion.model
     with registry_errors():

@@ -8,15 +8,7 @@ import pandas as pd
 from pipeline.report.benchmark_table import BenchmarkTable, as_markdown, markdown_rows, write_csv
 from pipeline.report.comparison import Standing
 from pipeline.report.comparison_json import Comparison
-from pipeline.report.sentences import (
-    details,
-    duration,
-    headline,
-    overall_details,
-    overall_headline,
-    percent,
-    points,
-)
+from pipeline.report.sentences import details, duration, headline, percent, points
 from pipeline.report.terms import Terms
 from pipeline.runtime.files import write_json, write_text
 
@@ -90,13 +82,12 @@ def markdown(
     """What came out in words, and the table, per target; of several targets, first over all of them."""
     parts = []
     if averages:
-        words = f"**{overall_headline(averages, terms)}.** {' '.join(overall_details(averages, terms))}"
-        parts += [words, as_markdown(table).rstrip()]
+        parts += [_words(averages, terms), as_markdown(table).rstrip()]
     for target in dict.fromkeys(row.target for row in rows):
         of_target = [row for row in rows if row.target == target]
         lines = [f"## {terms.title_of(target)}", ""] if averages else []
         lines += [
-            f"**{headline(of_target)}.** {' '.join(details(of_target))}",
+            _words(of_target, terms),
             "",
             markdown_rows([COLUMNS, ALIGNMENT, *(_cells(row, terms) for row in of_target)]),
             "",
@@ -105,6 +96,10 @@ def markdown(
         ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _words(ranked: Sequence[Standing], terms: Terms) -> str:
+    return f"**{headline(ranked, terms)}.** {' '.join(details(ranked, terms))}"
 
 
 def _cells(row: Standing, terms: Terms) -> list[str]:

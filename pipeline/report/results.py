@@ -1,7 +1,7 @@
 """Reads what training runs left behind: numbers, description, predictions and curves."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -13,7 +13,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from pipeline.config.params import Protocol
-from pipeline.runtime.paths import METRICS, RESULTS
+from pipeline.images.prepared import Prepared, load_prepared
+from pipeline.runtime.paths import BACKBONE, METRICS, RESULTS
+from stochca.backbones.card import CARD_FILE, BackboneCard
 from stochca.errors import UserError
 
 METRIC_NAMES = (
@@ -27,9 +29,10 @@ METRIC_NAMES = (
     "peak_memory_mb",
     "trainable_parameters",
 )
-WITHOUT_VALIDATION = ("validation_accuracy", "validation_loss")  # null where protocol.refit left no images
 # Of leave_one_domain_out alone: the best evaluation on the target, if protocol.oracle, and the last step.
 OTHER_CHOICES = ("test_accuracy_oracle", "test_accuracy_last")
+# Null where protocol.refit left no validation images, where another protocol was run.
+MAY_LACK = ("validation_accuracy", "validation_loss", *OTHER_CHOICES)
 DESCRIPTION_KEYS = (
     *("config", "training", "mlflow_run_id", "notes", "classes"),
     *("backbone", "dataset", "device", "precision", "git_commit"),
@@ -45,6 +48,7 @@ class Run:
     method: str
     target: str
     seed: int
+    stage: str  # that trains it, as dvc.yaml names it
     metrics: dict[str, float]  # METRIC_NAMES and OTHER_CHOICES, without those that it does not have
     description: dict[str, Any]  # run.json; has DESCRIPTION_KEYS
     predictions: pd.DataFrame  # PREDICTION_COLUMNS; one row per test image, sorted by id
@@ -85,26 +89,33 @@ def read_runs(protocol: Protocol) -> list[Run]:
         for method, seed in product(protocol.methods, protocol.seeds):
             run = read_run(protocol, method, target, seed)
             first = first or run
-            runs.append(_on_images_of(first, run, protocol))
+            runs.append(_on_images_of(first, run))
     return runs
 
 
-def check_same_inputs(
-    protocol: Protocol, runs: Sequence[Run], dataset_fingerprint: str, backbone: Mapping[str, Any]
-) -> None:
-    """Raise `UserError` if a run was trained on other images or from another backbone than are there now.
+def read_inputs(protocol: Protocol) -> tuple[list[Run], Prepared, BackboneCard]:
+    """Every run that the protocol asks for, and the prepared images and the backbone that they were made from.
 
     Backbones are the same if their whole cards are: weights, pooling, normalisation and image size.
+
+    Raises:
+        UserError: as `read_runs`; or the images or the backbone are missing, or a run was trained on others.
     """
+    runs, prepared, backbone = (
+        read_runs(protocol),
+        load_prepared(),
+        BackboneCard.from_file(BACKBONE / CARD_FILE),
+    )
+    card = backbone.to_dict()
     for run in runs:
-        if run.description["dataset"]["fingerprint"] != dataset_fingerprint:
+        if run.description["dataset"]["fingerprint"] != prepared.fingerprint:
             what = "on other images than data/prepared"
-        elif run.description["backbone"] != backbone:
+        elif run.description["backbone"] != card:
             what = "from another backbone than data/backbone"
         else:
             continue
-        stage = _stage(protocol, run.method, run.target, run.seed)
-        raise UserError(f"{RESULTS / run.name} was trained {what}; run: dvc repro {stage}")
+        raise UserError(f"{RESULTS / run.name} was trained {what}; run: dvc repro {run.stage}")
+    return runs, prepared, backbone
 
 
 def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
@@ -114,7 +125,10 @@ def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
         UserError: one of its files is missing or damaged; the sentence names the command that makes it.
     """
     name = f"{method}-{target}-{seed}"
-    command = f"dvc repro {_stage(protocol, method, target, seed)}"
+    stage = "stochca@" if method == "stochca" else f"combined@{method}-"
+    stage = f"baseline@{method}-" if method in protocol.baseline else stage
+    stage += f"{target}-{seed}"
+    command = f"dvc repro {stage}"
     folder = RESULTS / name
     metrics = _numbers(METRICS / f"{name}.json", command)
     predictions = _read(folder / "predictions.parquet", _parquet, PREDICTION_COLUMNS, command)
@@ -124,6 +138,7 @@ def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
         method,
         target,
         seed,
+        stage,
         metrics=metrics,
         description=_read(folder / "run.json", _json, DESCRIPTION_KEYS, command),
         predictions=predictions.sort_values("id", ignore_index=True),
@@ -151,15 +166,14 @@ def _read(path: Path, load: Callable[[Path], Any], expected: Sequence[str], comm
 def _numbers(path: Path, command: str) -> dict[str, float]:
     """The metrics of a run that are there."""
     values = _read(path, _json, METRIC_NAMES, command)
-    optional = (*OTHER_CHOICES, *WITHOUT_VALIDATION)
-    known = {
-        name: values.get(name)
-        for name in (*METRIC_NAMES, *OTHER_CHOICES)
-        if name not in optional or values.get(name) is not None
-    }
-    for name, value in known.items():
+    known: dict[str, float] = {}
+    for name in (*METRIC_NAMES, *OTHER_CHOICES):
+        value = values.get(name)
+        if value is None and name in MAY_LACK:
+            continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _damaged(path, f"{name} is {value!r}, no number", command)
+        known[name] = value
     return known
 
 
@@ -180,15 +194,7 @@ def _damaged(path: Path, reason: str, command: str) -> UserError:
     return UserError(f"{path} is damaged ({reason}); run: {command}")
 
 
-def _stage(protocol: Protocol, method: str, target: str, seed: int) -> str:
-    """The name of the stage that trains a method, as in dvc.yaml."""
-    if method == "stochca":
-        return f"stochca@{target}-{seed}"
-    stage = "baseline" if method in protocol.baseline else "combined"
-    return f"{stage}@{method}-{target}-{seed}"
-
-
-def _on_images_of(first: Run, run: Run, protocol: Protocol) -> Run:
+def _on_images_of(first: Run, run: Run) -> Run:
     """`run` with the names and labels of the test images that `first` holds, and small numbers of classes.
 
     What all runs of a target share is in memory once; a thousand runs need a few bytes per test image each.
@@ -199,10 +205,9 @@ def _on_images_of(first: Run, run: Run, protocol: Protocol) -> Run:
     shared = {name: first.predictions[name] for name in ("id", "label")}
     same = all(np.array_equal(run.predictions[name], values) for name, values in shared.items())
     if run.classes != first.classes or not same:
-        stages = [_stage(protocol, each.method, each.target, each.seed) for each in (first, run)]
         raise UserError(
             f"{RESULTS / first.name} and {RESULTS / run.name} were not tested on the same images and "
-            f"classes, so they can't be compared; run: dvc repro {' '.join(stages)}"
+            f"classes, so they can't be compared; run: dvc repro {first.stage} {run.stage}"
         )
     prediction = pd.to_numeric(run.predictions["prediction"], downcast="unsigned")
     return replace(run, predictions=run.predictions.assign(**shared, prediction=prediction))

@@ -59,32 +59,23 @@ def listing(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def headline(rows: Sequence[Standing]) -> str:
-    """Who won, by how much and how sure that is: one sentence from the ranked rows of one target."""
-    return _headline(rows, f"{percent(rows[0].accuracy)} of {rows[0].test_images:,} test images right")
-
-
-def overall_headline(averages: Sequence[Standing], terms: Terms) -> str:
-    """Likewise of the average over several targets."""
-    best = averages[0]
-    return _headline(
-        averages, f"{percent(best.accuracy)} right on average over {len(best.targets)} {terms.targets}"
-    )
-
-
-def _headline(rows: Sequence[Standing], right: str) -> str:
-    best = rows[0]
-    if len(rows) == 1:
+def headline(ranked: Sequence[Standing], terms: Terms) -> str:
+    """Who won, by how much and how sure that is: a sentence on one target or on the average over several."""
+    best = ranked[0]
+    right = f"{percent(best.accuracy)} of {best.test_images:,} test images right"
+    if len(best.targets) > 1:
+        right = f"{percent(best.accuracy)} right on average over {len(best.targets)} {terms.targets}"
+    if len(ranked) == 1:
         return f"{best.method} is the only method: {right}"
     if best.is_reference:
         return (
-            f"No method is better than {best.method}: {right}; {rows[1].method} comes next with "
-            + percent(rows[1].accuracy)
+            f"No method is better than {best.method}: {right}; {ranked[1].method} comes next with "
+            + percent(ranked[1].accuracy)
         )
     above = f"{100 * best.difference.mean:.1f} points above {best.reference} ({interval(best)})"
     if best.judgement == "better":
         return f"{best.method} is best: {right}, {above}"
-    better = [row.method for row in rows if row.judgement == "better"]
+    better = [row.method for row in ranked if row.judgement == "better"]
     if better:
         return (
             f"{best.method} leads within the noise: {right}, {above}; "
@@ -96,29 +87,14 @@ def _headline(rows: Sequence[Standing], right: str) -> str:
     )
 
 
-def details(rows: Sequence[Standing]) -> list[str]:
-    """What the headline leaves out: rivals that can't be told from the best, its cost, the caveat."""
-    best = rows[0]
-    sentences = []
-    if equals := _equals(rows):
-        sentences.append(equals)
-    elif len(rows) > 1:
-        sentences.append(f"Every other method is behind {best.method} by more than the noise.")
-    seconds = best.metrics["train_seconds"].mean
-    cost = f"{best.method} trained for {duration(seconds)}"
-    reference = next(row for row in rows if row.is_reference).metrics["train_seconds"].mean
-    if not best.is_reference and reference > 0:
-        cost += f", {seconds / reference:.1f} times as long as {best.reference} ({duration(reference)})"
-    sentences.append(f"{cost}.")
-    sentences.append(f"{best.caveat[0].upper()}{best.caveat[1:]}.")
-    return sentences
+def details(ranked: Sequence[Standing], terms: Terms) -> list[str]:
+    """What the headline leaves out: rivals that can't be told from the best, what no interval covers.
 
-
-def overall_details(averages: Sequence[Standing], terms: Terms) -> list[str]:
-    """What the trials say, the rivals that can't be told from the best, and what the interval leaves out."""
-    best = averages[0]
+    On one target also the best's cost, on average what the trials say.
+    """
+    best, average = ranked[0], len(ranked[0].targets) > 1
     sentences = []
-    if not best.is_reference and best.trials > 1:
+    if average and not best.is_reference and best.trials > 1:
         ahead = sum(gain > 0 for gain in best.gains)
         error = f"{100 * (best.gain.standard_error or 0):.1f}"
         sentences.append(
@@ -126,9 +102,19 @@ def overall_details(averages: Sequence[Standing], terms: Terms) -> list[str]:
             f"{points(best.gain.mean)} ± {error} points (mean ± standard error), above zero in {ahead} of "
             f"{best.trials}."
         )
-    if equals := _equals(averages):
-        sentences.append(equals)
-    if best.trials == 1:
+    equals = [row.method for row in ranked[1:] if row.behind_best.verdict == "within the noise"]
+    if equals:
+        sentences.append(f"Not told apart from {best.method} by these test images: {listing(equals)}.")
+    elif not average and len(ranked) > 1:
+        sentences.append(f"Every other method is behind {best.method} by more than the noise.")
+    if not average:
+        seconds = best.metrics["train_seconds"].mean
+        cost = f"{best.method} trained for {duration(seconds)}"
+        reference = next(row for row in ranked if row.is_reference).metrics["train_seconds"].mean
+        if not best.is_reference and reference > 0:
+            cost += f", {seconds / reference:.1f} times as long as {best.reference} ({duration(reference)})"
+        sentences += [f"{cost}.", f"{best.caveat[0].upper()}{best.caveat[1:]}."]
+    elif best.trials == 1:
         sentences.append(
             f"One {terms.trial}: the interval covers the test images only, not what another {terms.trial} "
             "would give."
@@ -140,11 +126,3 @@ def overall_details(averages: Sequence[Standing], terms: Terms) -> list[str]:
             f"or worse only if the interval leaves zero out and every {terms.trial} points the same way."
         )
     return sentences
-
-
-def _equals(rows: Sequence[Standing]) -> str | None:
-    """Rivals that can't be told from the best, if there are any."""
-    equals = [row.method for row in rows[1:] if row.behind_best.verdict == "within the noise"]
-    return (
-        f"Not told apart from {rows[0].method} by these test images: {listing(equals)}." if equals else None
-    )

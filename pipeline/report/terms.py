@@ -24,19 +24,18 @@ class Terms:
 
     target: str  # one column of its table
     targets: str
-    trial: str  # what is repeated
-    trials: str
-    error: str  # what stands behind ±
     selections: tuple[Selection, ...]  # the first one counts
+    trial: str = "seed"  # what is repeated
+    error: str = "standard deviation"  # what stands behind ±
     unit: str = ""  # behind the name of a target
 
     @property
-    def by_standard_error(self) -> bool:
-        return self.error == "standard error"
+    def trials(self) -> str:
+        return f"{self.trial}s"
 
     def error_of(self, spread: Spread) -> float | None:
         """None where nothing was repeated."""
-        return spread.standard_error if self.by_standard_error else spread.std
+        return spread.standard_error if self.error == "standard error" else spread.std
 
     def title_of(self, target: str) -> str:
         """``15 %`` for a share of the training images; a domain is its own title."""
@@ -56,19 +55,11 @@ DOMAIN_SELECTIONS = (
 
 def terms_of(protocol: str, *, refit: bool = False) -> Terms:
     """The words for `protocol.name`; with `refit` the weights are those of the last step."""
+    if protocol == "leave_one_domain_out":
+        return Terms("domain", "domains", DOMAIN_SELECTIONS, "trial", "standard error")
     chosen = Selection("test_accuracy", "validation")
     if refit:
         chosen = Selection("test_accuracy", "last step", "after training on the validation images too")
-    if protocol == "leave_one_domain_out":
-        return Terms("domain", "domains", "trial", "trials", "standard error", DOMAIN_SELECTIONS)
     if protocol == "sampling_ratios":
-        return Terms(
-            "share",
-            "shares of the training images",
-            "seed",
-            "seeds",
-            "standard deviation",
-            (chosen,),
-            unit=" %",
-        )
-    return Terms("target", "targets", "seed", "seeds", "standard deviation", (chosen,))
+        return Terms("share", "shares of the training images", (chosen,), unit=" %")
+    return Terms("target", "targets", (chosen,))

@@ -8,13 +8,14 @@ from pipeline.commands.cost import (
     RUN_SECONDS,
     Speed,
     Split,
+    cost_lines,
     cost_of,
+    hours,
     search_seconds,
     split_of,
     teacher_share,
     training_seconds,
 )
-from pipeline.commands.use import cost_lines, hours
 from pipeline.config.params import Params
 from pipeline.config.presets import find_preset
 from stochca.config import HeadAlone, Method, StochasticCrossAttention

@@ -229,7 +229,6 @@ def test_outputs_that_would_harm_are_refused(
         ("onnx", mine, "ends with .onnx"),
         ("onnx", mine / "thesis.txt", "ends with .onnx"),
         ("onnx", mine / "thesis.txt" / "a.onnx", r"a\.onnx can't be written: "),
-        ("coreml", mine / "new", "choose timm or onnx"),
     ]
     monkeypatch.setattr(export, "_write_graph", lambda *_: pytest.fail("work was done before the refusal"))
     for to, output, message in refused:

@@ -222,24 +222,24 @@ def test_a_file_that_was_edited_is_kept(project: Path) -> None:
     path = Path("params.yaml")
     edited = path.read_text().replace("seeds: [0, 1, 2]", "seeds: [7]")
     path.write_text(edited)
-    _, lines = use_preset("cub")
+    lines = use_preset("cub")
     assert "  your own params.yaml is kept as params.previous.yaml" in lines
     assert Path("params.previous.yaml").read_text() == edited
     path.write_text("nonsense: [\n")
-    _, lines = use_preset("cub")
+    lines = use_preset("cub")
     assert "  your own params.yaml is kept as params.previous.2.yaml" in lines
     assert Path("params.previous.yaml").read_text() == edited
     assert Path("params.previous.2.yaml").read_text() == "nonsense: [\n"
     path.write_text(edited)
-    _, lines = use_preset("cub")
+    lines = use_preset("cub")
     assert "  your own params.yaml is kept as params.previous.yaml" in lines
-    assert not [line for line in use_preset("pacs")[1] if "kept" in line]
+    assert not [line for line in use_preset("pacs") if "kept" in line]
     assert load_params().protocol.seeds == [0, 1, 2]
 
 
 def test_what_must_be_downloaded_is_said_until_it_is_there(project: Path) -> None:
     def asked() -> list[str]:
-        return [line for line in use_preset("cub")[1] if line.startswith("  to download: ")]
+        return [line for line in use_preset("cub") if line.startswith("  to download: ")]
 
     (line,) = asked()
     assert "CUB-200-2011 from https://www.vision.caltech.edu/" in line

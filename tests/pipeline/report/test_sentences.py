@@ -11,8 +11,6 @@ from pipeline.report.sentences import (
     headline,
     listing,
     memory,
-    overall_details,
-    overall_headline,
     percent,
     points,
 )
@@ -56,7 +54,7 @@ def plain(text: str) -> str:
 
 def test_headline_of_a_clear_winner() -> None:
     rows = [row("stochca", 0.741, 0.012, 0.07), FINETUNE]
-    assert plain(headline(rows)) == (
+    assert plain(headline(rows, TERMS)) == (
         "stochca is best: 74.1 % of 1,475 test images right, "
         "4.1 points above finetune (95 % interval +1.2 to +7.0)"
     )
@@ -64,7 +62,7 @@ def test_headline_of_a_clear_winner() -> None:
 
 def test_headline_within_the_noise() -> None:
     rows = [row("stochca", 0.706, -0.01, 0.02), FINETUNE]
-    assert plain(headline(rows)) == (
+    assert plain(headline(rows, TERMS)) == (
         "No method is better than finetune beyond the noise: stochca leads with 70.6 % of 1,475 test images "
         "right, 0.6 points above finetune (95 % interval −1.0 to +2.0)"
     )
@@ -72,29 +70,31 @@ def test_headline_within_the_noise() -> None:
 
 def test_headline_when_the_reference_is_first() -> None:
     rows = [FINETUNE, row("stochca", 0.69, -0.03, 0.01)]
-    assert plain(headline(rows)) == (
+    assert plain(headline(rows, TERMS)) == (
         "No method is better than finetune: 70.0 % of 1,475 test images right; stochca comes next with 69.0 %"
     )
 
 
 def test_headline_when_only_the_second_is_sure() -> None:
     rows = [row("a", 0.73, -0.01, 0.07), row("b", 0.72, 0.01, 0.03), FINETUNE]
-    assert plain(headline(rows)).endswith("better than finetune beyond the noise: b")
-    assert "a leads within the noise" in headline(rows)
+    assert plain(headline(rows, TERMS)).endswith("better than finetune beyond the noise: b")
+    assert "a leads within the noise" in headline(rows, TERMS)
 
 
 def test_headline_of_one_method() -> None:
-    assert plain(headline([FINETUNE])) == "finetune is the only method: 70.0 % of 1,475 test images right"
+    assert (
+        plain(headline([FINETUNE], TERMS)) == "finetune is the only method: 70.0 % of 1,475 test images right"
+    )
 
 
 def test_details() -> None:
     near = Difference(-0.01, -0.03, 0.01, 0.4)
     rows = [row("a", 0.73, 0.01, 0.07), row("b", 0.72, 0.01, 0.03, behind=near), FINETUNE]
-    told, cost, caveat = map(plain, details(rows))
+    told, cost, caveat = map(plain, details(rows, TERMS))
     assert told == "Not told apart from a by these test images: b."
     assert cost == "a trained for 30 s, 1.2 times as long as finetune (25 s)."
     assert caveat == "One seed: the interval covers the test images only, not the training seed."
-    assert details([rows[0], FINETUNE])[0] == "Every other method is behind a by more than the noise."
+    assert details([rows[0], FINETUNE], TERMS)[0] == "Every other method is behind a by more than the noise."
 
 
 def test_numbers_in_words() -> None:
@@ -109,28 +109,24 @@ def test_numbers_in_words() -> None:
 
 def test_what_is_said_of_a_winner() -> None:
     rows = [average("a", [0.02, 0.01, 0.03], 0.01, 0.03), REFERENCE]
-    assert overall_headline(rows, TERMS).replace("\u00a0", " ") == (
+    assert headline(rows, TERMS).replace("\u00a0", " ") == (
         "a is best: 72.0 % right on average over 4 domains, "
         "2.0 points above finetune (95 % interval +1.0 to +3.0)"
     )
-    text = " ".join(overall_details(rows, TERMS))
+    text = " ".join(details(rows, TERMS))
     assert "was +2.0 ± 0.6 points (mean ± standard error), above zero in 3 of 3." in text
     assert "3 trials are few to judge by" in text
 
 
 def test_what_is_said_where_a_trial_disagrees() -> None:
     rows = [average("a", [0.05, 0.04, -0.01], 0.01, 0.05), REFERENCE]
-    assert overall_headline(rows, TERMS).startswith(
-        "No method is better than finetune beyond the noise: a leads"
-    )
-    assert "above zero in 2 of 3." in " ".join(overall_details(rows, TERMS))
+    assert headline(rows, TERMS).startswith("No method is better than finetune beyond the noise: a leads")
+    assert "above zero in 2 of 3." in " ".join(details(rows, TERMS))
 
 
 def test_what_is_said_of_one_trial_and_of_many() -> None:
-    one = " ".join(overall_details([average("a", [0.02], 0.01, 0.03), REFERENCE], TERMS))
+    one = " ".join(details([average("a", [0.02], 0.01, 0.03), REFERENCE], TERMS))
     assert "One trial: the interval covers the test images only" in one
     assert "standard error" not in one
-    many = " ".join(
-        overall_details([average("a", [0.02, 0.01, 0.03, 0.02, 0.01], 0.01, 0.03), REFERENCE], TERMS)
-    )
+    many = " ".join(details([average("a", [0.02, 0.01, 0.03, 0.02, 0.01], 0.01, 0.03), REFERENCE], TERMS))
     assert "few" not in many
