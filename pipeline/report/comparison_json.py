@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.config.params import Params
 from pipeline.images.prepared import Prepared
@@ -39,16 +40,16 @@ class BackboneFacts(Part):
     image_size: int
     resize: int | None
 
-    @property
-    def title(self) -> str:
-        return f"{self.architecture} ({self.source}, {self.image_size} pixels)"
+    in_full: bool = Field(default=False, exclude=True)  # so that two with the same short title are told apart
 
     @property
-    def full_title(self) -> str:
-        """For two that share the short one."""
+    def title(self) -> str:
+        short = f"{self.architecture} ({self.source}, {self.image_size} pixels"
+        if not self.in_full:
+            return f"{short})"
         digest = (self.source_sha256 or "unknown")[:8]
         resize = f", resized to {self.resize}" if self.resize else ""
-        return f"{self.title[:-1]}{resize}, pooling {self.global_pool}, sha256 {digest})"
+        return f"{short}{resize}, pooling {self.global_pool}, sha256 {digest})"
 
 
 class ProtocolFacts(Part):
@@ -125,26 +126,22 @@ def comparison_of(
 
 def row_record(row: Standing) -> dict[str, Any]:
     """A method on one target as flat columns; accuracies and differences are shares of 1."""
-    accuracy = row.metrics["test_accuracy"]
-    means = {name: spread.mean for name, spread in row.metrics.items() if name != "test_accuracy"}
+    accuracy, behind = row.metrics["test_accuracy"], row.behind_best
+    others = {name: spread.mean for name, spread in row.metrics.items() if name != "test_accuracy"}
     return {
         "target": row.target,
         "rank": row.rank,
         "method": row.method,
-        "test_accuracy_mean": accuracy.mean,
-        "test_accuracy_std": accuracy.std,
-        "test_accuracy_n": accuracy.n,
+        **{f"test_accuracy_{name}": value for name, value in asdict(accuracy).items()},
         "test_images": row.test_images,
         "reference": row.reference,
         **row.difference_numbers,
         "confidence": row.confidence,
         "p_value": row.difference.p_value,
         "verdict": row.verdict,
-        "behind_best": row.behind_best.mean,
-        "behind_best_low": row.behind_best.low,
-        "behind_best_high": row.behind_best.high,
+        **{"behind_best": behind.mean, "behind_best_low": behind.low, "behind_best_high": behind.high},
         **dict.fromkeys(METRIC_NAMES[1:]),  # null where the runs do not have it
-        **means,
+        **others,
         "mlflow_run_ids": row.mlflow_run_ids,
         "caveat": row.caveat,
     }

@@ -94,7 +94,7 @@ def read_runs(protocol: Protocol) -> list[Run]:
 
 
 def read_inputs(protocol: Protocol) -> tuple[list[Run], Prepared, BackboneCard]:
-    """Every run that the protocol asks for, and the prepared images and the backbone that they were made from.
+    """Every run that the protocol asks for, and the prepared images and the backbone they were made from.
 
     Backbones are the same if their whole cards are: weights, pooling, normalisation and image size.
 

@@ -1,12 +1,11 @@
 """What stands in the benchmark table: the numbers of one comparison or of several, published ones below."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from pipeline.report.benchmark_table import BenchmarkTable, Block, Cell, Column
-from pipeline.report.comparison_json import BackboneFacts, Comparison, read_comparison
+from pipeline.report.comparison_json import Comparison, read_comparison
 from pipeline.report.intervals import Spread
 from pipeline.report.published import DOMAINS, published
 from pipeline.report.terms import Selection, Terms
@@ -15,24 +14,14 @@ from stochca.errors import UserError
 Series = list[float] | str  # one number per trial, or the reason why there are none
 
 
-@dataclass(frozen=True)
-class Named:
-    """A comparison under the titles of its dataset and of its backbone."""
-
-    results: Comparison
-    dataset: str
-    backbone: str
-
-
 def table_of(results: Comparison) -> BenchmarkTable:
     """The table of one comparison: a column for each target."""
-    dataset, protocol = results.dataset.name, results.protocol
+    dataset, protocol = results.dataset, results.protocol
     columns = [
-        Column(dataset, target, dataset if target == "all" else protocol.terms.title_of(target))
+        Column(dataset.name, target, dataset.name if target == "all" else protocol.terms.title_of(target))
         for target in protocol.targets
     ]
-    named = Named(results, dataset, results.backbone.title)
-    return _table([named], columns, where=f" on {dataset} ({results.dataset.classes} classes)")
+    return _table([results], columns, where=f" on {dataset.name} ({dataset.classes} classes)")
 
 
 def merge(paths: Sequence[Path]) -> BenchmarkTable:
@@ -55,24 +44,28 @@ def merge(paths: Sequence[Path]) -> BenchmarkTable:
                 f"{paths[0]} and {path} can't share a table: {told} in one, {told_other} in the other; merge "
                 "those of one protocol"
             )
-    named = _with_names(paths, files)
-    _refuse_twice(paths, named)
-    notes = [_about(each) for each in {each.dataset: each for each in named}.values()]
-    return _table(named, _columns(named), notes=notes)
+    files = _told_apart(paths, files)
+    _refuse_twice(paths, files)
+    notes = []
+    for each in {each.dataset.name: each for each in files}.values():
+        domains = first[0] == "leave_one_domain_out"
+        over = f", average over {', '.join(each.protocol.targets)}" if domains else ""
+        notes.append(f"{each.dataset.name}: {each.dataset.classes} classes{over}.")
+    return _table(files, _columns(files), notes=notes)
 
 
 def _table(
-    named: Sequence[Named], columns: list[Column], *, where: str = "", notes: Sequence[str] = ()
+    files: Sequence[Comparison], columns: list[Column], *, where: str = "", notes: Sequence[str] = ()
 ) -> BenchmarkTable:
     """The table of comparisons under one protocol; `columns` are without their average."""
-    protocol = named[0].results.protocol
+    protocol = files[0].protocol
     terms = protocol.terms
-    paired = len({tuple(each.results.protocol.seeds) for each in named}) == 1
-    methods = list(dict.fromkeys(method for each in named for method in each.results.protocol.methods))
-    backbones = list(dict.fromkeys(each.backbone for each in named))
+    paired = len({tuple(each.protocol.seeds) for each in files}) == 1
+    methods = list(dict.fromkeys(method for each in files for method in each.protocol.methods))
+    backbones = list(dict.fromkeys(each.backbone.title for each in files))
     blocks = []
     for backbone in backbones:
-        own = [each for each in named if each.backbone == backbone]
+        own = [each for each in files if each.backbone.title == backbone]
         for selection in terms.selections:
             lines = {}
             for method in methods:
@@ -84,14 +77,14 @@ def _table(
     found = {block.selection for block in blocks if block.lines}
     unseen = [selection.name for selection in terms.selections if selection.name not in found]
     complete = {
-        each.dataset
-        for each in named
+        each.dataset.name
+        for each in files
         if protocol.name != "leave_one_domain_out"
-        or len(each.results.protocol.targets) == DOMAINS.get(each.dataset)
+        or len(each.protocol.targets) == DOMAINS.get(each.dataset.name)
     }
     if len(columns) > 1:
-        columns = [*columns, Column("all" if len(named) > 1 else columns[0].dataset, "average", "Average")]
-    repeats = [len(each.results.protocol.seeds) for each in named]
+        columns = [*columns, Column("all" if len(files) > 1 else columns[0].dataset, "average", "Average")]
+    repeats = [len(each.protocol.seeds) for each in files]
     blocks_published, notes_published = published(protocol.name, columns, complete, backbones)
     return BenchmarkTable(
         caption=f"Test accuracy in percent{where} with {' and '.join(backbones)}. "
@@ -107,17 +100,17 @@ def _table(
     )
 
 
-def _columns(named: Sequence[Named]) -> list[Column]:
+def _columns(files: Sequence[Comparison]) -> list[Column]:
     """Of several datasets; see `merge`."""
-    name, terms = named[0].results.protocol.name, named[0].results.protocol.terms
-    datasets = dict.fromkeys(each.dataset for each in named)
+    name, terms = files[0].protocol.name, files[0].protocol.terms
+    datasets = dict.fromkeys(each.dataset.name for each in files)
     if name != "sampling_ratios":
         target = "average" if name == "leave_one_domain_out" else "all"
         return [Column(dataset, target, dataset) for dataset in datasets]
     columns = []
     for dataset in datasets:
         targets = {
-            target for each in named if each.dataset == dataset for target in each.results.protocol.targets
+            target for each in files if each.dataset.name == dataset for target in each.protocol.targets
         }
         columns += [
             Column(dataset, target, terms.title_of(target), dataset) for target in sorted(targets, key=float)
@@ -125,9 +118,9 @@ def _columns(named: Sequence[Named]) -> list[Column]:
     return columns
 
 
-def _series(named: Sequence[Named], column: Column, method: str, selection: Selection) -> Series:
+def _series(files: Sequence[Comparison], column: Column, method: str, selection: Selection) -> Series:
     """The accuracies of a cell by trial, or why there are none."""
-    files = [each.results for each in named if each.dataset == column.dataset]
+    files = [each for each in files if each.dataset.name == column.dataset]
     if not files:
         return f"{column.dataset} was not run with this backbone"
     with_method = [each for each in files if method in each.protocol.methods]
@@ -188,35 +181,29 @@ def explanation(terms: Terms, protocol: str, repeats: Sequence[int], columns: in
     return " ".join(sentences)
 
 
-def _with_names(paths: Sequence[Path], files: Sequence[Comparison]) -> list[Named]:
+def _told_apart(paths: Sequence[Path], files: Sequence[Comparison]) -> list[Comparison]:
     """Different datasets of one name are told apart by their files, different backbones by their weights."""
     named = []
-    for path, results in zip(paths, files, strict=True):
-        dataset, title = results.dataset.name, results.backbone.title
-        if len({each.dataset.fingerprint for each in files if each.dataset.name == dataset}) > 1:
-            dataset = f"{dataset} of {path}"
-        alike: set[BackboneFacts] = {each.backbone for each in files if each.backbone.title == title}
-        named.append(Named(results, dataset, results.backbone.full_title if len(alike) > 1 else title))
+    for path, each in zip(paths, files, strict=True):
+        dataset, backbone = each.dataset, each.backbone
+        if len({other.dataset.fingerprint for other in files if other.dataset.name == dataset.name}) > 1:
+            dataset = dataset.model_copy(update={"name": f"{dataset.name} of {path}"})
+        if len({other.backbone for other in files if other.backbone.title == backbone.title}) > 1:
+            backbone = backbone.model_copy(update={"in_full": True})
+        named.append(each.model_copy(update={"dataset": dataset, "backbone": backbone}))
     return named
 
 
-def _refuse_twice(paths: Sequence[Path], named: Sequence[Named]) -> None:
+def _refuse_twice(paths: Sequence[Path], files: Sequence[Comparison]) -> None:
     seen: dict[tuple[str, str, str, str], Path] = {}
-    for path, each in zip(paths, named, strict=True):
-        averaged = each.results.protocol.name == "leave_one_domain_out"  # one column for all targets
-        cells = [(run.method, "" if averaged else run.target) for run in each.results.runs]
+    for path, each in zip(paths, files, strict=True):
+        averaged = each.protocol.name == "leave_one_domain_out"  # one column for all targets
+        cells = [(run.method, "" if averaged else run.target) for run in each.runs]
         for method, target in dict.fromkeys(cells):
-            key = (each.dataset, each.backbone, method, target)
+            key = (each.dataset.name, each.backbone.title, method, target)
             if key in seen:
                 raise UserError(
-                    f"{seen[key]} and {path} both hold {method} on {each.dataset} with {each.backbone}; "
+                    f"{seen[key]} and {path} both hold {method} on {key[0]} with {key[1]}; "
                     "name only one of them"
                 )
             seen[key] = path
-
-
-def _about(named: Named) -> str:
-    """A dataset's size, and the domains that its average is taken over."""
-    protocol, classes = named.results.protocol, named.results.dataset.classes
-    over = f", average over {', '.join(protocol.targets)}" if protocol.name == "leave_one_domain_out" else ""
-    return f"{named.dataset}: {classes} classes{over}."
