@@ -4,9 +4,8 @@ Nothing heavy is imported before a command needs it, so that help comes at once.
 """
 
 from collections.abc import Iterable
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,11 +18,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-
-
-class Format(StrEnum):
-    timm = "timm"
-    onnx = "onnx"
 
 
 ModelFolder = Annotated[
@@ -120,7 +114,8 @@ def predict(
 def export(
     model: ModelFolder,
     to: Annotated[
-        Format, typer.Option(help="timm: a folder for timm.create_model; onnx: a file for ONNX runtimes.")
+        Literal["timm", "onnx"],
+        typer.Option(help="timm: a folder for timm.create_model; onnx: a file for ONNX runtimes."),
     ],
     output: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Where to write; the default is beside the model.")
@@ -138,7 +133,7 @@ def export(
     """
     from pipeline.commands.export import export_model
 
-    typer.echo(export_model(model, to.value, output))
+    typer.echo(export_model(model, to, output))
 
 
 @app.command()

@@ -10,8 +10,13 @@ from pipeline.config.params import Params, load_params
 from pipeline.report.benchmark_table import write_table
 from pipeline.report.comparison import Standing, average_over_targets, compare_runs
 from pipeline.report.comparison_json import comparison_of
-from pipeline.report.mlflow_groups import write_groups
-from pipeline.report.outputs import markdown, write_comparison, write_plots, write_summary
+from pipeline.report.outputs import (
+    markdown,
+    write_comparison,
+    write_mlflow_runs,
+    write_plots,
+    write_summary,
+)
 from pipeline.report.page import build_page
 from pipeline.report.pictures import read_analysed
 from pipeline.report.results import read_inputs
@@ -30,7 +35,7 @@ def main() -> None:
     params = load_params()
     with exclusive("compare"):
         rows, averages, files = compare(params)
-    for folder in write_groups(params, rows, averages, files):
+    for folder in write_mlflow_runs(params, rows, averages, files):
         if reason := why_it_waits(folder):
             logger.warning("MLflow was not told of the comparison: %s; for that run: stochca sync", reason)
             break

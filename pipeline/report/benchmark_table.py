@@ -1,7 +1,7 @@
 """The table as papers print it: methods down, targets across, a block for each choice of the weights.
 
-Not written with pandas' Styler and `to_markdown`, which know no blocks under titles, and no cells that refer
-to the reason below why they are empty.
+Written by templates, not with pandas' Styler and `to_markdown`, which know no blocks under titles, and no
+cells that refer to the reason below why they are empty.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.report.documents import LATEX, TEMPLATES
 from pipeline.runtime.files import replace_file, write_text
 
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
-LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 MEASURED, PUBLISHED = "measured", "published"
 
 
@@ -102,51 +100,12 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 def as_markdown(table: BenchmarkTable) -> str:
     """A table per block under its title; why cells are empty stands below."""
-
-    def text(block: Block, method: str, column: int) -> str:
-        cell = block.lines[method][column]
-        if cell.mean is None:
-            return f"- [{table.reasons.index(cell.missing) + 1}]"
-        number = cell.printed + (f" ± {cell.printed_error}" if cell.printed_error else "")
-        return f"**{number}**" if block.is_best(method, column) else number
-
-    columns = range(len(table.columns))
-    header = ["method", *(f"{column.group} {column.title}".strip() for column in table.columns)]
-    parts = [table.caption]
-    for block in table.blocks:
-        lines = [[method, *(text(block, method, column) for column in columns)] for method in block.lines]
-        parts += [f"**{block.title}**", markdown_rows([header, ["---", *("--:" for _ in columns)], *lines])]
-    parts += [f"[{number}] {reason}" for number, reason in enumerate(table.reasons, start=1)]
-    return "\n\n".join([*parts, *table.notes]) + "\n"
-
-
-def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its header, the second says how columns are aligned."""
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+    return TEMPLATES.get_template("table.md").render(table=table)
 
 
 def as_latex(table: BenchmarkTable) -> str:
     """A `table` environment with a booktabs tabular; blocks are set off by rules and titles."""
-    return TEMPLATES.get_template("table.tex").render(table=table, groups=_groups(table.columns))
-
-
-def escape(text: object) -> str:
-    """Text for LaTeX, every character of it printed as it is."""
-    return "".join(LATEX.get(character, character) for character in str(text))
-
-
-TEMPLATES = Environment(
-    loader=PackageLoader("pipeline.report"),
-    finalize=escape,  # of whatever the template prints
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    block_start_string="<%",
-    block_end_string="%>",
-    variable_start_string="<<",
-    variable_end_string=">>",
-)
+    return LATEX.get_template("table.tex").render(table=table, groups=_groups(table.columns))
 
 
 def _groups(columns: Sequence[Column]) -> list[tuple[str, int, int]]:

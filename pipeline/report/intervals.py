@@ -81,18 +81,15 @@ def paired_bootstrap(
         less frequent side of zero (ties count for both sides; never below 2 / (samples + 1)).
     """
     generator = np.random.default_rng(seed)
-    gains = [_share_correct(own) - _share_correct(other) for own, other in pairs]
+    gains = [
+        np.asarray(own, float).mean(axis=0) - np.asarray(other, float).mean(axis=0) for own, other in pairs
+    ]
     drawn = [_means_of_resamples(each, samples, generator) for each in gains]
     means = np.mean(drawn, axis=0).round(ROUNDING)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     below, above = (means <= 0).sum(), (means >= 0).sum()
     p_value = min(1.0, 2 * (1 + int(min(below, above))) / (1 + samples))
     return Difference(float(np.mean([each.mean() for each in gains])), float(low), float(high), p_value)
-
-
-def _share_correct(correct: ArrayLike) -> np.ndarray:
-    """The share of the seeds (N,) that were right on each image, from correctness (seeds, N)."""
-    return np.asarray(np.asarray(correct).mean(axis=0, dtype=float))
 
 
 def _means_of_resamples(gains: np.ndarray, samples: int, generator: np.random.Generator) -> np.ndarray:

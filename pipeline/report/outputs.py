@@ -1,23 +1,24 @@
-"""Writes the comparison as files for other programs and for people: JSON, CSV, Markdown, and DVC's."""
+"""Writes the comparison for other programs and for people: JSON, CSV, Markdown; for DVC; for MLflow."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
-from pipeline.report.benchmark_table import BenchmarkTable, as_markdown, markdown_rows, write_csv
+from pipeline.config.params import Params
+from pipeline.report import sentences
+from pipeline.report.benchmark_table import BenchmarkTable, write_csv
 from pipeline.report.comparison import Standing
 from pipeline.report.comparison_json import Comparison
-from pipeline.report.sentences import details, duration, headline, percent, points
+from pipeline.report.documents import TEMPLATES
 from pipeline.report.terms import Terms
 from pipeline.runtime.files import write_json, write_text
+from pipeline.runtime.paths import RUNS
+from pipeline.tracking.run_folder import RunFolder
 
 SUMMARY_METRICS = ("test_macro_f1", "test_calibration_error", "train_seconds", "images_per_second")
-COLUMNS = (
-    *("", "method", "target", "test accuracy", "difference", "verdict", "macro-F1", "calibration error"),
-    *("trained for", "images/s", "peak memory (MB)", "trainable parameters", "MLflow runs"),
-)
-ALIGNMENT = ("--:", "---", "---", "--:", "--:", "---", "--:", "--:", "--:", "--:", "--:", "--:", "---")
 
 
 def write_comparison(folder: Path, results: Comparison, text: str) -> list[Path]:
@@ -80,46 +81,56 @@ def markdown(
     rows: Sequence[Standing], averages: Sequence[Standing], table: BenchmarkTable, terms: Terms
 ) -> str:
     """What came out in words, and the table, per target; of several targets, first over all of them."""
-    parts = []
-    if averages:
-        parts += [_words(averages, terms), as_markdown(table).rstrip()]
-    for target in dict.fromkeys(row.target for row in rows):
-        of_target = [row for row in rows if row.target == target]
-        lines = [f"## {terms.title_of(target)}", ""] if averages else []
-        lines += [
-            _words(of_target, terms),
-            "",
-            markdown_rows([COLUMNS, ALIGNMENT, *(_cells(row, terms) for row in of_target)]),
-            "",
-            f"Differences are to {of_target[0].reference}, in points, with the "
-            f"{100 * of_target[0].confidence:g} % interval; ± is the {terms.error}.",
-        ]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
+    targets = dict.fromkeys(row.target for row in rows)
+    return TEMPLATES.get_template("comparison.md").render(
+        words=sentences,
+        terms=terms,
+        averages=averages,
+        table=table,
+        sections=[[row for row in rows if row.target == target] for target in targets],
+    )
 
 
-def _words(ranked: Sequence[Standing], terms: Terms) -> str:
-    return f"**{headline(ranked, terms)}.** {' '.join(details(ranked, terms))}"
+def write_mlflow_runs(
+    params: Params, rows: Sequence[Standing], averages: Sequence[Standing], report_files: Sequence[Path]
+) -> list[Path]:
+    """The folders of one run per method and target, over the runs of its seeds, and of one with the page.
+
+    Of several targets there is one run more per method, with the averages over them. MLflow finds them again
+    by their tag, so that comparing anew updates them.
+    """
+    runs = []
+    for row in rows:
+        seeds = ",".join(str(run.seed) for run in row.runs)
+        run = _begin(params, f"{row.method}-{row.target}", {"seeds": seeds, "verdict": row.verdict})
+        run.add_params({"method": row.method, "target": row.target})
+        run.log(_numbers(row, "std"))
+        run.adopt(row.mlflow_run_ids)
+        runs.append(run)
+    for average in averages:
+        tags = {"targets": ",".join(average.targets), "verdict": average.verdict}
+        run = _begin(params, f"{average.method}-over-targets", tags)
+        run.add_params({"method": average.method})
+        run.log(_numbers(average, "standard_error"))
+        runs.append(run)
+    page = _begin(params, "comparison", {"reference": params.compare.reference})
+    for path in report_files:
+        shutil.copy(path, page.artifacts)
+    for run in (*runs, page):
+        run.end("FINISHED")
+    return [run.folder for run in (*runs, page)]
 
 
-def _cells(row: Standing, terms: Terms) -> list[str]:
-    means = {name: spread.mean for name, spread in row.metrics.items()}
-    accuracy, difference = row.metrics["test_accuracy"], row.difference
-    error = terms.error_of(accuracy)
-    spread = "" if error is None else f" ± {100 * error:.1f} (n = {accuracy.n})"
-    interval = f"{points(difference.mean)} ({points(difference.low)} to {points(difference.high)})"
-    return [
-        str(row.rank),
-        row.method,
-        row.target,
-        percent(accuracy.mean) + spread,
-        "" if row.is_reference else interval,
-        row.verdict,
-        f"{means['test_macro_f1']:.3f}",
-        f"{means['test_calibration_error']:.3f}",
-        duration(means["train_seconds"]),
-        f"{means['images_per_second']:.0f}",
-        f"{means['peak_memory_mb']:.0f}",
-        f"{means['trainable_parameters']:,.0f}",
-        " ".join(row.mlflow_run_ids),
-    ]
+def _begin(params: Params, group: str, tags: Mapping[str, str]) -> RunFolder:
+    folder = RUNS / f"compare-{group}"
+    return RunFolder.begin(folder, params.tracking.experiment, group, tags, replaces={"group": group})
+
+
+def _numbers(standing: Standing, error: Literal["std", "standard_error"]) -> dict[str, float]:
+    """Every metric with its error, and the difference to the reference."""
+    numbers = {f"difference_to_{standing.reference}": standing.difference.mean}
+    for name, spread in standing.metrics.items():
+        numbers[name] = spread.mean
+        if (value := getattr(spread, error)) is not None:
+            numbers[f"{name}_{error}"] = value
+    return numbers

@@ -5,30 +5,22 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.images.prepared import Prepared, PreparedImages
 from pipeline.report import sentences
 from pipeline.report.benchmark_table import BenchmarkTable
 from pipeline.report.comparison import Standing
 from pipeline.report.comparison_json import ProtocolFacts
+from pipeline.report.documents import TEMPLATES
 from pipeline.report.pictures import disagreements
 from pipeline.report.results import Run
 from pipeline.tracking.labels import flatten
 from stochca.config import CHOICES, Method
 
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 COLOURS = 6  # in the style sheet, besides the reference's; further methods use them again, dashed
 LARGEST_MATRIX = 25  # classes of a confusion matrix that can be read; of more only the mistakes are listed
 MISTAKES = 5

@@ -21,9 +21,9 @@ from pipeline.report.benchmark_table import (
     Column,
     as_latex,
     as_markdown,
-    escape,
 )
 from pipeline.report.comparison_json import Comparison, read_comparison
+from pipeline.report.documents import escape
 from pipeline.report.published import DOMAINS, PUBLISHED
 from pipeline.report.table_contents import table_of
 from pipeline.report.terms import terms_of

@@ -13,9 +13,9 @@ import pytest
 from pipeline import compare as stage
 from pipeline.config.params import load_params
 from pipeline.report import sentences
+from pipeline.report.documents import TEMPLATES
 from pipeline.report.page import (
     COLOURS,
-    TEMPLATES,
     VERDICT_STYLES,
     Scale,
     confusion,
