@@ -21,7 +21,6 @@ from pipeline.images.sizes import Sides
 from pipeline.registry.model_address import open_model
 from pipeline.runtime.progress import track
 from pipeline.training.saved_model import TrainedModel
-from stochca._typing import TimmModule
 from stochca.compute.devices import default_device
 from stochca.errors import UserError
 
@@ -109,7 +108,7 @@ def printable(text: str) -> str:
 
 
 def _classify(trained: TrainedModel, files: Sequence[Path]) -> Iterator[tuple[Path, Tensor | str]]:
-    """Every file with its probabilities (classes,), or with the reason why there are none."""
+    """Every file with its probabilities (classes,), in fp32 on the CPU, or the reason why there are none."""
     device = default_device()
     model = trained.model.to(device)
     transform = trained.preprocessing.evaluation()
@@ -129,12 +128,9 @@ def _classify(trained: TrainedModel, files: Sequence[Path]) -> Iterator[tuple[Pa
         for start in range(0, len(files), BATCH_SIZE):
             batch = files[start : start + BATCH_SIZE]
             inputs = list(pool.map(read, batch))
-            probabilities = iter(_probabilities(model, [i for i in inputs if isinstance(i, Tensor)], device))
+            usable = [item for item in inputs if isinstance(item, Tensor)]
+            with torch.inference_mode():
+                results = model(torch.stack(usable).to(device)).softmax(dim=1).cpu() if usable else ()
+            probabilities = iter(results)
             for file, item in zip(batch, inputs, strict=True):
                 yield file, item if isinstance(item, str) else next(probabilities)
-
-
-@torch.inference_mode()
-def _probabilities(model: TimmModule, inputs: list[Tensor], device: torch.device) -> list[Tensor]:
-    """Of every input (3, size, size), the classes' (classes,), in fp32 on the CPU."""
-    return list(model(torch.stack(inputs).to(device)).softmax(dim=1).cpu()) if inputs else []

@@ -101,11 +101,8 @@ def read_inputs(protocol: Protocol) -> tuple[list[Run], Prepared, BackboneCard]:
     Raises:
         UserError: as `read_runs`; or the images or the backbone are missing, or a run was trained on others.
     """
-    runs, prepared, backbone = (
-        read_runs(protocol),
-        load_prepared(),
-        BackboneCard.from_file(BACKBONE / CARD_FILE),
-    )
+    runs, prepared = read_runs(protocol), load_prepared()
+    backbone = BackboneCard.from_file(BACKBONE / CARD_FILE)
     card = backbone.to_dict()
     for run in runs:
         if run.description["dataset"]["fingerprint"] != prepared.fingerprint:
@@ -125,9 +122,8 @@ def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
         UserError: one of its files is missing or damaged; the sentence names the command that makes it.
     """
     name = f"{method}-{target}-{seed}"
-    stage = "stochca@" if method == "stochca" else f"combined@{method}-"
-    stage = f"baseline@{method}-" if method in protocol.baseline else stage
-    stage += f"{target}-{seed}"
+    kind = "baseline" if method in protocol.baseline else "combined"
+    stage = f"stochca@{target}-{seed}" if method == "stochca" else f"{kind}@{name}"
     command = f"dvc repro {stage}"
     folder = RESULTS / name
     metrics = _numbers(METRICS / f"{name}.json", command)
