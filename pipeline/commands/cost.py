@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.config.datasets import Registered, registered
+from pipeline.config.datasets import registered
 from pipeline.config.params import Params
 from pipeline.config.sections import Dataset
 from pipeline.config.tuned import TunedCrossAttention
