@@ -62,9 +62,10 @@ def listing(names: Sequence[str]) -> str:
 def headline(ranked: Sequence[Standing], terms: Terms) -> str:
     """Who won, by how much and how sure that is: a sentence on one target or on the average over several."""
     best = ranked[0]
-    right = f"{percent(best.accuracy)} of {best.test_images:,} test images right"
     if len(best.targets) > 1:
         right = f"{percent(best.accuracy)} right on average over {len(best.targets)} {terms.targets}"
+    else:
+        right = f"{percent(best.accuracy)} of {best.test_images:,} test images right"
     if len(ranked) == 1:
         return f"{best.method} is the only method: {right}"
     if best.is_reference:
