@@ -36,7 +36,7 @@ from benchmarks.in_turn import DEVICE, described, in_turn, start, step_options
 from benchmarks.measuring import alone, print_head, print_row
 from stochca import config
 from stochca._typing import TimmModule
-from stochca.averaging import start_averaging
+from stochca.config import build
 from stochca.compute.compilation import compiled_blocks
 from stochca.compute.devices import peak_memory_mb
 from stochca.compute.precision import autocast, choose_attention_kernel
@@ -44,7 +44,7 @@ from stochca.config import Method, StochasticCrossAttention
 from stochca.config.training import Training
 from stochca.data.examples import Examples
 from stochca.data.preprocessing import Preprocessing
-from stochca.training.composition import adaptation, compose, settled_teacher
+from stochca.training.composition import compose, settled_teacher
 from stochca.training.loss import Loss
 from stochca.training.optimisation import create_optimizer
 
@@ -138,8 +138,8 @@ class Candidate:
         source_head = nn.Linear(student.num_features, 1000).to(DEVICE).requires_grad_(False)
         self.loss = Loss(self.student, settings, 0, method.penalties, source_head, examples)
         self.optimizer = create_optimizer(self.student, settings, self.loss)
-        self.averaging = start_averaging(method.average, self.student, settings.steps)
-        adaptation(method.adapter).set_training_mode(self.model, self.student)
+        self.averaging = build(method.average, self.student, settings.steps)
+        build(method.adapter).set_training_mode(self.model, self.student)
         if name == NAIVE:
             self.model = NaiveStochCA(student, copy.deepcopy(student))
         elif name == CHANNELS_LAST:  # of the patch embedding, the one convolution of a vision transformer

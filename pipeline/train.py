@@ -35,11 +35,10 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         from pipeline.training.workers import Assignment, fit_on_workers
         from stochca.compute.devices import default_device, device_name
         from stochca.compute.precision import resolve_precision
+        from stochca.config import build
         from stochca.training.callbacks import JsonLines, read_events
         from stochca.training.checks import check_settings
-        from stochca.training.composition import teacher_precision
-        from stochca.training.evaluated import find_evaluated
-        from stochca.training.fit import fit
+        from stochca.training.fit import find_evaluated, fit
 
     loaded = load_job(job)
     card, prepared, inputs = loaded.card, loaded.prepared, loaded.inputs
@@ -54,7 +53,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         precision,
         device.type,
         loaded.teacher.to_dict() if loaded.teacher else None,
-        teacher_precision(job.method.attention, precision, device),
+        build(job.method.attention).teacher_precision(precision, device),
     )
     tags = {
         **origin(),

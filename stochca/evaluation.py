@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from stochca._typing import TimmModule
 from stochca.compute.distributed import from_main, joined
 from stochca.compute.precision import autocast
 from stochca.data.batches import evaluation_batches
-from stochca.data.images import Images, ImageShare
+from stochca.data.images import Images, share_of_rank
 from stochca.data.preprocessing import Preprocessing
 
 
@@ -24,7 +25,7 @@ class Scores:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module,
+    model: TimmModule,
     images: Images,
     preprocessing: Preprocessing,
     *,
@@ -32,8 +33,17 @@ def predict(
     precision: str = "fp32",
     batch_size: int = 64,
     workers: int | str = 0,
+    pre_logits: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (N, classes) in fp32 and labels (N,), on the CPU. The model's mode is put back afterwards."""
+    """Logits (N, classes) in fp32 and labels (N,), on the CPU. The model's mode is put back afterwards.
+
+    With `pre_logits`, what the head sees in place of what it gives: (N, D).
+    """
+
+    def features(batch: Tensor) -> Tensor:
+        return model.forward_head(model.forward_features(batch), pre_logits=True)
+
+    forward = features if pre_logits else model
     was_training = model.training
     model.eval()
     logits, labels = [], []
@@ -41,17 +51,17 @@ def predict(
         images, preprocessing, batch_size=batch_size, workers=workers
     ):
         with autocast(precision, device):
-            logits.append(model(batch.to(device, non_blocking=True)).float().cpu())
+            logits.append(forward(batch.to(device, non_blocking=True)).float().cpu())
         labels.append(batch_labels)
     model.train(was_training)
     return torch.cat(logits), torch.cat(labels)
 
 
 def evaluate(
-    model: nn.Module, images: Images, preprocessing: Preprocessing, *, device: torch.device, **options: Any
+    model: TimmModule, images: Images, preprocessing: Preprocessing, *, device: torch.device, **options: Any
 ) -> Scores:
     """Scores of `predict`; in a data-parallel run each rank takes a share, and all get the same scores."""
-    logits, labels = predict(model, ImageShare(images), preprocessing, device=device, **options)
+    logits, labels = predict(model, share_of_rank(images), preprocessing, device=device, **options)
     return from_main(score(joined(logits), joined(labels)), device)
 
 

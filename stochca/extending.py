@@ -3,7 +3,7 @@
 from stochca._typing import TimmModule
 from stochca.adapters.adaptation import Adaptation, head_modules
 from stochca.adapters.adapted import AdaptedModel, Around
-from stochca.averaging import Averaging, Evaluate, Weights
+from stochca.averaging.averaging import Averaging, Evaluate, Weights
 from stochca.compute.checkpoint import cloned
 from stochca.config import Adapter, Average, Penalty, Phases, register
 from stochca.config.training import require

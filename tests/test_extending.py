@@ -24,8 +24,7 @@ from stochca.config.registry import CODE
 from stochca.errors import UserError
 from stochca.penalties.term import Batch, Start
 from stochca.timm_models.recording import records_of
-from stochca.training.evaluated import find_evaluated
-from stochca.training.fit import fit
+from stochca.training.fit import find_evaluated, fit
 from stochca.training.inputs import Inputs
 from tests.extensions import FILES, SCRIPTS, use, write_files
 from tests.imports import ROOT

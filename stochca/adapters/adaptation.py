@@ -38,7 +38,7 @@ class Adaptation:
         return []
 
 
-def head_modules(student: TimmModule) -> list[nn.Module]:
+def head_modules(student: TimmModule) -> list[TimmModule]:
     """The classifier; distilled models have two."""
     heads = student.get_classifier()
     return list(heads) if isinstance(heads, tuple) else [heads]

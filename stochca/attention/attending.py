@@ -31,6 +31,10 @@ class Attending:
         """What the teacher computes in, if not in `precision` as the student does."""
         return None
 
+    def notes(self, precision: str, device: torch.device) -> list[str]:
+        """What a user should know of how the blocks of a student that trains in `precision` attend."""
+        return []
+
 
 class CrossAttending(Attending):
     """Stochastic cross-attention to the teacher."""
@@ -66,3 +70,8 @@ class CrossAttending(Attending):
         if wanted == "auto" and precision == "fp32":
             wanted = resolve_precision("auto", device)
         return "bf16" if wanted == "bf16" and precision != "bf16" else None
+
+    def notes(self, precision: str, device: torch.device) -> list[str]:
+        teacher = self.teacher_precision(precision, device)
+        note = f"The teacher computed in {teacher}, the student in {precision}"
+        return [] if teacher is None else [f"{note}; teacher_precision: same changes it."]

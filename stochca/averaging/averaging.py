@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
-from stochca.config import Average, code_of
+from stochca.config import Average
 from stochca.evaluation import Scores
 
 Weights = dict[str, Tensor]
@@ -44,9 +44,3 @@ class Averaging:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
-
-
-def start_averaging(config: Average, student: TimmModule, steps: int) -> Averaging:
-    """The rule that a method chooses, before the first of so many optimiser steps."""
-    averaging: Averaging = code_of(type(config))(config, student, steps)
-    return averaging

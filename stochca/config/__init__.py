@@ -17,7 +17,7 @@ from stochca.config.attention import Schedule, StochasticCrossAttention
 from stochca.config.method import Method
 from stochca.config.options import Adapter, Attention, Average, Options, Penalty, Phases
 from stochca.config.plain import AllWeights, NoAverage, SelfAttention, SinglePhase
-from stochca.config.registry import CHOICES, CODE, SEVERAL, code_of, register
+from stochca.config.registry import CHOICES, CODE, SEVERAL, build, code_of, register
 
 __all__ = [
     "CHOICES",
@@ -35,6 +35,7 @@ __all__ = [
     "SelfAttention",
     "SinglePhase",
     "StochasticCrossAttention",
+    "build",
     "code_of",
     "register",
 ]

@@ -53,6 +53,11 @@ def code_of(options: type[Options]) -> Any:
     return _loaded(CODE[options])
 
 
+def build(config: Options, *arguments: Any) -> Any:
+    """The code of a choice, made with its options and with what all code of its kind is given."""
+    return code_of(type(config))(config, *arguments)
+
+
 def _loaded(code: type | str) -> Any:
     if isinstance(code, type):
         return code

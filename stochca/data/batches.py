@@ -1,12 +1,13 @@
 """Images to batches. Training batches are a pure function of seed and step, so a run can resume exactly."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from stochca.compute.cores import cores_of_process
 from stochca.compute.randomness import Stream, derived_seed
@@ -33,64 +34,37 @@ def batch_share(batch: Sequence[Item], rank: int, ranks: int) -> list[Item]:
     ]
 
 
-class _Order(Sampler[list[tuple[int, int]]]):
-    """A rank's images of every step: one shuffled epoch after the other, cut into full batches.
+def _order(
+    domains: list[Indices], settings: Training, *, seed: int, start: int, rank: int = 0, ranks: int = 1
+) -> Iterator[list[tuple[int, int]]]:
+    """A rank's images of every step, each with the seed of its augmentation.
 
-    With several domains every batch holds equally many images of each, which has epochs of its own.
-    Where an image stands among those of all ranks decides its augmentation.
+    One shuffled epoch after the other, cut into full batches. With several domains every batch holds equally
+    many images of each, which has epochs of its own. Where an image stands among those of all ranks decides
+    its augmentation.
     """
 
-    def __init__(
-        self, domains: list[Indices], settings: Training, seed: int, start: int, rank: int, ranks: int
-    ) -> None:
-        self.domains, self.seed, self.start = domains, seed, start
-        self.rank, self.ranks = rank, ranks
-        self.batch_size, self.accumulate, self.steps = (
-            settings.batch_size,
-            settings.accumulate,
-            settings.steps,
-        )
+    @lru_cache(len(domains))  # images are asked for in order
+    def shuffled(domain: int, epoch: int) -> Tensor:
+        own_seed = derived_seed(seed, Stream.ORDER, epoch * len(domains) + domain)
+        generator = torch.Generator().manual_seed(own_seed)
+        return torch.randperm(len(domains[domain]), generator=generator)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        shuffled = [_Shuffled(images, self._epoch_seed(i)) for i, images in enumerate(self.domains)]
-        for step in range(self.start, self.steps):
-            first = step * self.batch_size
-            yield self._share(
-                [
-                    (
-                        shuffled[position % len(shuffled)][position // len(shuffled)],
-                        derived_seed(self.seed, Stream.IMAGE, position),
-                    )
-                    for position in range(first, first + self.batch_size)
-                ]
-            )
+    def image(position: int) -> int:
+        place, domain = divmod(position, len(domains))
+        epoch, place = divmod(place, len(domains[domain]))
+        return int(domains[domain][int(shuffled(domain, epoch)[place])])
 
-    def _epoch_seed(self, domain: int) -> Callable[[int], int]:
-        return lambda epoch: derived_seed(self.seed, Stream.ORDER, epoch * len(self.domains) + domain)
-
-    def _share(self, batch: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """This rank's part of each micro-batch, one after the other."""
-        size = self.batch_size // self.accumulate
-        parts = [batch[first : first + size] for first in range(0, self.batch_size, size)]
-        return [key for part in parts for key in batch_share(part, self.rank, self.ranks)]
-
-    def __len__(self) -> int:
-        return self.steps - self.start
-
-
-class _Shuffled:
-    """Images in one shuffled epoch after the other, without end; asked for in order, mostly."""
-
-    def __init__(self, images: Indices, seed_of: Callable[[int], int]) -> None:
-        self.images, self.seed_of = images, seed_of
-        self.epoch, self.order = -1, torch.empty(0)
-
-    def __getitem__(self, position: int) -> int:
-        epoch, place = divmod(position, len(self.images))
-        if epoch != self.epoch:
-            generator = torch.Generator().manual_seed(self.seed_of(epoch))
-            self.epoch, self.order = epoch, torch.randperm(len(self.images), generator=generator)
-        return int(self.images[int(self.order[place])])
+    size = settings.batch_size // settings.accumulate
+    for step in range(start, settings.steps):
+        first = step * settings.batch_size
+        batch = [
+            (image(position), derived_seed(seed, Stream.IMAGE, position))
+            for position in range(first, first + settings.batch_size)
+        ]
+        # This rank's part of each micro-batch, one after the other.
+        parts = [batch[begin : begin + size] for begin in range(0, settings.batch_size, size)]
+        yield [key for part in parts for key in batch_share(part, rank, ranks)]
 
 
 def training_batches(
@@ -112,9 +86,9 @@ def training_batches(
     """
     transform = BatchTransform(preprocessing.training(settings.augmentation))
     augmented = Augmented(images, transform)
-    order = _Order(_by_domain(len(images), domains), settings, seed, start, rank, ranks)
-    return iter(
-        DataLoader(augmented, batch_sampler=order, collate_fn=transform.collate, **_loading(settings.workers))
+    order = _order(_by_domain(len(images), domains), settings, seed=seed, start=start, rank=rank, ranks=ranks)
+    yield from DataLoader(
+        augmented, batch_sampler=order, collate_fn=transform.collate, **_loading(settings.workers)
     )
 
 
@@ -122,8 +96,8 @@ def images_of_step(
     number: int, settings: Training, *, domains: Sequence[str] | None = None, seed: int, step: int
 ) -> list[int]:
     """Which of so many images `training_batches` gives all ranks together for `step`, counted from 1."""
-    order = _Order(_by_domain(number, domains), settings, seed, step - 1, rank=0, ranks=1)
-    return [index for index, _ in next(iter(order))]
+    order = _order(_by_domain(number, domains), settings, seed=seed, start=step - 1)
+    return [index for index, _ in next(order)]
 
 
 def _by_domain(number: int, domains: Sequence[str] | None) -> list[Indices]:

@@ -1,10 +1,11 @@
-"""Labelled images, and views of them: decoded once, several collections as one, the share of a rank."""
+"""Labelled images, and views of them: decoded once, some of them alone, the share of a rank."""
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from PIL import Image
+from torch.utils.data import ConcatDataset, Subset
 
 from stochca.compute.distributed import rank, world_size
 
@@ -16,20 +17,7 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
-
-
-class InMemory:
-    """The same images, decoded once."""
-
-    def __init__(self, items: Sequence[tuple[Image.Image, int]]) -> None:
-        self._items = items
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return self._items[index]
+    def __getitem__(self, index: int, /) -> tuple[Image.Image, int]: ...
 
 
 def keep_in_memory(images: Images, reads: float = math.inf) -> Images:
@@ -50,7 +38,7 @@ def keep_in_memory(images: Images, reads: float = math.inf) -> Images:
         # Most sets are of one size, and too large a one is then found out at its first image.
         if (taken * len(images) if i == 0 else taken) > CACHE_BYTES:
             return images
-    return InMemory(items)
+    return items
 
 
 def names_of(parts: Sequence[Images], indices: Sequence[int]) -> list[str]:
@@ -63,34 +51,18 @@ def names_of(parts: Sequence[Images], indices: Sequence[int]) -> list[str]:
     return [names[index] for index in indices]
 
 
-class Joined:
+def joined_images(*parts: Images) -> Images:
     """The images of several collections, one after the other."""
-
-    def __init__(self, *parts: Images) -> None:
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        for part in self.parts:
-            if index < len(part):
-                return part[index]
-            index -= len(part)
-        raise IndexError("there are no more images")
+    return ConcatDataset(cast(Any, parts))  # which asks for no more than `Images` is
 
 
-class ImageShare:
+def some_of(images: Images, rows: Sequence[int]) -> Images:
+    """These of the images, by their places, in this order."""
+    return Subset(cast(Any, images), rows)
+
+
+def share_of_rank(images: Images) -> Images:
     """The images that this rank looks at when all ranks look at a split together, in order."""
-
-    def __init__(self, images: Images) -> None:
-        self.images = images
-        share, longer = divmod(len(images), world_size())  # the first ranks have one more
-        start = rank() * share + min(rank(), longer)
-        self.rows = range(start, start + share + (rank() < longer))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return self.images[self.rows[index]]
+    share, longer = divmod(len(images), world_size())  # the first ranks have one more
+    start = rank() * share + min(rank(), longer)
+    return some_of(images, range(start, start + share + (rank() < longer)))

@@ -10,7 +10,6 @@ from stochca._typing import TimmModule
 from stochca.config.penalties.delta import Delta
 from stochca.data.batches import evaluation_batches
 from stochca.data.examples import Examples
-from stochca.data.images import InMemory
 from stochca.penalties.term import Batch, Start, Term
 from stochca.phases.linear_head import features, fit_logistic_regression
 from stochca.timm_models.families import blocks_of, family_of
@@ -52,7 +51,7 @@ def channel_attention(model: TimmModule, examples: Examples, number: int) -> lis
         model: frozen.
         number: how many of the training images are looked at, from the first.
     """
-    shown = InMemory([examples.train[i] for i in range(min(number, len(examples.train)))])
+    shown = [examples.train[i] for i in range(min(number, len(examples.train)))]
     rows, labels = features(model, shown, dataclasses.replace(examples, precision="fp32", workers=0))
     weight, bias = fit_logistic_regression(rows, labels, model.num_classes, STRENGTH)
     head = weight.to(examples.device), bias.to(examples.device)

@@ -8,34 +8,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stochca._typing import TimmModule
+from stochca.adapters.adaptation import head_modules
 from stochca.compute.distributed import joined
-from stochca.compute.precision import autocast
-from stochca.data.batches import evaluation_batches
 from stochca.data.examples import Examples
-from stochca.data.images import Images, ImageShare
+from stochca.data.images import Images, share_of_rank
 from stochca.errors import UserError
-from stochca.evaluation import Scores, score
+from stochca.evaluation import Scores, predict, score
 
 
-@torch.no_grad()
 def features(model: TimmModule, images: Images, examples: Examples) -> tuple[Tensor, Tensor]:
     """What the head sees of images: (N, D) in fp32, and labels (N,); on the CPU.
 
     They are loaded and computed as `examples` says. Each rank of a data-parallel run looks at a share of the
     images, and every rank gets everything.
     """
-    was_training = model.training
-    model.eval()
-    rows, labels = [], []
-    for batch, batch_labels in evaluation_batches(
-        ImageShare(images), examples.preprocessing, batch_size=64, workers=examples.workers
-    ):
-        with autocast(examples.precision, examples.device):
-            hidden = model.forward_features(batch.to(examples.device))
-            rows.append(model.forward_head(hidden, pre_logits=True).float().cpu())
-        labels.append(batch_labels)
-    model.train(was_training)
-    return joined(torch.cat(rows)), joined(torch.cat(labels))
+    rows, labels = predict(
+        model,
+        share_of_rank(images),
+        examples.preprocessing,
+        device=examples.device,
+        precision=examples.precision,
+        workers=examples.workers,
+        pre_logits=True,
+    )
+    return joined(rows), joined(labels)
 
 
 def fit_logistic_regression(inputs: Tensor, labels: Tensor, classes: int, C: float) -> tuple[Tensor, Tensor]:
@@ -97,8 +93,7 @@ def linear_heads(model: TimmModule) -> list[nn.Linear]:
     Raises:
         UserError: one is not linear.
     """
-    heads = model.get_classifier()
-    heads = list(heads) if isinstance(heads, tuple) else [heads]
+    heads = head_modules(model)
     if not all(isinstance(head, nn.Linear) for head in heads):
         raise UserError(f"first phases need a linear head, found {type(heads[0]).__name__}")
     return heads

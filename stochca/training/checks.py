@@ -35,15 +35,16 @@ def check_settings(inputs: Inputs, device: torch.device) -> None:
         check_compiles(device)
     create_optimizer(inputs.student, settings)
     inputs.preprocessing.training(settings.augmentation)
+    try:
+        method.check_training(settings, micro_batch=micro_batch, refit=inputs.refit)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     check_composition(
         method,
         inputs.student,
         teacher=inputs.teacher,
         class_texts=inputs.class_texts,
         source_head=inputs.source_head,
-        settings=settings,
-        micro_batch=micro_batch,
-        refit=inputs.refit,
     )
 
 

@@ -1,39 +1,37 @@
 """Training, from a model with a fresh head to the weights that are kept."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stochca._typing import TimmModule
-from stochca.compute.checkpoint import cloned
+from stochca.adapters.adaptation import Adaptation
+from stochca.compute.checkpoint import cloned, save_weights
 from stochca.compute.compilation import compiled_blocks
 from stochca.compute.devices import default_device, device_name, peak_memory_mb
 from stochca.compute.distributed import from_main, is_main, rank, world_size
 from stochca.compute.precision import choose_attention_kernel, resolve_precision
 from stochca.compute.randomness import Stream, derived_seed, seed_everything
+from stochca.config import build
 from stochca.data.batches import training_batches
 from stochca.data.examples import Examples
 from stochca.evaluation import Scores, evaluate
+from stochca.phases.first_phase import FirstPhase
 from stochca.training.callbacks import Callback, Callbacks, EvalEvent
 from stochca.training.checks import check_images, check_settings
-from stochca.training.composition import (
-    adaptation,
-    attention_notes,
-    compose,
-    cross_attended,
-    first_phase,
-    settled_teacher,
-)
-from stochca.training.evaluated import Keep, save_evaluated
+from stochca.training.composition import compose, settled_teacher
 from stochca.training.inputs import Inputs
 from stochca.training.loop import Loop
 from stochca.training.loss import Loss
-from stochca.training.state import RunState
+
+EVALUATED = "evaluated"
+Keep = Literal["none", "last", "all"]
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,7 @@ def fit(
     run = _Run(inputs, work_folder, keep_evaluated, Callbacks(callbacks if is_main() else ()), device)
     run.begin()
     try:
-        with run.compiled():
-            run.loop.run(run.batches(), None if inputs.refit else run.evaluate)
+        run.train()
         return run.end()
     finally:
         run.listeners.on_end()
@@ -102,19 +99,18 @@ class _Run:
         self.work_folder, self.keep_evaluated, self.listeners = work_folder, keep_evaluated, listeners
         self.device = device
         self.precision = resolve_precision(inputs.settings.precision, device)
-        seed = derived_seed(inputs.seed, Stream.GLOBAL)
-        seed_everything(seed)
+        seed_everything(derived_seed(inputs.seed, Stream.GLOBAL))
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
-        self.names_of_step = inputs.names_of_step  # images in memory have no names
+        names_of_step = inputs.names_of_step  # images in memory have no names
         self.inputs = inputs = inputs.decoded()
         method, settings = inputs.method, inputs.settings
         self.backbone = student = inputs.student.to(device)
         student.load_state_dict(from_main(student.state_dict(), device))
         student.set_grad_checkpointing(settings.gradient_checkpointing)
         choose_attention_kernel(student, self.precision, device)
-        self.adaptation = adaptation(method.adapter)
+        self.adaptation: Adaptation = build(method.adapter)
         model, self.student = compose(method, student, inputs.teacher, self.precision)
         model.to(device)
         self.teacher = settled_teacher(model, self.precision, device)
@@ -128,62 +124,56 @@ class _Run:
             self.precision,
             settings.workers,
         )
-        loss = Loss(self.student, settings, inputs.seed, method.penalties, inputs.source_head, self.examples)
-        self.state = RunState.at_start(
-            self.student, model, loss, method.average, settings, self.precision, device
+        self.loop = Loop(
+            self.student,
+            model,
+            Loss(self.student, settings, inputs.seed, method.penalties, inputs.source_head, self.examples),
+            method.average,
+            settings,
+            precision=self.precision,
+            device=device,
+            listeners=listeners,
+            work_folder=work_folder,
+            names_of_step=names_of_step,
         )
+        self.progress, self.averaging = self.loop.progress, self.loop.averaging
 
     def begin(self) -> None:
         """Continue from the last checkpoint, or do what comes before the first step."""
-        inputs, method = self.inputs, self.inputs.method
-        self.progress = progress = self.state.restore(self.work_folder)
-        self.started = time.perf_counter() - progress.seconds
+        inputs, method, progress = self.inputs, self.inputs.method, self.progress
         if progress.step == 0:
             progress.notes += self.adaptation.notes
-            progress.notes += attention_notes(method.attention, self.precision, self.device)
-            phase = first_phase(method.phases)
+            progress.notes += build(method.attention).notes(self.precision, self.device)
+            phase: FirstPhase = build(method.phases)
             note = phase.run(self.student, self.examples, inputs.class_texts, refit=inputs.refit)
             progress.notes += [note] if note else []
-            self.state.averaging.before_training(self.student)
+            self.averaging.before_training(self.student)
         self.listeners.on_start(progress.step, inputs.settings.steps)
         for note in progress.notes:
             self.listeners.on_note(note)
-        self.loop = Loop(
-            self.state,
-            progress,
-            inputs.settings,
-            precision=self.precision,
-            listeners=self.listeners,
-            work_folder=self.work_folder,
-            names_of_step=self.names_of_step,
-            started=self.started,
-        )
         self.adaptation.set_training_mode(self.loop.model, self.student)
 
-    def compiled(self) -> AbstractContextManager[None]:
-        """Within, blocks run compiled if the settings say so."""
-        return compiled_blocks(self.backbone, self.teacher) if self.inputs.settings.compile else nullcontext()
-
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This rank's images (B, 3, size, size) and labels (B,) of every step that is left."""
-        inputs = self.inputs
-        return training_batches(
+    def train(self) -> None:
+        """Take the steps that are left, on this rank's images."""
+        inputs, settings = self.inputs, self.inputs.settings
+        batches = training_batches(
             inputs.learned_from,
             inputs.preprocessing,
-            inputs.settings,
+            settings,
             domains=inputs.domains,
             seed=inputs.seed,
             start=self.progress.step,
             rank=rank(),
             ranks=world_size(),
         )
+        with compiled_blocks(self.backbone, self.teacher) if settings.compile else nullcontext():
+            self.loop.run(batches, None if inputs.refit else self.evaluate)
 
     def evaluate(self, step: int) -> None:
         """Score the weights after `step` steps on validation, and keep them if they are the best."""
-        averaging = self.state.averaging
-        evaluated = self.adaptation.plain(averaging.evaluated(self.student))
+        evaluated = self.adaptation.plain(self.averaging.evaluated(self.student))
         scores = self._scores(evaluated)
-        averaging.after_evaluation(self.student, step, scores.loss)
+        self.averaging.after_evaluation(self.student, step, scores.loss)
         is_best = self.progress.keep_if_best(step, scores, evaluated.state_dict())
         if self.work_folder is not None and is_main():
             save_evaluated(self.work_folder, step, evaluated.state_dict(), self.keep_evaluated)
@@ -192,7 +182,7 @@ class _Run:
 
     def end(self) -> Fitted:
         """Select the weights, and put them into the model that is kept."""
-        settings, progress, averaging = self.inputs.settings, self.progress, self.state.averaging
+        settings, progress, averaging = self.inputs.settings, self.progress, self.averaging
         selected, selected_step, best = progress.best, progress.best_step, progress.best_weights
         if self.inputs.refit:
             best, selected_step = cloned(averaging.evaluated(self.student).state_dict()), settings.steps
@@ -209,23 +199,24 @@ class _Run:
             model.load_state_dict(best)
         model.requires_grad_(True).eval()
         notes = [*averaging.notes, *self.loop.divergence.notes]
+        stochca = self.loop.stochca
         for note in notes:
             self.listeners.on_note(note)
         return Fitted(
             model=model,
             validation=selected,
             selected_step=selected_step,
-            train_seconds=time.perf_counter() - self.started,
+            train_seconds=time.perf_counter() - self.loop.started,
             images_per_second=settings.steps * settings.batch_size / progress.step_seconds,
             peak_memory_mb=peak_memory_mb(self.device),
             trainable_parameters=sum(parameter.numel() for parameter in self.loop.trainable),
             precision=self.precision,
             device=device_name(self.device),
             notes=progress.notes + notes,
-            cross_attended=cross_attended(self.state.model),
+            cross_attended=[] if stochca is None else stochca.tally.shares,
         )
 
-    def _scores(self, model: nn.Module) -> Scores:
+    def _scores(self, model: TimmModule) -> Scores:
         """Of `model` on the validation images; the same on all ranks."""
         inputs = self.inputs
         return evaluate(
@@ -236,3 +227,21 @@ class _Run:
             precision=self.precision,
             workers=inputs.settings.workers,
         )
+
+
+def save_evaluated(work_folder: Path, step: int, weights: Mapping[str, Tensor], keep: Keep) -> None:
+    """Write the weights after `step` steps to work_folder/evaluated; `last` drops the earlier ones."""
+    if keep == "none":
+        return
+    folder = work_folder / EVALUATED
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / f"{step:08}.safetensors", dict(weights))
+    if keep == "last":
+        for earlier in list(find_evaluated(work_folder).values())[:-1]:
+            earlier.unlink()
+
+
+def find_evaluated(work_folder: Path) -> dict[int, Path]:
+    """The files of `save_evaluated` by step, in order."""
+    paths = sorted((work_folder / EVALUATED).glob("[0-9]*.safetensors"))
+    return {int(path.stem): path for path in paths}

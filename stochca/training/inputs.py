@@ -10,7 +10,7 @@ from stochca._typing import TimmModule
 from stochca.config import Method
 from stochca.config.training import Training
 from stochca.data.batches import images_of_step
-from stochca.data.images import Images, Joined, keep_in_memory, names_of
+from stochca.data.images import Images, joined_images, keep_in_memory, names_of
 from stochca.data.preprocessing import Preprocessing
 from stochca.phases.class_texts import ClassTexts
 
@@ -40,7 +40,7 @@ class Inputs:
     @property
     def learned_from(self) -> Images:
         """The images that batches are drawn from."""
-        return Joined(self.train, self.validation) if self.refit else self.train
+        return joined_images(self.train, self.validation) if self.refit else self.train
 
     def names_of_step(self, step: int) -> list[str]:
         """Which images all ranks together see in `step`, counted from 1."""

@@ -3,58 +3,108 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from stochca._typing import TimmModule
+from stochca.attention.stochca import StochCA
+from stochca.averaging.averaging import Averaging
+from stochca.compute.checkpoint import CHECKPOINT, cloned, load_checkpoint, save_checkpoint, to_device
 from stochca.compute.distributed import (
     average_gradients,
     averaging_gradients,
     data_parallel,
+    from_main,
+    gathered,
+    is_main,
     mean_over_ranks,
+    rank,
     share_statistics,
 )
 from stochca.compute.precision import autocast
+from stochca.compute.randomness import random_state, restore_random_state
+from stochca.config import Average, build
 from stochca.config.training import Training
+from stochca.evaluation import Scores
 from stochca.training.callbacks import Callback, StepEvent
-from stochca.training.composition import set_progress
 from stochca.training.divergence import Divergence
-from stochca.training.state import Progress, RunState
+from stochca.training.loss import Loss
+from stochca.training.optimisation import create_optimizer, create_schedule
 
 EVENTS_EVERY = 10  # steps between reading losses back from the device
 
 
+@dataclass
+class Progress:
+    """Where a run stands; goes into every checkpoint."""
+
+    step: int = 0
+    best_step: int | None = None
+    best_scores: tuple[float, float] = (-math.inf, -math.inf)  # accuracy, minus loss
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0  # of the whole run, interruptions left out
+    step_seconds: float = 0.0  # of the optimiser steps alone
+    notes: list[str] = field(default_factory=list)
+    skipped: int = 0  # steps, because their gradients were not finite
+
+    @property
+    def best(self) -> Scores | None:
+        """The best that validation has shown; None where nothing was evaluated."""
+        accuracy, minus_loss = self.best_scores
+        return None if self.best_step is None else Scores(loss=-minus_loss, accuracy=accuracy)
+
+    def keep_if_best(self, step: int, scores: Scores, weights: dict[str, Tensor]) -> bool:
+        """Copy the weights, if these are the best scores so far; returns whether they are."""
+        found = scores.accuracy, -scores.loss
+        if is_best := found > self.best_scores:
+            self.best_step, self.best_scores, self.best_weights = step, found, cloned(weights)
+        return is_best
+
+
 class Loop:
-    """Takes the steps from where `progress` stands to the last.
+    """Takes the steps from where the newest checkpoint stands to the last.
 
     Args:
+        student: what learns; `model` trains it, and is it or is around it.
         listeners: hear of every step and every checkpoint.
-        work_folder: where checkpoints go; None writes none.
+        work_folder: where checkpoints are found and go; None reads and writes none.
         names_of_step: the images of a step, by name, for the sentence that ends a diverged run.
-        started: `time.perf_counter()` of the start, had the run never been interrupted.
     """
 
     def __init__(
         self,
-        state: RunState,
-        progress: Progress,
+        student: TimmModule,
+        model: nn.Module,
+        loss: Loss,
+        average: Average,
         settings: Training,
         *,
         precision: str,
+        device: torch.device,
         listeners: Callback,
         work_folder: Path | None,
         names_of_step: Callable[[int], Sequence[str]],
-        started: float,
     ) -> None:
-        self.state, self.progress, self.settings, self.precision = state, progress, settings, precision
-        self.listeners, self.work_folder, self.started = listeners, work_folder, started
-        self.model = data_parallel(state.model)
-        self.trainable = [p for p in state.student.parameters() if p.requires_grad]
-        fp16 = state.scaler.is_enabled()
-        self.divergence = Divergence(names_of_step, fp16=fp16, skipped=progress.skipped)
+        self.student, self.model, self.loss, self.settings = student, model, loss, settings
+        self.precision, self.device = precision, device
+        self.listeners, self.work_folder = listeners, work_folder
+        self.optimizer = create_optimizer(student, settings, loss)
+        self.schedule = create_schedule(self.optimizer, settings)  # of the step alone: in no checkpoint
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.averaging: Averaging = build(average, student, settings.steps)
+        self.stochca = model if isinstance(model, StochCA) else None  # what draws blocks
+        self.progress = self._restored()
+        # `time.perf_counter()` of the start, had the run never been interrupted.
+        self.started = time.perf_counter() - self.progress.seconds
+        self.trainable = [p for p in student.parameters() if p.requires_grad]
+        self.divergence = Divergence(
+            names_of_step, fp16=self.scaler.is_enabled(), skipped=self.progress.skipped
+        )
         self.unread: list[tuple[int, Tensor, float]] = []  # steps whose losses are still on the device
-        self.window_started = time.perf_counter()
+        self.window_started = self.started
 
     def run(
         self, batches: Iterable[tuple[Tensor, Tensor]], evaluate: Callable[[int], None] | None = None
@@ -65,8 +115,10 @@ class Loop:
             UserError: training diverged.
         """
         settings = self.settings
+        model = data_parallel(self.model)
+        self.window_started = time.perf_counter()
         for images, labels in batches:
-            step = self._step(images, labels)
+            step = self._step(model, images, labels)
             is_last = step == settings.steps
             evaluates = evaluate is not None and (step % settings.eval_every == 0 or is_last)
             saves = (step % settings.checkpoint_every == 0 or is_last) and not self.divergence.going_on
@@ -76,50 +128,49 @@ class Loop:
                 evaluate(step)
             if saves and self.work_folder is not None:
                 self.progress.seconds = time.perf_counter() - self.started
-                self.listeners.on_checkpoint(self.state.save(self.work_folder, self.progress), step)
+                self.listeners.on_checkpoint(self._save(self.work_folder), step)
             if not self.unread:
                 self.window_started = time.perf_counter()
 
-    def _step(self, images: Tensor, labels: Tensor) -> int:
+    def _step(self, model: nn.Module, images: Tensor, labels: Tensor) -> int:
         """Images (B, 3, size, size) and labels (B,) of this rank; returns the step, counted from 1."""
-        state, settings = self.state, self.settings
         step = self.progress.step + 1
-        state.schedule.step_update(step)
-        set_progress(state.model, step, settings.steps)
-        loss = self._backward(images, labels, step)
-        average_gradients(state.loss.parameters)
-        share_statistics(state.student)
-        state.scaler.unscale_(state.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.trainable, settings.clip_grad or math.inf)
+        self.schedule.step_update(step)
+        if self.stochca is not None:
+            self.stochca.set_progress(step, self.settings.steps)
+        loss = self._backward(model, images, labels, step)
+        average_gradients(self.loss.parameters)
+        share_statistics(self.student)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.trainable, self.settings.clip_grad or math.inf)
         if not self.divergence.skips(norm, step):
-            state.scaler.step(state.optimizer)
-            state.averaging.after_step(state.student, step)
+            self.scaler.step(self.optimizer)
+            self.averaging.after_step(self.student, step)
             self.unread.append((step, loss, self._learning_rate()))
-        state.scaler.update()
-        state.optimizer.zero_grad(set_to_none=True)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
         self.progress.step, self.progress.skipped = step, self.divergence.skipped
         return step
 
-    def _backward(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
+    def _backward(self, model: nn.Module, images: Tensor, labels: Tensor, step: int) -> Tensor:
         """Add up the gradients of all micro-batches; returns the loss, a scalar on the device."""
-        parts, device = self.settings.accumulate, self.state.device
+        parts = self.settings.accumulate
         losses: list[Tensor] = []
         for part, part_labels in zip(images.chunk(parts), labels.chunk(parts), strict=True):
-            part = part.to(device, non_blocking=True)
-            part_labels = part_labels.to(device, non_blocking=True)
-            with averaging_gradients(self.model, now=len(losses) == parts - 1):
-                with autocast(self.precision, device):
-                    loss = self.state.loss(self.model, part, part_labels, step) / parts
-                self.state.scaler.scale(loss).backward()
+            part = part.to(self.device, non_blocking=True)
+            part_labels = part_labels.to(self.device, non_blocking=True)
+            with averaging_gradients(model, now=len(losses) == parts - 1):
+                with autocast(self.precision, self.device):
+                    loss = self.loss(model, part, part_labels, step) / parts
+                self.scaler.scale(loss).backward()
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
     def _report_steps(self) -> None:
         """Read the losses back, all at once: steps don't wait for the device or other ranks one by one."""
+        losses: list[float] = []
         if self.unread:
             losses = mean_over_ranks(torch.stack([loss for _, loss, _ in self.unread])).tolist()
-        else:
-            losses = []
         seconds = time.perf_counter() - self.window_started  # waiting for data and device included
         images_per_second = len(losses) * self.settings.batch_size / seconds
         for (step, _, lr), loss in zip(self.unread, losses, strict=True):
@@ -129,6 +180,46 @@ class Loop:
 
     def _learning_rate(self) -> float:
         """The schedule's, before each group's own factor."""
-        groups = self.state.optimizer.param_groups
-        group = next(group for group in groups if group["lr_scale"] > 0)
+        group = next(group for group in self.optimizer.param_groups if group["lr_scale"] > 0)
         return float(group["lr"] / group["lr_scale"])
+
+    def _save(self, folder: Path) -> Path:
+        """Rank 0 writes; every rank's random state goes in."""
+        random = gathered(random_state(self.device))
+        if not is_main():
+            return folder / CHECKPOINT
+        return save_checkpoint(
+            folder,
+            {
+                "progress": vars(self.progress),
+                "student": self.student.state_dict(),
+                "loss": self.loss.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "averaging": self.averaging.state_dict(),
+                "random": random,
+                "draws": None if self.stochca is None else self.stochca.generator.get_state(),
+                "tally": None if self.stochca is None else self.stochca.tally.state_dict(),
+            },
+        )
+
+    def _restored(self) -> Progress:
+        """Put everything back as the newest checkpoint has it; a fresh start without one.
+
+        Rank 0 reads. Ranks that the checkpoint does not know keep the random state that they have.
+        """
+        state = load_checkpoint(self.work_folder) if self.work_folder is not None and is_main() else None
+        state = from_main(state, self.device)
+        if state is None:
+            return Progress()
+        self.student.load_state_dict(state["student"])
+        self.loss.load_state_dict(to_device(state["loss"], self.device))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.averaging.load_state_dict(to_device(state["averaging"], self.device))
+        if rank() < len(state["random"]):
+            restore_random_state(state["random"][rank()], self.device)
+        if self.stochca is not None:
+            self.stochca.generator.set_state(state["draws"])
+            self.stochca.tally.load_state_dict(state["tally"])
+        return Progress(**to_device(state["progress"], self.device))

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from stochca._typing import TimmModule
 from stochca.compute.randomness import Stream, derived_seed, isolated
-from stochca.config import Penalty, code_of
+from stochca.config import Penalty, build
 from stochca.config.training import Training
 from stochca.data.examples import Examples
 from stochca.penalties.term import Batch, Start, Term
@@ -44,7 +44,7 @@ class Loss:
         if penalties:
             assert examples is not None
             self.start = Start.of(student, source_head)
-            self.terms = [code_of(type(each))(each, student, self.start, examples) for each in penalties]
+            self.terms = [build(penalty, student, self.start, examples) for penalty in penalties]
 
     def __call__(
         self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, step: int

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +24,12 @@ from stochca.compute.randomness import Stream, derived_seed, seed_everything
 from stochca.config import NoAverage
 from stochca.config.training import Training
 from stochca.data.batches import evaluation_batches, images_of_step, training_batches
-from stochca.data.images import Images, names_of
+from stochca.data.images import Images, names_of, some_of
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
-from stochca.timm_models.key_value import swapped
 from stochca.training.callbacks import Callback, Callbacks
 from stochca.training.loop import Loop
 from stochca.training.loss import Loss
-from stochca.training.state import RunState
 
 WEIGHT = 0.1
 MEASURED = 256  # images that the loss is measured on at the end
@@ -74,21 +71,18 @@ def block_tokens(backbone: TimmModule, images: Tensor) -> tuple[list[Tensor], li
     """Tokens (B, N, D) that each block is given, and those that it gives."""
     given: list[Tensor] = []
     gave: list[Tensor] = []
-    blocks = nn.Sequential(*[_Recorded(block, given, gave) for block in backbone.blocks])
-    with swapped(backbone, blocks=blocks):
+
+    def record(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        given.append(arguments[0])
+        gave.append(output)
+
+    hooks = [block.register_forward_hook(record) for block in backbone.blocks]
+    try:
         backbone.forward_features(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return given, gave
-
-
-class _Recorded(nn.Module):
-    def __init__(self, block: nn.Module, given: list[Tensor], gave: list[Tensor]) -> None:
-        super().__init__()
-        self.block, self.given, self.gave = block, given, gave
-
-    def forward(self, x_BND: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self.given.append(x_BND)
-        self.gave.append(self.block(x_BND, *args, **kwargs))
-        return self.gave[-1]
 
 
 def pretune(
@@ -123,33 +117,33 @@ def pretune(
     choose_attention_kernel(backbone, precision, device)
     model = Reconstruction(backbone).to(device)
 
+    first = some_of(images, range(min(MEASURED, len(images))))
+
     def measured() -> float:
-        losses, number = 0.0, 0
-        for batch, _ in evaluation_batches(_First(images), preprocessing, batch_size=64, workers=0):
+        losses = 0.0
+        for batch, _ in evaluation_batches(first, preprocessing, batch_size=64, workers=0):
             with torch.no_grad(), autocast(precision, device):
                 losses += model(batch.to(device)).item() * len(batch)
-            number += len(batch)
-        return losses / number
+        return losses / len(first)
 
     loss_before = measured()
     loss = _ReconstructionLoss(backbone, settings, seed)
-    state = RunState.at_start(model, model, loss, NoAverage(), settings, precision, device)
-    progress = state.restore(work_folder)
-    started = time.perf_counter() - progress.seconds
-    listeners.on_start(progress.step, settings.steps)
     loop = Loop(
-        state,
-        progress,
+        model,
+        model,
+        loss,
+        NoAverage(),
         settings,
         precision=precision,
+        device=device,
         listeners=listeners,
         work_folder=work_folder,
         names_of_step=lambda step: names_of(
             [images], images_of_step(len(images), settings, seed=seed, step=step)
         ),
-        started=started,
     )
-    batches = training_batches(images, preprocessing, settings, seed=seed, start=progress.step)
+    listeners.on_start(loop.progress.step, settings.steps)
+    batches = training_batches(images, preprocessing, settings, seed=seed, start=loop.progress.step)
     try:
         with compiled_blocks(None, backbone) if settings.compile else nullcontext():
             loop.run(batches)
@@ -163,7 +157,7 @@ def pretune(
             "pre-tuning diverged in its last steps; lower lr in pretune.training of params.yaml, or set "
             "clip_grad there"
         )
-    return Pretuned(model.decoders, loss_after, loss_before, time.perf_counter() - started)
+    return Pretuned(model.decoders, loss_after, loss_before, time.perf_counter() - loop.started)
 
 
 class _ReconstructionLoss(Loss):
@@ -173,16 +167,3 @@ class _ReconstructionLoss(Loss):
         self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, step: int
     ) -> Tensor:
         return model(images)
-
-
-class _First:
-    """The first `MEASURED` images."""
-
-    def __init__(self, images: Images) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return min(MEASURED, len(self.images))
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.images[index]

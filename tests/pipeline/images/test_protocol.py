@@ -18,8 +18,7 @@ from pipeline.images.protocol import images_for
 from stochca.config import Method, Swad
 from stochca.config.training import Training
 from stochca.errors import UserError
-from stochca.training.evaluated import find_evaluated
-from stochca.training.fit import Fitted, fit
+from stochca.training.fit import Fitted, find_evaluated, fit
 from stochca.training.inputs import Inputs
 from tests.pipeline.prepared_folder import Row, write_prepared_folder
 from tests.stochca.tiny import PREPROCESSING, tiny_vit

@@ -56,15 +56,15 @@ def test_starts_as_the_pretrained_model() -> None:
 
 
 def test_merged_is_a_plain_model_that_equals_unmerged() -> None:
-    from stochca.training.composition import adaptation
+    from stochca.config import build
 
     _, student = adapted()
     logits = student(IMAGES)
     before = copy.deepcopy(student.state_dict())
-    copied = adaptation(LORA).plain(student)
+    copied = build(LORA).plain(student)
     after = student.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    merged = adaptation(LORA).finish(student)
+    merged = build(LORA).finish(student)
     assert merged is student
     for model in (copied, merged):
         plain = tiny_vit().eval()

@@ -26,8 +26,7 @@ from stochca.evaluation import predict, score
 from stochca.training.callbacks import Callback, StepEvent
 from stochca.training.checks import check_settings
 from stochca.training.composition import check_composition, kept_model
-from stochca.training.evaluated import find_evaluated
-from stochca.training.fit import Fitted, fit
+from stochca.training.fit import Fitted, find_evaluated, fit
 from stochca.training.inputs import Inputs
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stochca.averaging import start_averaging
-from stochca.config import Average
+from stochca.config import Average, build
 from stochca.evaluation import Scores
 
 
@@ -27,7 +26,7 @@ def train(
 ) -> tuple[Any, Scalar]:
     student = Scalar()
     steps = steps_per_evaluation * len(losses)
-    averaging = start_averaging(config, student, steps)
+    averaging = build(config, student, steps)
     for step in range(1, steps + 1):
         student.weight.data.fill_(weight_after(step))
         averaging.after_step(student, step)
@@ -35,7 +34,7 @@ def train(
             averaging.after_evaluation(student, step, losses[step // steps_per_evaluation - 1])
         if interrupt:  # a checkpoint after every step
             state = averaging.state_dict()
-            averaging = start_averaging(config, student, steps)
+            averaging = build(config, student, steps)
             averaging.load_state_dict(state)
     return averaging, student
 

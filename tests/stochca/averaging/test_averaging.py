@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from stochca.averaging import start_averaging
-from stochca.config import Average, NoAverage, Swa, Swad
+from stochca.config import Average, NoAverage, Swa, Swad, build
 from tests.stochca.averaging.scalar import finished, mean_of, train, weight_after
 
 
@@ -19,7 +18,7 @@ def test_no_average_leaves_everything_to_the_loop() -> None:
 @pytest.mark.parametrize("config", [Swa(start=0.5), Swad(n_converge=1)])
 def test_statistics_of_batch_normalisation_are_averaged_like_weights(config: Average) -> None:
     student = nn.BatchNorm1d(1)
-    averaging: Any = start_averaging(config, student, 4)
+    averaging: Any = build(config, student, 4)
     for step in range(1, 5):
         assert student.running_mean is not None
         student.running_mean.fill_(weight_after(step))

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from stochca.averaging import start_averaging
-from stochca.config import Ema
+from stochca.config import Ema, build
 from tests.stochca.averaging.scalar import Scalar, finished, train, weight_after
 
 
@@ -24,7 +23,7 @@ def test_ema_equals_the_recursion() -> None:
 def test_ema_starts_where_a_first_phase_ended() -> None:
     """Whatever step is the first that it sees: one may be skipped."""
     student = Scalar()
-    averaging: Any = start_averaging(Ema(decay=0.9), student, 10)
+    averaging: Any = build(Ema(decay=0.9), student, 10)
     student.weight.data.fill_(5.0)
     averaging.before_training(student)
     averaging.after_step(student, 3)

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from stochca.averaging import start_averaging
-from stochca.config import Swa
+from stochca.config import Swa, build
 from tests.stochca.averaging.scalar import Scalar, finished, mean_of, train, weight_after
 
 
@@ -17,7 +16,7 @@ def test_swa_is_the_mean_of_the_last_steps() -> None:
 
 def test_it_is_evaluated_once_it_has_begun() -> None:
     student = Scalar()
-    averaging: Any = start_averaging(Swa(start=0.5), student, 4)
+    averaging: Any = build(Swa(start=0.5), student, 4)
     for step, expected in ((1, 1.0), (2, 4.0), (3, 9.0), (4, (9 + 16) / 2)):
         student.weight.data.fill_(weight_after(step))
         averaging.after_step(student, step)

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from stochca.averaging import start_averaging
-from stochca.config import WiseFt
+from stochca.config import WiseFt, build
 from stochca.evaluation import Scores
 from tests.stochca.averaging.scalar import Scalar, never
 
@@ -14,12 +13,12 @@ from tests.stochca.averaging.scalar import Scalar, never
 def wise_ft(alpha: float | tuple[float, ...], interrupt: bool = False) -> tuple[Any, Scalar]:
     """Trained from 2 to 10, with a checkpoint in between."""
     student = Scalar()
-    averaging: Any = start_averaging(WiseFt(alpha=alpha), student, 1)
+    averaging: Any = build(WiseFt(alpha=alpha), student, 1)
     student.weight.data.fill_(2)  # as a first phase leaves it
     averaging.before_training(student)
     if interrupt:
         state = averaging.state_dict()
-        averaging = start_averaging(WiseFt(alpha=alpha), Scalar(), 1)
+        averaging = build(WiseFt(alpha=alpha), Scalar(), 1)
         averaging.load_state_dict(state)
     student.weight.data.fill_(10)
     averaging.after_step(student, 1)
@@ -58,7 +57,7 @@ def test_wise_ft_keeps_counters() -> None:
             self.register_buffer("steps", torch.tensor(3))
 
     student: Any = Counting()
-    averaging: Any = start_averaging(WiseFt(alpha=0.5), student, 1)
+    averaging: Any = build(WiseFt(alpha=0.5), student, 1)
     averaging.before_training(student)
     student.steps.fill_(8)
     assert averaging.finish(student, student.state_dict(), never)["steps"].item() == 8

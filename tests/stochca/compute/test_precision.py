@@ -6,10 +6,10 @@ import torch
 from stochca.attention.teacher import teacher_keys_values
 from stochca.compute.devices import default_device
 from stochca.compute.precision import autocast, choose_attention_kernel, resolve_precision, store_in_half
-from stochca.config import Method, StochasticCrossAttention
+from stochca.config import Method, StochasticCrossAttention, build
 from stochca.errors import UserError
 from stochca.timm_models.families import block_names
-from stochca.training.composition import attention_notes, compose, settled_teacher, teacher_precision
+from stochca.training.composition import compose, settled_teacher
 from tests.stochca.timm_models.families.cases import CASES, images
 from tests.stochca.tiny import tiny_vit
 
@@ -69,8 +69,9 @@ def test_the_teacher_of_a_student_in_half_precision_computes_as_it_does(
 ) -> None:
     cpu_has_bf16(True, monkeypatch)
     config = StochasticCrossAttention(teacher_precision=wanted)
-    assert teacher_precision(config, student, CPU) == teacher
-    notes = attention_notes(config, student, CPU)
+    attending = build(config)
+    assert attending.teacher_precision(student, CPU) == teacher
+    notes = attending.notes(student, CPU)
     assert [f"The teacher computed in {teacher}" in note for note in notes] == [True] * (teacher is not None)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stochca.averaging import Averaging
+from stochca.averaging.averaging import Averaging
 from stochca.config import CHOICES, Adapter, Average, Options, Penalty, StochasticCrossAttention, code_of
 from stochca.config.plain import PLAIN
 from stochca.config.registry import BASES, CODE, register

@@ -3,13 +3,13 @@ import pickle
 import pytest
 from PIL import Image
 
-from stochca.data.images import InMemory, Joined, keep_in_memory
+from stochca.data.images import joined_images, keep_in_memory, some_of
 from tests.stochca.tiny import ColouredSquares
 
 
 def test_decoded_images_are_equal_and_picklable() -> None:
     images = ColouredSquares(4)
-    memory = pickle.loads(pickle.dumps(InMemory([images[i] for i in range(4)])))
+    memory = pickle.loads(pickle.dumps(keep_in_memory(images)))
     assert all(
         memory[i][0].tobytes() == images[i][0].tobytes() and memory[i][1] == images[i][1] for i in range(4)
     )
@@ -30,7 +30,7 @@ def test_images_are_kept_as_long_as_all_of_them_fit(monkeypatch: pytest.MonkeyPa
             return Image.new("RGB", (self.sides[index],) * 2), 0
 
     monkeypatch.setattr("stochca.data.images.CACHE_BYTES", 3 * 10 * 10 * 4)
-    assert isinstance(keep_in_memory(Sizes(10, 10, 10, 10)), InMemory)
+    assert isinstance(keep_in_memory(Sizes(10, 10, 10, 10)), list)
     for sides, decoded in (((10,) * 5, 1), ((2, 10, 40, 10), 3)):
         asked.clear()
         images = Sizes(*sides)
@@ -40,10 +40,14 @@ def test_images_are_kept_as_long_as_all_of_them_fit(monkeypatch: pytest.MonkeyPa
 
 def test_joined_images_are_those_of_the_parts_in_order() -> None:
     first, second = ColouredSquares(3), ColouredSquares(2, seed=1)
-    joined = Joined(first, second)
+    joined = joined_images(first, second)
     assert len(joined) == 5
     parts = [*(first[i] for i in range(3)), *(second[i] for i in range(2))]
     for i, (image, label) in enumerate(parts):
         assert (joined[i][0].tobytes(), joined[i][1]) == (image.tobytes(), label)
-    with pytest.raises(IndexError):
-        joined[5]
+
+
+def test_some_images_are_those_of_their_rows() -> None:
+    images = ColouredSquares(5)
+    some = some_of(images, range(3, 5))
+    assert [some[i][0].tobytes() for i in range(len(some))] == [images[i][0].tobytes() for i in (3, 4)]

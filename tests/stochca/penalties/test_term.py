@@ -19,7 +19,7 @@ from stochca.config.training import Augmentation, Training
 from stochca.errors import UserError
 from stochca.penalties.term import Batch
 from stochca.timm_models.recording import recorded
-from stochca.training.composition import check_composition
+from stochca.training.checks import check_settings
 from stochca.training.fit import fit
 from stochca.training.inputs import Inputs
 from stochca.training.loss import Loss
@@ -90,9 +90,16 @@ def test_killed_and_resumed_equals_undisturbed(penalty: Any, tmp_path: Any) -> N
 
 def test_what_penalties_need_is_checked_first() -> None:
     def check(penalty: Any, **given: Any) -> None:
-        check_composition(
-            Method(penalties=(penalty,)), tiny_vit(), settings=Training(), micro_batch=8, **given
+        inputs = Inputs(
+            tiny_vit(),
+            [],
+            [],
+            method=Method(penalties=(penalty,)),
+            settings=Training(batch_size=8),
+            preprocessing=PREPROCESSING,
+            **given,
         )
+        check_settings(inputs, torch.device("cpu"))
 
     check(CoTuning(), source_head=source_head())
     check(Bss(k=8))

@@ -24,13 +24,12 @@ from stochca.config import (
     WiseFt,
 )
 from stochca.config.training import Augmentation, Training
-from stochca.data.images import Joined
+from stochca.data.images import joined_images
 from stochca.errors import UserError
 from stochca.evaluation import predict, score
 from stochca.training.callbacks import Callback, EvalEvent, JsonLines, StepEvent, read_events
 from stochca.training.checks import check_settings
-from stochca.training.evaluated import Keep, find_evaluated
-from stochca.training.fit import Fitted, fit
+from stochca.training.fit import Fitted, Keep, find_evaluated, fit
 from stochca.training.inputs import Inputs
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 
@@ -484,7 +483,7 @@ def test_refitting_trains_on_validation_images_too_and_keeps_the_last_step(name:
     last = fit(
         Inputs(
             plain,
-            Joined(train, validation),
+            joined_images(train, validation),
             validation,
             method=METHODS[name],
             settings=settings(drop_path=0.0),

@@ -14,8 +14,8 @@ from torch import nn
 import stochca
 from stochca._typing import TimmModule
 from stochca.adapters.adaptation import head_modules
-from stochca.config import Lora, Method
-from stochca.training.composition import adaptation, compose
+from stochca.config import Lora, Method, build
+from stochca.training.composition import compose
 from tests.stochca.timm_models.families.cases import CASES, Case, images
 
 PAGE = Path("docs/families.md")
@@ -24,7 +24,7 @@ BEGIN, END = "<!-- families: begin -->", "<!-- families: end -->"
 
 def _lora(model: TimmModule) -> nn.Module:
     train = Lora(rank=2)
-    adaptation(train).check(model)
+    build(train).check(model)
     return compose(Method(adapter=train), model)[0]
 
 

@@ -13,9 +13,9 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 
 import stochca
 from stochca._typing import TimmModule
-from stochca.config import Lora, Method, StochasticCrossAttention, Toast, ToastLite, Vpt
+from stochca.config import Lora, Method, StochasticCrossAttention, Toast, ToastLite, Vpt, build
 from stochca.timm_models.projections import attention_layers
-from stochca.training.composition import adaptation, check_composition, compose
+from stochca.training.composition import check_composition, compose
 from tests.stochca.attention.test_stochca import assert_same_gradients, gradients
 from tests.stochca.timm_models.families.cases import CASES, Case, images
 from tests.stochca.timm_models.families.slow_adapters import slow_toast, slow_vpt
@@ -147,7 +147,7 @@ def test_updates_learn_and_merge_into_a_plain_model(case: Case) -> None:
     with torch.no_grad():
         expected = student(images())
         assert not torch.allclose(expected, case.model()(images()), rtol=1e-3, atol=1e-4)
-    train = adaptation(Lora())
+    train = build(Lora())
     for merged in (train.plain(student), train.finish(student)):
         plain = case.model().requires_grad_(False)
         plain.load_state_dict(merged.state_dict())  # every name is where timm has it
@@ -162,7 +162,7 @@ def test_stochca_takes_queries_from_updated_weights(name: str) -> None:
     model, student = lora(case, attention=StochasticCrossAttention(prob=0.5, teacher_precision="same"))
     assert isinstance(model, stochca.StochCA)
     enlivened(student, ("lora_",))
-    plain = adaptation(Lora()).plain(student)
+    plain = build(Lora()).plain(student)
     by_hand = stochca.StochCA(plain, teacher=case.model()).eval()
     found = model.eval()(images(), cross_blocks=[0, 1])
     torch.testing.assert_close(found, by_hand(images(), cross_blocks=[0, 1]), rtol=1e-4, atol=1e-5)
@@ -177,6 +177,6 @@ def test_what_is_no_sequence_is_refused_by_name(case: Case) -> None:
         with pytest.raises(stochca.UserError, match=sentence):
             check_composition(Method(adapter=train), student)
         with pytest.raises(stochca.UserError, match=sentence):
-            adaptation(train).adapt(student)
+            build(train).adapt(student)
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
     assert all(parameter.requires_grad for parameter in student.parameters())
