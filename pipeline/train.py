@@ -37,8 +37,8 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         from stochca.compute.precision import resolve_precision
         from stochca.config import build
         from stochca.training.callbacks import JsonLines, read_events
-        from stochca.training.checks import check_settings
         from stochca.training.fit import find_evaluated, fit
+        from stochca.training.inputs import check_settings
 
     loaded = load_job(job)
     card, prepared, inputs = loaded.card, loaded.prepared, loaded.inputs

@@ -9,8 +9,7 @@ from stochca.errors import UserError
 if TYPE_CHECKING:
     from stochca.adapters.toast import TOAST
     from stochca.adapters.vpt import VPT
-    from stochca.attention.ensembling import averaged_predictions
-    from stochca.attention.stochca import StochCA
+    from stochca.attention.stochca import StochCA, averaged_predictions
 
 __all__ = ["TOAST", "VPT", "StochCA", "UserError", "averaged_predictions"]
 
@@ -21,7 +20,7 @@ _MODULES = {
     "TOAST": "stochca.adapters.toast",
     "VPT": "stochca.adapters.vpt",
     "StochCA": "stochca.attention.stochca",
-    "averaged_predictions": "stochca.attention.ensembling",
+    "averaged_predictions": "stochca.attention.stochca",
 }
 
 

@@ -112,32 +112,12 @@ class _AttentionWeights(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if function is functional.scaled_dot_product_attention:
-            self._record(*args, **kwargs)
+            query, key, value, *others = args
+            # Also with values of the identity, attention gives its own weights.
+            identity = torch.eye(key.shape[-2], dtype=value.dtype, device=value.device)
+            identity = identity.expand(*value.shape[:-2], -1, -1)
+            self.found.append(function(query, key, identity, *others, **kwargs).float().mean(dim=1))
         return function(*args, **kwargs)
-
-    def _record(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        **options: Any,
-    ) -> None:
-        # Also with values of the identity, attention gives its own weights.
-        identity = torch.eye(key.shape[-2], dtype=value.dtype, device=value.device)
-        weights = functional.scaled_dot_product_attention(
-            query,
-            key,
-            identity.expand(*value.shape[:-2], -1, -1),
-            attn_mask=attn_mask,
-            is_causal=is_causal,
-            scale=scale,
-            **options,
-        )
-        self.found.append(weights.float().mean(dim=1))
 
 
 @contextmanager

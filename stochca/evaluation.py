@@ -1,7 +1,6 @@
 """Evaluation of a split: logits, accuracy and loss, always without augmentation."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from stochca._typing import TimmModule
 from stochca.compute.distributed import from_main, joined
 from stochca.compute.precision import autocast
 from stochca.data.batches import evaluation_batches
+from stochca.data.examples import Examples
 from stochca.data.images import Images, share_of_rank
 from stochca.data.preprocessing import Preprocessing
 
@@ -57,12 +57,25 @@ def predict(
     return torch.cat(logits), torch.cat(labels)
 
 
-def evaluate(
-    model: TimmModule, images: Images, preprocessing: Preprocessing, *, device: torch.device, **options: Any
-) -> Scores:
-    """Scores of `predict`; in a data-parallel run each rank takes a share, and all get the same scores."""
-    logits, labels = predict(model, share_of_rank(images), preprocessing, device=device, **options)
-    return from_main(score(joined(logits), joined(labels)), device)
+def predict_together(
+    model: TimmModule, images: Images, examples: Examples, pre_logits: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`predict` as `examples` says; each rank of a data-parallel run takes a share, and all get all."""
+    logits, labels = predict(
+        model,
+        share_of_rank(images),
+        examples.preprocessing,
+        device=examples.device,
+        precision=examples.precision,
+        workers=examples.workers,
+        pre_logits=pre_logits,
+    )
+    return joined(logits), joined(labels)
+
+
+def evaluate(model: TimmModule, examples: Examples) -> Scores:
+    """Of `model` on the validation images; the same on all ranks."""
+    return from_main(score(*predict_together(model, examples.validation, examples)), examples.device)
 
 
 def score(logits: Tensor, labels: Tensor) -> Scores:

@@ -28,7 +28,7 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         card = json.loads((folder / "model.json").read_text())
         self.classes: list[str] = card["classes"]
         if card["adapter"] is not None:
-            from stochca.adapters.saved import load_adapted
+            from stochca.adapters.adapted import load_adapted
 
             self.model = load_adapted(
                 folder / "adapter.safetensors",

@@ -12,7 +12,7 @@ from torch import Tensor
 from stochca.backbones.card import CARD_FILE, WEIGHTS_FILE, BackboneCard
 from stochca.config import Method
 from stochca.errors import UserError
-from stochca.phases.class_texts import ClassTexts
+from stochca.phases.first_phase import ClassTexts
 
 
 def class_texts_of(method: Method, classes: Sequence[str], backbone: Path) -> ClassTexts | None:

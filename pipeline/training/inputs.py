@@ -19,7 +19,7 @@ from stochca.config.training import Training
 from stochca.data.images import Images
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
-from stochca.phases.class_texts import ClassTexts
+from stochca.phases.first_phase import ClassTexts
 from stochca.timm_models.normalisation import renormalise
 from stochca.training.inputs import Inputs
 

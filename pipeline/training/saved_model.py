@@ -18,8 +18,7 @@ from pipeline.runtime.files import sha256, write_json
 from pipeline.runtime.paths import BACKBONE
 from pipeline.runtime.paths import MODELS as FOLDER
 from stochca._typing import TimmModule
-from stochca.adapters.adapted import AdaptedModel
-from stochca.adapters.saved import describe, load_adapted
+from stochca.adapters.adapted import AdaptedModel, describe, load_adapted
 from stochca.backbones.card import CARD_FILE, OWN_BACKBONE, BackboneCard
 from stochca.backbones.loading import pooling_options
 from stochca.compute.checkpoint import save_weights

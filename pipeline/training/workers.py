@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config.sections import Workers
 from pipeline.training.cluster import check_one_machine_has, connected
 from stochca.errors import UserError
-from stochca.training.callbacks import Callback, Callbacks, HandedOn, JsonLines
+from stochca.training.callbacks import Callback, Callbacks, JsonLines
 
 if TYPE_CHECKING:
     from pipeline.training.job import Job
     from stochca._typing import TimmModule
-    from stochca.phases.class_texts import ClassTexts
+    from stochca.phases.first_phase import ClassTexts
     from stochca.training.fit import Fitted
 
 WEIGHTS = "fitted.safetensors"  # in the run's folder, as the next
@@ -113,7 +113,7 @@ def _run(assignment: Assignment, workers: Workers, listeners: Callbacks) -> "Fit
     return fitted
 
 
-class _Sent(HandedOn):
+class _Sent(Callback):
     """On rank 0: sends everything to the driver, but the end, which the driver sees by itself."""
 
     def __init__(self, events: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from stochca._typing import TimmModule
+from stochca.timm_models.families import head_modules
 
 
 class Adaptation:
@@ -36,12 +37,6 @@ class Adaptation:
     def notes(self) -> list[str]:
         """What a person should know about it."""
         return []
-
-
-def head_modules(student: TimmModule) -> list[TimmModule]:
-    """The classifier; distilled models have two."""
-    heads = student.get_classifier()
-    return list(heads) if isinstance(heads, tuple) else [heads]
 
 
 def unfreeze_heads(student: TimmModule) -> None:

@@ -3,7 +3,8 @@
 from torch import nn
 
 from stochca._typing import TimmModule
-from stochca.adapters.adaptation import Adaptation, head_modules, unfreeze_heads
+from stochca.adapters.adaptation import Adaptation, unfreeze_heads
+from stochca.timm_models.families import head_modules
 
 
 class HeadOnly(Adaptation):

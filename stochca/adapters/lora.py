@@ -6,9 +6,10 @@ import re
 from torch import nn
 
 from stochca._typing import TimmModule
-from stochca.adapters.adaptation import Adaptation, head_modules, unfreeze_heads
+from stochca.adapters.adaptation import Adaptation, unfreeze_heads
 from stochca.adapters.low_rank import check_installed, inject, merge
 from stochca.errors import UserError
+from stochca.timm_models.families import head_modules
 
 
 class LowRank(Adaptation):

@@ -9,9 +9,8 @@ Shapes: B images, N tokens, D channels.
 
 import copy
 from collections.abc import Sequence
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +24,8 @@ from stochca.adapters.low_rank import check_installed, inject, merge
 from stochca.config.adapters.toast import ToastLite
 from stochca.errors import UserError
 from stochca.timm_models.key_value import swapped
-from stochca.timm_models.projections import attention_layers, projections_of
+from stochca.timm_models.projections import ChangedBlock, attention_layers, projections_of
+from stochca.timm_models.support import check_supported
 
 
 class TOAST(AdaptedModel):
@@ -70,12 +70,7 @@ class TOAST(AdaptedModel):
     @classmethod
     def check(cls, model: TimmModule) -> None:
         super().check(model)
-        for i, block in enumerate(model.blocks):
-            if not attention_layers(block):
-                raise UserError(
-                    f"{cls.title} does not support {type(model).__name__} with {type(block).__name__}: block "
-                    f"{i} has no attention layer whose values can be added to"
-                )
+        check_supported(model)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Tokens (B, N, D) of the second pass."""
@@ -84,7 +79,10 @@ class TOAST(AdaptedModel):
         likeness_BN = functional.cosine_similarity(seen_BND, self.task, dim=-1).clamp(0, 1)
         signal_BND = (seen_BND * likeness_BN[..., None]) @ self.transform
         blocks = [
-            _InformedBlock(block, emitted_BND)
+            ChangedBlock(
+                block,
+                [partial(projections_of(layer).informed, emitted_BND) for layer in attention_layers(block)],
+            )
             for block, emitted_BND in zip(self.backbone.blocks, self._descend(signal_BND), strict=True)
         ]
         with swapped(self.backbone, blocks=nn.Sequential(*blocks)):
@@ -134,21 +132,6 @@ def load_decoders(decoders: nn.ModuleList, path: Path) -> None:
         raise UserError(
             f"{path} holds no decoders for this backbone ({reason}); pre-tune them again"
         ) from None
-
-
-class _InformedBlock(nn.Module):
-    """A block of the second pass, bound to what its decoder emitted."""
-
-    def __init__(self, block: nn.Module, emitted_BND: Tensor) -> None:
-        super().__init__()
-        self.block = block
-        self.emitted_BND = emitted_BND
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        with ExitStack() as stack:
-            for attention in attention_layers(self.block):
-                stack.enter_context(projections_of(attention).informed(self.emitted_BND))
-            return self.block(*args, **kwargs)
 
 
 class TopDown(Around):

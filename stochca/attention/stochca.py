@@ -5,8 +5,9 @@ own queries but with the keys and values of the same block of the frozen pretrai
 teacher). In evaluation every block attends to itself, and the model is exactly the student.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,8 +15,7 @@ from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.attention.probability import one_per_block, scheduled
-from stochca.attention.tally import Tally
-from stochca.attention.teacher import headless_copy, teacher_keys_values
+from stochca.attention.teacher import Drawn, headless_copy, teacher_keys_values
 from stochca.compute.distributed import rank, world_size
 from stochca.compute.precision import autocast, store_in_half
 from stochca.compute.randomness import Stream, derived_seed
@@ -24,7 +24,7 @@ from stochca.data.batches import batch_share
 from stochca.errors import UserError
 from stochca.timm_models.families import block_names
 from stochca.timm_models.key_value import KeyValue, swapped
-from stochca.timm_models.projections import attention_layers, projections_of
+from stochca.timm_models.projections import ChangedBlock, attention_layers, projections_of
 from stochca.timm_models.support import check_same_architecture, check_supported
 
 
@@ -112,7 +112,7 @@ class StochCA(nn.Module):
             drawn = {}
         return self.attend(images, drawn)
 
-    def attend(self, images: Tensor, drawn: dict[int, Tensor | None]) -> Tensor:
+    def attend(self, images: Tensor, drawn: Drawn) -> Tensor:
         """Logits of `images` where the blocks that `draw` gave cross-attend."""
         if not drawn:
             return self.student(images)
@@ -121,10 +121,13 @@ class StochCA(nn.Module):
             for i, source in sources.items():
                 parent, _, name = self.block_names[i].rpartition(".")
                 blocks = self.student.get_submodule(parent)
-                stack.enter_context(swapped(blocks, **{name: _CrossBlock(blocks._modules[name], source)}))
+                block = blocks.get_submodule(name)
+                layers = zip(attention_layers(block), source, strict=True)
+                changes = [partial(projections_of(layer).cross, given) for layer, given in layers]
+                stack.enter_context(swapped(blocks, **{name: ChangedBlock(block, changes)}))
             return self.student(images)
 
-    def _keys_values(self, images: Tensor, drawn: dict[int, Tensor | None]) -> dict[int, list[KeyValue]]:
+    def _keys_values(self, images: Tensor, drawn: Drawn) -> dict[int, list[KeyValue]]:
         if self.teacher_precision is None:
             return teacher_keys_values(self.teacher, images, drawn)
         with autocast(self.teacher_precision, images.device):
@@ -137,8 +140,8 @@ class StochCA(nn.Module):
         """The next forward passes belong to step `step` out of `steps`, counted from 1."""
         self.prob = scheduled(self.full_prob, self.schedule, step, steps)
 
-    def draw(self, batch_size: int, generator: torch.Generator | None = None) -> dict[int, Tensor | None]:
-        """Draw the blocks that cross-attend: their images as a boolean (B,), or None for all of them."""
+    def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Drawn:
+        """Draw the blocks that cross-attend."""
         per_image = self.granularity == "sample"
         # Every rank draws for the images of all ranks, and takes what its own are.
         columns = batch_share(range(batch_size * world_size()), rank(), world_size()) if per_image else [0]
@@ -147,7 +150,7 @@ class StochCA(nn.Module):
         chosen = uniform[:, columns] < self.prob[:, None]
         return {i: chosen[i] if per_image else None for i in range(self.num_blocks) if chosen[i].any()}
 
-    def _forced(self, cross_blocks: Iterable[int]) -> dict[int, Tensor | None]:
+    def _forced(self, cross_blocks: Iterable[int]) -> Drawn:
         blocks = sorted(set(cross_blocks))
         wrong = [i for i in blocks if not 0 <= i < self.num_blocks]
         if wrong:
@@ -163,20 +166,53 @@ class StochCA(nn.Module):
         return f"prob={self.prob.tolist()}, granularity={self.granularity!r}"
 
 
-class _CrossBlock(nn.Module):
-    """A student's block bound to the teacher's keys and values of one forward pass.
+class Tally:
+    """Counts training forwards, and of each block the share of their images that cross-attended."""
 
-    A fresh object per forward, so that gradient checkpointing, which runs the block again during
-    the backward pass, finds the keys and values of its own forward.
+    def __init__(self, num_blocks: int) -> None:
+        self.forwards = 0
+        self.crossed = torch.zeros(num_blocks, dtype=torch.float64)
+
+    def count(self, drawn: Drawn) -> None:
+        """One forward in which these blocks cross-attended."""
+        self.forwards += 1
+        for block, chosen in drawn.items():
+            self.crossed[block] += 1 if chosen is None else chosen.double().mean()
+
+    @property
+    def shares(self) -> list[float]:
+        """Of each block the share of the training images that cross-attended in it."""
+        return (self.crossed / max(1, self.forwards)).tolist()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"forwards": self.forwards, "crossed": self.crossed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.forwards, self.crossed = state["forwards"], state["crossed"].cpu()
+
+
+@torch.no_grad()
+def averaged_predictions(
+    model: StochCA, images: Tensor, passes: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Logits (B, classes): the mean over `passes` forwards, each with blocks drawn as in training.
+
+    Dropout and stochastic depth stay off; the mode is put back afterwards. It takes the teacher, so it is
+    for a `StochCA` at hand: a saved model is the student alone, whose one forward pass is `model.eval()`.
+
+    Args:
+        images: (B, 3, height, width), normalised.
+        passes: how many; the cost is as many forwards, and the teacher's.
+        generator: CPU generator of the draws; None takes the model's own, whose training draws then differ.
+
+    Raises:
+        UserError: there is no pass.
     """
-
-    def __init__(self, block: nn.Module, sources: list[KeyValue]) -> None:
-        super().__init__()
-        self.block = block
-        self.sources = sources
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        with ExitStack() as stack:
-            for attention, source in zip(attention_layers(self.block), self.sources, strict=True):
-                stack.enter_context(projections_of(attention).cross(source))
-            return self.block(*args, **kwargs)
+    if passes < 1:
+        raise UserError(f"passes must be 1 or more, found {passes}")
+    was_training = model.training
+    model.eval()
+    total = sum(model.attend(images, model.draw(len(images), generator)).float() for _ in range(passes))
+    model.train(was_training)
+    assert isinstance(total, Tensor)
+    return total / passes

@@ -13,6 +13,8 @@ from stochca.timm_models.families import block_names
 from stochca.timm_models.key_value import DeepestReached, KeyValue, Record, swapped
 from stochca.timm_models.projections import attention_layers, projections_of
 
+Drawn = dict[int, Tensor | None]  # blocks that cross-attend: their images as a boolean (B,), or None for all
+
 
 def headless_copy(model: TimmModule) -> TimmModule:
     """A copy of what a teacher needs: nothing behind the keys and values of the last block."""
@@ -37,9 +39,7 @@ def headless_copy(model: TimmModule) -> TimmModule:
 
 
 @torch.no_grad()
-def teacher_keys_values(
-    teacher: TimmModule, images: Tensor, drawn: dict[int, Tensor | None]
-) -> dict[int, list[KeyValue]]:
+def teacher_keys_values(teacher: TimmModule, images: Tensor, drawn: Drawn) -> dict[int, list[KeyValue]]:
     """Keys and values of the drawn blocks, one per attention layer of the block.
 
     The teacher runs as far as the deepest drawn block, and there only to its keys and values.
@@ -53,15 +53,11 @@ def teacher_keys_values(
             layers = attention_layers(teacher.get_submodule(names[i]))
             records[i] = [[] for _ in layers]
             for layer, record in zip(layers, records[i], strict=True):
-                projections = projections_of(layer)
                 is_last = i == deepest and layer is layers[-1]
-                stack.enter_context(
-                    (projections.recording_last if is_last else projections.recording)(record)
-                )
+                stack.enter_context(projections_of(layer).recording(record, is_last))
         with suppress(DeepestReached):
             teacher.forward_features(images)
     chosen = {i: None if images_ is None else images_.to(images.device) for i, images_ in drawn.items()}
     return {
-        i: [KeyValue(key, value, chosen[i]) for record in of_block for key, value in record]
-        for i, of_block in records.items()
+        i: [KeyValue(key, value, chosen[i]) for key, value in of_block] for i, of_block in records.items()
     }

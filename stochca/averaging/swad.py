@@ -1,5 +1,6 @@
 """SWAD (Cha et al., NeurIPS 2021): the mean over every step inside the loss valley."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,13 +10,14 @@ from stochca.averaging.averaging import Averaging, Evaluate, Weights
 from stochca.config.averaging.swad import Swad
 
 
+@dataclass
 class Segment:
-    """The mean of the weights over consecutive steps."""
+    """The mean of the weights over consecutive steps, and the validation loss at their end."""
 
-    def __init__(
-        self, first_step: int, steps: int = 0, mean: Weights | None = None, loss: float = 0.0
-    ) -> None:
-        self.first_step, self.steps, self.mean, self.loss = first_step, steps, mean or {}, loss
+    first_step: int
+    steps: int = 0
+    loss: float = 0.0
+    mean: Weights = field(default_factory=dict)
 
     @property
     def last_step(self) -> int:
@@ -33,9 +35,6 @@ class Segment:
 
     def merge(self, later: "Segment") -> None:
         self.add(later.mean, later.steps)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"first_step": self.first_step, "steps": self.steps, "loss": self.loss, "mean": self.mean}
 
 
 class ValleyAverage(Averaging):
@@ -109,10 +108,10 @@ class ValleyAverage(Averaging):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "current": self.current.state_dict(),
-            "recent": {str(i): segment.state_dict() for i, segment in enumerate(self.recent)},
-            "valley": None if self.valley is None else self.valley.state_dict(),
-            "above": None if self.above is None else self.above.state_dict(),
+            "current": vars(self.current),
+            "recent": {str(i): vars(segment) for i, segment in enumerate(self.recent)},
+            "valley": None if self.valley is None else vars(self.valley),
+            "above": None if self.above is None else vars(self.above),
             "threshold": self.threshold,
             "segments_above": self.segments_above,
         }

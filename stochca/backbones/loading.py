@@ -5,8 +5,7 @@ What lies in a backbone folder: see `stochca.backbones.card`.
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -126,7 +125,8 @@ def load_backbone(
         )
     # What create_backbone checks was checked before the card was written.
     arguments = _arguments(card.architecture, card.image_size, card.global_pool)
-    with _seeded(seed):
+    with torch.random.fork_rng(devices=[]):  # the CPU's state is put back, no other is touched
+        torch.random.default_generator.manual_seed(seed)
         model = timm.create_model(
             card.architecture, num_classes=num_classes, drop_path_rate=drop_path, **arguments
         )
@@ -164,7 +164,8 @@ def pooling_options(model: TimmModule) -> dict[str, Any]:
     pooling = getattr(model, "global_pool", None)
     options = {"global_pool": pooling if isinstance(pooling, str) else model.head.global_pool.pool_type}
     argument = family_of(model).norm_argument
-    return options if argument is None else {**options, argument: _norms_after_pooling(model)}
+    norms_after_pooling = not isinstance(getattr(model, "fc_norm", nn.Identity()), nn.Identity)
+    return options if argument is None else {**options, argument: norms_after_pooling}
 
 
 def patch_size(model: TimmModule) -> int:
@@ -173,10 +174,6 @@ def patch_size(model: TimmModule) -> int:
     if hasattr(embedding, "feat_ratio"):
         return embedding.feat_ratio()
     return model.feature_info[-1]["reduction"]
-
-
-def _norms_after_pooling(model: TimmModule) -> bool:
-    return not isinstance(getattr(model, "fc_norm", nn.Identity()), nn.Identity)
 
 
 def _checked_arguments(
@@ -258,11 +255,3 @@ def _check_fit(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], subj
     if misfits:
         rest = f", and {len(misfits) - 3} more" if len(misfits) > 3 else ""
         raise UserError(f"{subject}: {', '.join(misfits[:3])}{rest}")
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw from `seed` for the duration; the CPU's random state is put back, no other is touched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
-        yield

@@ -28,8 +28,7 @@ def derived_seed(*parts: int) -> int:
 
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch, on every device."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
+    reseed(seed)
     torch.manual_seed(seed)
 
 

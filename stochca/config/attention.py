@@ -5,7 +5,7 @@ from typing import Literal
 
 from stochca.config.options import Attention, Options
 from stochca.config.registry import register
-from stochca.config.training import require
+from stochca.config.training import require, require_each
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,8 @@ class Schedule(Options):
                 value is None or self.name in owners,
                 f"{name} belongs to the schedule {' or '.join(owners)}, found {self.name}; leave it out",
             )
-        require(
-            self.end is None or 0 <= self.end <= 1,
-            f"end is a probability between 0 and 1, found {self.end}",
-        )
-        require(
-            self.share is None or 0 < self.share <= 1,
-            f"share of the steps must be above 0 and at most 1, found {self.share}",
-        )
+        require_each(self, lambda p: 0 <= p <= 1, "between 0 and 1", "end")
+        require_each(self, lambda x: 0 < x <= 1, "above 0 and at most 1, a share of the steps", "share")
 
 
 @dataclass(frozen=True)
@@ -60,13 +54,9 @@ class StochasticCrossAttention(Attention):
 
     def __post_init__(self) -> None:
         require(self.blocks != (), "blocks must name one block or more, found none; null means all")
-        require(
-            min(self.blocks or (0,)) >= 0,
-            f"blocks are counted from 0, found {list(self.blocks or ())}",
-        )
+        require_each(self, lambda i: i >= 0, "counted from 0", "blocks")
         require(self.prob != (), "prob must be one probability, or one per block, found none")
-        for prob in self.prob if isinstance(self.prob, tuple) else (self.prob,):
-            require(0 <= prob <= 1, f"prob must be between 0 and 1, found {prob}")
+        require_each(self, lambda p: 0 <= p <= 1, "between 0 and 1", "prob")
 
 
 register(StochasticCrossAttention, "stochca.attention.attending:CrossAttending")

@@ -88,10 +88,3 @@ class Penalty(Options):
     needs_changing_backbone = "it holds on to a backbone that stays as it is"
     asks_pretrained: ClassVar[bool] = False  # whether the pretrained model sees every batch too
     needs_source_head: ClassVar[bool] = False  # whether it takes the classifier of the pretraining
-
-
-def require_not_negative(options: Any, *names: str) -> None:
-    """Raise ValueError where one of these options is below 0."""
-    for name in names:
-        value = getattr(options, name)
-        require(value >= 0, f"{name} must be 0 or more, found {value}")

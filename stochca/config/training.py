@@ -4,6 +4,7 @@ They are plain dataclasses so that the library needs nothing but torch and timm;
 reads the same classes from `params.yaml`, strictly.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -12,6 +13,14 @@ def require(condition: bool, message: str) -> None:
     """Raise ``ValueError(message)`` unless `condition` holds."""
     if not condition:
         raise ValueError(message)
+
+
+def require_each(options: Any, holds: Callable[[Any], bool], wanted: str, *names: str) -> None:
+    """Raise ValueError where one of these options, or of the numbers in it, is not as `wanted`; None is."""
+    for name in names:
+        value = getattr(options, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            require(number is None or holds(number), f"{name} must be {wanted}, found {number}")
 
 
 @dataclass(frozen=True)
@@ -38,13 +47,9 @@ class Augmentation:
         require(0 < low <= high <= 1, f"scale must satisfy 0 < low <= high <= 1, found {list(self.scale)}")
         low, high = self.ratio
         require(0 < low <= high, f"ratio must satisfy 0 < low <= high, found {list(self.ratio)}")
-        for name in ("horizontal_flip", "vertical_flip", "grayscale", "random_erasing"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"{name} is a probability between 0 and 1, found {value}")
-        for name in ("color_jitter", "mixup", "cutmix"):
-            value = getattr(self, name)
-            strengths = value if isinstance(value, tuple) else (value,)
-            require(min(strengths) >= 0, f"{name} must be 0 or more, found {value}")
+        probabilities = ("horizontal_flip", "vertical_flip", "grayscale", "random_erasing")
+        require_each(self, lambda p: 0 <= p <= 1, "between 0 and 1", *probabilities)
+        require_each(self, lambda s: s >= 0, "0 or more", "color_jitter", "mixup", "cutmix")
         require(
             not isinstance(self.color_jitter, tuple) or max(self.color_jitter[3:], default=0) <= 0.5,
             f"color_jitter changes the hue by at most 0.5, found {self.color_jitter}",
@@ -80,11 +85,10 @@ class Training:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "eval_every", "checkpoint_every"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be 1 or more, found {value}")
+        counts = ("steps", "batch_size", "accumulate", "eval_every", "checkpoint_every")
+        require_each(self, lambda n: n >= 1, "1 or more", *counts)
         self.micro_batch()
-        require(self.lr > 0, f"lr must be above 0, found {self.lr}")
+        require_each(self, lambda x: x > 0, "above 0", "lr")
         require(self.min_lr <= self.lr, f"min_lr {self.min_lr} must not be above lr {self.lr}")
         require(
             self.schedule == "cosine" or self.min_lr == 0,
@@ -94,20 +98,10 @@ class Training:
             0 <= self.warmup_steps < self.steps,
             f"warmup_steps must be between 0 and steps - 1 = {self.steps - 1}, found {self.warmup_steps}",
         )
-        for name in ("weight_decay", "head_lr_scale", "min_lr"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name} must be 0 or more, found {value}")
-        require(
-            self.layer_decay is None or 0 < self.layer_decay <= 1,
-            f"layer_decay must be above 0 and at most 1, or null, found {self.layer_decay}",
-        )
-        require(
-            self.clip_grad is None or self.clip_grad > 0,
-            f"clip_grad must be above 0, or null, found {self.clip_grad}",
-        )
-        for name in ("drop_path", "label_smoothing"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"{name} must be at least 0 and below 1, found {value}")
+        require_each(self, lambda x: x >= 0, "0 or more", "weight_decay", "head_lr_scale", "min_lr")
+        require_each(self, lambda x: 0 < x <= 1, "above 0 and at most 1, or null", "layer_decay")
+        require_each(self, lambda x: x > 0, "above 0, or null", "clip_grad")
+        require_each(self, lambda x: 0 <= x < 1, "at least 0 and below 1", "drop_path", "label_smoothing")
         require(
             self.workers == "auto" or self.workers >= 0,
             f"workers must be auto, or 0 or more, found {self.workers}",

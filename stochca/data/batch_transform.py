@@ -44,26 +44,8 @@ class BatchTransform:
         return normalize(values_BCHW.div_(255), self._normalize.mean, self._normalize.std, inplace=True)
 
 
-class Augmented(Dataset[tuple[Any, int]]):
-    """Transforms an image with randomness of its own, whichever process loads it."""
-
-    def __init__(self, images: Images, transform: BatchTransform) -> None:
-        self.images = images
-        self.transform = transform
-
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Any, int]]:
-        """A batch, of images and their seeds; as a whole, because putting the generators back takes time."""
-        with untouched():
-            return [self._augmented(index, seed) for index, seed in keys]
-
-    def _augmented(self, index: int, seed: int) -> tuple[Any, int]:
-        reseed(seed)
-        image, label = self.images[index]
-        return self.transform.of_image(image), label
-
-
 class Plain(Dataset[tuple[Any, int]]):
-    """Transforms without randomness."""
+    """Transforms images one by one, without randomness."""
 
     def __init__(self, images: Images, transform: BatchTransform) -> None:
         self.images = images
@@ -75,3 +57,16 @@ class Plain(Dataset[tuple[Any, int]]):
     def __getitem__(self, index: int) -> tuple[Any, int]:
         image, label = self.images[index]
         return self.transform.of_image(image), label
+
+
+class Augmented(Plain):
+    """Transforms each image with randomness of its own, whichever process loads it."""
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Any, int]]:
+        """A batch, of images and their seeds; as a whole, because putting the generators back takes time."""
+        items = []
+        with untouched():
+            for index, seed in keys:
+                reseed(seed)
+                items.append(self[index])
+        return items

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 from timm.data import create_transform
-from timm.data.transforms import RandomCropOrPad, str_to_pil_interp
+from timm.data.transforms import RandomCropOrPad, str_to_interp_mode
 from torch import Tensor
+from torchvision.transforms import Resize
 
 from stochca.backbones.card import BackboneCard
 from stochca.config.training import Augmentation
@@ -79,7 +80,8 @@ class Preprocessing:
                 f"({error or type(error).__name__}); give one such as rand-m9-mstd0.5, augmix-m3 or null"
             ) from None
         if self.resize is not None:
-            augmented.transforms.insert(0, Squash(self.resize, self.interpolation))
+            square = Resize((self.resize, self.resize), str_to_interp_mode(self.interpolation))
+            augmented.transforms.insert(0, square)
         if augmentation.crop == "random":
             if self.resize is None:
                 raise UserError(
@@ -88,14 +90,3 @@ class Preprocessing:
                 )
             augmented.transforms[1] = RandomCropOrPad(self.image_size)  # in place of timm's
         return augmented
-
-
-@dataclass(frozen=True)
-class Squash:
-    """Makes an image a square, whatever its shape."""
-
-    side: int
-    interpolation: str
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return image.resize((self.side, self.side), str_to_pil_interp(self.interpolation))

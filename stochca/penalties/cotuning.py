@@ -22,7 +22,7 @@ class CoTrainedSource(Term):
 
     def __init__(self, config: CoTuning, student: TimmModule, start: Start, examples: Examples) -> None:
         super().__init__(config, student, start, examples)
-        assert start.source_head is not None  # check_composition has seen to it
+        assert start.source_head is not None  # check_settings has seen to it
         device = next(student.parameters()).device
         self.table = learn_relationship(start.model, start.source_head, examples).table.to(device)
         self.head = copy.deepcopy(start.source_head).to(device).requires_grad_(True)

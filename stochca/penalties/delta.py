@@ -1,6 +1,7 @@
 """DELTA (Li et al., ICLR 2019): block outputs stay as pretrained, the most where it matters."""
 
 import dataclasses
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -66,18 +67,12 @@ def channel_attention(model: TimmModule, examples: Examples, number: int) -> lis
 def _rises(model: TimmModule, images: Tensor, labels: Tensor, head: tuple[Tensor, Tensor]) -> list[Tensor]:
     """Per block how much the summed loss would rise without each channel, to first order: (D,)."""
     outputs: list[Tensor] = []
-    hooks = [
-        block.register_forward_hook(lambda _, __, output: outputs.append(output))
-        for block in blocks_of(model)
-    ]
-    try:
-        with torch.enable_grad():
-            pooled = model.forward_head(model.forward_features(images.requires_grad_()), pre_logits=True)
-            loss = functional.cross_entropy(functional.linear(pooled, *head), labels, reduction="sum")
-            gradients = torch.autograd.grad(loss, outputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.enable_grad():
+        for block in blocks_of(model):
+            hooks.enter_context(block.register_forward_hook(lambda _, __, output: outputs.append(output)))
+        pooled = model.forward_head(model.forward_features(images.requires_grad_()), pre_logits=True)
+        loss = functional.cross_entropy(functional.linear(pooled, *head), labels, reduction="sum")
+        gradients = torch.autograd.grad(loss, outputs)
     first = family_of(model).channels_first
     return [
         -channels_last(gradient * output.detach(), first).flatten(0, -2).sum(dim=0)

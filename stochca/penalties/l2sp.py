@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from stochca._typing import TimmModule
-from stochca.adapters.adaptation import head_modules
 from stochca.config.penalties.l2sp import L2Sp
 from stochca.data.examples import Examples
 from stochca.penalties.term import Batch, Start, Term
+from stochca.timm_models.families import head_modules
 
 
 class StartingPoint(Term):

@@ -8,30 +8,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stochca._typing import TimmModule
-from stochca.adapters.adaptation import head_modules
-from stochca.compute.distributed import joined
 from stochca.data.examples import Examples
-from stochca.data.images import Images, share_of_rank
+from stochca.data.images import Images
 from stochca.errors import UserError
-from stochca.evaluation import Scores, predict, score
+from stochca.evaluation import Scores, predict_together, score
+from stochca.timm_models.families import head_modules
 
 
 def features(model: TimmModule, images: Images, examples: Examples) -> tuple[Tensor, Tensor]:
-    """What the head sees of images: (N, D) in fp32, and labels (N,); on the CPU.
-
-    They are loaded and computed as `examples` says. Each rank of a data-parallel run looks at a share of the
-    images, and every rank gets everything.
-    """
-    rows, labels = predict(
-        model,
-        share_of_rank(images),
-        examples.preprocessing,
-        device=examples.device,
-        precision=examples.precision,
-        workers=examples.workers,
-        pre_logits=True,
-    )
-    return joined(rows), joined(labels)
+    """What the head sees of images: (N, D) in fp32, and labels (N,); on the CPU, of all ranks together."""
+    return predict_together(model, images, examples, pre_logits=True)
 
 
 def fit_logistic_regression(inputs: Tensor, labels: Tensor, classes: int, C: float) -> tuple[Tensor, Tensor]:

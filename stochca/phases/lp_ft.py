@@ -4,8 +4,7 @@ import torch
 
 from stochca._typing import TimmModule
 from stochca.data.examples import Examples
-from stochca.phases.class_texts import ClassTexts
-from stochca.phases.first_phase import FirstPhase
+from stochca.phases.first_phase import ClassTexts, FirstPhase
 from stochca.phases.linear_head import best_regression, features, fit_logistic_regression, linear_heads
 
 

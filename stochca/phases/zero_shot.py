@@ -12,8 +12,7 @@ from torch.nn import functional
 from stochca._typing import TimmModule
 from stochca.data.examples import Examples
 from stochca.errors import UserError
-from stochca.phases.class_texts import ClassTexts
-from stochca.phases.first_phase import FirstPhase
+from stochca.phases.first_phase import ClassTexts, FirstPhase
 from stochca.phases.linear_head import features, linear_heads
 
 

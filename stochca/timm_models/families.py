@@ -21,7 +21,7 @@ from timm.models import (
     vision_transformer_relpos,
     vision_transformer_sam,
 )
-from torch import Tensor, nn
+from torch import nn
 
 from stochca._typing import TimmModule
 from stochca.errors import UserError
@@ -57,22 +57,6 @@ class Family:
     norm_argument: str | None = None
     positions: Positions | None = None
 
-    def block_names(self, model: TimmModule) -> list[str]:
-        """Names of the model's blocks, in the order in which they run."""
-        return [
-            name
-            for name, module in model.named_modules()
-            if re.fullmatch(self.blocks, name) and type(module) not in self.no_blocks
-        ]
-
-
-def _bias_of_beit(attention: TimmModule) -> Tensor:
-    return attention._get_rel_pos_bias()
-
-
-def _bias_of_relpos(attention: TimmModule) -> Tensor:
-    return attention.rel_pos.get_bias()
-
 
 FAMILIES = (
     Family(
@@ -99,7 +83,7 @@ FAMILIES = (
         norm_argument="use_fc_norm",
         positions=RelativePositions(
             "relative_position_bias_table",
-            own_bias=_bias_of_beit,
+            own_bias=lambda attention: attention._get_rel_pos_bias(),
             shared="shared_rel_pos_bias",
         ),
     ),
@@ -109,7 +93,9 @@ FAMILIES = (
         r"blocks\.\d+",
         vision_transformer_relpos.checkpoint_filter_fn,
         norm_argument="fc_norm",
-        positions=RelativePositions("rel_pos", own_bias=_bias_of_relpos, shared="shared_rel_pos"),
+        positions=RelativePositions(
+            "rel_pos", own_bias=lambda attention: attention.rel_pos.get_bias(), shared="shared_rel_pos"
+        ),
     ),
     Family(
         vision_transformer_sam.VisionTransformerSAM,
@@ -166,12 +152,23 @@ def family_of(model: nn.Module) -> Family:
 
 def block_names(model: nn.Module) -> list[str]:
     """Names of a model's blocks, in the order in which they run; raises `UserError` as `family_of`."""
-    return family_of(model).block_names(model)
+    family = family_of(model)
+    return [
+        name
+        for name, module in model.named_modules()
+        if re.fullmatch(family.blocks, name) and type(module) not in family.no_blocks
+    ]
 
 
 def blocks_of(model: nn.Module) -> list[TimmModule]:
     """A model's blocks, in the order in which they run; raises `UserError` as `family_of`."""
     return [model.get_submodule(name) for name in block_names(model)]
+
+
+def head_modules(model: TimmModule) -> list[TimmModule]:
+    """The classifier; distilled models have two."""
+    heads = model.get_classifier()
+    return list(heads) if isinstance(heads, tuple) else [heads]
 
 
 def positions_of(model: nn.Module, method: str) -> Positions:

@@ -18,22 +18,28 @@ from stochca.timm_models.key_value import (
 
 
 class FusedProjection:
-    """`attn.qkv`, with the biases `attn.q_bias` and `attn.v_bias` that some families keep beside it."""
+    """`attn.qkv`, with the biases `attn.q_bias` and `attn.v_bias` that some families keep beside it.
+
+    What the methods change of the layer lasts as long as their context.
+    """
 
     def __init__(self, attention: TimmModule) -> None:
         self.attention = attention
 
     def cross(self, source: KeyValue) -> AbstractContextManager[None]:
+        """Attend to `source`; of the layer's own, only the queries are computed where all images do."""
         bypassed = bypassed_key_norm(self.attention)
         return self._swapped(CrossProjection(self.attention, source), **bypassed)
 
-    def recording(self, record: Record) -> AbstractContextManager[None]:
-        return self._swapped(RecordingProjection(self.attention, record))
+    def recording(self, record: Record, last: bool = False) -> AbstractContextManager[None]:
+        """Append the keys, normalised, and the values of a forward pass to `record`.
 
-    def recording_last(self, record: Record) -> AbstractContextManager[None]:
-        return self._swapped(LastProjection(self.attention, record))
+        If it is the `last` that is needed, no queries are computed, and `DeepestReached` ends the pass.
+        """
+        return self._swapped((LastProjection if last else RecordingProjection)(self.attention, record))
 
     def informed(self, further_BNC: Tensor) -> AbstractContextManager[None]:
+        """Add to the values what the value projection, its bias included, makes of `further_BNC`."""
         return self._swapped(InformedProjection(self.attention, further_BNC))
 
     def _swapped(self, qkv: nn.Module, **others: nn.Module) -> AbstractContextManager[None]:
@@ -123,7 +129,7 @@ class RecordingProjection(_FusedStandIn):
     def forward(self, x_BNC: Tensor) -> Tensor:
         together_BNE = self.project_together(x_BNC)
         _, key_BND, value_BND = self.split(together_BNE)
-        self.record.append((self.key_norm(key_BND), value_BND))
+        self.record += [self.key_norm(key_BND), value_BND]
         return together_BNE
 
 
@@ -132,7 +138,7 @@ class LastProjection(RecordingProjection):
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         key_BND, value_BND = self.project(x_BNC, slice(1, 3))
-        self.record.append((self.key_norm(key_BND), value_BND))
+        self.record += [self.key_norm(key_BND), value_BND]
         raise DeepestReached
 
 

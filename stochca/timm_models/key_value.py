@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 
-Record = list[tuple[Tensor, Tensor]]  # gets the keys and values of one layer's forward pass
+Record = list[Tensor]  # gets the keys, then the values of one layer's forward pass
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ the rest of timm's attention (fused kernels, rotary positions, windows, masks, g
 stays as it is.
 """
 
-from contextlib import AbstractContextManager
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 from timm.layers.attention import Attention, AttentionRope
 from timm.layers.diff_attention import DiffAttention
@@ -25,7 +26,6 @@ from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.timm_models.fused_projection import FusedProjection
-from stochca.timm_models.key_value import KeyValue, Record
 from stochca.timm_models.separate_projections import SeparateProjections
 
 # Layers that project as described above, and whose keys and values meet only queries after that.
@@ -50,23 +50,28 @@ def attention_layers(block: nn.Module) -> list[TimmModule]:
     return [module for module in block.modules() if type(module) in ATTENTION_CLASSES]
 
 
-class Projections(Protocol):
-    """How one attention layer projects. What these change of the layer lasts as long as the context."""
-
-    def cross(self, source: KeyValue) -> AbstractContextManager[None]:
-        """Attend to `source`; of the layer's own, only the queries are computed where all images do."""
-
-    def recording(self, record: Record) -> AbstractContextManager[None]:
-        """Append the keys, normalised, and the values of a forward pass to `record`."""
-
-    def recording_last(self, record: Record) -> AbstractContextManager[None]:
-        """As `recording`, but no queries are computed, and `DeepestReached` ends the forward pass."""
-
-    def informed(self, further_BNC: Tensor) -> AbstractContextManager[None]:
-        """Add to the values what the value projection, its bias included, makes of `further_BNC`."""
-
-
-def projections_of(attention: TimmModule) -> Projections:
+def projections_of(attention: TimmModule) -> FusedProjection | SeparateProjections:
     """How `attention` projects; the classes that can do both choose for each layer."""
     fused = isinstance(attention.qkv, nn.Module)
     return FusedProjection(attention) if fused else SeparateProjections(attention)
+
+
+class ChangedBlock(nn.Module):
+    """A block of one forward pass whose attention layers project in another way, by one context for each.
+
+    A fresh object per forward, so that gradient checkpointing, which runs the block again during the backward
+    pass, finds what its own forward was given.
+    """
+
+    def __init__(
+        self, block: nn.Module, changes: Iterable[Callable[[], AbstractContextManager[None]]]
+    ) -> None:
+        super().__init__()
+        self.block = block
+        self.changes = list(changes)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        with ExitStack() as stack:
+            for change in self.changes:
+                stack.enter_context(change())
+            return self.block(*args, **kwargs)

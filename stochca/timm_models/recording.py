@@ -1,7 +1,7 @@
 """What a model computes on the way: outputs of its patch embedding and blocks, and its pooled features."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stochca._typing import TimmModule
-from stochca.timm_models.families import blocks_of, family_of
+from stochca.timm_models.families import blocks_of, family_of, head_modules
 
 
 @dataclass
@@ -30,8 +30,7 @@ def channels_last(output: Tensor, first: bool) -> Tensor:
 def recorded(model: TimmModule) -> Iterator[Records]:
     """Records what the model computes inside of the block; a second forward pass overwrites the first."""
     records = Records()
-    head = model.get_classifier()
-    head = head[0] if isinstance(head, tuple) else head
+    head = head_modules(model)[0]
     family = family_of(model)
     embedding = model.patch_embed if hasattr(model, "patch_embed") else model.stem  # of a hybrid
 
@@ -44,16 +43,12 @@ def recorded(model: TimmModule) -> Iterator[Records]:
     def pool(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         records.pooled = inputs[0].float()
 
-    hooks = [
-        embedding.register_forward_hook(embed),
-        *(module.register_forward_hook(block) for module in blocks_of(model)),
-        head.register_forward_pre_hook(pool),
-    ]
-    try:
+    with ExitStack() as hooks:
+        hooks.enter_context(embedding.register_forward_hook(embed))
+        for module in blocks_of(model):
+            hooks.enter_context(module.register_forward_hook(block))
+        hooks.enter_context(head.register_forward_pre_hook(pool))
         yield records
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from stochca.timm_models.key_value import (
 
 
 class SeparateProjections:
-    """`attn.q_proj`, `attn.k_proj` and `attn.v_proj`; queries may have more heads than keys and values."""
+    """As `FusedProjection`, of three layers; queries may have more heads than keys and values."""
 
     def __init__(self, attention: TimmModule) -> None:
         self.attention = attention
@@ -32,16 +32,14 @@ class SeparateProjections:
             **bypassed_key_norm(self.attention),
         )
 
-    def recording(self, record: Record) -> AbstractContextManager[None]:
-        keys: list[Tensor] = []
+    def recording(self, record: Record, last: bool = False) -> AbstractContextManager[None]:
+        if last:
+            return swapped(self.attention, q_proj=_LastProjections(self.key, self.value, record))
         return swapped(
             self.attention,
-            k_proj=_KeepingProjection(self.key[0], keys),
-            v_proj=_RecordingProjection(self.value, self.key[1], keys, record),
+            k_proj=_RecordingProjection(self.key[0], self.key[1], record),
+            v_proj=_RecordingProjection(self.value, nn.Identity(), record),
         )
-
-    def recording_last(self, record: Record) -> AbstractContextManager[None]:
-        return swapped(self.attention, q_proj=_LastProjections(self.key, self.value, record))
 
     def informed(self, further_BNC: Tensor) -> AbstractContextManager[None]:
         return swapped(self.attention, v_proj=_InformedProjection(self.value, further_BNC))
@@ -62,34 +60,19 @@ class _GivenProjection(nn.Module):
         return self.source.where_chosen(self.given_BND, self.own(x_BNC))
 
 
-class _KeepingProjection(nn.Module):
-    """Appends what a projection gives to `kept`."""
-
-    def __init__(self, own: nn.Module, kept: list[Tensor]) -> None:
-        super().__init__()
-        self.own = own
-        self.kept = kept
-
-    def forward(self, x_BNC: Tensor) -> Tensor:
-        y_BND: Tensor = self.own(x_BNC)
-        self.kept.append(y_BND)
-        return y_BND
-
-
 class _RecordingProjection(nn.Module):
-    """The projection of the values, the last of the three: appends them, and the keys before, to `record`."""
+    """Appends what a projection gives, normalised, to `record`; keys are projected before values."""
 
-    def __init__(self, own: nn.Module, key_norm: nn.Module, keys: list[Tensor], record: Record) -> None:
+    def __init__(self, own: nn.Module, norm: nn.Module, record: Record) -> None:
         super().__init__()
         self.own = own
-        self.key_norm = key_norm
-        self.keys = keys
+        self.norm = norm
         self.record = record
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        value_BND: Tensor = self.own(x_BNC)
-        self.record.append((self.key_norm(self.keys.pop()), value_BND))
-        return value_BND
+        y_BND: Tensor = self.own(x_BNC)
+        self.record.append(self.norm(y_BND))
+        return y_BND
 
 
 class _InformedProjection(nn.Module):
@@ -114,5 +97,5 @@ class _LastProjections(nn.Module):
         self.record = record
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        self.record.append((self.key(x_BNC), self.value(x_BNC)))
+        self.record += [self.key(x_BNC), self.value(x_BNC)]
         raise DeepestReached

@@ -4,7 +4,7 @@ from torch import nn
 
 from stochca._typing import TimmModule
 from stochca.errors import UserError
-from stochca.timm_models.families import SUPPORTED, blocks_of, family_of
+from stochca.timm_models.families import SUPPORTED, block_names, blocks_of, family_of
 from stochca.timm_models.projections import attention_layers
 
 
@@ -20,7 +20,7 @@ def check_supported(model: TimmModule) -> None:
             )
     if not isinstance(getattr(model, "patch_drop", None), nn.Identity | None):
         raise UserError(
-            "patch_drop_rate above 0 is not supported: student and teacher would see different patches; "
+            "patch_drop_rate above 0 is not supported: two passes over an image would see different patches; "
             "create the model with patch_drop_rate=0"
         )
 
@@ -28,50 +28,30 @@ def check_supported(model: TimmModule) -> None:
 def check_same_architecture(student: TimmModule, teacher: TimmModule) -> None:
     """Raise `UserError` naming the first difference, the heads excepted."""
     check_supported(teacher)
-    kinds = [type(model).__name__ for model in (student, teacher)]
-    if kinds[0] != kinds[1]:
-        raise UserError(
-            f"the teacher differs from the student: it is a {kinds[1]}, the student a {kinds[0]}; "
-            "use the same architecture"
-        )
-    for i, (block, other) in enumerate(zip(blocks_of(student), blocks_of(teacher), strict=False)):
-        kinds = [type(part).__name__ for part in (block, other)]
-        heads = [[layer.num_heads for layer in attention_layers(part)] for part in (block, other)]
-        if kinds[0] != kinds[1] or heads[0] != heads[1]:
+    own, others = _described(student), _described(teacher)
+    for name in own | others:
+        found, wanted = others.get(name, "missing"), own.get(name, "missing")
+        if found != wanted:
             raise UserError(
-                f"the teacher differs from the student: block {i} is {kinds[1]} with {heads[1]} heads, "
-                f"in the student {kinds[0]} with {heads[0]}; use the same architecture"
+                f"the teacher differs from the student: {name} is {found} in the teacher, {wanted} in the "
+                "student; create both from the same architecture, with the same img_size and prefix tokens"
             )
-    teachers = _shapes_in_blocks(teacher)
-    for name, shape in _shapes_in_blocks(student).items():
-        found = teachers.pop(name, None)
-        if found != shape:
-            raise UserError(
-                f"the teacher differs from the student: {name} has the shape {shape} in "
-                f"the student and {found or 'does not exist'} in the teacher; use the same architecture"
-            )
-    if teachers:
-        raise UserError(f"the teacher differs from the student: only it has {next(iter(teachers))}")
-    tokens = [_num_tokens(model) for model in (student, teacher)]
-    if tokens[0] != tokens[1]:
-        raise UserError(
-            f"the teacher differs from the student: it sees {tokens[1]} tokens, the student {tokens[0]}; "
-            "create both with the same img_size and prefix tokens"
-        )
 
 
-def _shapes_in_blocks(model: TimmModule) -> dict[str, tuple[int, ...]]:
-    """Shapes of the blocks' parameters and buffers, which show the size of their windows."""
-    prefixes = tuple(f"{name}." for name in family_of(model).block_names(model))
-    return {
-        name: tuple(tensor.shape)
-        for tensors in (model.named_parameters(), model.named_buffers())
+def _described(model: TimmModule) -> dict[str, str]:
+    """All that keys and values depend on, by what a sentence calls it."""
+    kinds = {}
+    for i, block in enumerate(blocks_of(model)):
+        heads = [layer.num_heads for layer in attention_layers(block)]
+        kinds[f"block {i}"] = f"{type(block).__name__} with {heads} heads"
+    prefixes = tuple(f"{name}." for name in block_names(model))
+    shapes = {
+        f"the shape of {name}": str(tuple(tensor.shape))
+        for tensors in (model.named_parameters(), model.named_buffers())  # which show the size of windows
         for name, tensor in tensors
         if name.startswith(prefixes)
     }
-
-
-def _num_tokens(model: TimmModule) -> int:
-    """Tokens of the first block; 0 where all tokens are in windows, whose size is known from elsewhere."""
+    # Of the first block; nothing but the prefix where all tokens are in windows.
     patches = getattr(getattr(model, "patch_embed", None), "num_patches", 0)
-    return patches + getattr(model, "num_prefix_tokens", 0)
+    tokens = patches + getattr(model, "num_prefix_tokens", 0)
+    return {"the model": type(model).__name__, **kinds, **shapes, "the number of tokens": str(tokens)}

@@ -31,30 +31,10 @@ class EvalEvent:
 
 
 class Callback:
-    """Listens to a run; override what is of interest."""
+    """Listens to a run; override what is of interest, or `hand_on`, which gets whatever is not overridden."""
 
     def on_start(self, first_step: int, steps: int) -> None:
         """Training starts, or continues, after `first_step` steps."""
-
-    def on_step(self, event: StepEvent) -> None: ...
-
-    def on_eval(self, event: EvalEvent) -> None: ...
-
-    def on_checkpoint(self, path: Path, step: int) -> None: ...
-
-    def on_note(self, note: str) -> None:
-        """Something worth telling a person."""
-
-    def on_end(self) -> None: ...
-
-
-class HandedOn(Callback):
-    """Every call goes to `hand_on`, with the name of its method."""
-
-    def hand_on(self, event: str, *arguments: Any) -> None:
-        raise NotImplementedError
-
-    def on_start(self, first_step: int, steps: int) -> None:
         self.hand_on("on_start", first_step, steps)
 
     def on_step(self, event: StepEvent) -> None:
@@ -67,13 +47,17 @@ class HandedOn(Callback):
         self.hand_on("on_checkpoint", path, step)
 
     def on_note(self, note: str) -> None:
+        """Something worth telling a person."""
         self.hand_on("on_note", note)
 
     def on_end(self) -> None:
         self.hand_on("on_end")
 
+    def hand_on(self, event: str, *arguments: Any) -> None:
+        """A call of the method with the name `event`."""
 
-class Callbacks(HandedOn):
+
+class Callbacks(Callback):
     """Hands every event to several callbacks, in order."""
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:

@@ -8,8 +8,6 @@ from stochca.adapters.adaptation import Adaptation
 from stochca.attention.stochca import StochCA
 from stochca.compute.precision import choose_attention_kernel, store_in_half
 from stochca.config import Method, build
-from stochca.errors import UserError
-from stochca.phases.class_texts import ClassTexts
 
 
 def settled_teacher(model: nn.Module, precision: str, device: torch.device) -> TimmModule | None:
@@ -40,28 +38,3 @@ def kept_model(method: Method, student: TimmModule) -> TimmModule:
     """The model that `fit` would make of `student` and keep, before any training."""
     adaptation: Adaptation = build(method.adapter)
     return adaptation.finish(adaptation.adapt(student))
-
-
-def check_composition(
-    method: Method,
-    student: TimmModule,
-    *,
-    teacher: TimmModule | None = None,
-    class_texts: ClassTexts | None = None,
-    source_head: nn.Linear | None = None,
-) -> None:
-    """Find what would stop the parts of `method` later, before any work.
-
-    Raises:
-        UserError: a choice does not suit the model, or lacks what it needs.
-    """
-    for penalty in method.penalties:
-        if penalty.needs_source_head and source_head is None:
-            raise UserError(
-                f"penalties {penalty.name} needs a backbone with the classifier of its pretraining, and this "
-                "one has none; choose weights with a head, such as vit_base_patch16_224.augreg_in1k from the "
-                "hub"
-            )
-    build(method.attention).check(student, teacher)
-    build(method.adapter).check(student)
-    build(method.phases).check(student, class_texts)

@@ -24,9 +24,8 @@ from stochca.data.examples import Examples
 from stochca.evaluation import Scores, evaluate
 from stochca.phases.first_phase import FirstPhase
 from stochca.training.callbacks import Callback, Callbacks, EvalEvent
-from stochca.training.checks import check_images, check_settings
 from stochca.training.composition import compose, settled_teacher
-from stochca.training.inputs import Inputs
+from stochca.training.inputs import Inputs, check_images, check_settings
 from stochca.training.loop import Loop
 from stochca.training.loss import Loss
 
@@ -198,7 +197,7 @@ class _Run:
         elif not self.inputs.refit:
             model.load_state_dict(best)
         model.requires_grad_(True).eval()
-        notes = [*averaging.notes, *self.loop.divergence.notes]
+        notes = [*averaging.notes, *progress.skip_notes]
         stochca = self.loop.stochca
         for note in notes:
             self.listeners.on_note(note)
@@ -217,16 +216,7 @@ class _Run:
         )
 
     def _scores(self, model: TimmModule) -> Scores:
-        """Of `model` on the validation images; the same on all ranks."""
-        inputs = self.inputs
-        return evaluate(
-            model,
-            inputs.validation,
-            inputs.preprocessing,
-            device=self.device,
-            precision=self.precision,
-            workers=inputs.settings.workers,
-        )
+        return evaluate(model, self.examples)
 
 
 def save_evaluated(work_folder: Path, step: int, weights: Mapping[str, Tensor], keep: Keep) -> None:

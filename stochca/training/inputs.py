@@ -1,18 +1,24 @@
-"""What a training run is made from: a model, its images, a method and settings."""
+"""What a training run is made from: a model, its images, a method and settings; and what would stop it."""
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from stochca._typing import TimmModule
-from stochca.config import Method
+from stochca.compute.compilation import check_compiles
+from stochca.compute.distributed import world_size
+from stochca.compute.precision import resolve_precision
+from stochca.config import Method, build
 from stochca.config.training import Training
 from stochca.data.batches import images_of_step
 from stochca.data.images import Images, joined_images, keep_in_memory, names_of
 from stochca.data.preprocessing import Preprocessing
-from stochca.phases.class_texts import ClassTexts
+from stochca.errors import UserError
+from stochca.phases.first_phase import ClassTexts
+from stochca.training.optimisation import create_optimizer
 
 
 @dataclass(frozen=True)
@@ -55,3 +61,51 @@ class Inputs:
         return dataclasses.replace(
             self, train=keep_in_memory(self.train, reads), validation=keep_in_memory(self.validation)
         )
+
+
+def check_settings(inputs: Inputs, device: torch.device) -> None:
+    """Refuse what `fit` can't do; the images are not looked at.
+
+    Raises:
+        UserError: the device lacks the precision or what compiling needs, timm knows no such optimiser or
+            augmentation, a choice of the method does not suit the model or the settings or lacks what it
+            needs, or the ranks or domains can't share a batch.
+    """
+    method, settings = inputs.method, inputs.settings
+    resolve_precision(settings.precision, device)
+    names = sorted(set(inputs.domains or ()))
+    if names and settings.batch_size % len(names):
+        raise UserError(
+            f"training.batch_size {settings.batch_size} can't hold equally many images of the {len(names)} "
+            f"domains {', '.join(names)}; choose a multiple of {len(names)}"
+        )
+    try:
+        micro_batch = settings.micro_batch(world_size())
+    except ValueError as error:
+        raise UserError(f"training.{error}") from None
+    if settings.compile:
+        check_compiles(device)
+    create_optimizer(inputs.student, settings)
+    inputs.preprocessing.training(settings.augmentation)
+    try:
+        method.check_training(settings, micro_batch=micro_batch, refit=inputs.refit)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    for penalty in method.penalties:
+        if penalty.needs_source_head and inputs.source_head is None:
+            raise UserError(
+                f"penalties {penalty.name} needs a backbone with the classifier of its pretraining, and this "
+                "one has none; choose weights with a head, such as vit_base_patch16_224.augreg_in1k from the "
+                "hub"
+            )
+    build(method.attention).check(inputs.student, inputs.teacher)
+    build(method.adapter).check(inputs.student)
+    build(method.phases).check(inputs.student, inputs.class_texts)
+
+
+def check_images(inputs: Inputs) -> None:
+    """Raise `UserError` where a rank would have no image."""
+    for name, split in (("training", inputs.train), ("validation", inputs.validation)):
+        if len(split) < world_size():
+            number = f"only {len(split)}" if len(split) else "no"
+            raise UserError(f"there are {number} {name} images")

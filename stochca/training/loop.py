@@ -28,13 +28,16 @@ from stochca.compute.precision import autocast
 from stochca.compute.randomness import random_state, restore_random_state
 from stochca.config import Average, build
 from stochca.config.training import Training
+from stochca.errors import UserError
 from stochca.evaluation import Scores
 from stochca.training.callbacks import Callback, StepEvent
-from stochca.training.divergence import Divergence
 from stochca.training.loss import Loss
 from stochca.training.optimisation import create_optimizer, create_schedule
 
 EVENTS_EVERY = 10  # steps between reading losses back from the device
+SKIPPED_IN_A_ROW = 5  # steps whose gradients are not finite, that end training
+SKIPPED_IN_A_ROW_FP16 = 30  # the scale of fp16's losses is found by skipping steps
+SHOWN = 8  # images that the sentence then names
 
 
 @dataclass
@@ -55,6 +58,14 @@ class Progress:
         """The best that validation has shown; None where nothing was evaluated."""
         accuracy, minus_loss = self.best_scores
         return None if self.best_step is None else Scores(loss=-minus_loss, accuracy=accuracy)
+
+    @property
+    def skip_notes(self) -> list[str]:
+        """What a person should know at the end of the steps that were left out."""
+        if not self.skipped:
+            return []
+        steps = "step was" if self.skipped == 1 else "steps were"
+        return [f"{self.skipped} {steps} skipped, because gradients were not finite."]
 
     def keep_if_best(self, step: int, scores: Scores, weights: dict[str, Tensor]) -> bool:
         """Copy the weights, if these are the best scores so far; returns whether they are."""
@@ -100,9 +111,8 @@ class Loop:
         # `time.perf_counter()` of the start, had the run never been interrupted.
         self.started = time.perf_counter() - self.progress.seconds
         self.trainable = [p for p in student.parameters() if p.requires_grad]
-        self.divergence = Divergence(
-            names_of_step, fp16=self.scaler.is_enabled(), skipped=self.progress.skipped
-        )
+        self.names_of_step = names_of_step
+        self.skipped_in_a_row = 0  # above 0, what is there should not take a good checkpoint's place
         self.unread: list[tuple[int, Tensor, float]] = []  # steps whose losses are still on the device
         self.window_started = self.started
 
@@ -121,7 +131,7 @@ class Loop:
             step = self._step(model, images, labels)
             is_last = step == settings.steps
             evaluates = evaluate is not None and (step % settings.eval_every == 0 or is_last)
-            saves = (step % settings.checkpoint_every == 0 or is_last) and not self.divergence.going_on
+            saves = (step % settings.checkpoint_every == 0 or is_last) and not self.skipped_in_a_row
             if evaluates or saves or is_last or step % EVENTS_EVERY == 0:
                 self._report_steps()
             if evaluate is not None and evaluates:
@@ -143,13 +153,16 @@ class Loop:
         share_statistics(self.student)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.trainable, self.settings.clip_grad or math.inf)
-        if not self.divergence.skips(norm, step):
+        if math.isfinite(norm.item()):
+            self.skipped_in_a_row = 0
             self.scaler.step(self.optimizer)
             self.averaging.after_step(self.student, step)
             self.unread.append((step, loss, self._learning_rate()))
+        else:
+            self._skip(step)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.progress.step, self.progress.skipped = step, self.divergence.skipped
+        self.progress.step = step
         return step
 
     def _backward(self, model: nn.Module, images: Tensor, labels: Tensor, step: int) -> Tensor:
@@ -165,6 +178,21 @@ class Loop:
                 self.scaler.scale(loss).backward()
             losses.append(loss.detach())
         return torch.stack(losses).sum()
+
+    def _skip(self, step: int) -> None:
+        """Count a step that is left out; raises `UserError` if it is the last of too many in a row."""
+        self.progress.skipped += 1
+        self.skipped_in_a_row += 1
+        limit = SKIPPED_IN_A_ROW_FP16 if self.scaler.is_enabled() else SKIPPED_IN_A_ROW
+        if self.skipped_in_a_row < limit:
+            return
+        images = self.names_of_step(step)
+        more = f" and {len(images) - SHOWN} more" if len(images) > SHOWN else ""
+        raise UserError(
+            f"training diverged: the gradients of {limit} steps in a row, {step - limit + 1} to {step}, were "
+            "not finite; lower training.lr, or set training.clip_grad. The last step saw "
+            f"{', '.join(images[:SHOWN])}{more}"
+        )
 
     def _report_steps(self) -> None:
         """Read the losses back, all at once: steps don't wait for the device or other ranks one by one."""

@@ -7,9 +7,9 @@ from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_grou
 from timm.scheduler import CosineLRScheduler
 
 from stochca._typing import TimmModule
-from stochca.adapters.adaptation import head_modules
 from stochca.config.training import Training
 from stochca.errors import UserError
+from stochca.timm_models.families import head_modules
 from stochca.training.loss import Loss
 
 

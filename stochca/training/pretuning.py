@@ -7,7 +7,7 @@ It teaches what the decoders pass on. What they emit is learned on the task, fro
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,12 +76,10 @@ def block_tokens(backbone: TimmModule, images: Tensor) -> tuple[list[Tensor], li
         given.append(arguments[0])
         gave.append(output)
 
-    hooks = [block.register_forward_hook(record) for block in backbone.blocks]
-    try:
+    with ExitStack() as hooks:
+        for block in backbone.blocks:
+            hooks.enter_context(block.register_forward_hook(record))
         backbone.forward_features(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return given, gave
 
 
@@ -147,12 +145,12 @@ def pretune(
     try:
         with compiled_blocks(None, backbone) if settings.compile else nullcontext():
             loop.run(batches)
-        for note in loop.divergence.notes:
+        for note in loop.progress.skip_notes:
             listeners.on_note(note)
     finally:
         listeners.on_end()
     loss_after = measured()
-    if loop.divergence.going_on or not math.isfinite(loss_after):
+    if loop.skipped_in_a_row or not math.isfinite(loss_after):
         raise UserError(
             "pre-tuning diverged in its last steps; lower lr in pretune.training of params.yaml, or set "
             "clip_grad there"

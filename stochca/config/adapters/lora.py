@@ -5,7 +5,7 @@ from typing import Literal
 
 from stochca.config.options import Adapter
 from stochca.config.registry import register
-from stochca.config.training import require
+from stochca.config.training import require, require_each
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Lora(Adapter):
     targets: tuple[str, ...] = ("qkv",)  # ends of the layers' names: qkv (also where it is three), attn.proj
 
     def __post_init__(self) -> None:
-        require(self.rank >= 1, f"rank must be 1 or more, found {self.rank}")
-        require(self.alpha > 0, f"alpha must be above 0, found {self.alpha}")
-        require(0 <= self.dropout < 1, f"dropout must be at least 0 and below 1, found {self.dropout}")
+        require_each(self, lambda n: n >= 1, "1 or more", "rank")
+        require_each(self, lambda x: x > 0, "above 0", "alpha")
+        require_each(self, lambda x: 0 <= x < 1, "at least 0 and below 1", "dropout")
         require(len(self.targets) > 0, "targets must name one layer or more, found none")
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from stochca.config.options import Adapter
 from stochca.config.registry import register
-from stochca.config.training import require
+from stochca.config.training import require_each
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class ToastLite(Adapter):
     alpha: float = 4.0  # the update counts alpha / rank
 
     def __post_init__(self) -> None:
-        require(self.rank >= 1, f"rank must be 1 or more, found {self.rank}")
-        require(self.alpha > 0, f"alpha must be above 0, found {self.alpha}")
+        require_each(self, lambda n: n >= 1, "1 or more", "rank")
+        require_each(self, lambda x: x > 0, "above 0", "alpha")
 
 
 register(Toast, "stochca.adapters.toast:TopDown")

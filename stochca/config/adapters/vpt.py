@@ -5,7 +5,7 @@ from typing import Literal
 
 from stochca.config.options import Adapter
 from stochca.config.registry import register
-from stochca.config.training import require
+from stochca.config.training import require_each
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Vpt(Adapter):
     dropout: float = 0.0  # of the prompts
 
     def __post_init__(self) -> None:
-        require(self.tokens >= 1, f"tokens must be 1 or more, found {self.tokens}")
-        require(0 <= self.dropout < 1, f"dropout must be at least 0 and below 1, found {self.dropout}")
+        require_each(self, lambda n: n >= 1, "1 or more", "tokens")
+        require_each(self, lambda x: 0 <= x < 1, "at least 0 and below 1", "dropout")
 
 
 register(Vpt, "stochca.adapters.vpt:Prompted")

@@ -5,7 +5,7 @@ from typing import Literal
 
 from stochca.config.options import Average
 from stochca.config.registry import register
-from stochca.config.training import require
+from stochca.config.training import require_each
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Ema(Average):
     decay: float = 0.99
 
     def __post_init__(self) -> None:
-        require(0 < self.decay < 1, f"decay must be between 0 and 1, both excluded, found {self.decay}")
+        require_each(self, lambda x: 0 < x < 1, "between 0 and 1, both excluded", "decay")
 
 
 register(Ema, "stochca.averaging.ema:ExponentialAverage")

@@ -5,7 +5,7 @@ from typing import Literal
 
 from stochca.config.options import Average
 from stochca.config.registry import register
-from stochca.config.training import require
+from stochca.config.training import require_each
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Swa(Average):
     start: float = 0.75  # the share of the steps after which averaging starts
 
     def __post_init__(self) -> None:
-        require(0 <= self.start < 1, f"start must be at least 0 and below 1, found {self.start}")
+        require_each(self, lambda x: 0 <= x < 1, "at least 0 and below 1", "start")
 
 
 register(Swa, "stochca.averaging.swa:TailAverage")

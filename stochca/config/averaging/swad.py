@@ -5,7 +5,7 @@ from typing import Literal
 
 from stochca.config.options import Average
 from stochca.config.registry import register
-from stochca.config.training import Training, require
+from stochca.config.training import Training, require, require_each
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,8 @@ class Swad(Average):
     tolerance_ratio: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("n_converge", "n_tolerance"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be 1 or more, found {value}")
-        require(self.tolerance_ratio >= 0, f"tolerance_ratio must be 0 or more, found {self.tolerance_ratio}")
+        require_each(self, lambda n: n >= 1, "1 or more", "n_converge", "n_tolerance")
+        require_each(self, lambda x: x >= 0, "0 or more", "tolerance_ratio")
 
     def check_training(self, settings: Training, *, micro_batch: int, refit: bool) -> None:
         require(

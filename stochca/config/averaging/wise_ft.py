@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from stochca.config.options import Average
 from stochca.config.registry import names_of, register
-from stochca.config.training import Training, require
+from stochca.config.training import Training, require, require_each
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class WiseFt(Average):
 
     def __post_init__(self) -> None:
         require(self.alphas != (), "alpha must be one value or more, found none")
-        for alpha in self.alphas:
-            require(0 <= alpha <= 1, f"alpha must be between 0 and 1, found {alpha}")
+        require_each(self, lambda alpha: 0 <= alpha <= 1, "between 0 and 1", "alpha")
 
     def check(self, method: Any) -> None:
         require(

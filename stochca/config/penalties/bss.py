@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from stochca.config.options import Penalty, require_not_negative
+from stochca.config.options import Penalty
 from stochca.config.registry import register
-from stochca.config.training import Training, require
+from stochca.config.training import Training, require, require_each
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Bss(Penalty):
     k: int = 1  # how many singular values
 
     def __post_init__(self) -> None:
-        require_not_negative(self, "weight")
-        require(self.k >= 1, f"k must be 1 or more, found {self.k}")
+        require_each(self, lambda x: x >= 0, "0 or more", "weight")
+        require_each(self, lambda n: n >= 1, "1 or more", "k")
 
     def check_training(self, settings: Training, *, micro_batch: int, refit: bool) -> None:
         require(

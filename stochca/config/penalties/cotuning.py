@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from stochca.config.options import Penalty, require_not_negative
+from stochca.config.options import Penalty
 from stochca.config.registry import register
+from stochca.config.training import require_each
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class CoTuning(Penalty):
     weight: float = 2.3
 
     def __post_init__(self) -> None:
-        require_not_negative(self, "weight")
+        require_each(self, lambda x: x >= 0, "0 or more", "weight")
 
 
 register(CoTuning, "stochca.penalties.cotuning:CoTrainedSource")

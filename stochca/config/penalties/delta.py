@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from stochca.config.options import Penalty, require_not_negative
+from stochca.config.options import Penalty
 from stochca.config.registry import register
-from stochca.config.training import require
+from stochca.config.training import require_each
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Delta(Penalty):
     images: int = 256  # training images by which the attention is found
 
     def __post_init__(self) -> None:
-        require_not_negative(self, "weight")
-        require(self.images >= 1, f"images must be 1 or more, found {self.images}")
+        require_each(self, lambda x: x >= 0, "0 or more", "weight")
+        require_each(self, lambda n: n >= 1, "1 or more", "images")
 
 
 register(Delta, "stochca.penalties.delta:KeptOutputs")

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stochca.config.options import Penalty, require_not_negative
+from stochca.config.options import Penalty
 from stochca.config.registry import register
-from stochca.config.training import require
+from stochca.config.training import require, require_each
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class L2Sp(Penalty):
     head_weight: float = 0.01  # of half the squared norm of the head
 
     def __post_init__(self) -> None:
-        require_not_negative(self, "weight", "head_weight")
+        require_each(self, lambda x: x >= 0, "0 or more", "weight", "head_weight")
 
     def check(self, method: Any) -> None:
         require(

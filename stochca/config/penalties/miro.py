@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from stochca.config.options import Penalty, require_not_negative
+from stochca.config.options import Penalty
 from stochca.config.registry import register
+from stochca.config.training import require_each
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Miro(Penalty):
     lr_scale: float = 10.0  # the learning rate of the variances is lr times this
 
     def __post_init__(self) -> None:
-        require_not_negative(self, "weight", "lr_scale")
+        require_each(self, lambda x: x >= 0, "0 or more", "weight", "lr_scale")
 
 
 register(Miro, "stochca.penalties.miro:SharedInformation")

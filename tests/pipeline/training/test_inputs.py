@@ -76,7 +76,7 @@ def test_without_a_teachers_name_there_is_none(tmp_path: Path) -> None:
 def test_another_shape_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     own = weights(tmp_path, "test_vit", 0)
     wide = Backbone(name="test_vit2", weights="file:nowhere.safetensors")
-    with pytest.raises(UserError, match=r"teachers.wide: the teacher differs from the student: .*blocks"):
+    with pytest.raises(UserError, match=r"teachers.wide: the teacher differs from the student: .*block"):
         make_backbones(params(own, wide=wide), tmp_path / "backbone")
     missing = own.model_copy(update={"weights": "file:nowhere.safetensors"})
     with pytest.raises(UserError, match=r"teachers.gone: .*there is no such file"):

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from stochca._typing import TimmModule
 from stochca.attention.stochca import StochCA
-from stochca.config import Lora, Method, StochasticCrossAttention
+from stochca.config import Lora, Method, StochasticCrossAttention, build
 from stochca.errors import UserError
-from stochca.training.composition import check_composition, compose, kept_model
+from stochca.training.composition import compose, kept_model
 from tests.stochca.tiny import CLASSES, tiny_vit
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -56,7 +56,6 @@ def test_starts_as_the_pretrained_model() -> None:
 
 
 def test_merged_is_a_plain_model_that_equals_unmerged() -> None:
-    from stochca.config import build
 
     _, student = adapted()
     logits = student(IMAGES)
@@ -100,10 +99,10 @@ def test_targets_that_match_nothing_are_refused() -> None:
     )
     for targets in (("query",), ("qkv", "query")):
         with pytest.raises(UserError, match=sentence):
-            check_composition(Method(adapter=Lora(targets=targets)), tiny_vit())
+            build(Lora(targets=targets)).check(tiny_vit())
     for head in ("head", "kv"):  # ends of names are whole words
         with pytest.raises(UserError, match="matches no linear layer"):
-            check_composition(Method(adapter=Lora(targets=(head,))), tiny_vit())
+            build(Lora(targets=(head,))).check(tiny_vit())
 
 
 def cross_attended(plain: TimmModule, blocks: list[int]) -> Tensor:
@@ -132,4 +131,4 @@ def test_without_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stochca.adapters.low_rank.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UserError, match="LoRA needs the package peft; install it"):
-        check_composition(Method(adapter=LORA), tiny_vit())
+        build(LORA).check(tiny_vit())

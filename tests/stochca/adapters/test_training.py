@@ -24,10 +24,9 @@ from stochca.config.training import Augmentation, Training
 from stochca.errors import UserError
 from stochca.evaluation import predict, score
 from stochca.training.callbacks import Callback, StepEvent
-from stochca.training.checks import check_settings
-from stochca.training.composition import check_composition, kept_model
+from stochca.training.composition import kept_model
 from stochca.training.fit import Fitted, find_evaluated, fit
-from stochca.training.inputs import Inputs
+from stochca.training.inputs import Inputs, check_settings
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 
 CPU = torch.device("cpu")
@@ -159,6 +158,7 @@ def test_what_makes_no_sense_is_refused(train: Vpt | Toast | ToastLite) -> None:
 def test_checking_changes_nothing() -> None:
     student = tiny_vit()
     for method in METHODS.values():
-        check_composition(method, student)
+        inputs = Inputs(student, [], [], method=method, settings=Training(), preprocessing=PREPROCESSING)
+        check_settings(inputs, CPU)
     assert student.state_dict().keys() == tiny_vit().state_dict().keys()
     assert all(parameter.requires_grad for parameter in student.parameters())

@@ -362,13 +362,22 @@ def test_parallel_scaling_blocks_are_refused() -> None:
         ({"prob": "often"}, "one probability, or one per block, found 'often'"),
         ({"prob": None}, "one probability, or one per block, found None"),
         ({"granularity": "token"}, "'block' or 'sample', found 'token'"),
-        ({"teacher": vit(depth=2)}, "blocks.2.norm1.weight"),
-        ({"teacher": vit(depth=5)}, "only it has blocks.4"),
-        ({"teacher": vit(embed_dim=32)}, "has the shape"),
-        ({"teacher": vit(img_size=32)}, "sees 17 tokens, the student 5"),
+        (
+            {"teacher": vit(depth=2)},
+            r"block 2 is missing in the teacher, Block with \[2\] heads in the student",
+        ),
+        (
+            {"teacher": vit(depth=5)},
+            r"block 4 is Block with \[2\] heads in the teacher, missing in the student",
+        ),
+        (
+            {"teacher": vit(embed_dim=32)},
+            r"the shape of blocks.0.norm1.weight is \(32,\) in the teacher, \(16,\) in the student",
+        ),
+        ({"teacher": vit(img_size=32)}, "the number of tokens is 17 in the teacher, 5 in the student"),
         (
             {"teacher": vit(num_heads=4)},
-            r"block 0 is Block with \[4\] heads, in the student Block with \[2\]",
+            r"block 0 is Block with \[4\] heads in the teacher, Block with \[2\] heads in the student",
         ),
         ({"teacher": vit(block_fn=ResPostBlock)}, "block 0 is ResPostBlock"),
     ],

@@ -17,8 +17,7 @@ from stochca import StochCA
 from stochca.compute.compilation import compiled_blocks
 from stochca.config import Delta, Lora, Method, StochasticCrossAttention, Swad, Toast, Vpt
 from stochca.errors import UserError
-from stochca.training.checks import check_settings
-from stochca.training.inputs import Inputs
+from stochca.training.inputs import Inputs, check_settings
 from tests.stochca.timm_models.families.cases import CASES
 from tests.stochca.timm_models.families.cases import images as two_images
 from tests.stochca.tiny import EAGER, PREPROCESSING, tiny_vit

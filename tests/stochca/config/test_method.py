@@ -99,10 +99,13 @@ def test_swad_settings_are_checked() -> None:
     [
         (lambda: StochasticCrossAttention(blocks=()), "blocks must name one block or more"),
         (lambda: StochasticCrossAttention(blocks=(1, -1)), r"blocks are counted from 0, found \[1, -1\]"),
-        (lambda: Schedule(name="cosine", end=2.0), "end is a probability between 0 and 1, found 2.0"),
+        (lambda: Schedule(name="cosine", end=2.0), "end must be between 0 and 1, found 2.0"),
         (lambda: Schedule(end=0.1), "end belongs to the schedule linear or cosine, found constant"),
         (lambda: Schedule(name="linear", share=0.1), "share belongs to the schedule warmup, found linear"),
-        (lambda: Schedule(name="warmup", share=0.0), "share of the steps must be above 0"),
+        (
+            lambda: Schedule(name="warmup", share=0.0),
+            "share must be above 0 and at most 1, a share",
+        ),
         (lambda: WiseFt(alpha=(0.5, 1.5)), "alpha must be between 0 and 1, found 1.5"),
         (lambda: WiseFt(alpha=()), "alpha must be one value or more"),
         (lambda: ZeroShot(template="a photo"), r"template must hold {} once"),

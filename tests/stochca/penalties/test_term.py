@@ -19,9 +19,8 @@ from stochca.config.training import Augmentation, Training
 from stochca.errors import UserError
 from stochca.penalties.term import Batch
 from stochca.timm_models.recording import recorded
-from stochca.training.checks import check_settings
 from stochca.training.fit import fit
-from stochca.training.inputs import Inputs
+from stochca.training.inputs import Inputs, check_settings
 from stochca.training.loss import Loss
 from tests.stochca.penalties.terms import BATCH, EXAMPLES, SETTINGS, moved, source_head
 from tests.stochca.tiny import PREPROCESSING, tiny_vit

@@ -5,7 +5,7 @@ from torch.nn import functional
 from stochca.config import Method, WiseFt, ZeroShot
 from stochca.data.examples import Examples
 from stochca.errors import UserError
-from stochca.phases.class_texts import ClassTexts
+from stochca.phases.first_phase import ClassTexts
 from stochca.phases.zero_shot import NamedClasses
 from stochca.training.fit import fit
 from stochca.training.inputs import Inputs

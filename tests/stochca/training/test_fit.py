@@ -28,9 +28,8 @@ from stochca.data.images import joined_images
 from stochca.errors import UserError
 from stochca.evaluation import predict, score
 from stochca.training.callbacks import Callback, EvalEvent, JsonLines, StepEvent, read_events
-from stochca.training.checks import check_settings
 from stochca.training.fit import Fitted, Keep, find_evaluated, fit
-from stochca.training.inputs import Inputs
+from stochca.training.inputs import Inputs, check_settings
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 
 STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")

@@ -13,8 +13,8 @@ from torch import nn
 
 import stochca
 from stochca._typing import TimmModule
-from stochca.adapters.adaptation import head_modules
 from stochca.config import Lora, Method, build
+from stochca.timm_models.families import head_modules
 from stochca.training.composition import compose
 from tests.stochca.timm_models.families.cases import CASES, Case, images
 

@@ -15,7 +15,7 @@ import stochca
 from stochca._typing import TimmModule
 from stochca.config import Lora, Method, StochasticCrossAttention, Toast, ToastLite, Vpt, build
 from stochca.timm_models.projections import attention_layers
-from stochca.training.composition import check_composition, compose
+from stochca.training.composition import compose
 from tests.stochca.attention.test_stochca import assert_same_gradients, gradients
 from tests.stochca.timm_models.families.cases import CASES, Case, images
 from tests.stochca.timm_models.families.slow_adapters import slow_toast, slow_vpt
@@ -50,7 +50,7 @@ def lora(case: Case, **choices: Any) -> tuple[Any, TimmModule]:
     torch.manual_seed(0)
     student = case.model()
     method = Method(adapter=Lora(rank=2), **choices)
-    check_composition(method, student)
+    build(method.adapter).check(student)
     return compose(method, student)
 
 
@@ -175,7 +175,7 @@ def test_what_is_no_sequence_is_refused_by_name(case: Case) -> None:
     sentence = f"^(VPT|TOAST) does not support {type(student).__name__}: its blocks .*; supported are timm's"
     for train in (Vpt(), Toast(), ToastLite()):
         with pytest.raises(stochca.UserError, match=sentence):
-            check_composition(Method(adapter=train), student)
+            build(train).check(student)
         with pytest.raises(stochca.UserError, match=sentence):
             build(train).adapt(student)
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
