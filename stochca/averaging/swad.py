@@ -33,9 +33,6 @@ class Segment:
             elif value.is_floating_point():
                 self.mean[name].lerp_(value, steps / self.steps)
 
-    def merge(self, later: "Segment") -> None:
-        self.add(later.mean, later.steps)
-
 
 class ValleyAverage(Averaging):
     """The mean over every step inside the loss valley, each counted once.
@@ -129,5 +126,5 @@ def _joined(*parts: Segment | None) -> Segment:
     """Neighbouring segments as one; the first is extended in place."""
     first, *rest = [part for part in parts if part is not None]
     for part in rest:
-        first.merge(part)
+        first.add(part.mean, part.steps)
     return first

@@ -63,7 +63,7 @@ def averaging_gradients(model: nn.Module, now: bool) -> AbstractContextManager[A
 
 
 def joined(share: Tensor) -> Tensor:
-    """What the ranks have of their `ImageShare`s, one below the other, on every rank."""
+    """What the ranks have of their shares of images, one below the other, on every rank."""
     return torch.cat(gathered(share))
 
 
