@@ -24,7 +24,7 @@ from stochca.adapters.low_rank import check_installed, inject, merge
 from stochca.config.adapters.toast import ToastLite
 from stochca.errors import UserError
 from stochca.timm_models.key_value import swapped
-from stochca.timm_models.projections import ChangedBlock, attention_layers, projections_of
+from stochca.timm_models.projections import attention_layers, changed, projections_of
 from stochca.timm_models.support import check_supported
 
 
@@ -79,7 +79,7 @@ class TOAST(AdaptedModel):
         likeness_BN = functional.cosine_similarity(seen_BND, self.task, dim=-1).clamp(0, 1)
         signal_BND = (seen_BND * likeness_BN[..., None]) @ self.transform
         blocks = [
-            ChangedBlock(
+            changed(
                 block,
                 [partial(projections_of(layer).informed, emitted_BND) for layer in attention_layers(block)],
             )

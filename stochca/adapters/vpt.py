@@ -9,6 +9,7 @@ Shapes: B images, N tokens, P prompts, D channels.
 
 import math
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +20,7 @@ from stochca.adapters.adapted import AdaptedModel, Around
 from stochca.errors import UserError
 from stochca.timm_models.families import positions_of
 from stochca.timm_models.key_value import swapped
-from stochca.timm_models.positions import Positions
-from stochca.timm_models.projections import attention_layers
+from stochca.timm_models.projections import BoundBlock, attention_layers
 
 
 class VPT(AdaptedModel):
@@ -60,47 +60,33 @@ class VPT(AdaptedModel):
         """Tokens (B, N, D), the prompts left out."""
         blocks = self.backbone.blocks
         prompted = [
-            _PromptedBlock(
-                block,
-                self.positions,
-                self.dropout,
-                self.prompts[i if self.deep else 0],
-                enter=self.deep or i == 0,
-                leave=self.deep or i == len(blocks) - 1,
+            BoundBlock(
+                partial(
+                    self._prompted,
+                    block,
+                    self.prompts[i if self.deep else 0],
+                    self.deep or i == 0,
+                    self.deep or i == len(blocks) - 1,
+                )
             )
             for i, block in enumerate(blocks)
         ]
         with swapped(self.backbone, blocks=nn.Sequential(*prompted)):
             return self.backbone.forward_features(images)
 
-
-class _PromptedBlock(nn.Module):
-    """A block of one forward pass that prompts take part in; they may enter before it and leave after it."""
-
-    def __init__(
-        self,
-        block: nn.Module,
-        positions: Positions,
-        dropout: nn.Module,
-        prompts_PD: Tensor,
-        *,
-        enter: bool,
-        leave: bool,
-    ) -> None:
-        super().__init__()
-        self.block, self.positions, self.dropout = block, positions, dropout
-        self.prompts_PD, self.enter, self.leave = prompts_PD, enter, leave
-
-    def forward(self, x_BND: Tensor, **arguments: Any) -> Tensor:
-        count = len(self.prompts_PD)
-        if self.enter:
-            prompts_BPD = self.dropout(self.prompts_PD.expand(x_BND.shape[0], -1, -1)).to(x_BND)
+    def _prompted(
+        self, block: nn.Module, prompts_PD: Tensor, enter: bool, leave: bool, x_BND: Tensor, **arguments: Any
+    ) -> Tensor:
+        """What a block gives with prompts, which may enter before it and leave after it."""
+        count = len(prompts_PD)
+        if enter:
+            prompts_BPD = self.dropout(prompts_PD.expand(x_BND.shape[0], -1, -1)).to(x_BND)
             x_BND = torch.cat([prompts_BPD, x_BND], dim=1)
         with ExitStack() as stack:
-            for attention in attention_layers(self.block):
+            for attention in attention_layers(block):
                 arguments = stack.enter_context(self.positions(attention, count, arguments))
-            x_BND = self.block(x_BND, **arguments)
-        return x_BND[:, count:] if self.leave else x_BND
+            x_BND = block(x_BND, **arguments)
+        return x_BND[:, count:] if leave else x_BND
 
 
 class Prompted(Around):

@@ -24,7 +24,7 @@ from stochca.data.batches import batch_share
 from stochca.errors import UserError
 from stochca.timm_models.families import block_names
 from stochca.timm_models.key_value import KeyValue, swapped
-from stochca.timm_models.projections import ChangedBlock, attention_layers, projections_of
+from stochca.timm_models.projections import attention_layers, changed, projections_of
 from stochca.timm_models.support import check_same_architecture, check_supported
 
 
@@ -124,7 +124,7 @@ class StochCA(nn.Module):
                 block = blocks.get_submodule(name)
                 layers = zip(attention_layers(block), source, strict=True)
                 changes = [partial(projections_of(layer).cross, given) for layer, given in layers]
-                stack.enter_context(swapped(blocks, **{name: ChangedBlock(block, changes)}))
+                stack.enter_context(swapped(blocks, **{name: changed(block, changes)}))
             return self.student(images)
 
     def _keys_values(self, images: Tensor, drawn: Drawn) -> dict[int, list[KeyValue]]:

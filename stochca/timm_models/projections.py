@@ -6,7 +6,7 @@ the rest of timm's attention (fused kernels, rotary positions, windows, masks, g
 stays as it is.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -56,22 +56,28 @@ def projections_of(attention: TimmModule) -> FusedProjection | SeparateProjectio
     return FusedProjection(attention) if fused else SeparateProjections(attention)
 
 
-class ChangedBlock(nn.Module):
-    """A block of one forward pass whose attention layers project in another way, by one context for each.
+class BoundBlock(nn.Module):
+    """Stands in for a block in one forward pass: `forward` of it, bound to what this pass is given.
 
-    A fresh object per forward, so that gradient checkpointing, which runs the block again during the backward
+    A fresh object per pass, so that gradient checkpointing, which runs the block again during the backward
     pass, finds what its own forward was given.
     """
 
-    def __init__(
-        self, block: nn.Module, changes: Iterable[Callable[[], AbstractContextManager[None]]]
-    ) -> None:
+    def __init__(self, forward: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.block = block
-        self.changes = list(changes)
+        self.bound = forward
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.bound(*args, **kwargs)
+
+
+def changed(block: nn.Module, changes: Sequence[Callable[[], AbstractContextManager[None]]]) -> BoundBlock:
+    """`block`, whose attention layers project in another way, by one context for each."""
+
+    def forward(*args: Any, **kwargs: Any) -> Tensor:
         with ExitStack() as stack:
-            for change in self.changes:
+            for change in changes:
                 stack.enter_context(change())
-            return self.block(*args, **kwargs)
+            return block(*args, **kwargs)
+
+    return BoundBlock(forward)

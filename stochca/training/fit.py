@@ -21,6 +21,7 @@ from stochca.compute.randomness import Stream, derived_seed, seed_everything
 from stochca.config import build
 from stochca.data.batches import training_batches
 from stochca.data.examples import Examples
+from stochca.data.images import joined_images
 from stochca.evaluation import Scores, evaluate
 from stochca.phases.first_phase import FirstPhase
 from stochca.training.callbacks import Callback, Callbacks, EvalEvent
@@ -156,7 +157,7 @@ class _Run:
         """Take the steps that are left, on this rank's images."""
         inputs, settings = self.inputs, self.inputs.settings
         batches = training_batches(
-            inputs.learned_from,
+            joined_images(*inputs.parts),
             inputs.preprocessing,
             settings,
             domains=inputs.domains,

@@ -14,7 +14,7 @@ from stochca.compute.precision import resolve_precision
 from stochca.config import Method, build
 from stochca.config.training import Training
 from stochca.data.batches import images_of_step
-from stochca.data.images import Images, joined_images, keep_in_memory, names_of
+from stochca.data.images import Images, keep_in_memory, names_of
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.phases.first_phase import ClassTexts
@@ -44,16 +44,15 @@ class Inputs:
     seed: int = 0
 
     @property
-    def learned_from(self) -> Images:
+    def parts(self) -> tuple[Images, ...]:
         """The images that batches are drawn from."""
-        return joined_images(self.train, self.validation) if self.refit else self.train
+        return (self.train, self.validation) if self.refit else (self.train,)
 
     def names_of_step(self, step: int) -> list[str]:
         """Which images all ranks together see in `step`, counted from 1."""
-        parts = (self.train, self.validation) if self.refit else (self.train,)
-        number = len(self.learned_from)
+        number = sum(len(part) for part in self.parts)
         shown = images_of_step(number, self.settings, domains=self.domains, seed=self.seed, step=step)
-        return names_of(parts, shown)
+        return names_of(self.parts, shown)
 
     def decoded(self) -> "Inputs":
         """The same with images in memory, where they fit."""
