@@ -21,7 +21,7 @@ from timm.models import (
     vision_transformer_relpos,
     vision_transformer_sam,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.errors import UserError
@@ -58,6 +58,15 @@ class Family:
     positions: Positions | None = None
 
 
+# By name, because models that hold on to positions can be pickled.
+def _bias_of_beit(attention: TimmModule) -> Tensor:
+    return attention._get_rel_pos_bias()
+
+
+def _bias_of_relpos(attention: TimmModule) -> Tensor:
+    return attention.rel_pos.get_bias()
+
+
 FAMILIES = (
     Family(
         vision_transformer.VisionTransformer,
@@ -83,7 +92,7 @@ FAMILIES = (
         norm_argument="use_fc_norm",
         positions=RelativePositions(
             "relative_position_bias_table",
-            own_bias=lambda attention: attention._get_rel_pos_bias(),
+            own_bias=_bias_of_beit,
             shared="shared_rel_pos_bias",
         ),
     ),
@@ -93,9 +102,7 @@ FAMILIES = (
         r"blocks\.\d+",
         vision_transformer_relpos.checkpoint_filter_fn,
         norm_argument="fc_norm",
-        positions=RelativePositions(
-            "rel_pos", own_bias=lambda attention: attention.rel_pos.get_bias(), shared="shared_rel_pos"
-        ),
+        positions=RelativePositions("rel_pos", own_bias=_bias_of_relpos, shared="shared_rel_pos"),
     ),
     Family(
         vision_transformer_sam.VisionTransformerSAM,
