@@ -81,13 +81,13 @@ def check(task: Task) -> None:
     """Find what would stop every trial, before any work.
 
     Raises:
-        UserError: as `stochca.training.checks.check_settings`.
+        UserError: as `stochca.training.inputs.check_settings`.
     """
     import torch
 
     from pipeline.training.inputs import make_inputs
     from stochca.compute.devices import default_device
-    from stochca.training.checks import check_settings
+    from stochca.training.inputs import check_settings
 
     card, training = task.card, task.training
     device = default_device() if task.tune.resources.gpu else torch.device("cpu")
