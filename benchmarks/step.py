@@ -36,11 +36,10 @@ from benchmarks.in_turn import DEVICE, described, in_turn, start, step_options
 from benchmarks.measuring import alone, print_head, print_row
 from stochca import config
 from stochca._typing import TimmModule
-from stochca.config import build
 from stochca.compute.compilation import compiled_blocks
 from stochca.compute.devices import peak_memory_mb
 from stochca.compute.precision import autocast, choose_attention_kernel
-from stochca.config import Method, StochasticCrossAttention
+from stochca.config import Method, StochasticCrossAttention, build
 from stochca.config.training import Training
 from stochca.data.examples import Examples
 from stochca.data.preprocessing import Preprocessing
