@@ -1,5 +1,6 @@
 """What importing costs; each in a fresh interpreter."""
 
+import json
 import subprocess
 import sys
 
@@ -23,28 +24,37 @@ HEAVY = {
     *("torch", "timm", "mlflow", "datasets", "pandas", "pyarrow", "ray", "prefect", "matplotlib", "sklearn"),
     *("dvc", "optuna", "transformers", "scipy", "peft"),
 }
-# What each entry point may wait for before it has looked at what it was told.
-WAITS_FOR: dict[str, set[str]] = {
-    "pipeline.cli": set(),
-    "pipeline.train": set(),
-    "pipeline.backbone": {"torch", "timm"},
-    "pipeline.prepare": {"datasets", "pandas", "pyarrow"},
-    "pipeline.tune": {"torch", "timm", "datasets", "pandas", "pyarrow"},
-    "pipeline.compare": {"datasets", "pandas", "pyarrow", "mlflow", "scipy"},
-    "pipeline.commands.predict": {"torch", "timm"},
-    "flows.train": {"prefect"},
-    "flows.serve": set(),
-}
+# What entry points may wait for before they know what they were told; each list in one process, in order.
+WAITS_FOR: list[list[tuple[str, set[str]]]] = [
+    [
+        ("pipeline.cli", set()),
+        ("pipeline.train", set()),
+        ("flows.serve", set()),
+        ("flows.train", {"prefect"}),
+    ],
+    [
+        ("stochca.training.fit", {"torch", "timm"}),
+        ("pipeline.backbone", {"torch", "timm"}),
+        ("pipeline.commands.predict", {"torch", "timm"}),
+        ("pipeline.tune", {"torch", "timm", "datasets", "pandas", "pyarrow"}),
+    ],
+    [
+        ("pipeline.prepare", {"datasets", "pandas", "pyarrow"}),
+        ("pipeline.compare", {"datasets", "pandas", "pyarrow", "mlflow", "scipy"}),
+    ],
+]
 
 
-@pytest.mark.parametrize("entry", WAITS_FOR)
-def test_entry_points_wait_for_no_more_than_they_need(entry: str) -> None:
-    assert modules_after(f"import {entry}") & HEAVY <= WAITS_FOR[entry]
-
-
-def test_the_library_loads_none_of_the_tools_around_it() -> None:
-    loaded = modules_after("import stochca.training.fit")
-    assert not loaded & {"mlflow", "dvc", "prefect", "ray", "pandas", "datasets", "pydantic", "pipeline"}
+@pytest.mark.parametrize("entries", WAITS_FOR)
+def test_entry_points_wait_for_no_more_than_they_need(entries: list[tuple[str, set[str]]]) -> None:
+    names = [name for name, _ in entries]
+    script = f"import sys, importlib\nfor name in {names}: importlib.import_module(name); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    for (name, may), line in zip(entries, done.stdout.splitlines(), strict=True):
+        loaded = set(line.split())
+        assert loaded & HEAVY <= may, name
+        if name.startswith("stochca"):
+            assert not loaded & {"pydantic", "pipeline"}
 
 
 DEFINED = (
@@ -52,44 +62,58 @@ DEFINED = (
 )
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import stochca, timm",
-        "import stochca; stochca.StochCA",
-        "import torch, stochca, timm",
-        f"{DEFINED}import stochca, timm",
-        f"import stochca; {DEFINED}import timm",
-        # Imported twice, as notebooks reload it.
-        "import sys, stochca; [sys.modules.pop(n) for n in list(sys.modules) if 'stochca' in n]; "
-        "import stochca, timm",
-        # Half imported before: it failed, or what it needs is there without it.
-        "import contextlib\nwith contextlib.suppress(RuntimeError): import torchvision\nimport stochca, timm",
-        "import stochca, torch, contextlib\n"
-        "with contextlib.suppress(RuntimeError): import torchvision.extension\nimport timm",
-        # Its first import is under way when ours comes.
-        "import sys, types; sys.modules['torchvision'] = types.ModuleType('torchvision'); import stochca; "
-        "del sys.modules['torchvision']; import timm",
-    ],
+FRESH = (
+    "import stochca, timm",
+    f"{DEFINED}import stochca, timm",
 )
+# Where torch is there already, which takes longest: each in a fork of one process.
+FORKED = (
+    "import stochca; stochca.StochCA",
+    "import torch, stochca, timm",
+    f"import stochca; {DEFINED}import timm",
+    # Imported twice, as notebooks reload it.
+    "import sys, stochca; [sys.modules.pop(n) for n in list(sys.modules) if 'stochca' in n]; "
+    "import stochca, timm",
+    # Half imported before: it failed, or what it needs is there without it.
+    "import contextlib\nwith contextlib.suppress(RuntimeError): import torchvision\nimport stochca, timm",
+    "import stochca, torch, contextlib\n"
+    "with contextlib.suppress(RuntimeError): import torchvision.extension\nimport timm",
+    # Its first import is under way when ours comes.
+    "import sys, types; sys.modules['torchvision'] = types.ModuleType('torchvision'); import stochca; "
+    "del sys.modules['torchvision']; import timm",
+    # Nothing watches imports once torchvision is there.
+    "import sys; before = list(sys.meta_path); import stochca, timm; assert sys.meta_path == before",
+    "import sys; before = list(sys.meta_path); import stochca, torchvision; assert sys.meta_path == before; "
+    "import timm",
+    # Leaving hides no other finder: Python goes through them just then; PathFinder, which finds torchvision,
+    # comes next.
+    "import sys, stochca; finders = sys.meta_path; own = finders.pop(0); "
+    "place = [getattr(each, '__name__', '') for each in finders].index('PathFinder'); "
+    "finders.insert(place, own); import timm",
+)
+FORK = """
+import json, os, sys, torch._dynamo
+assert not {"torchvision", "timm", "stochca"} & set(sys.modules)
+for code in json.load(sys.stdin):
+    if child := os.fork():
+        os.waitpid(child, 0)
+        continue
+    exec(code, {})
+    print("timm.models.vision_transformer" in sys.modules, flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("code", FRESH)
 def test_timm_imports_whatever_torchvision_was_built_for(code: str) -> None:
     assert "timm.models.vision_transformer" in modules_after(code)
 
 
-@pytest.mark.parametrize("used", ["import timm", "import torchvision"])
-def test_nothing_watches_imports_once_torchvision_is_there(used: str) -> None:
-    code = f"import sys; before = list(sys.meta_path); import stochca; {used}; assert sys.meta_path == before"
-    assert "stochca" in modules_after(code)
-
-
-def test_leaving_hides_no_other_finder() -> None:
-    """Python goes through the finders just then; PathFinder, which finds torchvision, comes next."""
-    code = (
-        "import sys, stochca; finders = sys.meta_path; own = finders.pop(0); "
-        "place = [getattr(each, '__name__', '') for each in finders].index('PathFinder'); "
-        "finders.insert(place, own); import timm"
+def test_timm_imports_whatever_was_imported_before() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORK], input=json.dumps(FORKED), capture_output=True, text=True, check=False
     )
-    assert "timm" in modules_after(code)
+    assert done.stdout.split() == ["True"] * len(FORKED), done.stderr
 
 
 def test_unknown_attributes_are_named() -> None:

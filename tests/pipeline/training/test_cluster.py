@@ -10,8 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.config.sections import Resources
-from pipeline.training.cluster import check_one_machine_has, connected
+from pipeline.training.cluster import connected
 from stochca.errors import UserError
 
 
@@ -51,20 +50,32 @@ def test_an_address_that_nothing_answers(scheme: str, taken_port: int) -> None:
     assert time.monotonic() - before < 30
 
 
-def test_a_private_ray_listens_to_this_machine_alone() -> None:
+def test_a_private_ray_listens_to_this_machine_alone_and_knows_what_it_has() -> None:
     """In a process of its own, because Ray reads where to listen when it is imported."""
     program = """
 import json, psutil
-from pipeline.training.cluster import connected
-with connected("local", key="tune.address"):
-    processes = psutil.Process().children(recursive=True)
-    ports = [port for process in processes for port in process.net_connections("inet")]
-    print(json.dumps([port.laddr.ip for port in ports if port.status == psutil.CONN_LISTEN]))
+from pipeline.config.sections import Resources
+from pipeline.training.cluster import check_one_machine_has, connected
+from stochca.errors import UserError
+try:
+    with connected("local", key="tune.address"):
+        processes = psutil.Process().children(recursive=True)
+        ports = [port for process in processes for port in process.net_connections("inet")]
+        print(json.dumps([port.laddr.ip for port in ports if port.status == psutil.CONN_LISTEN]))
+        check_one_machine_has(Resources(cpu=0.5, gpu=0), "tune.resources")
+        check_one_machine_has(Resources(cpu=1000, gpu=0), "tune.resources")
+except UserError as error:
+    import ray
+    print(error, ray.is_initialized())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    addresses = json.loads(done.stdout.splitlines()[-1])
-    assert addresses
-    assert set(addresses) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    *_, addresses, sentence = done.stdout.splitlines()
+    assert json.loads(addresses)
+    assert set(json.loads(addresses)) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert sentence.startswith(
+        "tune.resources asks for cpu 1000 and gpu 0 on one machine; the largest has cpu "
+    )
+    assert sentence.endswith(" False")  # it has ended
 
 
 @pytest.mark.slow
@@ -82,12 +93,3 @@ def test_auto_where_the_cluster_has_gone(taken_port: int, monkeypatch: pytest.Mo
     sentence = "workers.address auto: no Ray cluster answers there"
     with pytest.raises(UserError, match=sentence), connected("auto", key="workers.address"):
         pass
-
-
-def test_resources_that_no_machine_has() -> None:
-    sentence = "^tune.resources asks for cpu 1000 and gpu 0 on one machine; the largest has cpu "
-    with pytest.raises(UserError, match=sentence), connected("local", key="tune.address"):
-        check_one_machine_has(Resources(cpu=1000, gpu=0), "tune.resources")
-    import ray
-
-    assert not ray.is_initialized()
