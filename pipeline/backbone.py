@@ -3,19 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-from pipeline.config.params import Backbone, Params, load_params
-from pipeline.config.settings_kept import settings_kept
+from pipeline.config.params import Backbone, Params, load_params, settings_kept
 from pipeline.runtime.boundary import run
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, sha256, write_json
 from pipeline.runtime.paths import BACKBONE as TARGET
-from pipeline.weights.sources import fetch_weights
-from pipeline.weights.weights import log
+from pipeline.weights.sources import fetch_weights, log
 from stochca.backbones.card import CARD_FILE, WEIGHTS_FILE, BackboneCard, teacher_folder
 from stochca.backbones.loading import (
     adapt_weights,
@@ -118,17 +115,18 @@ def naming(key: str) -> Iterator[None]:
 
 def main() -> None:
     params = load_params()
-    with exclusive("backbone"), settings_kept(params, _decides, "the stage backbone"):
+    with (
+        exclusive("backbone"),
+        settings_kept(
+            params, lambda p: (p.backbone, p.teachers, p.image_size, p.resize), "the stage backbone"
+        ),
+    ):
         card = make_backbones(params, TARGET)
     grid = card.image_size // card.patch_size
     log(
         f"{card.architecture} in {TARGET}: {card.parameters:,} parameters in {card.blocks} blocks, "
         f"{grid}x{grid} patches of {card.patch_size} pixels, license {card.license or 'unknown'}"
     )
-
-
-def _decides(params: Params) -> Any:
-    return params.backbone, params.teachers, params.image_size, params.resize
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from pipeline.config.params import Dataset, Params, load_params
-from pipeline.config.settings_kept import settings_kept
+from pipeline.config.params import Dataset, load_params, settings_kept
 from pipeline.datasets.preparing.duplicates import (
     leave_out_repeated,
     merge_groups,
@@ -215,12 +214,11 @@ def _log(manifest: dict[str, Any]) -> None:
 
 def main() -> None:
     params = load_params()
-    with exclusive("prepare"), settings_kept(params, _decides, "the stage prepare"):
+    with (
+        exclusive("prepare"),
+        settings_kept(params, lambda p: (p.dataset, p.image_size, p.resize), "the stage prepare"),
+    ):
         prepare(params.dataset, Sides.of(params.image_size, params.resize), FOLDER)
-
-
-def _decides(params: Params) -> Any:
-    return params.dataset, params.image_size, params.resize
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.params import Params, load_params
-from pipeline.config.settings_kept import settings_kept
+from pipeline.config.params import Params, load_params, settings_kept
 from pipeline.runtime import boundary
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.paths import BACKBONE, PREPARED, PRETUNED, RUNS

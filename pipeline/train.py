@@ -10,8 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.params import Params, load_params
-from pipeline.config.settings_kept import settings_kept
+from pipeline.config.params import Params, load_params, settings_kept
 from pipeline.runtime.boundary import run
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.startup import importing, leave

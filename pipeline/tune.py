@@ -10,9 +10,8 @@ import dataclasses
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.params import Params, load_params
+from pipeline.config.params import Params, load_params, settings_kept
 from pipeline.config.sections import Range
-from pipeline.config.settings_kept import settings_kept
 from pipeline.runtime.boundary import run as run_stage
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder

@@ -4,15 +4,16 @@ Everything a stage needs to know is read here, before any heavy import and befor
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.config import rules
 from pipeline.config.choices import adapter, with_choices_made
+from pipeline.config.datasets import registered
 from pipeline.config.extensions import load_extensions
 from pipeline.config.sections import (
     Backbone,
@@ -29,10 +30,13 @@ from pipeline.config.sections import (
     ends,
 )
 from pipeline.config.sentences import sentence, validated
-from pipeline.runtime.paths import PARAMS_FILE
+from pipeline.config.tuned import is_tuned
+from pipeline.runtime.paths import BEST, PARAMS_FILE, PRETUNED
 from stochca.config import Method
 from stochca.config.training import Training
 from stochca.errors import UserError
+
+DECODERS = str(PRETUNED / "decoders.safetensors")
 
 
 class Params(Section):
@@ -69,17 +73,96 @@ class Params(Section):
         return raw
 
     @model_validator(mode="after")
-    def _sections_agree(self) -> "Params":
+    def _images_are_cropped_out_of_larger_ones(self) -> "Params":
         if self.resize is not None and self.resize < self.image_size:
             raise ValueError(
                 f"resize {self.resize} is smaller than image_size {self.image_size}, which is cropped out "
                 "of it; raise it, or set it to null"
             )
-        rules.names_are_known(self.methods, self.protocol, self.compare, self.promotion)
-        rules.teachers_are_known(self.methods, self.teachers)
-        rules.targets_suit_the_dataset(self.protocol, self.dataset, self.tune)
-        rules.stages_wait_for_what_they_read(self.methods, self.protocol)
-        rules.refit_leaves_a_choice(self.protocol, self.promotion)
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "Params":
+        """Methods that are trained have to be defined, and those that are looked at to be trained."""
+        methods, trained = self.methods, self.protocol.methods
+        undefined = ", which methods does not define; defined are"
+        for key in ("baseline", "combined"):
+            for name in getattr(self.protocol, key):
+                _check_known(f"protocol.{key} names the method", name, methods, undefined)
+        _check_known("the stage stochca names the method", "stochca", methods, undefined)
+        untrained = " is not trained; add it to protocol.baseline or protocol.combined, or choose one of"
+        _check_known("compare.reference", self.compare.reference, trained, untrained)
+        _check_known("promotion.method", self.promotion.method, ["best", *trained], untrained)
+        for name in self.compare.analysed:
+            _check_known("compare.analysed", name, trained, untrained)
+            if not methods[name].adapter.changes_backbone:
+                raise ValueError(
+                    f"compare.analysed names {name!r}, whose adapter {methods[name].adapter.name!r} leaves "
+                    "the blocks as they were pretrained; choose methods that train them"
+                )
+        for name, method in methods.items():
+            teacher = getattr(method.attention, "teacher", None)
+            if teacher is not None:
+                undefined = ", which teachers does not define (null means the backbone itself); defined are"
+                _check_known(f"methods.{name}.attention.teacher is", teacher, self.teachers, undefined)
+        if self.tune.target is not None:
+            problem = " is none of protocol.targets,"
+            _check_known("tune.target", self.tune.target, self.protocol.targets, problem)
+        return self
+
+    @model_validator(mode="after")
+    def _protocol_suits_the_dataset(self) -> "Params":
+        """Of an own folder of images the domains are known only when it is read."""
+        dataset, protocol = self.dataset, self.protocol
+        domains = dataset.domains or registered(dataset.name).domains
+        if protocol.name == "leave_one_domain_out" and domains is not None:
+            if len(domains) < 2:
+                raise ValueError(
+                    "protocol.name leave_one_domain_out needs two domains or more, but dataset.domains has "
+                    f"only {domains[0]}"
+                )
+            for target in protocol.targets:
+                problem = f", which {dataset.name} does not have here; the domains are"
+                _check_known("protocol.targets names the domain", target, domains, problem)
+        if protocol.name == "sampling_ratios" and dataset.train_fraction != 1:
+            raise ValueError(
+                "dataset.train_fraction must be 1 with protocol.name sampling_ratios, which draws the shares "
+                f"itself; found {dataset.train_fraction}"
+            )
+        if protocol.refit and self.promotion.method == "best":
+            raise ValueError(
+                "promotion.method best chooses on the validation images, which protocol.refit trains on; "
+                f"name one of {', '.join(protocol.methods)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_wait_for_what_they_read(self) -> "Params":
+        """For what the search has found, and for pre-tuned decoders."""
+        for name in self.protocol.methods:
+            method = self.methods[name]
+            if is_tuned(method):
+                key = f"methods.{name}.attention.prob is tuned"
+                if name in self.protocol.baseline:
+                    raise ValueError(
+                        f"{key}, but the stage baseline does not wait for the search; move the method from "
+                        "protocol.baseline to protocol.combined"
+                    )
+                if self.protocol.stochca_after != str(BEST):
+                    raise ValueError(
+                        f"{key}, so its stage must wait for the search; set protocol.stochca_after: {BEST}"
+                    )
+            decoders = getattr(method.adapter, "decoders", None)
+            if decoders not in (None, DECODERS):
+                raise ValueError(
+                    f"methods.{name}.adapter.decoders must be {DECODERS}, which the stage pretune writes, or "
+                    f"null, which starts at random; found {decoders!r}"
+                )
+            if decoders is not None and self.protocol.toast_after != DECODERS:
+                raise ValueError(
+                    f"methods.{name}.adapter.decoders are pre-tuned, so its stage must wait for the stage "
+                    f"pretune; set protocol.toast_after: {DECODERS}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -140,6 +223,11 @@ class Params(Section):
         return adapter(Training).validate_python({**common, **overrides, "augmentation": augmentation})
 
 
+def _check_known(key: str, name: str, known: Collection[str], problem: str) -> None:
+    if name not in known:
+        raise ValueError(f"{key} {name!r}{problem} {', '.join(known) or 'none'}")
+
+
 class _Loader(yaml.SafeLoader):
     """Leaves true, no, on and their like as text: fields that are booleans read them, numbers refuse them."""
 
@@ -178,3 +266,26 @@ def parse_params(text: str, subject: str) -> Params:
         )
     load_extensions(raw.get("extensions", []), subject)
     return validated(Params, raw, subject)
+
+
+@contextmanager
+def settings_kept(params: Params, view: Callable[[Params], Any], what: str) -> Iterator[None]:
+    """See afterwards that what the block has worked with, `view` of `params`, still stands in params.yaml.
+
+    The file may be edited while a stage is at work; DVC would note the new settings for the old result.
+
+    Raises:
+        UserError: it does not. A stage that ends so is not recorded by DVC, and runs again the next time.
+    """
+    before = view(params)
+    yield
+    try:
+        after = view(load_params())
+    except UserError:
+        after = None  # what stands there now can't be read
+    if after != before:
+        raise UserError(
+            f"params.yaml was changed while {what} was under way, which went on with the settings that it "
+            "had started with; its result is there, but not recorded by DVC: run dvc repro again for the new "
+            "ones"
+        )

@@ -6,9 +6,8 @@ from pipeline.config.datasets import Facts, register
 from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
 from pipeline.datasets.domains import class_folders, domain_source
-from pipeline.datasets.folders import ClassFolder
 from pipeline.datasets.official import read_table
-from pipeline.datasets.source import LEFT_OUT, Problem, Source, select_domains
+from pipeline.datasets.source import LEFT_OUT, ClassFolder, Problem, Source, select_domains
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 

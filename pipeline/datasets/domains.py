@@ -8,9 +8,8 @@ from typing import Any
 from pipeline.config.datasets import Facts
 from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find
-from pipeline.datasets.folders import ClassFolder, folder_records, shown
 from pipeline.datasets.official import benchmark_source, counted
-from pipeline.datasets.source import Problem, Source, select_domains
+from pipeline.datasets.source import ClassFolder, Problem, Source, folder_records, select_domains, shown
 from pipeline.images.image_files import named_like_an_image, printable
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError

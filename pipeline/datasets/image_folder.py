@@ -7,8 +7,16 @@ from pathlib import Path
 
 from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
-from pipeline.datasets.folders import ClassFolder, folder_records, shown
-from pipeline.datasets.source import LEFT_OUT, SPLITS, Problem, Source, select_domains
+from pipeline.datasets.source import (
+    LEFT_OUT,
+    SPLITS,
+    ClassFolder,
+    Problem,
+    Source,
+    folder_records,
+    select_domains,
+    shown,
+)
 from pipeline.images.image_files import named_like_an_image, printable
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
@@ -44,7 +52,7 @@ def load(dataset: Dataset, sides: Sides) -> Source:
         count=count,
         stored_side=sides.stored,
         root=dataset.root,
-        problems=[*scan.problems, *_gaps(folders, classes)],
+        problems=scan.problems,
     )
 
 
@@ -175,18 +183,6 @@ def _with_images(scan: Scan, folders: Sequence[ClassFolder]) -> list[ClassFolder
             f"{scan.described}: the class folder {empty[0]} holds no image; add some or remove the folder"
         )
     return filled
-
-
-def _gaps(folders: Sequence[ClassFolder], classes: Sequence[str]) -> list[Problem]:
-    """Classes that are missing in one of the splits."""
-    there = {(folder.split, folder.class_name) for folder in folders}
-    problem = "has no images in the split {}"
-    return [
-        {"file": name, "problem": problem.format(split), "action": "kept where it has some"}
-        for split in dict.fromkeys(folder.split for folder in folders)
-        for name in classes
-        if split and (split, name) not in there
-    ]
 
 
 def _summary(

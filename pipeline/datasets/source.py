@@ -1,12 +1,15 @@
 """What every dataset file hands over: where its images are, one by one, and what is known about them."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from pipeline.config.datasets import registered
 from pipeline.config.params import Dataset
+from pipeline.images.image_files import printable
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
@@ -100,3 +103,41 @@ def unusable(id: str, problem: str) -> Record:
         raise UnusableImage(problem)
 
     return Record(id=id, class_name="", read=refuse)
+
+
+class ClassFolder(NamedTuple):
+    """The images of one class in one domain and one split."""
+
+    class_name: str
+    path: Path
+    place: str  # begins the ids of the images
+    names: list[str]  # of the files, in order; no paths, because there may be half a million
+    domain: str = ALL
+    split: str | None = None
+
+
+def shown(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, in order; hidden files are passed over.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(
+            f"the folder {folder} can't be read: {error.strerror}; check its permissions"
+        ) from None
+
+
+def folder_records(folders: Sequence[ClassFolder]) -> Iterator[Record]:
+    for folder in folders:
+        for name in folder.names:
+            yield Record(
+                id=f"{folder.place}/{printable(name)}",
+                class_name=folder.class_name,
+                domain=folder.domain,
+                read=(folder.path / name).read_bytes,
+                split=folder.split,
+            )

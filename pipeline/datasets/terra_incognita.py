@@ -10,8 +10,7 @@ from pipeline.config.datasets import Facts, register
 from pipeline.config.params import Dataset
 from pipeline.datasets.archives import find, unpack
 from pipeline.datasets.domains import domain_folders, domain_source, images_per_domain
-from pipeline.datasets.folders import ClassFolder
-from pipeline.datasets.source import Source, select_domains
+from pipeline.datasets.source import ClassFolder, Source, select_domains
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 

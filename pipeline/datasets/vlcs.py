@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.config.datasets import Facts, register
 from pipeline.datasets.domains import class_folders, domain_benchmark
-from pipeline.datasets.folders import ClassFolder
+from pipeline.datasets.source import ClassFolder
 
 FACTS = Facts(
     name="VLCS",

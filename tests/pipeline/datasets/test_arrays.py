@@ -1,7 +1,5 @@
 import io
-import pickle
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +8,11 @@ import numpy as np
 import pytest
 
 from pipeline.datasets import arrays
-from pipeline.datasets.arrays import cifar
 from pipeline.datasets.source import Source
 from pipeline.images.sizes import Sides
 from pipeline.prepare import prepare
 from stochca.errors import UserError
-from tests.pipeline.datasets.miniatures import SIDES, found, lines, opened, pack, params, refused
+from tests.pipeline.datasets.miniatures import SIDES, found, opened, params, refused
 
 RANDOM = np.random.default_rng(0)
 
@@ -152,79 +149,9 @@ def test_arrays_are_prepared(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(picture), original)
 
 
-# CIFAR's binary version: a byte or two of labels, then 32 x 32 red, green and blue values.
-
-TEN = replace(cifar.VERSIONS[0], images={"train": 2, "test": 3})
-HUNDRED = replace(cifar.VERSIONS[1], images={"train": 4, "test": 2})
-NAMES = ["airplane", "automobile", "bird"]
-
-
-def write_cifar(root: Path, version: cifar.Version) -> dict[str, tuple[int, str, np.ndarray]]:
-    """The two folders as they are unpacked, and every image with its label."""
-    written = {}
-    lines(root / version.folder / version.class_list, *NAMES, "")
-    if version is HUNDRED:
-        lines(root / version.folder / "coarse_label_names.txt", "vehicles")
-    for split, names in version.files.items():
-        for name in names:
-            content = b""
-            for index in range(version.images[split]):
-                image, label = noise(1, 32, 32)[0], int(RANDOM.integers(3))
-                first = [200] if version is HUNDRED else []  # a coarse label
-                content += bytes([*first, label]) + image.transpose(2, 0, 1).tobytes()
-                written[f"{name}/{index:05}"] = (label, split, image)
-            (root / version.folder / name).write_bytes(content)
-    return written
-
-
-@pytest.mark.parametrize("version", [TEN, HUNDRED], ids=["10", "100"])
-@pytest.mark.parametrize("packed", [False, True])
-def test_cifar_in_its_binary_version(
-    tmp_path: Path, version: cifar.Version, packed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cifar, "VERSIONS", [TEN, HUNDRED])
-    written = write_cifar(tmp_path, version)
-    root = tmp_path
-    if packed:
-        root = tmp_path / "raw"
-        pack(root / version.archive, tmp_path, version.folder)
-    source = load(root)
-    assert source.classes == NAMES
-    assert found(source) == {name: (NAMES[label], split) for name, (label, split, _) in written.items()}
-    for record, picture in zip(source.records(), pictures(source), strict=True):
-        assert np.array_equal(picture, written[record.id][2])
-
-
-def test_cifar_that_is_not_whole_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_cifar(tmp_path, TEN)
+@pytest.mark.parametrize("name", ["cifar-10-binary.tar.gz", "cifar-10-batches-py", "cifar-100-python.tar.gz"])
+def test_cifar_is_left_to_torchvision(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"unread")
     with pytest.raises(UserError) as error:
         load(tmp_path)
-    refused(error, "data_batch_1.bin has 6,146 bytes instead of 30,730,000", "cs.toronto.edu")
-    monkeypatch.setattr(cifar, "VERSIONS", [TEN, HUNDRED])
-    (tmp_path / TEN.folder / "data_batch_3.bin").unlink()
-    with pytest.raises(UserError) as error:
-        load(tmp_path)
-    refused(error, "data_batch_3.bin has 0 bytes")
-    write_cifar(tmp_path, TEN)
-    path = tmp_path / TEN.folder / "test_batch.bin"
-    path.write_bytes(b"\xff" + path.read_bytes()[1:])
-    with pytest.raises(UserError) as error:
-        found(load(tmp_path))
-    refused(error, "test_batch.bin has the class 255 of 3")
-
-
-@pytest.mark.parametrize(
-    "name", ["cifar-10-batches-py/data_batch_1", "cifar-100-python.tar.gz", "data_batch_1", "meta"]
-)
-def test_pickles_are_refused_unread(tmp_path: Path, name: str) -> None:
-    class Alarm:
-        def __reduce__(self):  # type: ignore[no-untyped-def]
-            return (exec, (f"open({str(tmp_path / 'alarm')!r}, 'w')",))
-
-    path = tmp_path / "raw" / name
-    path.parent.mkdir(parents=True)
-    path.write_bytes(pickle.dumps(Alarm()))
-    with pytest.raises(UserError) as error:
-        load(tmp_path / "raw")
-    refused(error, "pickles", "download the binary version from https://www.cs.toronto.edu")
-    assert not (tmp_path / "alarm").exists()
+    refused(error, f"for {name} choose dataset.name: torchvision with dataset.source: CIFAR10 or CIFAR100")

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import pickle
 import struct
 import urllib.request
 from pathlib import Path
@@ -150,6 +151,23 @@ def test_what_can_not_be_used_is_refused_by_name(tmp_path: Path, offline: None) 
     with pytest.raises(UserError) as error:
         load(tmp_path, "StanfordCars")
     refused(error, "StanfordCars is not in dataset.root", "can't be downloaded")
+
+
+def test_pickles_with_another_checksum_are_refused_unread(tmp_path: Path, offline: None) -> None:
+    class Alarm:
+        def __reduce__(self):  # type: ignore[no-untyped-def]
+            return (exec, (f"open({str(tmp_path / 'alarm')!r}, 'w')",))
+
+    for folder in ("cifar-10-batches-py", "cifar-100-python"):
+        for name in ("data_batch_1", "batches.meta", "train", "meta"):
+            path = tmp_path / "raw" / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(pickle.dumps(Alarm()))
+    for name in ("CIFAR10", "CIFAR100"):
+        with pytest.raises(UserError) as error:
+            load(tmp_path / "raw", name)
+        refused(error, f"{name} is not in dataset.root", "corrupted", "can't be downloaded")
+    assert not (tmp_path / "alarm").exists()
 
 
 def test_images_without_one_class_are_refused(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config.params import load_params
-from pipeline.config.settings_kept import settings_kept
+from pipeline.config.params import load_params, settings_kept
 from pipeline.search.task import decided_by, plan
 from stochca.errors import UserError
 from tests.imports import ROOT

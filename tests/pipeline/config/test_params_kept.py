@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config.params import Params, load_params
-from pipeline.config.settings_kept import settings_kept
+from pipeline.config.params import Params, load_params, settings_kept
 from stochca.errors import UserError
 from tests.imports import ROOT
 
