@@ -5,7 +5,9 @@ a file of presets/common that several share, and have variants, which lie on top
 depends on these files alone, never on what was in params.yaml before.
 """
 
+import copy
 import difflib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,10 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, InstanceOf
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import CommentMark, YAMLError
+from ruamel.yaml.tokens import CommentToken
 
-from pipeline.config.overlay import merged, read_yaml, write_yaml
 from pipeline.config.params import Params, parse_params
 from pipeline.config.sections import Section
 from pipeline.config.sentences import validated
@@ -26,6 +29,10 @@ from stochca.errors import UserError
 BASE = FOLDER / "common" / "params.yaml"
 DEFAULT = "default"
 FIRST_WORDS = "# Preset "  # of a params.yaml that was composed
+WHOLE = "methods"  # its members are definitions, which are replaced whole
+COLUMN = 31  # of comments, where the value leaves room
+
+Keys = tuple[str, ...]  # that lead to a value
 
 
 def _is_overlay(value: Any) -> Any:
@@ -144,3 +151,97 @@ def _parse(path: Path, text: str) -> PresetFile:
     if not isinstance(raw, Mapping):
         raise UserError(f"{path} must hold keys such as title: and params:, found {type(raw).__name__}")
     return validated(PresetFile, raw, str(path))
+
+
+def read_yaml(text: str) -> Any:
+    """Mappings come as `CommentedMap`, which knows the comments. Raises `ruamel.yaml.error.YAMLError`."""
+    return _yaml().load(text)
+
+
+def write_yaml(content: CommentedMap) -> str:
+    """The other way round, with the comments."""
+    stream = io.StringIO()
+    _yaml().dump(content, stream)
+    return stream.getvalue()
+
+
+def merged(text: str, overlays: list[CommentedMap]) -> CommentedMap:
+    """The YAML `text`, a mapping, under one overlay after the other.
+
+    Mappings are merged key by key, anything else is replaced. A comment behind a value of an overlay says
+    where the value comes from; it is added, in brackets, to the comment that the file has there.
+    """
+    base: CommentedMap = copy.deepcopy(_parsed(text))
+    sources: dict[Keys, str] = {}
+    for overlay in overlays:
+        _merge(base, overlay, (), sources)
+    for path, source in sources.items():
+        _add_source(base, path, source)
+    return base
+
+
+@lru_cache(maxsize=1)
+def _parsed(text: str) -> Any:
+    return read_yaml(text)
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.width = 100_000  # a line stays one
+    yaml.preserve_quotes = True
+    yaml.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    return yaml
+
+
+def _merge(base: CommentedMap, overlay: CommentedMap, path: Keys, sources: dict[Keys, str]) -> None:
+    for key, value in overlay.items():
+        here = (*path, key)
+        merges = isinstance(value, CommentedMap) and isinstance(base.get(key), CommentedMap)
+        if merges and path != (WHOLE,):
+            _merge(base[key], value, here, sources)
+        else:
+            if key not in base:  # before the last, whose comment holds the lines up to the next section
+                base.insert(max(len(base) - 1, 0), key, None)
+            base[key] = _in_one_line(value)
+            for stale in [known for known in sources if known[: len(here)] == here]:
+                del sources[stale]
+        if source := _comment(overlay, key):
+            sources[here] = source
+
+
+def _in_one_line(value: Any) -> Any:
+    """A copy in flow style, which has room for the one comment behind it."""
+    if isinstance(value, CommentedMap):
+        copied: Any = CommentedMap((key, _in_one_line(item)) for key, item in value.items())
+    elif isinstance(value, CommentedSeq):
+        copied = CommentedSeq(_in_one_line(item) for item in value)
+    else:
+        return value
+    copied.fa.set_flow_style()
+    return copied
+
+
+def _comment(mapping: CommentedMap, key: str) -> str:
+    """What stands behind the value, without its ``#``."""
+    token = _token(mapping, key)
+    return "" if token is None else token.value.split("\n")[0].lstrip("# ").strip()
+
+
+def _token(mapping: CommentedMap, key: str) -> CommentToken | None:
+    tokens = mapping.ca.items.get(key)
+    return tokens[2] if tokens else None
+
+
+def _add_source(base: CommentedMap, path: Keys, source: str) -> None:
+    *parents, key = path
+    for parent in parents:
+        base = base[parent]
+    token = _token(base, key)
+    if token is None:
+        token = CommentToken(f"# [{source}]\n", CommentMark(COLUMN), None)
+        base.ca.items.setdefault(key, [None, None, None, None])[2] = token
+    else:  # its lines after the first are those between this key and the next
+        first, newline, rest = token.value.partition("\n")
+        token.value = f"{first} [{source}]{newline}{rest}"

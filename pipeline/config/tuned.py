@@ -17,8 +17,6 @@ from stochca.errors import UserError
 class TunedCrossAttention(StochasticCrossAttention):
     """StochCA whose probability is read from `reports/tune/best.yaml` when the stage runs."""
 
-    source: str = str(BEST)
-
 
 class Best(BaseModel):
     """What the search found; the file may say more about it."""
@@ -51,14 +49,9 @@ def read_best(path: Path = BEST) -> Best:
 def resolved(method: Method, best: Best) -> Method:
     """The method with what was found in place of `tuned`: the probability, and the rate if there is one."""
     overrides: dict[str, Any] = {} if best.lr is None else {"lr": best.lr}
+    options = vars(method.attention) | {"prob": best.prob}
     return dataclasses.replace(
         method,
-        attention=StochasticCrossAttention(
-            **{
-                option.name: getattr(method.attention, option.name)
-                for option in dataclasses.fields(StochasticCrossAttention)
-            }
-            | {"prob": best.prob}
-        ),
+        attention=StochasticCrossAttention(**options),
         training={**method.training, **overrides},
     )

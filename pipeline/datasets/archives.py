@@ -124,12 +124,10 @@ def _unpack_tar(archive: Path, target: Path) -> None:
 def _unpack_zip(archive: Path, target: Path) -> None:
     check = _Check(archive)
     with zipfile.ZipFile(archive) as file:
-        members = file.infolist()
-        for member in members:
+        for member in file.infolist():
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise check.hostile(member.filename, "is a symbolic link")
             check.member(member.filename, member.file_size)
-        for member in members:
             file.extract(member, target)
 
 

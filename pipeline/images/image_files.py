@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +15,9 @@ MAX_MEGAPIXELS = 100  # larger images are skipped, before any of their pixels is
 
 def named_like_an_image(name: str) -> bool:
     """Whether a file is no hidden one and has the extension of a format that we decode."""
-    return name[:1] != "." and os.path.splitext(name)[1].lower() in _extensions()  # noqa: PTH122  a path would cost ten times as much
-
-
-@cache
-def _extensions() -> frozenset[str]:
     from pipeline.images.decoding import EXTENSIONS
 
-    return EXTENSIONS
+    return name[:1] != "." and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122  a path would cost ten times as much
 
 
 def images_below(folder: Path) -> Iterator[Path]:

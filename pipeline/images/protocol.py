@@ -1,7 +1,7 @@
-"""Which images a run trains on, is chosen by, and is tested on: one function per protocol."""
+"""Which images a run trains on, is chosen by, and is tested on, by protocol."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline.images.prepared import Prepared, PreparedImages
@@ -31,27 +31,28 @@ class RunImages:
 def images_for(prepared: Prepared, protocol: str, target: str, trial: int) -> RunImages:
     """The images of the run `trial` of a protocol for one of its targets.
 
+    Of the protocol transfer they are of all domains, by the splits as they were prepared.
+
     Raises:
         UserError: the prepared images have no such target, or leave a class without training images.
     """
-    return PROTOCOLS[protocol](prepared, target, trial)
+    if protocol == "leave_one_domain_out":
+        return _leave_one_domain_out(prepared, target, trial)
+    if protocol == "sampling_ratios":
+        return _sampling_ratios(prepared, target)
+    return RunImages(prepared.images("train"), prepared.images("val"), prepared.images("test"))
 
 
 def images_of_trials(
     prepared: Prepared, protocol: str, target: str, trials: Sequence[int]
 ) -> dict[int, RunImages]:
     """`images_for` of several trials; the same object where a protocol does not split by the trial."""
-    if protocol in SPLIT_BY_TRIAL:
+    if protocol == "leave_one_domain_out":
         return {trial: images_for(prepared, protocol, target, trial) for trial in trials}
     return dict.fromkeys(trials, images_for(prepared, protocol, target, trials[0]))
 
 
-def _transfer(prepared: Prepared, target: str, trial: int) -> RunImages:
-    """Train and test on the same domains, by the splits as they were prepared."""
-    return RunImages(prepared.images("train"), prepared.images("val"), prepared.images("test"))
-
-
-def _sampling_ratios(prepared: Prepared, target: str, trial: int) -> RunImages:
+def _sampling_ratios(prepared: Prepared, target: str) -> RunImages:
     """A percentage of the training images: stratified, and every smaller one is part of the larger."""
     manifest = prepared.manifest
     seed, share = manifest["split_seed"], manifest["validation"]
@@ -123,11 +124,3 @@ def _refuse_empty_classes(prepared: Prepared, pool: Sequence[int], train: Sequen
                 f"{what} leave none of the class {prepared.classes[label]}, which has {count}; take a larger "
                 "share in protocol.targets, or add images of that class"
             )
-
-
-PROTOCOLS: dict[str, Callable[[Prepared, str, int], RunImages]] = {
-    "transfer": _transfer,
-    "sampling_ratios": _sampling_ratios,
-    "leave_one_domain_out": _leave_one_domain_out,
-}
-SPLIT_BY_TRIAL = ("leave_one_domain_out",)

@@ -44,40 +44,27 @@ def draw_splits(items: Sequence[Item], shares: Mapping[str, float], seed: int) -
     return splits
 
 
-def draw_fraction(items: Sequence[Item], fraction: float, seed: int, *, dither: bool = False) -> list[bool]:
-    """Choose a share of the items: of every stratum `fraction` of its groups, rounded.
-
-    What a smaller fraction chooses, every larger one chooses too. It may leave a stratum without any.
-
-    Args:
-        dither: round each stratum up or down by a draw instead of to the nearest number, so that the total
-            is right also where every stratum has only a few groups.
-
-    Returns:
-        Whether each item is chosen.
-    """
-    chosen = [False] * len(items)
-    for groups in _strata(items, seed):
-        offset = int(_rank(seed, f"offset of {items[groups[0][0]].group}")[:8], 16) / 16**8 if dither else 0.5
-        for group in groups[: int(fraction * len(groups) + offset)]:
-            for index in group:
-                chosen[index] = True
-    return chosen
-
-
 def keep_fraction(
     items: Sequence[Item], splits: Sequence[str], parts: Sequence[str], fraction: float, seed: int
 ) -> list[bool]:
     """Keep a share of the items of each of the splits `parts`, and all of the others.
 
-    Validation images may be few per class, so that their number is right in total; see `draw_fraction`.
+    Of every stratum `fraction` of its groups is kept, rounded, which may leave none. Validation images may be
+    few per class: there each stratum is rounded up or down by a draw, so that their number is right in total.
+    What a smaller fraction keeps, every larger one keeps too.
+
+    Returns:
+        Whether each item is kept.
     """
     kept = [True] * len(items)
     for part in parts:
         members = [index for index, split in enumerate(splits) if split == part]
-        chosen = draw_fraction([items[index] for index in members], fraction, seed, dither=part == "val")
-        for index, keep in zip(members, chosen, strict=True):
-            kept[index] = keep
+        for groups in _strata([items[index] for index in members], seed):
+            name = items[members[groups[0][0]]].group
+            offset = int(_rank(seed, f"offset of {name}")[:8], 16) / 16**8 if part == "val" else 0.5
+            for group in groups[int(fraction * len(groups) + offset) :]:
+                for index in group:
+                    kept[members[index]] = False
     return kept
 
 

@@ -313,7 +313,7 @@ def test_unknown_presets_are_told_the_known_ones(tmp_path: Path, monkeypatch: py
 
 
 def overlaid(base: str, *overlays: str) -> Any:
-    from pipeline.config.overlay import merged, read_yaml, write_yaml
+    from pipeline.config.presets import merged, read_yaml, write_yaml
 
     return write_yaml(merged(base, [read_yaml(text) for text in overlays]))
 

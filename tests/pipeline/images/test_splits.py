@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from pipeline.images.splits import Item, draw_fraction, draw_splits
+from pipeline.images.splits import Item, draw_splits, keep_fraction
 
 SHARES = {"test": 0.25, "val": 0.15}
 
@@ -76,10 +76,15 @@ def test_one_split_alone_can_be_drawn() -> None:
     assert Counter(draw_splits(images, {}, 0)) == {"train": 40}
 
 
+def kept(images: list[Item], fraction: float, seed: int, split: str = "train") -> list[bool]:
+    """Of images that are all in one split."""
+    return keep_fraction(images, [split] * len(images), [split], fraction, seed)
+
+
 def test_smaller_fractions_are_subsets_of_larger_ones() -> None:
     images = items(labels=4, per_label=37, domains=("a", "b"))
     chosen = [
-        {item for item, keep in zip(images, draw_fraction(images, fraction, 0), strict=True) if keep}
+        {item for item, keep in zip(images, kept(images, fraction, 0), strict=True) if keep}
         for fraction in (0.001, 0.01, 0.1, 0.25, 0.5, 0.9, 1.0)
     ]
     assert all(small <= large for small, large in pairwise(chosen))
@@ -90,17 +95,17 @@ def test_smaller_fractions_are_subsets_of_larger_ones() -> None:
 
 def test_fractions_keep_groups_whole_and_differ_by_seed() -> None:
     images = [Item(0, "all", f"group{index // 5}") for index in range(100)]
-    chosen = draw_fraction(images, 0.5, 0)
+    chosen = kept(images, 0.5, 0)
     assert sum(chosen) == 50
     assert all(len(set(chosen[start : start + 5])) == 1 for start in range(0, 100, 5))
-    assert draw_fraction(images, 0.5, 1) != chosen
+    assert kept(images, 0.5, 1) != chosen
 
 
 def test_dithered_fractions_are_right_in_total_nested_and_never_off_by_one() -> None:
     images = items(labels=300, per_label=3)
-    chosen = [draw_fraction(images, fraction, 0, dither=True) for fraction in (0.15, 0.3, 0.5, 1.0)]
+    chosen = [kept(images, fraction, 0, "val") for fraction in (0.15, 0.3, 0.5, 1.0)]
     assert [sum(part) for part in chosen] == pytest.approx([135, 270, 450, 900], abs=30)
     assert all(not small or large for pair in pairwise(chosen) for small, large in zip(*pair, strict=True))
     counts = Counter(item.label for item, keep in zip(images, chosen[1], strict=True) if keep)
     assert {counts[label] for label in range(300)} == {0, 1}  # 0.9 of 3
-    assert sum(draw_fraction(images, 0.15, 0)) == 0  # rounded, there would be none
+    assert sum(kept(images, 0.15, 0)) == 0  # rounded, there would be none
