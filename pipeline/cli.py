@@ -80,7 +80,7 @@ def cost() -> None:
 
 
 def _echo_cost() -> None:
-    from pipeline.commands.measure import cost_here
+    from pipeline.commands.cost import cost_here
     from pipeline.config.params import load_params
 
     _echo(cost_here(load_params()))

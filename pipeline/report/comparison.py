@@ -121,19 +121,11 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
         method: [[found[method, target, seed] for target in targets] for seed in protocol.seeds]
         for method in protocol.methods
     }
-    values = {
-        method: {
-            name: [fmean(run.metrics[name] for run in trial) for trial in own]
-            for name in names
-            if all(name in run.metrics for trial in own for run in trial)
-        }
-        for method, own in trials.items()
-    }
-    metrics = {
-        method: {name: Spread.of(numbers) for name, numbers in own.items()} for method, own in values.items()
-    }
     tested = [run.predictions["id"] for run in trials[settings.reference][0]]
     shared = all(np.array_equal(ids, tested[0]) for ids in tested)
+
+    def by_trial(method: str, name: str) -> list[float]:
+        return [fmean(run.metrics[name] for run in trial) for trial in trials[method]]
 
     def correct(method: str) -> list[np.ndarray]:
         """Which test images were right: bool (trials, N) of each target, or of all that share them."""
@@ -145,25 +137,27 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
         pairs = list(zip(correct(method), correct(other), strict=True))
         return paired_bootstrap(pairs, samples=settings.bootstrap_samples, confidence=settings.confidence)
 
-    def gains(method: str) -> list[float]:
-        both = zip(values[method]["test_accuracy"], values[settings.reference]["test_accuracy"], strict=True)
-        return [own - other for own, other in both]
-
+    accuracies = {method: by_trial(method, "test_accuracy") for method in protocol.methods}
     ranked = sorted(
-        metrics, key=lambda name: (-metrics[name]["test_accuracy"].mean, name != settings.reference)
+        accuracies, key=lambda name: (-Spread.of(accuracies[name]).mean, name != settings.reference)
     )
-    return [
-        Standing(
-            method=method,
-            targets=targets,
-            rank=rank,
-            reference=settings.reference,
-            difference=difference(method, settings.reference),
-            behind_best=difference(method, ranked[0]),
-            confidence=settings.confidence,
-            metrics=metrics[method],
-            gains=gains(method),
-            runs=[run for trial in trials[method] for run in trial],
+    standings = []
+    for rank, method in enumerate(ranked, start=1):
+        own = [run for trial in trials[method] for run in trial]
+        told = [name for name in names if all(name in run.metrics for run in own)]
+        both = zip(accuracies[method], accuracies[settings.reference], strict=True)
+        standings.append(
+            Standing(
+                method=method,
+                targets=targets,
+                rank=rank,
+                reference=settings.reference,
+                difference=difference(method, settings.reference),
+                behind_best=difference(method, ranked[0]),
+                confidence=settings.confidence,
+                metrics={name: Spread.of(by_trial(method, name)) for name in told},
+                gains=[accuracy - other for accuracy, other in both],
+                runs=own,
+            )
         )
-        for rank, method in enumerate(ranked, start=1)
-    ]
+    return standings

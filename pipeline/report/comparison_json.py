@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -84,15 +85,15 @@ class Comparison(Part):
     rows: list[dict[str, Any]]  # one per method and target
 
     def accuracies(self, method: str, target: str, metric: str) -> list[float] | None:
-        """Of one metric, by seed in the order of the protocol; None where a run lacks it."""
-        found = {
-            run.seed: getattr(run, metric)
-            for run in self.runs
-            if (run.method, run.target) == (method, target)
-        }
-        values = [found.get(seed) for seed in self.protocol.seeds]
-        known = [value for value in values if value is not None]
-        return known if len(known) == len(values) else None
+        """Of one metric, by seed in the order of the protocol; None where a run lacks it.
+
+        The target `average` is the mean over all targets, seed by seed.
+        """
+        own = [run for run in self.runs if run.method == method and target in (run.target, "average")]
+        by_seed = [[getattr(run, metric) for run in own if run.seed == seed] for seed in self.protocol.seeds]
+        if any(not values or None in values for values in by_seed):
+            return None
+        return [fmean(values) for values in by_seed]
 
 
 def comparison_of(
@@ -128,6 +129,9 @@ def row_record(row: Standing) -> dict[str, Any]:
     """A method on one target as flat columns; accuracies and differences are shares of 1."""
     accuracy, behind = row.metrics["test_accuracy"], row.behind_best
     others = {name: spread.mean for name, spread in row.metrics.items() if name != "test_accuracy"}
+    others["trainable_parameters"] = row.runs[0].metrics[
+        "trainable_parameters"
+    ]  # a whole number, of all seeds
     return {
         "target": row.target,
         "rank": row.rank,

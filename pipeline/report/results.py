@@ -1,7 +1,7 @@
 """Reads what training runs left behind: numbers, description, predictions and curves."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -124,70 +124,60 @@ def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
     name = f"{method}-{target}-{seed}"
     kind = "baseline" if method in protocol.baseline else "combined"
     stage = f"stochca@{target}-{seed}" if method == "stochca" else f"{kind}@{name}"
-    command = f"dvc repro {stage}"
-    folder = RESULTS / name
-    metrics = _numbers(METRICS / f"{name}.json", command)
-    predictions = _read(folder / "predictions.parquet", _parquet, PREDICTION_COLUMNS, command)
-    if predictions.empty or predictions["id"].duplicated().any():
-        raise _damaged(folder / "predictions.parquet", "it does not hold each test image once", command)
-    run = Run(
-        method,
-        target,
-        seed,
-        stage,
-        metrics=metrics,
-        description=_read(folder / "run.json", _json, DESCRIPTION_KEYS, command),
-        predictions=predictions.sort_values("id", ignore_index=True),
-        curves=_read(folder / "curves.csv", pd.read_csv, CURVE_COLUMNS, command),
-    )
-    if abs(run.correct.mean() - run.metrics["test_accuracy"]) > 1e-6:
-        reason = f"its test_accuracy is not that of {folder / 'predictions.parquet'}"
-        raise _damaged(METRICS / f"{name}.json", reason, command)
+    try:
+        metrics = _numbers(path := METRICS / f"{name}.json")
+        table = _parquet(path := RESULTS / name / "predictions.parquet")
+        if table.empty or table["id"].duplicated().any():
+            raise ValueError("it does not hold each test image once")
+        predictions = table.sort_values("id", ignore_index=True)
+        description = _json(path := RESULTS / name / "run.json", DESCRIPTION_KEYS)
+        curves = pd.read_csv(path := RESULTS / name / "curves.csv")
+        _require(CURVE_COLUMNS, list(curves))
+        run = Run(method, target, seed, stage, metrics, description, predictions, curves)
+        if abs(run.correct.mean() - metrics["test_accuracy"]) > 1e-6:
+            path = METRICS / f"{name}.json"
+            raise ValueError(f"its test_accuracy is not that of {RESULTS / name / 'predictions.parquet'}")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run: dvc repro {stage}") from None
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({reason}); run: dvc repro {stage}") from None
     return run
 
 
-def _read(path: Path, load: Callable[[Path], Any], expected: Sequence[str], command: str) -> Any:
-    """Load a file; the keys or columns in `expected` must be there."""
-    try:
-        value = load(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run: {command}") from None
-    except (OSError, ValueError) as error:
-        raise _damaged(path, " ".join(str(error).split()), command) from None
-    if absent := [key for key in expected if key not in value]:
-        raise _damaged(path, f"it has no {absent[0]}", command)
-    return value
-
-
-def _numbers(path: Path, command: str) -> dict[str, float]:
+def _numbers(path: Path) -> dict[str, float]:
     """The metrics of a run that are there."""
-    values = _read(path, _json, METRIC_NAMES, command)
+    values = _json(path, METRIC_NAMES)
     known: dict[str, float] = {}
     for name in (*METRIC_NAMES, *OTHER_CHOICES):
         value = values.get(name)
         if value is None and name in MAY_LACK:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _damaged(path, f"{name} is {value!r}, no number", command)
+            raise ValueError(f"{name} is {value!r}, no number")
         known[name] = value
     return known
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     value = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(value, dict):
         raise ValueError(f"it holds a {type(value).__name__}, not an object")
+    _require(keys, value)
     return value
 
 
 def _parquet(path: Path) -> pd.DataFrame:
     """The columns that are needed, not the probabilities, which are large."""
     file = pq.ParquetFile(path)
-    return file.read([name for name in PREDICTION_COLUMNS if name in file.schema_arrow.names]).to_pandas()
+    _require(PREDICTION_COLUMNS, file.schema_arrow.names)
+    return file.read(PREDICTION_COLUMNS).to_pandas()
 
 
-def _damaged(path: Path, reason: str, command: str) -> UserError:
-    return UserError(f"{path} is damaged ({reason}); run: {command}")
+def _require(names: Sequence[str], values: Collection[str]) -> None:
+    """Refuse values among whose keys or columns one of the names is not."""
+    if absent := [name for name in names if name not in values]:
+        raise ValueError(f"it has no {absent[0]}")
 
 
 def _on_images_of(first: Run, run: Run) -> Run:

@@ -1,6 +1,7 @@
 """What stands in the benchmark table: the numbers of one comparison or of several, published ones below."""
 
 from collections.abc import Sequence
+from itertools import chain, product
 from pathlib import Path
 from statistics import fmean
 
@@ -12,16 +13,13 @@ from pipeline.report.terms import Selection, Terms
 from stochca.errors import UserError
 
 Series = list[float] | str  # one number per trial, or the reason why there are none
+DOMAINS_OUT = "leave_one_domain_out"
 
 
 def table_of(results: Comparison) -> BenchmarkTable:
     """The table of one comparison: a column for each target."""
-    dataset, protocol = results.dataset, results.protocol
-    columns = [
-        Column(dataset.name, target, dataset.name if target == "all" else protocol.terms.title_of(target))
-        for target in protocol.targets
-    ]
-    return _table([results], columns, where=f" on {dataset.name} ({dataset.classes} classes)")
+    dataset = results.dataset
+    return _table([results], _complete([results]), where=f" on {dataset.name} ({dataset.classes} classes)")
 
 
 def merge(paths: Sequence[Path]) -> BenchmarkTable:
@@ -45,43 +43,52 @@ def merge(paths: Sequence[Path]) -> BenchmarkTable:
                 "those of one protocol"
             )
     files = _told_apart(paths, files)
-    _refuse_twice(paths, files)
-    notes = []
+    notes, complete = [], _complete(files)
     for each in {each.dataset.name: each for each in files}.values():
-        domains = first[0] == "leave_one_domain_out"
-        over = f", average over {', '.join(each.protocol.targets)}" if domains else ""
+        over = f", average over {', '.join(each.protocol.targets)}" if first[0] == DOMAINS_OUT else ""
         notes.append(f"{each.dataset.name}: {each.dataset.classes} classes{over}.")
-    return _table(files, _columns(files), notes=notes)
+    if first[0] == DOMAINS_OUT:
+        files = [_over_domains(each) for each in files]
+    _refuse_twice(paths, files)
+    return _table(files, complete, notes=notes)
+
+
+def _over_domains(results: Comparison) -> Comparison:
+    protocol = results.protocol.model_copy(update={"targets": ["average"]})
+    return results.model_copy(update={"protocol": protocol})
+
+
+def _complete(files: Sequence[Comparison]) -> set[str]:
+    """The datasets whose averages are over as many domains as published ones."""
+    return {
+        each.dataset.name
+        for each in files
+        if each.protocol.name != DOMAINS_OUT or len(each.protocol.targets) == DOMAINS.get(each.dataset.name)
+    }
 
 
 def _table(
-    files: Sequence[Comparison], columns: list[Column], *, where: str = "", notes: Sequence[str] = ()
+    files: Sequence[Comparison], complete: set[str], *, where: str = "", notes: Sequence[str] = ()
 ) -> BenchmarkTable:
-    """The table of comparisons under one protocol; `columns` are without their average."""
+    """The table of comparisons under one protocol; published numbers are of those of `complete` datasets."""
     protocol = files[0].protocol
     terms = protocol.terms
     paired = len({tuple(each.protocol.seeds) for each in files}) == 1
+    columns = _columns(files)
     methods = list(dict.fromkeys(method for each in files for method in each.protocol.methods))
     backbones = list(dict.fromkeys(each.backbone.title for each in files))
     blocks = []
-    for backbone in backbones:
+    for backbone, selection in product(backbones, terms.selections):
         own = [each for each in files if each.backbone.title == backbone]
-        for selection in terms.selections:
-            lines = {}
-            for method in methods:
-                series = [_series(own, column, method, selection) for column in columns]
-                if not all(isinstance(values, str) for values in series):
-                    lines[method] = _cells(series, terms, paired=paired)
-            title = f"{backbone}, {selection.title}" if len(backbones) > 1 else selection.title
-            blocks.append(Block(title, selection.name, backbone, lines))
+        lines = {}
+        for method in methods:
+            series = [_series(own, column, method, selection) for column in columns]
+            if not all(isinstance(values, str) for values in series):
+                lines[method] = _cells(series, terms, paired=paired)
+        title = f"{backbone}, {selection.title}" if len(backbones) > 1 else selection.title
+        blocks.append(Block(title, selection.name, backbone, lines))
     found = {block.selection for block in blocks if block.lines}
     unseen = [selection.name for selection in terms.selections if selection.name not in found]
-    complete = {
-        each.dataset.name
-        for each in files
-        if protocol.name != "leave_one_domain_out"
-        or len(each.protocol.targets) == DOMAINS.get(each.dataset.name)
-    }
     if len(columns) > 1:
         columns = [*columns, Column("all" if len(files) > 1 else columns[0].dataset, "average", "Average")]
     repeats = [len(each.protocol.seeds) for each in files]
@@ -101,41 +108,30 @@ def _table(
 
 
 def _columns(files: Sequence[Comparison]) -> list[Column]:
-    """Of several datasets; see `merge`."""
-    name, terms = files[0].protocol.name, files[0].protocol.terms
-    datasets = dict.fromkeys(each.dataset.name for each in files)
-    if name != "sampling_ratios":
-        target = "average" if name == "leave_one_domain_out" else "all"
-        return [Column(dataset, target, dataset) for dataset in datasets]
+    """All but their average; shares of several datasets stand in order, each dataset's together."""
+    grouped = len(files) > 1 and files[0].protocol.name == "sampling_ratios"
     columns = []
-    for dataset in datasets:
-        targets = {
-            target for each in files if each.dataset.name == dataset for target in each.protocol.targets
-        }
-        columns += [
-            Column(dataset, target, terms.title_of(target), dataset) for target in sorted(targets, key=float)
-        ]
+    for dataset in dict.fromkeys(each.dataset.name for each in files):
+        own = [each.protocol.targets for each in files if each.dataset.name == dataset]
+        targets = list(dict.fromkeys(chain(*own)))
+        for target in sorted(targets, key=float) if grouped else targets:
+            title = dataset if target in ("all", "average") else files[0].protocol.terms.title_of(target)
+            columns.append(Column(dataset, target, title, dataset if grouped else ""))
     return columns
 
 
 def _series(files: Sequence[Comparison], column: Column, method: str, selection: Selection) -> Series:
-    """The accuracies of a cell by trial, or why there are none."""
+    """The accuracies of a cell by trial, or why there are none; `files` are of one backbone."""
     files = [each for each in files if each.dataset.name == column.dataset]
+    files = [each for each in files if column.target in each.protocol.targets]
+    where = column.dataset if column.title == column.dataset else f"{column.dataset} at {column.title}"
     if not files:
-        return f"{column.dataset} was not run with this backbone"
-    with_method = [each for each in files if method in each.protocol.methods]
-    if not with_method:
-        return f"not trained on {column.dataset}: its protocol.baseline and protocol.combined lack {method}"
-    for results in with_method:
-        targets = results.protocol.targets if column.target == "average" else [column.target]
-        if set(targets) - set(results.protocol.targets):
-            continue
-        found = [results.accuracies(method, target, selection.metric) for target in targets]
-        known = [values for values in found if values is not None]
-        if len(known) < len(found):
-            return f"the runs on {column.dataset} did not evaluate the {selection.name}"
-        return [fmean(trial) for trial in zip(*known, strict=True)]
-    return f"{column.dataset} was not run at {files[0].protocol.terms.title_of(column.target)}"
+        return f"{where} was not run with this backbone"
+    for each in files:
+        if method in each.protocol.methods:
+            values = each.accuracies(method, column.target, selection.metric)
+            return values or f"the runs on {where} did not evaluate the {selection.name}"
+    return f"not trained on {where}: its protocol.baseline and protocol.combined lack {method}"
 
 
 def _cells(series: Sequence[Series], terms: Terms, *, paired: bool) -> list[Cell]:
@@ -197,10 +193,8 @@ def _told_apart(paths: Sequence[Path], files: Sequence[Comparison]) -> list[Comp
 def _refuse_twice(paths: Sequence[Path], files: Sequence[Comparison]) -> None:
     seen: dict[tuple[str, str, str, str], Path] = {}
     for path, each in zip(paths, files, strict=True):
-        averaged = each.protocol.name == "leave_one_domain_out"  # one column for all targets
-        cells = [(run.method, "" if averaged else run.target) for run in each.runs]
-        for method, target in dict.fromkeys(cells):
-            key = (each.dataset.name, each.backbone.title, method, target)
+        for target, method in product(each.protocol.targets, each.protocol.methods):
+            key = (each.dataset.name, each.backbone.title, target, method)
             if key in seen:
                 raise UserError(
                     f"{seen[key]} and {path} both hold {method} on {key[0]} with {key[1]}; "

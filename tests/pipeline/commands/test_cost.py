@@ -1,16 +1,22 @@
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from pipeline.commands import cost
 from pipeline.commands.cost import (
     RUN_SECONDS,
     Speed,
     Split,
+    _seconds,
     cost_lines,
     cost_of,
     hours,
+    measure,
     search_seconds,
     split_of,
     teacher_share,
@@ -19,6 +25,7 @@ from pipeline.commands.cost import (
 from pipeline.config.params import Params
 from pipeline.config.presets import find_preset
 from stochca.config import HeadAlone, Method, StochasticCrossAttention
+from stochca.errors import UserError
 
 SPEED = Speed("a device", "fp32", train_image=0.3, forward_image=0.1, step=1.0, blocks=12)
 
@@ -46,18 +53,18 @@ def test_the_cost_of_cub_by_hand(cub: Params) -> None:
         plain = 10_000 * (16 * 0.3 + 1.0)
         # Of ten methods four draw blocks, and DELTA runs the pretrained model.
         train += 3 * (10 * plain + 4 * 160_000 * teacher * 0.1 + 160_000 * 0.1)
-    cost = cost_of(cub, SPEED)
-    assert (cost.runs, cost.training_images, cost.evaluations) == (120, 120 * 160_000, 120 * 20)
-    assert cost.evaluated_images == pytest.approx(evaluated_images)
-    assert cost.seconds == pytest.approx(train + 0.1 * evaluated_images + 120 * RUN_SECONDS, rel=1e-4)
+    found = cost_of(cub, SPEED)
+    assert (found.runs, found.training_images, found.evaluations) == (120, 120 * 160_000, 120 * 20)
+    assert found.evaluated_images == pytest.approx(evaluated_images)
+    assert found.seconds == pytest.approx(train + 0.1 * evaluated_images + 120 * RUN_SECONDS, rel=1e-4)
 
 
 def test_refitting_looks_at_no_validation_images(cub: Params) -> None:
     refit = find_preset("cub/refit").params()
-    cost = cost_of(refit, SPEED)
-    assert cost.evaluations == 0
-    assert cost.evaluated_images == 120 * 5794 + 2 * 3 * sum(round(5994 * s) for s in (0.15, 0.3, 0.5, 1.0))
-    assert cost.training_images == cost_of(cub, SPEED).training_images
+    found = cost_of(refit, SPEED)
+    assert found.evaluations == 0
+    assert found.evaluated_images == 120 * 5794 + 2 * 3 * sum(round(5994 * s) for s in (0.15, 0.3, 0.5, 1.0))
+    assert found.training_images == cost_of(cub, SPEED).training_images
 
 
 def test_a_held_out_domain_is_tested_at_every_evaluation(pacs: Params) -> None:
@@ -69,10 +76,10 @@ def test_a_held_out_domain_is_tested_at_every_evaluation(pacs: Params) -> None:
         for method, number in evaluations.items():
             expected += 3 * (number * round(0.2 * sources) + (number + 1) * test)
             expected += 3 * sources if method == "lp_ft" else 0
-    cost = cost_of(pacs, SPEED)
-    assert cost.runs == 60
-    assert cost.evaluations == 3 * 4 * sum(evaluations.values())
-    assert cost.evaluated_images == pytest.approx(expected, abs=3)
+    found = cost_of(pacs, SPEED)
+    assert found.runs == 60
+    assert found.evaluations == 3 * 4 * sum(evaluations.values())
+    assert found.evaluated_images == pytest.approx(expected, abs=3)
 
 
 def test_the_splits_of_openmoji_are_those_that_prepare_makes(tmp_path: Path) -> None:
@@ -147,8 +154,49 @@ def test_the_sentences(pacs: Params) -> None:
 
 def test_own_images_are_not_counted(pacs: Params) -> None:
     dataset = pacs.dataset.model_copy(update={"name": "image_folder"})
-    cost = cost_of(pacs.model_copy(update={"dataset": dataset}), SPEED)
-    assert cost.evaluated_images is None
-    assert cost.training_images == 60 * 480_000
+    found = cost_of(pacs.model_copy(update={"dataset": dataset}), SPEED)
+    assert found.evaluated_images is None
+    assert found.training_images == 60 * 480_000
     lines = cost_lines(pacs.model_copy(update={"dataset": dataset}), SPEED)
     assert "whose number is not known yet and is left out of the time below" in lines[1]
+
+
+def params(architecture: str = "vit_tiny_patch16_224", **changes: Any) -> Params:
+    """The default with a tiny transformer."""
+    default = find_preset("default").params()
+    tiny = default.backbone.model_copy(update={"name": architecture})
+    return default.model_copy(update={"backbone": tiny, "image_size": 32, **changes})
+
+
+def test_what_takes_longer_is_measured_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "BUDGET", 0.5)
+    small, large = measure(params()), measure(params(image_size=192))
+    assert small.blocks == large.blocks == 12
+    assert 0 < small.forward_image < small.train_image
+    assert small.step > 0
+    # 36 times the patches, 145 tokens instead of 5: the factor on an idle machine is about 20.
+    assert large.train_image > 3 * small.train_image
+    assert large.forward_image > 3 * small.forward_image
+
+
+@pytest.mark.parametrize(
+    ("architecture", "blocks"), [("swin_tiny_patch4_window7_224", 12), ("coatnet_0_rw_224", 9)]
+)
+def test_hierarchical_models_are_measured(
+    architecture: str, blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "BUDGET", 0.0)
+    assert measure(params(architecture, image_size=64)).blocks == blocks
+
+
+def test_a_backbone_that_does_not_fit_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="image_size 33 is no multiple of the patch size 16"):
+        measure(params(image_size=33))
+
+
+def test_calls_are_timed_within_a_budget() -> None:
+    """The first call sets things up: it counts only where it is the only one."""
+    durations = iter([0.2, 0.01, 0.01, 0.01, 0.01, 0.01, *[0.2] * 100])
+    cpu = torch.device("cpu")
+    assert _seconds(lambda: time.sleep(next(durations)), cpu, 0.3) < 0.15
+    assert _seconds(lambda: time.sleep(0.05), cpu, 0.0) >= 0.05
