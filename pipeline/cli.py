@@ -212,11 +212,9 @@ def promote() -> None:
     noise.
     """
     from pipeline.config.params import load_params
-
-    params = load_params()  # what is wrong with them is said before MLflow is loaded, which takes its time
     from pipeline.registry.promote import promote as promote_best
 
-    typer.echo(f"{promote_best(params).reason}.")
+    typer.echo(f"{promote_best(load_params()).reason}.")
 
 
 @app.command()
@@ -227,11 +225,9 @@ def rollback(
 ) -> None:
     """Make the previous champion of the registry the champion again."""
     from pipeline.config.params import load_params
-
-    params = load_params()
     from pipeline.registry.versions import rollback as roll_back
 
-    typer.echo(f"{roll_back(params.promotion.model, None if to is None else str(to))}.")
+    typer.echo(f"{roll_back(load_params().promotion.model, None if to is None else str(to))}.")
 
 
 @app.command()

@@ -17,8 +17,7 @@ from pipeline.report.outputs import (
     write_plots,
     write_summary,
 )
-from pipeline.report.page import build_page
-from pipeline.report.pictures import read_analysed
+from pipeline.report.page import build_page, read_analysed
 from pipeline.report.results import read_inputs
 from pipeline.report.sentences import headline
 from pipeline.report.table_contents import table_of

@@ -58,23 +58,21 @@ def write_summary(path: Path, rows: Sequence[Standing], averages: Sequence[Stand
     write_json(path, known)
 
 
-def write_plots(folder: Path, rows: Sequence[Standing]) -> list[Path]:
+def write_plots(folder: Path, rows: Sequence[Standing]) -> None:
     """For `dvc plots`: curves.csv, accuracy_vs_cost.csv, and confusion.csv of the best's first seed."""
-    curves, cost, confusion = (folder / f"{name}.csv" for name in ("curves", "accuracy_vs_cost", "confusion"))
-    write_csv(
-        curves,
-        pd.concat(
-            run.evaluations.assign(method=row.method, target=row.target, seed=run.seed)
-            for row in rows
-            for run in row.runs
-        )[["method", "target", "seed", "step", "validation_accuracy", "validation_loss", "train_loss"]],
+    curves = pd.concat(
+        run.evaluations.assign(method=run.method, target=run.target, seed=run.seed)
+        for row in rows
+        for run in row.runs
     )
+    columns = ["method", "target", "seed", "step", "validation_accuracy", "validation_loss", "train_loss"]
+    write_csv(folder / "curves.csv", curves[columns])
     costs = [(row.method, row.target, row.metrics["train_seconds"].mean, row.accuracy) for row in rows]
-    write_csv(cost, pd.DataFrame(costs, columns=["method", "target", "train_seconds", "test_accuracy"]))
+    cost = pd.DataFrame(costs, columns=["method", "target", "train_seconds", "test_accuracy"])
+    write_csv(folder / "accuracy_vs_cost.csv", cost)
     best = rows[0].runs[0]
     named = best.predictions[["label", "prediction"]].map(lambda index: best.classes[index])
-    write_csv(confusion, named.set_axis(["actual", "predicted"], axis=1))
-    return [curves, cost, confusion]
+    write_csv(folder / "confusion.csv", named.set_axis(["actual", "predicted"], axis=1))
 
 
 def markdown(

@@ -1,6 +1,8 @@
 """The result page: one HTML file that needs nothing else, neither a network nor scripts."""
 
+import base64
 import dataclasses
+import io
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -16,14 +18,16 @@ from pipeline.report.benchmark_table import BenchmarkTable
 from pipeline.report.comparison import Standing
 from pipeline.report.comparison_json import ProtocolFacts
 from pipeline.report.documents import TEMPLATES
-from pipeline.report.pictures import disagreements
 from pipeline.report.results import Run
+from pipeline.runtime.paths import BLOCKS
 from pipeline.tracking.labels import flatten
 from stochca.config import CHOICES, Method
 
 COLOURS = 6  # in the style sheet, besides the reference's; further methods use them again, dashed
 LARGEST_MATRIX = 25  # classes of a confusion matrix that can be read; of more only the mistakes are listed
 MISTAKES = 5
+SIDE = 112  # pixels; larger pictures are scaled down
+LIMIT = 24  # pictures on which methods disagree
 PACKAGES = ("torch", "timm", "numpy", "datasets", "mlflow", "dvc")
 VERDICT_STYLES = {"better": "better", "worse": "worse", "within the noise": "noise"}
 
@@ -67,17 +71,7 @@ def build_page(
     backbone: Mapping[str, Any],
     analysed: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The page as HTML.
-
-    Args:
-        rows: what came out, ranked, of one or more targets.
-        averages: the same over the targets, where there are several.
-        table: the same as papers print it.
-        protocol: what was asked for.
-        prepared: the images that it is about.
-        backbone: the contents of the backbone's card.
-        analysed: pictures of what fine-tuning changed, by method.
-    """
+    """The page as HTML; `backbone` is the contents of its card, `analysed` what `read_analysed` gives."""
     runs = [run for row in rows for run in row.runs]
     reference = next(row for row in rows if row.is_reference)
     styles = method_styles([row.method for row in rows], reference.method)
@@ -162,17 +156,12 @@ def confusion(run: Run) -> dict[str, Any]:
     classes = run.classes
     counts = np.zeros((len(classes), len(classes)), dtype=int)
     np.add.at(counts, (run.predictions["label"], run.predictions["prediction"]), 1)
-    totals, wrong = counts.sum(axis=1), counts - np.diag(np.diag(counts))
-    frequent = np.argsort(-wrong, axis=None, kind="stable")[:MISTAKES]
+    totals = counts.sum(axis=1)
+    wrong = run.predictions[~run.correct].groupby(["label", "prediction"]).size()
+    frequent = wrong.sort_values(ascending=False, kind="stable")[:MISTAKES]
     mistakes = [
-        {
-            "actual": classes[row],
-            "predicted": classes[column],
-            "images": int(wrong[row, column]),
-            "out_of": int(totals[row]),
-        }
-        for row, column in zip(*np.unravel_index(frequent, wrong.shape), strict=True)
-        if wrong[row, column]
+        {"actual": classes[label], "predicted": classes[taken_for], "images": images, "out_of": totals[label]}
+        for (label, taken_for), images in frequent.to_dict().items()
     ]
     shares = counts / totals[:, None].clip(min=1)
     return {"run": run, "counts": counts, "shares": shares, "mistakes": mistakes}
@@ -211,6 +200,87 @@ def _gallery(rows: Sequence[Standing], images: PreparedImages) -> dict[str, Any]
     if first is None or second is None:
         return None
     return disagreements(first.runs[0], second.runs[0], images)
+
+
+def disagreements(first: Run, second: Run, images: PreparedImages, limit: int = LIMIT) -> dict[str, Any]:
+    """Where two runs on the same images, which are among `images`, disagree: how often, and some pictures.
+
+    The surest disagreements of each kind are shown, taking turns.
+    """
+    both = first.predictions.merge(second.predictions, on=["id", "label"], suffixes=("_first", "_second"))
+    both = both[both["prediction_first"] != both["prediction_second"]]
+    rights = [both["label"] == both[f"prediction_{which}"] for which in ("first", "second")]
+    both = both.assign(
+        kind=np.select(rights, [0, 1], 2),  # the first alone is right, the second alone, neither
+        sureness=both["confidence_first"] + both["confidence_second"],
+    )
+    both = both.sort_values(["sureness", "id"], ascending=[False, True])
+    both = both.assign(turn=both.groupby("kind").cumcount()).sort_values(["turn", "kind"])
+    disputed = set(both["id"])
+    places = {id: place for place, id in enumerate(images.ids) if id in disputed}
+    pictures: dict[str, dict[str, Any]] = {}  # the same picture under several names is shown once
+    row: Any
+    for row in both.itertuples():
+        image, _ = images[places[row.id]]
+        image.thumbnail((SIDE, SIDE))
+        encoded = io.BytesIO()
+        image.save(encoded, "WEBP", quality=85)
+        url = _data_url("webp", encoded.getvalue())
+        picture = {
+            "id": row.id,
+            "true_class": first.classes[row.label],
+            "data_url": url,
+            "width": image.width,
+            "height": image.height,
+            "answers": [
+                {
+                    "method": run.method,
+                    "class_name": first.classes[prediction],
+                    "confidence": confidence,
+                    "right": prediction == row.label,
+                }
+                for run, prediction, confidence in (
+                    (first, row.prediction_first, row.confidence_first),
+                    (second, row.prediction_second, row.confidence_second),
+                )
+            ],
+        }
+        pictures.setdefault(url, picture)
+        if len(pictures) == limit:
+            break
+    only_first, only_second, neither = (int((both["kind"] == kind).sum()) for kind in range(3))
+    return {
+        "first": first.method,
+        "second": second.method,
+        "seed": first.seed,
+        "test_images": len(first.predictions),
+        "total": len(both),
+        "only_first_right": only_first,
+        "only_second_right": only_second,
+        "both_wrong": neither,
+        "pictures": list(pictures.values()),
+    }
+
+
+def read_analysed(methods: Sequence[str]) -> list[dict[str, str | None]]:
+    """What the stage `analyse` has drawn of those of `methods` that it was run for, in this order: data URLs.
+
+    `attention` is None where the model has no attention maps.
+    """
+
+    def drawn(method: str, name: str) -> str | None:
+        path = BLOCKS / method / name
+        return _data_url("png", path.read_bytes()) if path.exists() else None
+
+    return [
+        {"method": method, "blocks": blocks, "attention": drawn(method, "attention.png")}
+        for method in methods
+        if (blocks := drawn(method, "blocks.png")) is not None
+    ]
+
+
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _round_step(step: float) -> float:

@@ -1,7 +1,7 @@
 """Reads what training runs left behind: numbers, description, predictions and curves."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -132,7 +132,7 @@ def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
         predictions = table.sort_values("id", ignore_index=True)
         description = _json(path := RESULTS / name / "run.json", DESCRIPTION_KEYS)
         curves = pd.read_csv(path := RESULTS / name / "curves.csv")
-        _require(CURVE_COLUMNS, list(curves))
+        _require(CURVE_COLUMNS, curves)
         run = Run(method, target, seed, stage, metrics, description, predictions, curves)
         if abs(run.correct.mean() - metrics["test_accuracy"]) > 1e-6:
             path = METRICS / f"{name}.json"
@@ -174,7 +174,7 @@ def _parquet(path: Path) -> pd.DataFrame:
     return file.read(PREDICTION_COLUMNS).to_pandas()
 
 
-def _require(names: Sequence[str], values: Collection[str]) -> None:
+def _require(names: Sequence[str], values: Container[Any]) -> None:
     """Refuse values among whose keys or columns one of the names is not."""
     if absent := [name for name in names if name not in values]:
         raise ValueError(f"it has no {absent[0]}")

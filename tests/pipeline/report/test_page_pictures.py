@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline.config.params import Params
 from pipeline.images.prepared import load_prepared
-from pipeline.report.pictures import disagreements
+from pipeline.report.page import disagreements
 from pipeline.report.results import Run, read_runs
 from tests.pipeline.synthetic_runs import write_inputs
 
