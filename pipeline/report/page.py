@@ -158,7 +158,7 @@ def confusion(run: Run) -> dict[str, Any]:
     np.add.at(counts, (run.predictions["label"], run.predictions["prediction"]), 1)
     totals = counts.sum(axis=1)
     wrong = run.predictions[~run.correct].groupby(["label", "prediction"]).size()
-    frequent = wrong.sort_values(ascending=False, kind="stable")[:MISTAKES]
+    frequent: Any = wrong.sort_values(ascending=False, kind="stable")[:MISTAKES]
     mistakes = [
         {"actual": classes[label], "predicted": classes[taken_for], "images": images, "out_of": totals[label]}
         for (label, taken_for), images in frequent.to_dict().items()

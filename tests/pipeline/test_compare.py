@@ -85,6 +85,7 @@ def test_one_seed_has_no_spread_and_says_so(inputs: Params) -> None:
     for row in records(Path()):
         assert row["test_accuracy_std"] is None
         assert row["test_accuracy_n"] == 1
+        assert isinstance(row["trainable_parameters"], int)
         assert row["caveat"] == ("one seed: the interval covers the test images only, not the training seed")
     assert "One seed: the interval covers the test images only" in Path("reports/comparison.md").read_text()
 
