@@ -11,7 +11,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from benchmarks.measuring import options, seconds_of
+from benchmarks.measuring import options, print_head, print_row, seconds_of
 from tests.flows.project import Project, prefect_server
 
 
@@ -38,13 +38,12 @@ def main() -> None:
         current_flow = seconds("-m", "flows.train", "last", **flow)
     count = len(stages)
     print(f"{count} stages, {arguments.stages} of them side by side, waiting {arguments.seconds:g} s each")
-    print(f"  dvc repro               {plain:7.1f} s")
-    print(
-        f"  flow, one slot          {one:7.1f} s   {one - plain:+.1f} s, {(one - plain) / count:.2f} s each"
-    )
-    print(f"  flow, two slots         {two:7.1f} s   {one / two:.2f} times as fast as one")
-    print(f"  nothing changed: dvc    {current:7.1f} s")
-    print(f"  nothing changed: flow   {current_flow:7.1f} s   {current_flow - current:+.1f} s")
+    print_head("", "seconds", "beside it")
+    print_row("dvc repro", f"{plain:.1f}", "")
+    print_row("flow, one slot", f"{one:.1f}", f"{one - plain:+.1f} s, {(one - plain) / count:.2f} s each")
+    print_row("flow, two slots", f"{two:.1f}", f"{one / two:.2f} times as fast as one")
+    print_row("nothing changed: dvc", f"{current:.1f}", "")
+    print_row("nothing changed: flow", f"{current_flow:.1f}", f"{current_flow - current:+.1f} s")
     print(f"load of this machine meanwhile: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 

@@ -2,10 +2,9 @@
 
     python -m benchmarks.growth                                      # 10^3 to 10^5 images, 12 to 1,002 runs
     python -m benchmarks.growth --images 1000 10000 100000 1000000   # a million are 4 GB of small files
-    python -m benchmarks.growth --images 500 2000 --size 1024x768 --runs   # the speed with photographs
 
-On folders DOMAIN/CLASS/* of JPEGs, made up in a temporary folder (TMPDIR says where), with every stage in a
-process of its own:
+On folders DOMAIN/CLASS/* of small JPEGs, made up in a temporary folder (TMPDIR says where), with every stage
+in a process of its own:
 
 - prepare: the whole stage but what DVC does around it.
 - first step: from opening the prepared images to the first training step of a transformer of 0.3 million
@@ -24,7 +23,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,18 +33,17 @@ from PIL import Image
 from benchmarks.measuring import alone, measured, options, print_head, print_row
 
 DOMAINS, CLASSES = 4, 20
+WIDTH, HEIGHT = 32, 24  # pixels
 VALIDATION = 2_000  # images, at most
 STEPS, BATCH_SIZE = 30, 32
-METHODS = 6  # of the runs that are compared, see tests/pipeline/synthetic_runs.py
+METHODS, TEST_IMAGES = 6, 500  # of the runs that are compared, see tests/pipeline/synthetic_runs.py
 
 
-def make_images(root: Path, count: int, size: tuple[int, int]) -> None:
+def make_images(root: Path, count: int) -> None:
     """`count` JPEGs of noise, alike to look at but each with bytes of its own."""
     buffer = io.BytesIO()
-    pixels = np.random.default_rng(0).integers(
-        0, 255, (size[1] // 8 + 1, size[0] // 8 + 1, 3), dtype=np.uint8
-    )
-    Image.fromarray(pixels).resize(size).save(buffer, "JPEG", quality=85)
+    pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT // 8 + 1, WIDTH // 8 + 1, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((WIDTH, HEIGHT)).save(buffer, "JPEG", quality=85)
     start, rest = buffer.getvalue()[:2], buffer.getvalue()[2:]
     for place in range(DOMAINS * CLASSES):
         folder = root / f"domain_{place % DOMAINS}" / f"class_{place // DOMAINS:03}"
@@ -145,88 +143,64 @@ def compare_there(project: Path) -> dict[str, float]:
     return measured(lambda: compare(load_params())) | {"page": Path("reports/index.html").stat().st_size}
 
 
-def grow_images(counts: Sequence[int], size: tuple[int, int], search: bool) -> None:
-    print(f"images of {size[0]} x {size[1]} pixels; memory in MB")
-    print_head(
-        *("images", "prepare, s", "images/s", "memory", "open, s", "memory"),
-        *("first step, s", "step, ms", "evaluation, ms/image", "memory", "search, s", "shipped, MB"),
-    )
-    rows: list[list[float]] = []
-    for count in counts:
-        with tempfile.TemporaryDirectory(prefix="growth-") as name:
-            root, target = Path(name, "raw"), Path(name, "prepared")
-            make_images(root, count, size)
-            prepared = alone(prepare_there, root, target, count)
-            opened, trained = alone(open_there, target), alone(train_there, target)
-            searched = alone(search_there, Path(name, "project"), target) if search else {}
-        rows.append(
-            [
-                *(count, prepared["seconds"], count / prepared["seconds"], prepared["memory"]),
-                *(opened["seconds"], opened["memory"], trained["first_step"], 1000 * trained["step"]),
-                *(1000 * trained["evaluation"], trained["memory"]),
-                *(searched.get("seconds", math.nan), searched.get("shipped", math.nan) / 1e6),
-            ]
-        )
-        print_numbers(rows[-1])
-    print_growth(rows)
+def with_images(count: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="growth-") as name:
+        root, target = Path(name, "raw"), Path(name, "prepared")
+        make_images(root, count)
+        prepared = alone(prepare_there, root, target, count)
+        opened, trained = alone(open_there, target), alone(train_there, target)
+        searched = alone(search_there, Path(name, "project"), target)
+    return {
+        "prepare, s": prepared["seconds"],
+        "images/s": count / prepared["seconds"],
+        "prepare, MB": prepared["memory"],
+        "open, s": opened["seconds"],
+        "open, MB": opened["memory"],
+        "first step, s": trained["first_step"],
+        "step, ms": 1000 * trained["step"],
+        "evaluation, ms/image": 1000 * trained["evaluation"],
+        "training, MB": trained["memory"],
+        "search, s": searched["seconds"],
+        "shipped, MB": searched["shipped"] / 1e6,
+    }
 
 
-def grow_runs(seeds: Sequence[int], test_images: int) -> None:
+def with_runs(runs: int) -> dict[str, float]:
     from tests.pipeline.synthetic_runs import write_inputs
 
-    print(f"\nruns of {METHODS} methods on {test_images:,} test images; memory in MB")
-    print_head("runs", "compare, s", "memory", "page, MB")
+    with tempfile.TemporaryDirectory(prefix="growth-") as name:
+        project = Path(name, "project")
+        write_inputs(project, seeds=range(runs // METHODS), test_images=TEST_IMAGES)
+        found = alone(compare_there, project)
+    return {"compare, s": found["seconds"], "memory, MB": found["memory"], "page, MB": found["page"] / 1e6}
+
+
+def grow(what: str, counts: Sequence[int], measure: Callable[[int], dict[str, float]]) -> None:
+    """Print what is measured with each count, and the power with which it grows between the last two."""
     rows: list[list[float]] = []
-    for number in seeds:
-        with tempfile.TemporaryDirectory(prefix="growth-") as name:
-            project = Path(name, "project")
-            write_inputs(project, seeds=range(number), test_images=test_images)
-            found = alone(compare_there, project)
-        rows.append([number * METHODS, found["seconds"], found["memory"], found["page"] / 1e6])
-        print_numbers(rows[-1])
-    print_growth(rows)
-
-
-def print_numbers(values: Sequence[float]) -> None:
-    print_row(
-        *(
-            "–" if math.isnan(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-            for value in values
-        )
-    )
-
-
-def print_growth(rows: Sequence[Sequence[float]]) -> None:
-    """The power with which each column grows from the row before the last to the last; 1 is linear."""
-    if len(rows) < 2:
-        return
-    (fewer, *before), (more, *after) = rows[-2:]
-    powers = [
-        math.log(b / a) / math.log(more / fewer) if a > 0 and b > 0 else math.nan
-        for a, b in zip(before, after, strict=True)
-    ]
-    print_row("*power*", *("–" if math.isnan(power) else f"{power:.2f}" for power in powers))
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    return int(width), int(height)
+    for count in counts:
+        found = measure(count)
+        if not rows:
+            print_head(what, *found)
+        rows.append([count, *found.values()])
+        print_row(*(f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in rows[-1]))
+    if len(rows) > 1:
+        (fewer, *before), (more, *after) = rows[-2:]
+        powers = [
+            f"{math.log(b / a) / math.log(more / fewer):.2f}" if a > 0 and b > 0 else "–"
+            for a, b in zip(before, after, strict=True)
+        ]
+        print_row("*power*", *powers)
 
 
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--images", type=int, nargs="*", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--size", type=_size, default=(32, 24), help="WIDTHxHEIGHT in pixels")
-    parser.add_argument("--no-search", action="store_true", help="leave out `tune`")
-    parser.add_argument(
-        "--runs", type=int, nargs="*", default=[2, 17, 167], help=f"seeds of each of {METHODS} methods"
-    )
-    parser.add_argument("--test-images", type=int, default=500, help="of the runs")
+    parser.add_argument("--runs", type=int, nargs="*", default=[12, 102, 1_002], help=f"of {METHODS} methods")
     arguments = parser.parse_args()
-    if arguments.images:
-        grow_images(arguments.images, arguments.size, not arguments.no_search)
-    if arguments.runs:
-        grow_runs(arguments.runs, arguments.test_images)
+    print(f"images of {WIDTH} x {HEIGHT} pixels, runs with {TEST_IMAGES} test images\n")
+    grow("images", arguments.images, with_images)
+    grow("runs", arguments.runs, with_runs)
 
 
 if __name__ == "__main__":

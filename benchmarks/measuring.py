@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 from typing import TypeVar
+
+import psutil
 
 MEGABYTE = 1e6
 T = TypeVar("T")
@@ -61,10 +62,8 @@ def measured(work: Callable[[], object]) -> dict[str, float]:
 
 def own_memory() -> float:
     """Anonymous memory of this process, in megabytes; the system may take mapped files' pages back."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024 / MEGABYTE
-    raise RuntimeError("this system does not say how much memory a process has for itself")
+    found = psutil.Process().memory_info()
+    return (found.rss - found.shared) / MEGABYTE
 
 
 def alone(work: Callable[..., T], *arguments: object) -> T:

@@ -3,8 +3,8 @@
 python -m benchmarks.search_nodes [--trials 8] [--sleep SECONDS]
 
 The nodes are two Ray nodes of one CPU each on this machine. A machine with fewer free cores than that
-can't train faster on two; there, --sleep makes a trial wait instead of training, so that what remains is
-what the search itself costs: starting trials, passing on reports, tracking.
+can't train faster on two; there, --sleep makes a trial wait before it trains, which takes about a second, so
+that what remains is what the search itself costs: starting trials, passing on reports, tracking.
 """
 
 import os
@@ -12,38 +12,32 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from ray.cluster_utils import Cluster
 
-from benchmarks.measuring import alone, options
+from benchmarks.measuring import alone, options, seconds_of
+from pipeline.search.space import Values
 from pipeline.search.task import Task, plan
-from pipeline.search.trial import Trial
 from pipeline.tune import search
+from stochca.config.training import Training
 from tests.pipeline.search.small_project import STEPS, write_project
 
 GOAL = 0.6
 
 
-def sleeping(seconds: float) -> type[Trial]:
-    """A trial that waits so long instead of training."""
+def sleeping(task: Task, seconds: float) -> Task:
+    """A task whose trials first wait so long."""
 
-    class Sleeper(Trial):
-        def setup(self, config: dict[str, Any], task: Task, sent: list[Any]) -> None:
-            self.task, self.runs, self.rungs, self.is_shared = task, [], [], True
-            self.seconds = 0.0
-
-        def step(self) -> dict[str, Any]:
+    class Sleeping(Task):
+        def settings(self, values: Values) -> Training:
             time.sleep(seconds)
-            self.seconds = seconds
-            return {**self._report(STEPS, [0.5]), "problem": None, "done": True}
+            return super().settings(values)
 
-    return Sleeper
+    return Sleeping(**vars(task))
 
 
 def measure(nodes: int, trials: int, sleep: float | None) -> float:
     """Seconds that a search takes on so many nodes."""
-    trial = Trial if sleep is None else sleeping(sleep)
     cluster = Cluster()
     folder = Path(tempfile.mkdtemp(prefix="search-nodes-"))
     before = Path.cwd()
@@ -54,9 +48,8 @@ def measure(nodes: int, trials: int, sleep: float | None) -> float:
         settings = {"trials": trials, "seeds": [0], "grace_steps": STEPS, "address": cluster.address}
         params = write_project(folder / "project", settings)
         os.chdir(folder / "project")
-        started = time.perf_counter()
-        search(plan(params), params, trial)
-        return time.perf_counter() - started
+        task = plan(params)
+        return seconds_of(lambda: search(task if sleep is None else sleeping(task, sleep), params))
     finally:
         os.chdir(before)
         cluster.shutdown()
@@ -66,7 +59,7 @@ def measure(nodes: int, trials: int, sleep: float | None) -> float:
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--sleep", type=float, help="seconds that a trial sleeps instead of training")
+    parser.add_argument("--sleep", type=float, help="seconds that a trial sleeps before it trains")
     arguments = parser.parse_args()
     # A process for each, because MLflow and Ray keep to the first database and cluster that they see.
     one, two = (alone(measure, nodes, arguments.trials, arguments.sleep) for nodes in (1, 2))

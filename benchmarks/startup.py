@@ -11,7 +11,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from benchmarks.measuring import options, print_head, print_row, seconds_of
@@ -37,20 +36,17 @@ def main() -> None:
         workspace.edit_params(lambda raw: raw["tracking"].update(log_model=True))
         workspace.run("dvc", "repro", STAGE)
         train = (sys.executable, "-m", "pipeline.train", "finetune", "all", "0")
-        commands = {
-            "stochca --help": ("stochca", "--help"),
-            "dvc repro with nothing to do": ("dvc", "repro", STAGE),
-            "imports alone that any training with timm waits for": (sys.executable, "-c", IMPORTS),
-        }
-        measured: dict[str, Callable[[], float]] = {
-            **{
-                name: partial(seconds_of, partial(workspace.run, *command))
-                for name, command in commands.items()
-            },
-            "a training process beyond its training": partial(beyond_training, workspace, *train),
-            "the same as a stage of DVC": partial(
-                beyond_training, workspace, "dvc", "repro", "--force", "--single-item", STAGE
-            ),
+        dvc = ("dvc", "repro", "--force", "--single-item", STAGE)
+
+        def whole(*command: str) -> Callable[[], float]:
+            return lambda: seconds_of(lambda: workspace.run(*command))
+
+        measured = {
+            "stochca --help": whole("stochca", "--help"),
+            "dvc repro with nothing to do": whole("dvc", "repro", STAGE),
+            "imports alone that any training with timm waits for": whole(sys.executable, "-c", IMPORTS),
+            "a training process beyond its training": lambda: beyond_training(workspace, *train),
+            "the same as a stage of DVC": lambda: beyond_training(workspace, *dvc),
         }
         print_head("", "seconds")
         for name, measure in measured.items():

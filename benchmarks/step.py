@@ -21,7 +21,6 @@ import copy
 import math
 import random
 import statistics
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -60,28 +59,25 @@ class NaiveStochCA(nn.Module):
         self.teacher = [teacher.requires_grad_(False).eval()]
 
     def forward(self, images: Tensor, cross_blocks: list[int]) -> Tensor:
-        student, teacher = self.student, self.teacher[0]
         kept: list[tuple[Tensor, Tensor, Tensor]] = []
-
-        def keep(i: int, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-            kept.append((query, key, value))
-            return key, value
-
-        def exchange(i: int, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-            return kept[i][1:] if i in cross_blocks else (key, value)
-
         with torch.no_grad():
-            self.run(teacher, images, keep)
-        return self.run(student, images, exchange)
+            self.run(self.teacher[0], images, [], kept)
+        return self.run(self.student, images, cross_blocks, kept)
 
     @staticmethod
-    def run(model: TimmModule, images: Tensor, exchange: Callable[..., tuple[Tensor, Tensor]]) -> Tensor:
+    def run(
+        model: TimmModule, images: Tensor, cross_blocks: list[int], kept: list[tuple[Tensor, Tensor, Tensor]]
+    ) -> Tensor:
+        """Logits. The teacher, which comes first, fills `kept`."""
         x = model.norm_pre(model._pos_embed(model.patch_embed(images)))
         for i, block in enumerate(model.blocks):
             attention = block.attn
             qkv = attention.qkv(block.norm1(x)).unflatten(-1, (3, attention.num_heads, attention.head_dim))
             query, key, value = qkv.unbind(2)
-            key, value = exchange(i, query, key, value)
+            if i in cross_blocks:
+                _, key, value = kept[i]
+            elif i == len(kept):
+                kept.append((query, key, value))
             scores = torch.einsum("bqhd,bkhd->bhqk", query, key) * attention.scale
             mixed = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(dim=-1), value)
             x = x + block.ls1(attention.proj(mixed.flatten(2)))

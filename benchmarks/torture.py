@@ -174,21 +174,18 @@ def _compare(stage: Stage, folder: Path) -> None:
 
 
 def _digest(file: Path) -> str:
+    """Of the content, without what is measured."""
     content = file.read_bytes()
     if file.suffix == ".json":
-        content = json.dumps(_without_measured(json.loads(content))).encode()
+        content = json.dumps(json.loads(content, object_hook=_without_measured)).encode()
     elif file.suffix == ".csv":
         rows = csv.DictReader(io.StringIO(content.decode()))
-        content = json.dumps(_without_measured(list(rows))).encode()
+        content = json.dumps([*map(_without_measured, rows)]).encode()
     return hashlib.sha256(content).hexdigest()
 
 
-def _without_measured(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_measured(item) for key, item in value.items() if key not in MEASURED}
-    if isinstance(value, list):
-        return [_without_measured(item) for item in value]
-    return value
+def _without_measured(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in MEASURED}
 
 
 def main() -> None:
