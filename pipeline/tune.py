@@ -8,7 +8,7 @@ it runs; interrupted and started again, it goes on.
 
 import dataclasses
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.config.params import Params, load_params, settings_kept
 from pipeline.config.sections import Range
@@ -23,15 +23,9 @@ from pipeline.tracking.follow import Follower
 from pipeline.tracking.labels import flatten, origin
 from pipeline.training.cluster import LOCAL, check_one_machine_has, connected
 
-if TYPE_CHECKING:
-    from pipeline.search.trial import Trial
 
-
-def search(task: Task, params: Params, trial: "type[Trial] | None" = None) -> None:
+def search(task: Task, params: Params) -> None:
     """Search, track, put the results in place, and clean up.
-
-    Args:
-        trial: what Ray Tune runs in place of `Trial`.
 
     Raises:
         UserError: the cluster can't be reached or can't do it; the settings don't suit the model; or no
@@ -59,7 +53,7 @@ def search(task: Task, params: Params, trial: "type[Trial] | None" = None) -> No
             trials = number_of_trials(settings, task.card.blocks)
             progress = SearchProgress(run, trials, task.training.steps, settings.seeds)
             actor = start_actor(task)
-            records = run_trials(actor, task, progress, trial)
+            records = run_trials(actor, task, progress)
             with replace_folder(BEST.parent) as folder:
                 found = write_results(folder, task, records)
             accuracy = found["validation_accuracy"]

@@ -4,7 +4,7 @@ With ``ray://`` that is the cluster's head, else this machine. The search asks t
 """
 
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -15,9 +15,6 @@ from pipeline.search.records import Record, Records
 from pipeline.search.task import Task
 from pipeline.training.cluster import LOCAL
 from stochca.errors import UserError
-
-if TYPE_CHECKING:
-    from pipeline.search.trial import Trial
 
 STATE, RECORDS = "ray", "records.json"  # in the search's folder
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -37,11 +34,11 @@ class SearchActor:
 
         return is_restorable(self.folder / STATE)
 
-    def run(self, trial: "type[Trial] | None", sent: list[ray.ObjectRef]) -> None:
+    def run(self, sent: list[ray.ObjectRef]) -> None:
         from pipeline.search.tuner import Recorder, tuner_of
 
         Recorder.records = self.records
-        tuner_of(self.task, self.folder / STATE, trial, sent).fit()
+        tuner_of(self.task, self.folder / STATE, sent).fit()
 
     def known(self) -> list[Record]:
         """The records of the trials, in the order in which they were drawn."""
@@ -58,13 +55,8 @@ def start_actor(task: Task) -> Any:
     return ray.remote(SearchActor).options(**options).remote(task)
 
 
-def run_trials(
-    actor: Any, task: Task, progress: SearchProgress, trial: "type[Trial] | None" = None
-) -> list[Record]:
+def run_trials(actor: Any, task: Task, progress: SearchProgress) -> list[Record]:
     """Run the trials to their end; gives their records.
-
-    Args:
-        trial: what Ray Tune runs; None: `Trial`.
 
     Raises:
         UserError: the data is too large to be sent to machines that don't have it.
@@ -75,7 +67,7 @@ def run_trials(
             "continues the search that was interrupted, with the concurrent and max_failures of its beginning"
         )
     progress.tell(ray.get(actor.known.remote()), aloud=False)
-    running = actor.run.remote(trial, sent)
+    running = actor.run.remote(sent)
     with progress.bar:
         done = False
         while not done:

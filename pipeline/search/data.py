@@ -7,7 +7,6 @@ files through Ray's object store and unpacks them once into a temporary folder.
 import getpass
 import json
 import os
-import shutil
 import socket
 import stat
 import tempfile
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.images import prepared
+from pipeline.runtime.exclusive import in_turn
+from pipeline.runtime.files import replace_folder
 from pipeline.runtime.paths import BACKBONE
 from pipeline.training.digests import digest_of
 from stochca.backbones.card import CARD_FILE, BackboneCard
@@ -37,10 +38,6 @@ class TrialData:
     @classmethod
     def of(cls, project: Path, card: BackboneCard, fingerprint: str) -> "TrialData":
         return cls(project, digest_of(card.to_dict()), fingerprint)
-
-    @property
-    def name(self) -> str:
-        return f"{self.backbone[:12]}-{self.fingerprint[:12]}"
 
     def are_in(self, root: Path) -> bool:
         """Whether `root` has the same backbone and the same images."""
@@ -79,8 +76,14 @@ class TrialData:
                 f"{self.project} is not on this machine, or holds other data; mount the same folder on all "
                 "machines"
             )
-        target = scratch() / f"inputs-{self.name}"
-        return target if target.exists() else unpacked(fetch(), target)
+        target = scratch() / f"inputs-{self.backbone[:12]}-{self.fingerprint[:12]}"
+        with in_turn(target.parent):
+            if not target.exists():
+                with replace_folder(target) as folder:
+                    for name, content in fetch().items():
+                        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                        (folder / name).write_bytes(content)
+        return target
 
 
 def scratch() -> Path:
@@ -101,21 +104,3 @@ def scratch() -> Path:
             "Ray loads pickles from it, so remove it, or set TMPDIR to a folder of your own"
         )
     return folder
-
-
-def unpacked(files: Files, target: Path) -> Path:
-    """Write the files under `target`, all or nothing; several processes may do so at once."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        for name, content in files.items():
-            path = temporary / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        try:
-            temporary.rename(target)
-        except OSError:
-            if not target.exists():  # otherwise another process was faster
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target

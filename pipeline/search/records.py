@@ -1,7 +1,7 @@
 """What is known of each trial. It is kept in a file beside Ray Tune's state, and so outlives a kill."""
 
 import json
-import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,10 +28,7 @@ class Rung:
     @property
     def std(self) -> float | None:
         """The sample standard deviation, as `compare` takes it; None for a single seed."""
-        if len(self.accuracies) == 1:
-            return None
-        squares = sum((accuracy - self.mean) ** 2 for accuracy in self.accuracies)
-        return math.sqrt(squares / (len(self.accuracies) - 1))
+        return None if len(self.accuracies) == 1 else statistics.stdev(self.accuracies)
 
 
 @dataclass(frozen=True)

@@ -28,25 +28,17 @@ def first_points(tune: Tune, blocks: int, lr: float) -> list[dict[str, float]]:
     Args:
         lr: the rate that goes with them, or the nearest that the space holds.
     """
-    spaces = dimensions(tune, blocks)
-    if _is_gone_through(spaces, tune.trials):
-        grid = [
-            dict(zip(spaces, values, strict=True))
-            for values in itertools.product(*map(_listed, spaces.values()))
-        ]
+    if grid := _grid(tune, blocks):
         return sorted(grid, key=lambda values: [set(probs_of(values)) != {p} for p in (PLAIN, PAPERS)])
     rate = {} if tune.lr is None else {"lr": _nearest(tune.lr, lr)}
-    names = [name for name in spaces if name != "lr"]
+    names = [name for name in dimensions(tune, blocks) if name != "lr"]
     known = [prob for prob in (PLAIN, PAPERS) if _holds(tune.prob, prob)]
     return [{**dict.fromkeys(names, prob), **rate} for prob in known[: tune.trials]]
 
 
 def number_of_trials(tune: Tune, blocks: int) -> int:
     """`tune.trials`, or fewer where the space holds fewer values."""
-    spaces = dimensions(tune, blocks)
-    if _is_gone_through(spaces, tune.trials):
-        return math.prod(len(_listed(space)) for space in spaces.values())
-    return tune.trials
+    return len(_grid(tune, blocks)) or tune.trials
 
 
 def random_draws(trials: int) -> int:
@@ -99,10 +91,15 @@ def ray_space(tune: Tune, blocks: int) -> dict[str, Any]:
     return {name: domain(name, space) for name, space in dimensions(tune, blocks).items()}
 
 
-def _is_gone_through(spaces: Mapping[str, Space], trials: int) -> bool:
+def _grid(tune: Tune, blocks: int) -> list[dict[str, float]]:
+    """Every point of a space that has no more of them than there are trials; else none."""
+    spaces = dimensions(tune, blocks)
     if any(isinstance(space, Range) for space in spaces.values()):
-        return False
-    return math.prod(len(_listed(space)) for space in spaces.values()) <= trials
+        return []
+    values = [_listed(space) for space in spaces.values()]
+    if math.prod(map(len, values)) > tune.trials:
+        return []
+    return [dict(zip(spaces, point, strict=True)) for point in itertools.product(*values)]
 
 
 def _listed(space: Space) -> list[float]:

@@ -18,12 +18,11 @@ from pipeline.search.task import Task
 from pipeline.search.trial import Trial
 
 
-def tuner_of(task: Task, state: Path, trial: type[Trial] | None, sent: list[ray.ObjectRef]) -> tune.Tuner:
+def tuner_of(task: Task, state: Path, sent: list[ray.ObjectRef]) -> tune.Tuner:
     """What runs the trials, or those that an interrupted search has not finished.
 
     Args:
         state: Ray Tune's folder; where one `is_restorable`, the search goes on.
-        trial: what runs; None: `Trial`.
         sent: the data, for machines that don't have the project's folder.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -31,7 +30,7 @@ def tuner_of(task: Task, state: Path, trial: type[Trial] | None, sent: list[ray.
     settings, blocks = task.tune, task.card.blocks
     trials, space = number_of_trials(settings, blocks), ray_space(settings, blocks)
     resources = {"cpu": settings.resources.cpu, "gpu": settings.resources.gpu}
-    trainable = tune.with_resources(tune.with_parameters(trial or Trial, task=task, sent=sent), resources)
+    trainable = tune.with_resources(tune.with_parameters(Trial, task=task, sent=sent), resources)
     if is_restorable(state):
         return tune.Tuner.restore(
             str(state), trainable, resume_unfinished=True, restart_errored=True, param_space=space
