@@ -33,14 +33,6 @@ class Alerts(Block):
         "empty: no messages. See https://github.com/caronc/apprise/wiki",
     )
 
-    def send(self, title: str, body: str) -> bool:
-        """Send a message; whether it was taken. Without a URL nothing is sent."""
-        import apprise
-
-        receiver = apprise.Apprise()
-        url = self.url.get_secret_value()
-        return bool(url and receiver.add(url) and receiver.notify(title=title, body=body))
-
 
 def register_block() -> None:
     """Make the block known to the server, empty, unless it is there; what a user filled in stays."""
@@ -56,10 +48,15 @@ def alert(flow: Any, flow_run: "FlowRun", state: "State[Any]") -> None:
     logger = get_logger("flows.serving.alerts")
     try:
         block = _load()
-        if block is None or not block.url.get_secret_value():
+        url = block.url.get_secret_value() if block else ""
+        if not url:
             return
+        import apprise  # takes its time
+
+        title = f"{flow.name}: run {flow_run.name} {state.type.value.lower()}"
         body = f"{state.message or 'no reason given'}\n{url_for(flow_run) or ''}".strip()
-        if not block.send(f"{flow.name}: run {flow_run.name} {state.type.value.lower()}", body):
+        receiver = apprise.Apprise()
+        if not (receiver.add(url) and receiver.notify(title=title, body=body)):
             logger.error("the URL in the block %s took no message; check it in Prefect's UI", NAME)
     except Exception as error:  # a run must not fail once more because of its message
         logger.error("no message was sent: %s", error)

@@ -49,6 +49,11 @@ def sentence_of(error: BaseException) -> str | None:
     return advice and (f"{file}: {advice}" if file else advice)
 
 
+def first_line(error: BaseException) -> str:
+    """Of what the error says, without a full stop; the name of its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
+
 def _number_of(error: BaseException) -> int | None:
     """The operating system's number of the error; libraries in Rust and C++ only tell it in their words."""
     text = str(error)

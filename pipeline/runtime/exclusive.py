@@ -43,7 +43,7 @@ def exclusive(name: str, otherwise: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
-    """Others that come here with the same folder meanwhile wait; nothing is written into it."""
+    """Others that come here with the same folder meanwhile wait; this writes nothing into it."""
     try:
         opened = os.open(folder, os.O_RDONLY)
     except OSError:  # what is done there will say so

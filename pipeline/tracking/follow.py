@@ -23,7 +23,7 @@ from pipeline.runtime.paths import CODE, RUNS
 from pipeline.runtime.signals import Terminated, UnwindingSignals, unwinding_signals
 from pipeline.runtime.startup import importing, leave
 from pipeline.tracking.labels import without_password
-from pipeline.tracking.run_folder import ENDS, MLFLOW, PROBLEM, RUN, RunFolder, held
+from pipeline.tracking.run_folder import ENDS, MLFLOW, PROBLEM, PUBLISHED, RUN, RunFolder, held
 from stochca.errors import UserError
 
 if TYPE_CHECKING:
@@ -141,15 +141,6 @@ class Follower:
             time.sleep(PAUSE / 2)
 
 
-@contextmanager
-def followed(
-    folder: Path, experiment: str, name: str, tags: Mapping[str, str] | None = None, **options: Any
-) -> Iterator[RunFolder]:
-    """An MLflow run whose folder is published while the block goes on; see `Follower.follows`."""
-    with Follower() as follower, follower.follows(folder, experiment, name, tags, **options) as run:
-        yield run
-
-
 def follow(folder: Path, process: int, signals: UnwindingSignals) -> None:
     """Publish the folder of a run until the run has ended, or its process is gone.
 
@@ -186,7 +177,7 @@ def _follow(folder: Path, process: int, signals: UnwindingSignals) -> None:
     write_json(folder / MLFLOW, {"run_id": publisher.run_id, "follower": os.getpid()})
     attempts = Attempts(publisher)
     with SystemMonitor(folder):
-        if publisher.uploads_model:
+        if publisher.run.read(RUN).get("uploads_model"):
             prepare_to_log()
         while publisher.status not in ENDS and os.getppid() == process:
             attempts.send_in_time()
@@ -240,7 +231,8 @@ class Attempts:
             self.publisher.tidy()
         except Exception:  # as above
             logger.debug("MLflow was lost", exc_info=True)
-        if self.publisher.lacks_something:
+        folder = self.publisher.folder
+        if folder.exists() and not (folder / PUBLISHED).exists():
             logger.warning(LACKS, self.publisher.run_id, self.folder)
 
 

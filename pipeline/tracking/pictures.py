@@ -1,14 +1,26 @@
-"""Pictures of one run for MLflow."""
+"""Pictures of one training for MLflow, drawn from its results."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
+
+
+def draw(results: Path, target: Path) -> None:
+    """Draw what a training has written into `results`; the pictures go into the folder `target`."""
+    target.mkdir(exist_ok=True)
+    learning_curves(pd.read_csv(results / "curves.csv")).savefig(target / "curves.png")
+    tested = pd.read_parquet(results / "predictions.parquet", columns=["label", "prediction"])
+    classes = json.loads((results / "run.json").read_text(encoding="utf-8"))["classes"]
+    matrix = confusion_matrix(tested["label"].to_numpy(), tested["prediction"].to_numpy(), classes)
+    matrix.savefig(target / "confusion_matrix.png")
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str]) -> Figure:
@@ -35,18 +47,15 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Seque
     return figure
 
 
-def learning_curves(events: Sequence[Mapping[str, Any]]) -> Figure:
+def learning_curves(curves: pd.DataFrame) -> Figure:
     """Training and validation loss, and validation accuracy, against steps."""
-    steps = [event for event in events if event["event"] == "step"]
-    evaluations = [event for event in events if event["event"] == "eval"]
+    evaluations = curves.dropna()
     figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    loss.plot([e["step"] for e in steps], [e["loss"] for e in steps], alpha=0.5, label="train")
-    loss.plot(
-        [e["step"] for e in evaluations], [e["loss"] for e in evaluations], marker=".", label="validation"
-    )
+    loss.plot(curves["step"], curves["train_loss"], alpha=0.5, label="train")
+    loss.plot(evaluations["step"], evaluations["validation_loss"], marker=".", label="validation")
     loss.set(xlabel="step", ylabel="cross-entropy")
     loss.legend()
-    accuracy.plot([e["step"] for e in evaluations], [e["accuracy"] for e in evaluations], marker=".")
+    accuracy.plot(evaluations["step"], evaluations["validation_accuracy"], marker=".")
     accuracy.set(xlabel="step", ylabel="validation accuracy")
     plt.close(figure)
     return figure

@@ -24,6 +24,7 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from pipeline.runtime.files import write_json
+from pipeline.runtime.paths import RESULTS
 from pipeline.tracking.logged_model import log_model
 from pipeline.tracking.run_folder import (
     ARTIFACTS,
@@ -33,7 +34,6 @@ from pipeline.tracking.run_folder import (
     METRICS,
     MLFLOW,
     MODEL,
-    PREDICTIONS,
     PUBLISHED,
     RUN,
     SYSTEM,
@@ -42,7 +42,6 @@ from pipeline.tracking.run_folder import (
 )
 from pipeline.tracking.server import UPLOADS, WHILE_TRAINING, connect, first_request, patience, reason_of
 from stochca.errors import UserError
-from stochca.training.callbacks import read_events
 
 LARGEST_BATCH = 1000  # metrics that a server takes at once
 NAMES = {  # of the events of a training log -> MLflow's names of their numbers
@@ -102,15 +101,6 @@ class Publisher:
         own = str(self.run.read(RUN).get("status", "RUNNING"))
         return self.parent.status if self.parent and own == "RUNNING" else own
 
-    @property
-    def uploads_model(self) -> bool:
-        return bool(self.run.read(RUN).get("uploads_model"))
-
-    @property
-    def lacks_something(self) -> bool:
-        """Whether MLflow lacks something that waits in the folder."""
-        return self.folder.exists() and not (self.folder / PUBLISHED).exists()
-
     def connect(self) -> None:
         """Ask the server for the first time.
 
@@ -160,7 +150,11 @@ class Publisher:
             child.send_files()
         if self.status not in ("FINISHED", "FAILED"):
             return
-        self._draw()
+        results = self.folder / ARTIFACTS / RESULTS
+        if self.status == "FINISHED" and (results / "predictions.parquet").exists():
+            from pipeline.tracking.pictures import draw  # slow to load, and not every run has pictures
+
+            draw(results, self.folder / ARTIFACTS / "pictures")
         with patience(WHILE_TRAINING):  # found out here, a server that hangs costs no long time-outs
             self.client.get_run(self.run_id)
         with patience(UPLOADS):
@@ -287,22 +281,7 @@ class Publisher:
         ]
 
     def _has_files(self) -> bool:
-        return any((self.folder / name).exists() for name in (ARTIFACTS, MODEL, PREDICTIONS))
-
-    def _draw(self) -> None:
-        """The pictures of a training, among the files to upload."""
-        predictions = self.run.read(PREDICTIONS)
-        if not predictions:
-            return
-        from pipeline.tracking import pictures  # slow to load, and not every run has pictures
-
-        folder = self.run.artifacts / "pictures"
-        folder.mkdir(exist_ok=True)
-        labels, predicted = (np.array(predictions[name]) for name in ("labels", "predictions"))
-        pictures.learning_curves(read_events(self.folder / LOG)).savefig(folder / "curves.png")
-        pictures.confusion_matrix(labels, predicted, predictions["classes"]).savefig(
-            folder / "confusion_matrix.png"
-        )
+        return any((self.folder / name).exists() for name in (ARTIFACTS, MODEL))
 
 
 def _check_known(run_id: str) -> None:

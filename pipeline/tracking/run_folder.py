@@ -3,9 +3,8 @@
     run.json        name, experiment, params, tags, and how it ended; written by the run alone
     log.jsonl       the log of a training: losses and evaluations, a line each
     metrics.jsonl   other numbers, likewise
-    artifacts/      files to upload when the run has ended
+    artifacts/      files to upload when the run has ended; of a training its results, which are drawn as well
     model/          a trained model to upload, with an example of its input
-    predictions.json  what the confusion matrix is drawn from
     children/       folders of runs that are nested under this one
     mlflow.json     the id of the run; written by who publishes, as are system.jsonl, problem and published
 
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
 
 RUN, MLFLOW, LOG = "run.json", "mlflow.json", "log.jsonl"
 METRICS, SYSTEM = "metrics.jsonl", "system.jsonl"
-PREDICTIONS, PROBLEM, PUBLISHED = "predictions.json", "problem", "published"
+PROBLEM, PUBLISHED = "problem", "published"
 ARTIFACTS, MODEL, CHILDREN = "artifacts", "model", "children"
-RECORD = {RUN, MLFLOW, LOG, METRICS, SYSTEM, PREDICTIONS, PUBLISHED, ARTIFACTS, MODEL, CHILDREN}
+RECORD = {RUN, MLFLOW, LOG, METRICS, SYSTEM, PUBLISHED, ARTIFACTS, MODEL, CHILDREN}
 ENDS = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -114,13 +113,6 @@ class RunFolder:
     def log(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Numbers of a step; or numbers of the whole run, which replace earlier ones."""
         append_line(self.folder / METRICS, values, step)
-
-    def add_predictions(
-        self, labels: "np.ndarray", predictions: "np.ndarray", classes: Sequence[str]
-    ) -> None:
-        """True and predicted classes (N,), for a picture of the confusion matrix."""
-        values = {"labels": labels.tolist(), "predictions": predictions.tolist(), "classes": list(classes)}
-        write_json(self.folder / PREDICTIONS, values)
 
     def add_model(self, model: Path, example: "np.ndarray", backbone: Path | None = None) -> None:
         """A trained model's folder, with uint8 images (B, height, width, 3) as an example of its input.

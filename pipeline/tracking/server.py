@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
+from pipeline.runtime.boundary import first_line
 from pipeline.runtime.exclusive import in_turn
 from pipeline.runtime.paths import ARTIFACTS, DATABASE
 from pipeline.tracking.labels import without_password
@@ -113,7 +114,7 @@ def patience(settings: Mapping[str, str]) -> Iterator[None]:
 
 def reason_of(error: Exception) -> str:
     """The first line of an error, shortened."""
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    reason = first_line(error)
     if re.search(r"failed with (timeout )?exception", reason):
         return "no server answers there"
     return shorten(without_password(reason), 300)

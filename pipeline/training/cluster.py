@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline.config.extensions import FOLDER as EXTENSIONS
 from pipeline.config.sections import Resources
+from pipeline.runtime.boundary import first_line
 from stochca.compute.cores import cores_of_process
 from stochca.errors import UserError
 
@@ -81,7 +82,7 @@ def connected(address: str, *, key: str, cpus: float = 0) -> Iterator[None]:
                 "`ray get-auth-token`"
             ) from None
         except Exception as error:  # Ray's own, or a plain one where its processes start too slowly
-            reason = _first_line(error)
+            reason = first_line(error)
             if address == LOCAL:
                 raise UserError(f"Ray can't be started on this machine: {reason}") from None
             raise UserError(
@@ -154,12 +155,8 @@ def _check_answers(address: str, key: str) -> None:
                 grpc.channel_ready_future(channel).result(timeout=SECONDS_TO_ANSWER)
     except (OSError, ValueError, OverflowError, grpc.FutureTimeoutError) as error:
         is_late = isinstance(error, TimeoutError | grpc.FutureTimeoutError)
-        reason = "no answer in time" if is_late else _first_line(error)
+        reason = "no answer in time" if is_late else first_line(error)
         raise UserError(
             f"{key} {address}: no Ray cluster answers there ({reason}); start one with `ray start --head`, "
             f"or set {key}: local"
         ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

@@ -31,8 +31,6 @@ from stochca.data.preprocessing import Preprocessing
 from stochca.evaluation import predict, score
 from stochca.training.fit import Fitted
 
-Events = Sequence[Mapping[str, Any]]
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -139,7 +137,7 @@ class Outcome:
             "stage": self.tags["stage"],
         }
 
-    def write(self, events: Events) -> None:
+    def write(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Put models/NAME, results/NAME and metrics/NAME.json in place, each whole or not at all."""
         with replace_folder(MODELS / self.job.name) as folder:
             save_trained(
@@ -182,9 +180,7 @@ class Outcome:
                 if value is not None and not key.startswith("validation_")
             }
         )
-        shutil.copytree(RESULTS / self.job.name, run.artifacts / "results", dirs_exist_ok=True)
-        probabilities, labels = self.test
-        run.add_predictions(labels, probabilities.argmax(axis=1), self.loaded.prepared.classes)
+        shutil.copytree(RESULTS / self.job.name, run.artifacts / RESULTS, dirs_exist_ok=True)
         if self.fitted.notes:
             run.add_tags({"mlflow.note.content": "\n\n".join(self.fitted.notes)})
         if upload_model:
@@ -199,7 +195,7 @@ class Outcome:
         return np.stack([np.asarray(images[i][0].resize(size)) for i in range(min(2, len(images)))])
 
 
-def write_curves(path: Path, events: Events) -> None:
+def write_curves(path: Path, events: Sequence[Mapping[str, Any]]) -> None:
     """The log as a table: one row per step, with validation where it was evaluated."""
     evaluations = {event["step"]: event for event in events if event["event"] == "eval"}
     with path.open("w", newline="") as file:

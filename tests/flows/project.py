@@ -39,10 +39,10 @@ TRACKED = """
 import time
 from pathlib import Path
 from pipeline.runtime.boundary import run
-from pipeline.tracking.follow import followed
+from pipeline.tracking.follow import Follower
 
 def main():
-    with followed(Path("work/runs/tracked"), "flows", "tracked"):
+    with Follower() as follower, follower.follows(Path("work/runs/tracked"), "flows", "tracked"):
         Path("times").mkdir(exist_ok=True)
         Path("times/tracked.started").touch()
         time.sleep(0 if Path("hurry").exists() else 60)

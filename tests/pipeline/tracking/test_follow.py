@@ -11,16 +11,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
 from pipeline.runtime.paths import RUNS
-from pipeline.tracking.follow import Follower, followed
+from pipeline.tracking.follow import Follower
 from pipeline.tracking.server import connect
 from stochca.errors import UserError
 from tests.imports import ROOT
 from tests.pipeline.mlflow_server import Server
+from tests.pipeline.tracking.followed import followed, wait_until_said
 from tests.pipeline.tracking.stalling import Stalling, interrupt_when
 
 FOLDER = RUNS / "a-1"
@@ -28,6 +29,7 @@ LOG = [
     '{"event": "step", "step": 1, "loss": 0.5, "lr": 0.1, "images_per_second": 2.0, "time": 1}\n',
     '{"event": "eval", "step": 1, "loss": 0.4, "accuracy": 0.5, "time": 2}\n',
 ]
+CURVES = "step,train_loss,lr,validation_loss,validation_accuracy\n1,0.5,0.1,,\n2,0.4,0.1,0.3,0.5\n"
 
 
 def only_run() -> str:
@@ -61,9 +63,11 @@ def test_mlflow_has_what_the_run_said(tmp_path: Path) -> None:
                 run.log({"loss": 1 / step}, step)
             run.log({"test_accuracy": 0.75})
             (FOLDER / "log.jsonl").write_text("".join(LOG))
-            (run.artifacts / "results").mkdir()
-            (run.artifacts / "results" / "run.json").write_text("{}")
-            run.add_predictions(np.array([0, 1]), np.array([1, 1]), ["cat", "dog"])
+            results = run.artifacts / "results"  # of a training, which are drawn
+            results.mkdir()
+            (results / "run.json").write_text('{"classes": ["cat", "dog"]}')
+            (results / "curves.csv").write_text(CURVES)
+            pd.DataFrame({"label": [0, 1], "prediction": [1, 1]}).to_parquet(results / "predictions.parquet")
             trial = run.child("1", "trial 1", {"trial": "1"})
             trial.log({"accuracy": 0.5}, 10)
             run_id = run.run_id
@@ -85,7 +89,8 @@ def test_mlflow_has_what_the_run_said(tmp_path: Path) -> None:
     )  # fmt: skip
     pictures = MlflowClient().list_artifacts(run_id, "pictures")
     assert {file.path for file in pictures} == {"pictures/curves.png", "pictures/confusion_matrix.png"}
-    assert [file.path for file in MlflowClient().list_artifacts(run_id, "results")] == ["results/run.json"]
+    files = {file.path for file in MlflowClient().list_artifacts(run_id, "results")}
+    assert files == {"results/run.json", "results/curves.csv", "results/predictions.parquet"}
     nested = [run for run in MlflowClient().search_runs([connect("trial")]) if run.info.run_id != run_id]
     assert [run.data.tags["mlflow.parentRunId"] for run in nested] == [run_id]
     assert [(run.info.status, run.data.metrics) for run in nested] == [("FINISHED", {"accuracy": 0.5})]
@@ -289,16 +294,6 @@ def test_ctrl_c_at_a_server_that_does_not_answer_at_the_start(monkeypatch: pytes
         pytest.fail("it was entered")
     assert time.monotonic() - times[0] < 4
     assert list(RUNS.parent.rglob("*.lock")) == []
-
-
-def wait_until_said(capfd: pytest.CaptureFixture[str], words: str) -> str:
-    """What the follower has written on the terminal of the stage, up to these words."""
-    said, end = "", time.monotonic() + 60
-    while words not in said:
-        assert time.monotonic() < end, said
-        time.sleep(0.1)
-        said += capfd.readouterr().err
-    return said
 
 
 @pytest.mark.slow

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
 from pipeline.runtime.paths import RUNS
-from pipeline.tracking.follow import followed
 from pipeline.tracking.publish import publish
 from pipeline.tracking.run_folder import RunFolder, held
 from pipeline.tracking.server import connect
@@ -23,6 +23,7 @@ from stochca.errors import UserError
 from tests.imports import ROOT
 from tests.pipeline.mlflow_server import Server
 from tests.pipeline.small_model import save_small_model
+from tests.pipeline.tracking.followed import followed, wait_until_said
 
 FOLDER = RUNS / "finetune-all-0-1"
 
@@ -107,9 +108,20 @@ from pathlib import Path
 from pipeline.tracking.run_folder import held
 with held(Path(sys.argv[1])):
     print("sends", flush=True)
-    time.sleep(12)
+    while not Path("waited-for").exists():
+        time.sleep(0.05)
     Path("sent").touch()
 """
+    waiting = "waiting for another process that publishes work/runs/finetune-all-0-1"
+    said: list[str] = []
+
+    def let_it_go_on() -> None:
+        try:
+            said.append(wait_until_said(capfd, waiting))
+        finally:
+            Path("waited-for").touch()
+
+    listener = Thread(target=let_it_go_on)
     with subprocess.Popen(
         [sys.executable, "-c", program, str(FOLDER)],
         stdout=subprocess.PIPE,
@@ -118,10 +130,11 @@ with held(Path(sys.argv[1])):
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "sends\n"
+        listener.start()
         with followed(FOLDER, "trial", "a"):
             assert Path("sent").exists()
-    said = capfd.readouterr().err
-    assert said.count("waiting for another process that publishes work/runs/finetune-all-0-1") == 1
+        listener.join()
+    assert "".join([*said, capfd.readouterr().err]).count(waiting) == 1
 
 
 def log_steps(first: int, last: int) -> None:
