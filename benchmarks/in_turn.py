@@ -80,5 +80,8 @@ def described(arguments: argparse.Namespace, *more: str) -> str:
         f"batch {arguments.batch_size}",
         arguments.precision,
     )
-    where = f"torch {torch.__version__}, {device_name(DEVICE)}, {torch.get_num_threads()} threads"
-    return f"{', '.join((*what, *more))}; {where}"
+    return f"{', '.join((*what, *more))}; {machine()}"
+
+
+def machine() -> str:
+    return f"torch {torch.__version__}, {device_name(DEVICE)}, {torch.get_num_threads()} threads"
