@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.cluster.hierarchy import DisjointSet
 
 from pipeline.datasets.preparing.ingest import Row
 from pipeline.datasets.source import LEFT_OUT, Problem
@@ -15,6 +14,8 @@ def merge_groups(rows: Sequence[Row]) -> list[str]:
 
     A merged group bears the first of its names in alphabetical order.
     """
+    from scipy.cluster.hierarchy import DisjointSet  # slow to load
+
     sharing = DisjointSet()
     for same in _equal_images(rows):
         for index in same:
