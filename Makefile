@@ -12,6 +12,7 @@ export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
+unexport PYTHONDONTWRITEBYTECODE  # as images of Docker set it: every start would compile all that it imports
 
 .DEFAULT_GOAL := help
 .PHONY: help demo use presets repro tune serve test test-slow test-all lint docs ui clean

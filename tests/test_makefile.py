@@ -13,7 +13,7 @@ def make(folder: Path, replaced: str, *arguments: str, **environment: str) -> li
     """What `make` prints, with a program in place of `replaced` that prints its arguments."""
     program = folder / ".venv" / "bin" / replaced
     program.parent.mkdir(parents=True)
-    program.write_text(f'#!/bin/sh\necho {replaced} "$@"\n')
+    program.write_text(f'#!/bin/sh\necho {replaced} "$@" $PYTHONDONTWRITEBYTECODE\n')
     program.chmod(0o755)
     for name in ("constraints.txt", "pyproject.toml", ".venv/.ready"):
         (folder / name).touch()
@@ -21,7 +21,7 @@ def make(folder: Path, replaced: str, *arguments: str, **environment: str) -> li
     done = subprocess.run(
         ["make", "--no-print-directory", "--file", ROOT / "Makefile", *arguments],
         cwd=folder,
-        env={**kept, **environment},
+        env={**kept, "PYTHONDONTWRITEBYTECODE": "1", **environment},  # which is for the image of a container
         capture_output=True,
         text=True,
         check=True,
