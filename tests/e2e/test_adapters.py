@@ -9,7 +9,7 @@ from tests.e2e.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 DECODERS = "data/pretuned/decoders.safetensors"
-METHODS = ("lora", "vpt", "toast", "toast_lite")
+METHODS = ("lora", "vpt", "toast")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def files(folder: Path) -> list[str]:
 def test_what_is_kept(trained: Workspace) -> None:
     models = trained.folder / "models"
     assert files(models / "lora-all-0") == ["model.json", "model.safetensors"]
-    for name in ("vpt", "toast", "toast_lite"):
+    for name in ("vpt", "toast"):
         assert files(models / f"{name}-all-0") == ["adapter.safetensors", "model.json"]
         run = json.loads((trained.folder / "results" / f"{name}-all-0" / "run.json").read_text())
         assert run["notes"] == []

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.workspace import CLASSES, Workspace
-from tests.extensions import use, write_files
+from tests.extensions import METHODS, use, write_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-METHODS = ("short", "stochca+bitfit", "stochca+latest")
+COMPOSED = METHODS["short"] | METHODS["stochca+bitfit"] | METHODS["stochca+latest"]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,9 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         use(raw)
         raw["dataset"].update(name="listed")
         raw["training"].update(steps=4, warmup_steps=1, eval_every=2)
-        raw["protocol"].update(combined=list(METHODS))
+        raw["methods"]["composed"] = COMPOSED
+        raw["protocol"].update(baseline=[], combined=["composed"])
+        raw["compare"].update(reference="stochca", analysed=["stochca"])
         raw["tune"].update(
             trials=1, seeds=[0], grace_steps=2, training={}, method={"average": "latest_evaluations"}
         )
@@ -38,15 +40,13 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def test_they_are_compared_like_any_other(extended: Workspace) -> None:
     rows = json.loads((extended.folder / "reports" / "comparison.json").read_text())["rows"]
-    assert {row["method"] for row in rows} == {"finetune", "stochca", *METHODS}
-    run = json.loads((extended.folder / "results" / "stochca+latest-all-0" / "run.json").read_text())
+    assert {row["method"] for row in rows} == {"stochca", "composed"}
+    run = json.loads((extended.folder / "results" / "composed-all-0" / "run.json").read_text())
     assert "The weights of the last 2 evaluations were averaged." in run["notes"]
     manifest = json.loads((extended.folder / "data" / "prepared" / "manifest.json").read_text())
     assert manifest["dataset"] == "listed"
     photo = extended.folder / "photos" / "red" / "00.png"
-    output = extended.run(
-        "python", "-m", "pipeline.cli", "predict", "models/stochca+bitfit-all-0", str(photo)
-    )
+    output = extended.run("python", "-m", "pipeline.cli", "predict", "models/composed-all-0", str(photo))
     assert "red" in output
 
 
@@ -60,5 +60,5 @@ def test_a_change_of_one_trains_again(extended: Workspace) -> None:
     path: Path = extended.folder / "extensions" / "latest_evaluations.py"
     path.write_text(path.read_text() + "\n# a remark\n")
     changed = set(json.loads(extended.run("dvc", "status", "--json")))
-    assert {"prepare", "stochca@all-0", "combined@stochca+latest-all-0"} <= changed
+    assert {"prepare", "stochca@all-0", "combined@composed-all-0"} <= changed
     assert "backbone" not in changed

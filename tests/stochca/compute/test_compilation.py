@@ -162,9 +162,8 @@ METHODS = {
         ),
         "fp32",
     ),
-    "stochca, bf16": (Method(attention=STOCHCA), "bf16"),
+    "stochca+lora, bf16": (Method(attention=STOCHCA, adapter=Lora()), "bf16"),
     "delta": (Method(penalties=(Delta(),)), "fp32"),
-    "stochca+lora": (Method(attention=STOCHCA, adapter=Lora()), "fp32"),
     "vpt": (Method(adapter=Vpt(tokens=2)), "fp32"),
     "toast": (Method(adapter=Toast()), "fp32"),
 }

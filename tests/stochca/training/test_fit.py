@@ -232,7 +232,10 @@ def test_logged_learning_rate_is_the_schedules() -> None:
 @pytest.mark.parametrize(
     "optimizer", ["adamw", "sgd", "lamb", "adafactorbv", pytest.param("kron", marks=pytest.mark.slow)]
 )
-def test_optimisers_resume(optimizer: str, tmp_path: Path) -> None:
+def test_optimisers_resume(optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "torch._dynamo.config.disable", True
+    )  # kron compiles its own step, which takes minutes
     options = settings(optimizer=optimizer, lr=1e-3)
     expected, _ = run(Method(), options)
     with pytest.raises(Killed):
