@@ -166,7 +166,7 @@ def test_nothing_but_the_results_is_left(undisturbed: Workspace) -> None:
 def test_signals_and_a_lost_worker_change_no_weight(
     workspace: Workspace, cluster: Cluster, undisturbed: Workspace
 ) -> None:
-    """One training that is ended here and on a cluster, where it then loses a worker, through Ray's client."""
+    """One training that is ended here and on a cluster, where it loses a worker, through Ray's client."""
     for number, code, address in ((signal.SIGTERM, 143, "local"), (signal.SIGINT, 130, cluster.direct)):
         set_address(workspace, address)
         process = started_and_seen_to_train(workspace)
