@@ -21,7 +21,9 @@ def merge_groups(rows: Sequence[Row]) -> list[str]:
         for index in same:
             sharing.add(rows[index].group)
             sharing.merge(rows[same[0]].group, rows[index].group)
-    first = {group: min(subset) for subset in sharing.subsets() for group in subset}
+    first = {}
+    for subset in sharing.subsets():
+        first.update(dict.fromkeys(subset, min(subset)))
     return [first.get(row.group, row.group) for row in rows]
 
 

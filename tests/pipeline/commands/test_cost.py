@@ -82,6 +82,7 @@ def test_a_held_out_domain_is_tested_at_every_evaluation(pacs: Params) -> None:
     assert found.evaluated_images == pytest.approx(expected, abs=3)
 
 
+@pytest.mark.slow
 def test_the_splits_of_openmoji_are_those_that_prepare_makes(tmp_path: Path) -> None:
     """Against the real thing: the stage prepare and the protocol, on the real images."""
     from pipeline.images.prepared import load_prepared
