@@ -12,6 +12,7 @@ export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 unexport PYTHONDONTWRITEBYTECODE  # as images of Docker set it: every start would compile all that it imports
 
 .DEFAULT_GOAL := help

@@ -21,6 +21,7 @@ HOME = Path(".prefect")  # Prefect's database, and the servers' logs
 SECONDS_TO_START = 120.0
 SECONDS_TO_ANSWER = 8.0
 SECONDS_BETWEEN_LINES = 5.0
+WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes, which tracking never asks
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def running(servers: list[Server]) -> Iterator[None]:
                         stdout=log,
                         stderr=subprocess.STDOUT,
                         text=True,
+                        env={**WITHOUT_JOBS, **os.environ},
                         start_new_session=True,  # Ctrl-C is ours: runs are ended before their servers
                     )
                 )

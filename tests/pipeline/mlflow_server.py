@@ -37,7 +37,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "DO_NOT_TRACK": "1"},
+                env={**os.environ, "DO_NOT_TRACK": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             )
         for _ in range(10 * SECONDS):
             try:

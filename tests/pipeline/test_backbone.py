@@ -242,6 +242,7 @@ def test_hub_refuses_what_it_can_not_do(tmp_path: Path) -> None:
         make_backbone(Backbone(name="test_vit4", weights="hub"), 160, tmp_path / "backbone")
 
 
+@pytest.mark.slow
 def test_without_network_the_stage_says_what_it_wanted(tmp_path: Path) -> None:
     """The real command, in a folder of its own."""
     root = Path(__file__).parents[2]

@@ -186,6 +186,7 @@ def test_use_writes_params_and_says_what_to_get(
     assert Path("params.yaml").read_text() == before
 
 
+@pytest.mark.slow
 def test_cost_measures_the_architecture_of_params(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

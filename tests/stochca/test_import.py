@@ -109,6 +109,7 @@ def test_timm_imports_whatever_torchvision_was_built_for(code: str) -> None:
     assert "timm.models.vision_transformer" in modules_after(code)
 
 
+@pytest.mark.slow
 def test_timm_imports_whatever_was_imported_before() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORK], input=json.dumps(FORKED), capture_output=True, text=True, check=False

@@ -1,6 +1,7 @@
 """A trained model beside its backbone, with a real MLflow database."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ CLASSES = ["a", "b"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, new_database: Path) -> Path:
     """A project's folder: a backbone, a model whose second block moved by half, 12 test images, its run."""
     folder = tmp_path_factory.mktemp("project")
+    shutil.copy(new_database, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -103,9 +105,11 @@ def test_the_run_in_mlflow_has_it() -> None:
     assert logged == {"analysis.json", "attention.png", "blocks.png"}
 
 
-def test_a_run_that_mlflow_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_mlflow_lacks_is_named(
+    new_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As of a model that was trained elsewhere; its pictures wait for the server that has the run."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{shutil.copy(new_database, tmp_path)}")
     *_, line = analyse(shown=1)
     run_id = json.loads((MODEL / "model.json").read_text())["mlflow_run_id"]
     assert line == (

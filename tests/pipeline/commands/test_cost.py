@@ -169,6 +169,7 @@ def params(architecture: str = "vit_tiny_patch16_224", **changes: Any) -> Params
     return default.model_copy(update={"backbone": tiny, "image_size": 32, **changes})
 
 
+@pytest.mark.slow
 def test_what_takes_longer_is_measured_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "BUDGET", 0.5)
     small, large = measure(params()), measure(params(image_size=192))

@@ -144,7 +144,7 @@ def test_timm(tmp_path: Path, architecture: str, global_pool: str | None) -> Non
     assert timm.create_model(f"local-dir:{written}", pretrained=True, num_classes=7)(images).shape == (3, 7)
 
 
-@pytest.mark.parametrize("to", ["timm", "onnx"])
+@pytest.mark.parametrize("to", ["timm", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_what_differs_is_not_kept(
     folder: Path, tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

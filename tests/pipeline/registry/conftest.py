@@ -23,9 +23,10 @@ VALIDATION = {("finetune", 0): 0.6, ("finetune", 1): 0.5, ("stochca", 0): 0.9, (
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, new_database: Path) -> Path:
     """A folder with prepared images, runs, and the MLflow database that they were tracked to."""
     folder = tmp_path_factory.mktemp("project")
+    shutil.copy(new_database, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)

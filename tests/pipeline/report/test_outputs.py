@@ -1,5 +1,6 @@
 """What `compare` tells a real MLflow database about its groups."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ PROTOCOL = {
 
 
 @pytest.fixture(scope="module")
-def groups(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+def groups(tmp_path_factory: pytest.TempPathFactory, new_database: Path) -> dict[str, Run]:
     """The runs of a comparison that was made twice, by their group."""
     root = tmp_path_factory.mktemp("groups")
+    shutil.copy(new_database, root)
     write_inputs(root, seeds=(0, 1), protocol=PROTOCOL, test_images=20)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)

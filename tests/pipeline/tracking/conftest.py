@@ -4,19 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking.server import connect
 from tests.pipeline.mlflow_server import Server, running
-
-
-@pytest.fixture(scope="session")
-def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database without the experiment of these tests; MLflow takes seconds to make one."""
-    folder = tmp_path_factory.mktemp("new")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        connect("another")
-    return folder / "mlflow.db"
 
 
 @pytest.fixture(autouse=True)

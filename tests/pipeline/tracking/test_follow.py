@@ -210,6 +210,7 @@ def test_a_stage_ends_though_a_process_that_it_has_started_does_not(fails: tuple
         assert is_gone(process)
 
 
+@pytest.mark.slow
 def test_what_a_killed_stage_has_said_arrives_and_the_run_goes_on() -> None:
     with stage("60") as started:
         assert started.stdout is not None
@@ -232,6 +233,7 @@ def test_what_a_killed_stage_has_said_arrives_and_the_run_goes_on() -> None:
     assert (only_run(), status(run_id)) == (run_id, "FINISHED")
 
 
+@pytest.mark.slow
 def test_a_training_that_begins_its_log_again_is_logged_once() -> None:
     """Killed after step 5, continued from the checkpoint at 3, whose log is cut there."""
 
