@@ -80,9 +80,7 @@ def train_there(target: Path) -> dict[str, float]:
     from stochca.training.inputs import Inputs
 
     student = timm.create_model("test_vit", img_size=32, num_classes=CLASSES)
-    settings = Training(
-        steps=STEPS, batch_size=BATCH_SIZE, eval_every=STEPS, warmup_steps=0, precision="fp32"
-    )
+    settings = Training(steps=STEPS, batch_size=BATCH_SIZE, evaluations=1, precision="fp32")
     preprocessing = Preprocessing(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     forwards: list[float] = []
     student.register_forward_pre_hook(
@@ -122,9 +120,9 @@ def open_there(target: Path) -> dict[str, float]:
 def search_there(project: Path, target: Path) -> dict[str, float]:
     from pipeline.search.task import plan
     from pipeline.tune import search
-    from tests.pipeline.search.small_project import STEPS, write_project
+    from tests.pipeline.search.small_project import write_project
 
-    params = write_project(project, {"trials": 1, "seeds": [0], "grace_steps": STEPS})
+    params = write_project(project, {"trials": 1, "seeds": [0], "grace": 1})
     os.chdir(project)
     shutil.rmtree("data/prepared")
     target.rename("data/prepared")

@@ -20,7 +20,7 @@ from pipeline.search.space import Values
 from pipeline.search.task import Task, plan
 from pipeline.tune import search
 from stochca.config.training import Training
-from tests.pipeline.search.small_project import STEPS, write_project
+from tests.pipeline.search.small_project import write_project
 
 GOAL = 0.6
 
@@ -45,7 +45,7 @@ def measure(nodes: int, trials: int, sleep: float | None) -> float:
         for _ in range(nodes):
             cluster.add_node(num_cpus=1, object_store_memory=200 << 20)
         # A single rung, so that nothing is stopped and both searches do the same work.
-        settings = {"trials": trials, "seeds": [0], "grace_steps": STEPS, "address": cluster.address}
+        settings = {"trials": trials, "seeds": [0], "grace": 1, "address": cluster.address}
         params = write_project(folder / "project", settings)
         os.chdir(folder / "project")
         task = plan(params)

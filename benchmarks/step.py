@@ -47,6 +47,7 @@ from stochca.training.loss import Loss
 from stochca.training.optimisation import create_optimizer
 
 CLASSES = 10
+STEPS = 1_000_000  # of the run that the steps are taken from: nothing ends
 
 
 class NaiveStochCA(nn.Module):
@@ -123,7 +124,7 @@ class Candidate:
             method = replace(method, attention=replace(method.attention, prob=prob))
         student, self.images, self.labels = start(arguments, CLASSES)
         choose_attention_kernel(student, self.precision, DEVICE)
-        settings = Training(steps=1_000_000, batch_size=arguments.batch_size, lr=1e-6, warmup_steps=0)
+        settings = Training(steps=STEPS, batch_size=arguments.batch_size, lr=1e-6)
         self.model, self.student = compose(method, student, precision=self.precision)
         self.model.to(DEVICE)
         self.teacher = settled_teacher(self.model, self.precision, DEVICE)
@@ -133,7 +134,7 @@ class Candidate:
         source_head = nn.Linear(student.num_features, 1000).to(DEVICE).requires_grad_(False)
         self.loss = Loss(self.student, settings, 0, method.penalties, source_head, examples)
         self.optimizer = create_optimizer(self.student, settings, self.loss)
-        self.averaging = build(method.average, self.student, settings.steps)
+        self.averaging = build(method.average, self.student, STEPS)
         build(method.adapter).set_training_mode(self.model, self.student)
         if name == NAIVE:
             self.model = NaiveStochCA(student, copy.deepcopy(student))

@@ -57,7 +57,7 @@ def train_here(inputs: Inputs) -> list[Step]:
 
     def watched(*arguments: Any, **options: Any) -> Iterator[Any]:
         iterator = batches(*arguments, **options)
-        for _ in range(inputs.settings.steps):
+        for _ in range(inputs.timetable.steps):
             asked.append(time.perf_counter())
             batch = next(iterator)
             got.append(time.perf_counter())
@@ -95,7 +95,7 @@ def train_by_timm(inputs: Inputs, folder: Path, *, fused: bool) -> list[Step]:
         num_workers=loader_processes(settings.workers),
         device=DEVICE,
     )
-    epochs = -(-settings.steps // len(loader))
+    epochs = -(-inputs.timetable.steps // len(loader))
     schedule, _ = create_scheduler_v2(
         optimizer, sched="cosine", num_epochs=epochs, warmup_epochs=0, updates_per_epoch=len(loader)
     )
@@ -118,7 +118,7 @@ def train_by_timm(inputs: Inputs, folder: Path, *, fused: bool) -> list[Step]:
             steps.append((time.perf_counter() - started, waited))
             started = time.perf_counter()
         schedule.step(epoch + 1, losses.avg)
-    return steps[: settings.steps]
+    return steps[: inputs.timetable.steps]
 
 
 def write_images(folder: Path, side: int) -> None:
@@ -152,8 +152,8 @@ def main() -> None:
             lr=3e-5,
             clip_grad=1.0,
             precision=arguments.precision,
-            eval_every=arguments.steps,
-            checkpoint_every=arguments.steps,
+            evaluations=1,
+            checkpoints=1,
             augmentation=Augmentation(scale=(0.6, 1.0)),
         )
         preprocessing = Preprocessing(arguments.image_size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -128,8 +128,8 @@ def torture(
 
 
 def _set(methods: Sequence[str], raw: dict[str, Any]) -> None:
-    raw["training"].update(steps=8, eval_every=2, checkpoint_every=1)
-    raw["tune"].update(grace_steps=4, concurrent=1, training={"precision": "fp32"})
+    raw["training"].update(steps=8, evaluations=4, checkpoints=8)
+    raw["tune"].update(grace=0.5, concurrent=1, training={"precision": "fp32"})
     raw["methods"] = {name: METHODS[name] for name in methods}
     raw["protocol"].update(baseline=[name for name in methods if name != "stochca"], combined=[], seeds=[0])
     raw["compare"].update(reference="stochca", analysed=["stochca"])

@@ -17,23 +17,24 @@ from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.paths import BACKBONE, PREPARED, PRETUNED, RUNS
 from pipeline.tracking.follow import Follower
 from pipeline.tracking.labels import flatten, origin
-from pipeline.training.digests import code_sha256, digest_of
+from pipeline.training.digests import code_sha256, deciding_settings, digest_of
 from stochca.training.callbacks import Callback, StepEvent
 
 if TYPE_CHECKING:
+    from stochca.config.timetable import Timetable
     from stochca.data.images import Images
 
 LOG = "log.jsonl"
 
 
 class Progress(Callback):
-    """A line now and then."""
+    """A line where a training would be evaluated."""
 
-    def __init__(self, every: int) -> None:
-        self.every = every
+    def __init__(self, timetable: "Timetable") -> None:
+        self.timetable = timetable
 
     def on_step(self, event: StepEvent) -> None:
-        if event.step % self.every == 0 or event.step == event.steps:
+        if event.step in self.timetable.evaluations:
             print(
                 f"pretune: step {event.step} of {event.steps}, reconstruction loss {event.loss:.4f}",
                 flush=True,
@@ -62,9 +63,10 @@ def _pretune(params: Params, follower: Follower) -> None:
     backbone = load_backbone(BACKBONE, num_classes=0)
     settings = params.training_with(params.pretune.training)
     images, fingerprint = find_images(params, card.resize or card.image_size)
+    timetable = settings.timetable(len(images))
     device = default_device()
     decides = {
-        "training": dataclasses.asdict(settings),
+        "training": deciding_settings(settings, timetable),
         "seed": params.pretune.seed,
         "backbone": card.to_dict(),
         "images": fingerprint,
@@ -83,7 +85,8 @@ def _pretune(params: Params, follower: Follower) -> None:
         exclusive("pretune"),
         follower.follows(folder, params.tracking.experiment, "pretune", tags) as run,
     ):
-        run.add_params({"backbone": card.architecture, **flatten(dataclasses.asdict(settings), "training.")})
+        described_settings = {**dataclasses.asdict(settings), "steps": timetable.steps}
+        run.add_params({"backbone": card.architecture, **flatten(described_settings, "training.")})
         pretuned = pretune(
             backbone,
             images,
@@ -91,7 +94,7 @@ def _pretune(params: Params, follower: Follower) -> None:
             preprocessing=Preprocessing.of(card),
             seed=params.pretune.seed,
             work_folder=folder,
-            callbacks=[JsonLines(folder / LOG), Progress(settings.eval_every)],
+            callbacks=[JsonLines(folder / LOG), Progress(timetable)],
             device=device,
         )
         run.log({"reconstruction_loss": pretuned.loss, "reconstruction_loss_before": pretuned.loss_before})
@@ -104,7 +107,7 @@ def _pretune(params: Params, follower: Follower) -> None:
                 "images": params.pretune.images,
                 "images_fingerprint": fingerprint,
                 "number_of_images": len(images),
-                "steps": settings.steps,
+                "steps": timetable.steps,
                 "loss": pretuned.loss,
                 "loss_before": pretuned.loss_before,
                 "mlflow_run_id": run.run_id,

@@ -47,6 +47,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
     backbone = card.to_dict() | {"decoders_sha256": decoders_sha256(job.method, card)}
     folder = work_folder(
         job,
+        inputs.timetable,
         backbone,
         prepared.fingerprint,
         precision,
@@ -68,7 +69,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
             folder, params.tracking.experiment, job.name, tags, uploads_model=params.tracking.log_model
         ) as run,
     ):
-        run.add_params(settings_to_compare(job, card, prepared.manifest))
+        run.add_params(settings_to_compare(job, inputs.timetable, card, prepared.manifest))
         if params.workers.num_workers > 1:
             fitted = fit_on_workers(
                 Assignment(Path.cwd(), folder.resolve(), job, inputs.class_texts),

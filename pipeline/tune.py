@@ -51,7 +51,7 @@ def search(task: Task, params: Params) -> None:
             run.add_params(settings_to_compare(task))
             task.folder.mkdir(parents=True, exist_ok=True)
             trials = number_of_trials(settings, task.card.blocks)
-            progress = SearchProgress(run, trials, task.training.steps, settings.seeds)
+            progress = SearchProgress(run, trials, task.timetable.steps, settings.seeds)
             actor = start_actor(task)
             records = run_trials(actor, task, progress)
             with replace_folder(BEST.parent) as folder:
@@ -98,7 +98,7 @@ def settings_to_compare(task: Task) -> dict[str, Any]:
         "backbone": task.card.architecture,
         "image_size": task.card.image_size,
         **flatten(task.tune.model_dump(mode="json", exclude={"training"}), "tune."),
-        **flatten(dataclasses.asdict(task.training), "training."),
+        **flatten({**dataclasses.asdict(task.training), "steps": task.timetable.steps}, "training."),
     }
 
 

@@ -1,15 +1,15 @@
 """What a params.yaml will cost here: its runs, counted from the protocol, times the speed of this machine.
 
-A run trains on steps x batch_size images, evaluates on validation every eval_every steps and on the test
-images at the end; where one domain is held out it also tests every evaluation, for the oracle. An image that
-is only evaluated costs a forward pass. StochCA adds the teacher's pass up to the deepest drawn block, at the
-student's price, though a teacher in bf16 beside a student in fp32 is cheaper; a linear probe trains on the
-forward pass alone; some penalties add one of the pretrained model. The speed is measured: a few
-real steps with random weights.
+A run trains on steps x batch_size images - epochs x training images, where it counts those - evaluates on
+validation as often as it says and on the test images at the end; where one domain is held out it also tests
+every evaluation, for the oracle. An image that is only evaluated costs a forward pass. StochCA adds the
+teacher's pass up to the deepest drawn block, at the student's price, though a teacher in bf16 beside a
+student in fp32 is cheaper; a linear probe trains on the forward pass alone; some penalties add one of the
+pretrained model. The speed is measured: a few real steps with random weights. A run that ends early costs
+less.
 """
 
 import io
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,13 +24,16 @@ from pipeline.config.datasets import registered
 from pipeline.config.params import Params
 from pipeline.config.sections import Dataset
 from pipeline.config.tuned import TunedCrossAttention
-from pipeline.images.protocol import HELD_OUT
+from pipeline.images.prepared import MANIFEST, load_prepared
+from pipeline.images.protocol import HELD_OUT, images_for
 from pipeline.images.sizes import Sides
+from pipeline.runtime.paths import PREPARED
 from stochca.backbones.loading import create_backbone, patch_size
 from stochca.compute.cores import cores_of_process
 from stochca.compute.devices import default_device, device_name
 from stochca.compute.precision import autocast, choose_attention_kernel, resolve_precision
 from stochca.config import Method, StochasticCrossAttention
+from stochca.config.timetable import Timetable
 from stochca.config.training import Training
 from stochca.data.batches import loader_processes
 from stochca.data.preprocessing import Preprocessing
@@ -87,20 +90,21 @@ def cost_of(params: Params, speed: Speed) -> Cost:
     protocol = params.protocol
     seeds = len(protocol.seeds)
     runs, training_images, evaluations, evaluated_images, seconds = 0, 0, 0, 0, 0.0
-    for target in protocol.targets:
-        split = split_of(params, target)
+    splits = [split_of(params, target) for target in protocol.targets]
+    for split in splits:
         for name in protocol.methods:
             method, training = params.methods[name], params.training_of(name)
-            its_evaluations = 0 if protocol.refit else evaluations_of(training)
+            timetable = _timetable(params, training, split, refit=protocol.refit)
+            its_evaluations = 0 if protocol.refit else len(timetable.evaluations)
             seen = _evaluated_images(params, method, its_evaluations, split)
             runs += seeds
-            training_images += seeds * training.steps * training.batch_size
+            training_images += seeds * timetable.steps * training.batch_size
             evaluations += seeds * its_evaluations
             evaluated_images += seeds * seen
-            seconds += seeds * (RUN_SECONDS + training_seconds(method, training, speed))
+            seconds += seeds * (RUN_SECONDS + training_seconds(method, training, timetable.steps, speed))
             seconds += seeds * seen * speed.forward_image
-    known = registered(params.dataset.name).images
-    return Cost(runs, training_images, evaluations, evaluated_images if known else None, seconds)
+    are_known = all(split.train for split in splits)
+    return Cost(runs, training_images, evaluations, evaluated_images if are_known else None, seconds)
 
 
 def search_seconds(params: Params, speed: Speed) -> float:
@@ -109,23 +113,28 @@ def search_seconds(params: Params, speed: Speed) -> float:
     training = params.training_with(tune.training)
     highest = max(tune.prob) if isinstance(tune.prob, tuple) else tune.prob.high
     method = Method(attention=StochasticCrossAttention(prob=highest), phases=tune.method.phases)
-    validation = split_of(params, params.search_target).validation
-    one = training_seconds(method, training, speed)
-    one += evaluations_of(training) * validation * speed.forward_image
+    split = split_of(params, params.search_target)
+    timetable = _timetable(params, training, split)
+    one = training_seconds(method, training, timetable.steps, speed)
+    one += len(timetable.evaluations) * split.validation * speed.forward_image
     return tune.trials * len(tune.seeds) * one
 
 
-def evaluations_of(training: Training) -> int:
-    """How often a run evaluates its validation images."""
-    return math.ceil(training.steps / training.eval_every)
+def _timetable(params: Params, training: Training, split: Split, *, refit: bool = False) -> Timetable:
+    if training.steps is None and not split.train:
+        raise UserError(
+            f"what training.epochs of {params.dataset.name} cost is known once its images are counted; run: "
+            "dvc repro prepare"
+        )
+    return training.timetable(split.train + (split.validation if refit else 0))
 
 
-def training_seconds(method: Method, training: Training, speed: Speed) -> float:
+def training_seconds(method: Method, training: Training, steps: int, speed: Speed) -> float:
     image = speed.forward_image if method.adapter.trains_head_alone else speed.train_image
     image += teacher_share(method, speed.blocks) * speed.forward_image
     if any(penalty.asks_pretrained for penalty in method.penalties):
         image += speed.forward_image  # through the pretrained model, once for both
-    return training.steps * (training.batch_size * image + speed.step)
+    return steps * (training.batch_size * image + speed.step)
 
 
 def teacher_share(method: Method, blocks: int) -> float:
@@ -144,8 +153,10 @@ def teacher_share(method: Method, blocks: int) -> float:
 
 
 def split_of(params: Params, target: str) -> Split:
-    """The images of a target; zeros for a dataset whose size is not known."""
+    """The images of a target; zeros for a dataset whose size is not known before it is prepared."""
     known, dataset = registered(params.dataset.name), params.dataset
+    if not known.images:
+        return _prepared_split(params, target)
     chosen = dataset.domains or known.domains or ()
     domains = {name: known.images[name] for name in chosen if name in known.images}
     if params.protocol.name == "leave_one_domain_out":
@@ -164,6 +175,20 @@ def split_of(params: Params, target: str) -> Split:
     share, pool = float(target) / 100, split.train + split.validation
     validation = round(pool * dataset.validation * share)
     return Split(round(pool * share) - validation, validation, split.test)
+
+
+def _prepared_split(params: Params, target: str) -> Split:
+    """As the stage `prepare` has left them, if it was for this dataset."""
+    if not (PREPARED / MANIFEST).exists():
+        return Split(0, 0, 0)
+    prepared, protocol = load_prepared(), params.protocol
+    if (prepared.manifest["dataset"], prepared.manifest["root"]) != (
+        params.dataset.name,
+        params.dataset.root,
+    ):
+        return Split(0, 0, 0)
+    images = images_for(prepared, protocol.name, target, protocol.seeds[0])
+    return Split(len(images.train), len(images.validation), len(images.test))
 
 
 def _held_out(domains: Mapping[str, int], paired: bool, dataset: Dataset, target: str) -> Split:

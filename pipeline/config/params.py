@@ -33,7 +33,7 @@ from pipeline.config.sentences import sentence, validated
 from pipeline.config.tuned import is_tuned
 from pipeline.runtime.paths import BEST, PARAMS_FILE, PRETUNED
 from stochca.config import Method
-from stochca.config.training import Training
+from stochca.config.training import BUDGETS, Training
 from stochca.errors import UserError
 
 DECODERS = str(PRETUNED / "decoders.safetensors")
@@ -185,17 +185,12 @@ class Params(Section):
     @model_validator(mode="after")
     def _search_can_be_trained(self) -> "Params":
         tune = self.tune
-        training = self._overridden(tune.training, "tune.training.")
+        self._overridden(tune.training, "tune.training.")
         for rate in () if tune.lr is None else ends(tune.lr):
             try:
                 self.training_with({**tune.training, "lr": rate})
             except ValidationError as error:
                 raise ValueError(f"tune.lr: {sentence(error, Training)}") from None
-        if tune.grace_steps > training.steps:
-            raise ValueError(
-                f"tune.grace_steps {tune.grace_steps} must not be above the {training.steps} steps that "
-                "a trial trains (tune.training.steps, or training.steps)"
-            )
         return self
 
     def _overridden(self, overrides: Mapping[str, Any], prefix: str) -> Training:
@@ -215,8 +210,10 @@ class Params(Section):
         return self.training_with(self.methods[method].training)
 
     def training_with(self, overrides: Mapping[str, Any]) -> Training:
-        """The common training settings under some overrides."""
+        """The common training settings under some overrides, of which a budget replaces the common one."""
         common = dataclasses.asdict(self.training)
+        if any(overrides.get(budget) is not None for budget in BUDGETS):
+            common |= dict.fromkeys(BUDGETS)
         augmentation = overrides.get("augmentation", {})
         if isinstance(augmentation, Mapping):  # anything else is refused below
             augmentation = {**common["augmentation"], **augmentation}

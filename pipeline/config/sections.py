@@ -228,7 +228,7 @@ class Tune(Section):
     training: dict[str, Any] = Field(default_factory=dict)  # overrides of the common training settings
     trials: int = Field(ge=1)
     seeds: Seeds  # every trial trains once per seed and counts their mean
-    grace_steps: int = Field(ge=1)  # steps that every trial gets before it may be stopped
+    grace: float = Field(gt=0, le=1)  # share of its steps that every trial gets before it may be stopped
     reduction: int = Field(ge=2)  # one in so many trials goes on at each of the stopper's rungs
     sampler_seed: int = Field(ge=0, lt=2**32)
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"]  # trials at once; auto: as resources allow

@@ -9,6 +9,12 @@ from pydantic import BaseModel, ValidationError
 from stochca.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
+RENAMED = {  # keys of earlier versions, which were numbers of steps
+    "warmup_steps": ("warmup", "a share of the steps, such as 0.1"),
+    "eval_every": ("evaluations", "their number in a run, such as 10"),
+    "checkpoint_every": ("checkpoints", "their number in a run, such as 10"),
+    "grace_steps": ("grace", "a share of a trial's steps, such as 0.5"),
+}
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's types of an unknown key
 
 
@@ -31,6 +37,9 @@ def sentence(error: ValidationError, model: type, prefix: str = "") -> str:
     path = (prefix + ".".join(str(part) for part in location)).rstrip(".")
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     match first["type"]:
+        case kind if kind in UNKNOWN and location[-1] in RENAMED:
+            name, meaning = RENAMED[str(location[-1])]
+            return f"the key {path!r} is called {name!r} now, and says {meaning}; write that instead"
         case kind if kind in UNKNOWN:
             allowed = _keys_at(model, location[:-1])
             nearest = difflib.get_close_matches(str(location[-1]), allowed, n=1, cutoff=0.5)

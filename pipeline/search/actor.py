@@ -27,7 +27,7 @@ class SearchActor:
         self.task = task
         # A cluster that ``ray://`` leads to need not have the project's folder.
         self.folder = task.folder if task.folder.exists() else scratch() / task.name
-        self.records = Records(self.folder / RECORDS, task.training.steps)
+        self.records = Records(self.folder / RECORDS, task.timetable.steps)
 
     def goes_on(self) -> bool:
         from pipeline.search.tuner import is_restorable

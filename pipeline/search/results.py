@@ -74,7 +74,7 @@ def write_results(folder: Path, task: Task, records: Sequence[Record]) -> dict[s
         "trials": len(records),
         "stopped_early": sum(record.stopped_early for record in records),
         "failed": sum(record.problem is not None for record in records),
-        "steps": task.training.steps,
+        "steps": task.timetable.steps,
     }
     text = yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100)
     (folder / BEST.name).write_text(text, encoding="utf-8")

@@ -1,6 +1,7 @@
 """What every trial of a search is asked to do, and the name that the search is found again by."""
 
 import dataclasses
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,9 @@ from pipeline.config.sections import Tune
 from pipeline.runtime.paths import SEARCHES as WORK
 from pipeline.search.data import BACKBONE, TrialData
 from pipeline.search.space import Values, prob_of
-from pipeline.training.digests import code_sha256, digest_of
+from pipeline.training.digests import code_sha256, deciding_settings, digest_of
 from stochca.config import Method, StochasticCrossAttention
+from stochca.config.timetable import Timetable
 from stochca.config.training import Training
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ class Task:
 
     tune: Tune
     training: Training
+    timetable: Timetable  # of every trial
     data: TrialData
     card: "BackboneCard"
     protocol: str
@@ -38,24 +41,33 @@ class Task:
         return self.data.project / WORK / self.name
 
     @property
+    def grace(self) -> int:
+        """How many evaluations every trial gets before it may be stopped: up to its share of the steps."""
+        return self.evaluations(round(self.tune.grace * self.timetable.steps))
+
+    @property
     def rungs(self) -> list[int]:
-        """The steps after which trials are compared; the last is the end of training."""
-        rungs, step = [], self.tune.grace_steps
-        while step < self.training.steps:
-            rungs.append(step)
-            step *= self.tune.reduction
-        return [*rungs, self.training.steps]
+        """The steps after which trials are compared, evaluations all; the last is the end of training."""
+        rungs, number = [], self.grace
+        while number < len(self.timetable.evaluations):
+            rungs.append(self.timetable.evaluations[number - 1])
+            number *= self.tune.reduction
+        return [*rungs, self.timetable.steps]
+
+    def evaluations(self, step: int) -> int:
+        """How many there are until the first that is not before `step`, with that one."""
+        return bisect_left(self.timetable.evaluations, step) + 1
 
     def method(self, values: Values) -> Method:
         return dataclasses.replace(self.tune.method, attention=StochasticCrossAttention(prob=prob_of(values)))
 
     def settings(self, values: Values) -> Training:
-        """Training settings of a trial: checkpoints and evaluations fall on the rungs."""
-        grace, every = self.tune.grace_steps, self.training.eval_every
+        """Training settings of a trial, whose checkpoints fall on the rungs."""
         return dataclasses.replace(
             self.training,
-            checkpoint_every=grace,
-            eval_every=every if grace % every == 0 else grace,
+            epochs=None,
+            steps=self.timetable.steps,  # the same for all seeds, whose splits may differ by an image
+            checkpoints=self.training.evaluations,
             workers=_workers(self.training, self.tune.resources.cpu),
             lr=values.get("lr", self.training.lr),
         )
@@ -75,7 +87,7 @@ def decided_by(params: Params) -> dict[str, Any]:
     """
     return {
         "tune": params.tune.model_dump(exclude=WHERE_AND_HOW_MANY),
-        "training": dataclasses.asdict(params.training_with(params.tune.training)),
+        "training": deciding_settings(params.training_with(params.tune.training)),
         "images": [params.protocol.name, params.search_target],
     }
 
@@ -94,14 +106,17 @@ def plan(params: Params) -> Task:
     prepared = load_prepared()
     fingerprint = prepared.fingerprint
     protocol, target = params.protocol.name, params.search_target
-    images_of_trials(prepared, protocol, target, params.tune.seeds)  # finds what is wrong before Ray starts
+    # Finds what is wrong before Ray starts.
+    images = images_of_trials(prepared, protocol, target, params.tune.seeds)[params.tune.seeds[0]]
     training = params.training_with(params.tune.training)
+    timetable = training.timetable(len(images.train))
     decides = {
         **decided_by(params),
+        "training": deciding_settings(training, timetable),
         "gpu": params.tune.resources.gpu > 0,  # a search keeps to one device, and so to one precision
         "backbone": card.to_dict(),
         "dataset": fingerprint,
         "code": code_sha256("tune"),
     }
     data = TrialData.of(Path.cwd(), card, fingerprint)
-    return Task(params.tune, training, data, card, protocol, target, digest_of(decides))
+    return Task(params.tune, training, timetable, data, card, protocol, target, digest_of(decides))

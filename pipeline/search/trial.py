@@ -34,6 +34,7 @@ from stochca.training.fit import fit
 from stochca.training.inputs import Inputs
 
 LOG = "log.jsonl"
+EVALUATIONS = "evaluations"  # how many there have been; what the stopper counts in
 
 
 class Trial(tune.Trainable):
@@ -47,7 +48,7 @@ class Trial(tune.Trainable):
         prepared = load_prepared(root / FOLDER)
         images = images_of_trials(prepared, task.protocol, task.target, task.tune.seeds)
         decoded = cache(keep_in_memory)  # once, where seeds share their images
-        reads = len(task.tune.seeds) * task.training.steps * task.training.batch_size
+        reads = len(task.tune.seeds) * task.timetable.steps * task.training.batch_size
         self.task = task
         self.rungs: list[Rung] = []
         self.seconds = 0.0
@@ -82,7 +83,7 @@ class Trial(tune.Trainable):
             return {**self._report(rung, [0.0] * len(self.runs)), "problem": str(error), "done": True}
         self.seconds += sum(one["seconds"] for one in reached)
         report = self._report(rung, [one["accuracy"] for one in reached])
-        return {**report, "problem": None, "done": rung == self.task.training.steps}
+        return {**report, "problem": None, "done": rung == self.task.timetable.steps}
 
     def _report(self, step: int, accuracies: list[float]) -> dict[str, Any]:
         self.rungs.append(Rung(step, accuracies))
@@ -91,6 +92,7 @@ class Trial(tune.Trainable):
         return {
             METRIC: self.rungs[-1].mean,
             "step": step,
+            EVALUATIONS: self.task.evaluations(step),
             "rungs": [asdict(rung) for rung in self.rungs],
             "seconds": self.seconds,
             "node": node,
@@ -134,7 +136,7 @@ class SeedRun:
 
     def _train(self, step: int) -> float:
         inputs, log = self.inputs(), self.folder / LOG
-        pause = [PauseAt(step)] if step < inputs.settings.steps else []
+        pause = [PauseAt(step)] if step < inputs.timetable.steps else []
         try:
             fitted = fit(
                 inputs,

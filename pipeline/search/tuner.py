@@ -15,7 +15,7 @@ from ray.tune.search.optuna import OptunaSearch
 from pipeline.search.records import METRIC, Records, Rung
 from pipeline.search.space import first_points, is_plain, number_of_trials, random_draws, ray_space
 from pipeline.search.task import Task
-from pipeline.search.trial import Trial
+from pipeline.search.trial import EVALUATIONS, Trial
 
 
 def tuner_of(task: Task, state: Path, sent: list[ray.ObjectRef]) -> tune.Tuner:
@@ -81,19 +81,21 @@ class Stopper(ASHAScheduler):
 
     def __init__(self, task: Task) -> None:
         super().__init__(
-            time_attr="step",
+            time_attr=EVALUATIONS,
             metric=METRIC,
             mode="max",
-            max_t=task.training.steps,
-            grace_period=task.tune.grace_steps,
+            max_t=len(task.timetable.evaluations),
+            grace_period=task.grace,
             reduction_factor=task.tune.reduction,
         )
+        self.task = task
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A trial from before an interruption: later ones are measured against it as before."""
         super().on_trial_add(tune_controller, trial)
         for rung in (trial.last_result or {}).get("rungs", []):
-            self._trial_info[trial.trial_id].on_result(trial, rung["step"], Rung(**rung).mean)
+            evaluations = self.task.evaluations(rung["step"])
+            self._trial_info[trial.trial_id].on_result(trial, evaluations, Rung(**rung).mean)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         action = super().on_trial_result(tune_controller, trial, result)

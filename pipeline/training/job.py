@@ -10,9 +10,10 @@ from pipeline.config.sections import SEED_LIMIT, Protocol
 from pipeline.config.tuned import is_tuned, read_best, resolved
 from pipeline.runtime.paths import RUNS
 from pipeline.tracking.labels import flatten
-from pipeline.training.digests import code_sha256, digest_of
+from pipeline.training.digests import code_sha256, deciding_settings, digest_of
 from stochca.backbones.card import BackboneCard
 from stochca.config import Method
+from stochca.config.timetable import Timetable
 from stochca.config.training import Training
 from stochca.errors import UserError
 
@@ -35,11 +36,16 @@ class Job:
         return f"{self.method_name}-{self.target}-{self.seed}"
 
     @property
+    def choices(self) -> dict[str, Any]:
+        """The method's, but for its settings, which are part of `training`."""
+        return {key: value for key, value in dataclasses.asdict(self.method).items() if key != "training"}
+
+    @property
     def decides(self) -> dict[str, Any]:
         """What of params.yaml decides the weights."""
         return {
-            "method": dataclasses.asdict(self.method),
-            "training": dataclasses.asdict(self.training),
+            "method": self.choices,
+            "training": deciding_settings(self.training),
             "protocol": [self.protocol.name, self.protocol.oracle, self.protocol.refit],
             "target": self.target,
             "seed": self.seed,
@@ -69,6 +75,7 @@ def plan(params: Params, method: str, target: str, seed: int) -> Job:
 
 def work_folder(
     job: Job,
+    timetable: Timetable,
     backbone: dict[str, Any],
     dataset_fingerprint: str,
     precision: str,
@@ -79,6 +86,7 @@ def work_folder(
     """The run's folder, which checkpoints share: named after all that decides the weights, code included."""
     decides = {
         **job.decides,
+        "training": deciding_settings(job.training, timetable),
         "teacher": teacher,
         "backbone": backbone,  # the whole card: pooling and normalisation decide as much as the weights
         "dataset": dataset_fingerprint,
@@ -89,9 +97,10 @@ def work_folder(
     return RUNS / f"{job.name}-{digest_of(decides)}"
 
 
-def settings_to_compare(job: Job, card: BackboneCard, manifest: dict[str, Any]) -> dict[str, Any]:
+def settings_to_compare(
+    job: Job, timetable: Timetable, card: BackboneCard, manifest: dict[str, Any]
+) -> dict[str, Any]:
     """What runs are compared by in MLflow's UI: the method's choices, then its training settings."""
-    choices = {key: value for key, value in dataclasses.asdict(job.method).items() if key != "training"}
     return {
         "method": job.method_name,
         "seed": job.seed,
@@ -102,6 +111,6 @@ def settings_to_compare(job: Job, card: BackboneCard, manifest: dict[str, Any]) 
         "dataset": manifest["dataset"],
         "domains": ",".join(manifest["domains"]),
         "train_fraction": manifest["train_fraction"],
-        **{key.removesuffix(".name"): value for key, value in flatten(choices).items()},
-        **flatten(dataclasses.asdict(job.training), "training."),
+        **{key.removesuffix(".name"): value for key, value in flatten(job.choices).items()},
+        **flatten({**dataclasses.asdict(job.training), "steps": timetable.steps}, "training."),
     }

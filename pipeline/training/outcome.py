@@ -112,7 +112,10 @@ class Outcome:
             "target": self.job.target,
             "seed": self.job.seed,
             "config": dataclasses.asdict(self.job.method),
-            "training": dataclasses.asdict(self.job.training),
+            "training": {
+                **dataclasses.asdict(self.job.training),
+                "steps": self.loaded.inputs.timetable.steps,
+            },
             "mlflow_run_id": self.mlflow_run_id,
             "selected_step": self.fitted.selected_step,
             "notes": self.fitted.notes,

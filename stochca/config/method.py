@@ -44,5 +44,15 @@ class Method:
 
     def check_training(self, settings: Training, *, micro_batch: int, refit: bool) -> None:
         """Raise ValueError where a part can't be trained so; see `Options.check_training`."""
+        ends_early = f"training.patience {settings.patience} ends training by the validation score"
+        require(
+            settings.patience is None or not refit,
+            f"{ends_early}, of which refit leaves none; set one of them to null or false",
+        )
         for part in self.parts:
+            require(
+                settings.patience is None or not part.needs_whole_schedule,
+                f"{ends_early}, but {part.choice} {part.name!r} needs the whole schedule; set "
+                "training: {patience: null} for this method",
+            )
             part.check_training(settings, micro_batch=micro_batch, refit=refit)

@@ -18,6 +18,7 @@ class Options:
     code_base: ClassVar[str]  # what the code that carries it out is below, MODULE:CLASS
     # Why it makes no sense where the backbone stays as it is; empty where it does.
     needs_changing_backbone: ClassVar[str] = ""
+    needs_whole_schedule: ClassVar[bool] = False  # whether what it does comes out only if all steps are taken
     name: str = ""
 
     def check(self, method: Any) -> None:

@@ -8,6 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from stochca.config.timetable import Timetable, spread
+
+BUDGETS = ("epochs", "steps")  # ways to say how long to train, of which settings have one
+
 
 def require(condition: bool, message: str) -> None:
     """Raise ``ValueError(message)`` unless `condition` holds."""
@@ -58,11 +62,15 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Training:
-    """Optimisation, schedule and bookkeeping of one training run. Steps are optimiser steps."""
+    """Optimisation, schedule and bookkeeping of one training run.
+
+    How long it is say `epochs` or `steps`, one of them; everything else goes along with it.
+    """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
 
-    steps: int = 1000
+    epochs: float | None = None  # how often each image is trained on
+    steps: int | None = None  # of the optimiser
     batch_size: int = 32  # images per optimiser step
     accumulate: int = 1  # micro-batches that one step is split into
     optimizer: str = "adamw"  # any name timm.optim knows
@@ -70,7 +78,7 @@ class Training:
     weight_decay: float = 0.05
     head_lr_scale: float = 1.0  # the head's learning rate is lr times this, all through the schedule
     layer_decay: float | None = None  # learning rate factor per block, counted from the head
-    warmup_steps: int = 0  # linear from 0
+    warmup: float = 0.0  # share of the steps in which the learning rate rises, linearly from 0
     schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up
     min_lr: float = 0.0  # where the cosine ends
     clip_grad: float | None = None  # largest gradient norm
@@ -79,14 +87,20 @@ class Training:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False  # torch.compile, block by block
-    eval_every: int = 100  # steps between evaluations on the validation split
-    checkpoint_every: int = 100  # steps between checkpoints
+    evaluations: int = 10  # on the validation split, evenly over the run; the last after the last step
+    checkpoints: int = 10  # likewise
+    patience: int | None = None  # evaluations in a row without a new best that end training; None: none do
     workers: int | Literal["auto"] = "auto"  # processes that load and augment images
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        counts = ("steps", "batch_size", "accumulate", "eval_every", "checkpoint_every")
-        require_each(self, lambda n: n >= 1, "1 or more", *counts)
+        given = [f"{name} {value}" for name in BUDGETS if (value := getattr(self, name)) is not None]
+        require(bool(given), "epochs or steps must say how long to train, and both are null; set one of them")
+        require(len(given) == 1, f"{' and '.join(given)} both say how long to train; set one of them to null")
+        require_each(self, lambda x: x > 0, "above 0", "epochs")
+        require_each(self, lambda n: n >= 1, "1 or more", "steps", "batch_size", "accumulate")
+        require_each(self, lambda n: n >= 1, "1 or more, how many in a run", "evaluations", "checkpoints")
+        require_each(self, lambda n: n >= 1, "1 or more, or null", "patience")
         self.micro_batch()
         require_each(self, lambda x: x > 0, "above 0", "lr")
         require(self.min_lr <= self.lr, f"min_lr {self.min_lr} must not be above lr {self.lr}")
@@ -94,10 +108,7 @@ class Training:
             self.schedule == "cosine" or self.min_lr == 0,
             f"min_lr {self.min_lr} is where a cosine ends; set it to 0 with the schedule {self.schedule}",
         )
-        require(
-            0 <= self.warmup_steps < self.steps,
-            f"warmup_steps must be between 0 and steps - 1 = {self.steps - 1}, found {self.warmup_steps}",
-        )
+        require_each(self, lambda x: 0 <= x < 1, "at least 0 and below 1, a share of the steps", "warmup")
         require_each(self, lambda x: x >= 0, "0 or more", "weight_decay", "head_lr_scale", "min_lr")
         require_each(self, lambda x: 0 < x <= 1, "above 0 and at most 1, or null", "layer_decay")
         require_each(self, lambda x: x > 0, "above 0, or null", "clip_grad")
@@ -105,6 +116,23 @@ class Training:
         require(
             self.workers == "auto" or self.workers >= 0,
             f"workers must be auto, or 0 or more, found {self.workers}",
+        )
+
+    def timetable(self, images: int) -> Timetable:
+        """The run in optimiser steps, where so many images are trained on.
+
+        Batches are full: what an epoch leaves over begins the next batch. Epochs make as many of them as come
+        nearest to their images, and at least one.
+        """
+        steps = self.steps
+        if steps is None:
+            assert self.epochs is not None
+            steps = max(1, round(self.epochs * images / self.batch_size))
+        return Timetable(
+            steps,
+            warmup=min(round(self.warmup * steps), steps - 1),
+            evaluations=spread(self.evaluations, steps),
+            checkpoints=spread(self.checkpoints, steps),
         )
 
     def micro_batch(self, workers: int = 1) -> int:

@@ -35,9 +35,9 @@ def batch_share(batch: Sequence[Item], rank: int, ranks: int) -> list[Item]:
 
 
 def _order(
-    domains: list[Indices], settings: Training, *, seed: int, start: int, rank: int = 0, ranks: int = 1
+    domains: list[Indices], settings: Training, steps: range, *, seed: int, rank: int = 0, ranks: int = 1
 ) -> Iterator[list[tuple[int, int]]]:
-    """A rank's images of every step, each with the seed of its augmentation.
+    """A rank's images of each of `steps`, which count from 0, each with the seed of its augmentation.
 
     One shuffled epoch after the other, cut into full batches. With several domains every batch holds equally
     many images of each, which has epochs of its own. Where an image stands among those of all ranks decides
@@ -56,7 +56,7 @@ def _order(
         return int(domains[domain][int(shuffled(domain, epoch)[place])])
 
     size = settings.batch_size // settings.accumulate
-    for step in range(start, settings.steps):
+    for step in steps:
         first = step * settings.batch_size
         batch = [
             (image(position), derived_seed(seed, Stream.IMAGE, position))
@@ -74,11 +74,14 @@ def training_batches(
     *,
     domains: Sequence[str] | None = None,
     seed: int,
+    steps: int,
     start: int = 0,
     rank: int = 0,
     ranks: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (B, 3, size, size) and labels (B,) for the steps from `start` on; B = batch_size / ranks.
+    """Images (B, 3, size, size) and labels (B,) of each step after `start`, up to `steps`.
+
+    B = batch_size / ranks.
 
     With `domains`, one per image, every batch holds equally many images of each; their number must divide
     `batch_size`. Together the ranks get the images that one alone would, augmented alike; `accumulate`
@@ -86,7 +89,8 @@ def training_batches(
     """
     transform = BatchTransform(preprocessing.training(settings.augmentation))
     augmented = Augmented(images, transform)
-    order = _order(_by_domain(len(images), domains), settings, seed=seed, start=start, rank=rank, ranks=ranks)
+    left = range(start, steps)
+    order = _order(_by_domain(len(images), domains), settings, left, seed=seed, rank=rank, ranks=ranks)
     yield from DataLoader(
         augmented, batch_sampler=order, collate_fn=transform.collate, **_loading(settings.workers)
     )
@@ -96,7 +100,7 @@ def images_of_step(
     number: int, settings: Training, *, domains: Sequence[str] | None = None, seed: int, step: int
 ) -> list[int]:
     """Which of so many images `training_batches` gives all ranks together for `step`, counted from 1."""
-    order = _order(_by_domain(number, domains), settings, seed=seed, start=step - 1)
+    order = _order(_by_domain(number, domains), settings, range(step - 1, step), seed=seed)
     return [index for index, _ in next(order)]
 
 

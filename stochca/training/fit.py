@@ -106,6 +106,7 @@ class _Run:
         names_of_step = inputs.names_of_step  # images in memory have no names
         self.inputs = inputs = inputs.decoded()
         method, settings = inputs.method, inputs.settings
+        self.timetable = inputs.timetable
         self.backbone = student = inputs.student.to(device)
         student.load_state_dict(from_main(student.state_dict(), device))
         student.set_grad_checkpointing(settings.gradient_checkpointing)
@@ -130,6 +131,7 @@ class _Run:
             Loss(self.student, settings, inputs.seed, method.penalties, inputs.source_head, self.examples),
             method.average,
             settings,
+            self.timetable,
             precision=self.precision,
             device=device,
             listeners=listeners,
@@ -148,13 +150,13 @@ class _Run:
             note = phase.run(self.student, self.examples, inputs.class_texts, refit=inputs.refit)
             progress.notes += [note] if note else []
             self.averaging.before_training(self.student)
-        self.listeners.on_start(progress.step, inputs.settings.steps)
+        self.listeners.on_start(progress.step, self.timetable.steps)
         for note in progress.notes:
             self.listeners.on_note(note)
         self.adaptation.set_training_mode(self.loop.model, self.student)
 
     def train(self) -> None:
-        """Take the steps that are left, on this rank's images."""
+        """Take the steps that are left, or those until patience ends, on this rank's images."""
         inputs, settings = self.inputs, self.inputs.settings
         batches = training_batches(
             joined_images(*inputs.parts),
@@ -162,6 +164,7 @@ class _Run:
             settings,
             domains=inputs.domains,
             seed=inputs.seed,
+            steps=self.timetable.steps,
             start=self.progress.step,
             rank=rank(),
             ranks=world_size(),
@@ -177,15 +180,14 @@ class _Run:
         is_best = self.progress.keep_if_best(step, scores, evaluated.state_dict())
         if self.work_folder is not None and is_main():
             save_evaluated(self.work_folder, step, evaluated.state_dict(), self.keep_evaluated)
-        steps = self.inputs.settings.steps
-        self.listeners.on_eval(EvalEvent(step, steps, scores.loss, scores.accuracy, is_best))
+        self.listeners.on_eval(EvalEvent(step, self.timetable.steps, scores.loss, scores.accuracy, is_best))
 
     def end(self) -> Fitted:
         """Select the weights, and put them into the model that is kept."""
         settings, progress, averaging = self.inputs.settings, self.progress, self.averaging
         selected, selected_step, best = progress.best, progress.best_step, progress.best_weights
         if self.inputs.refit:
-            best, selected_step = cloned(averaging.evaluated(self.student).state_dict()), settings.steps
+            best, selected_step = cloned(averaging.evaluated(self.student).state_dict()), progress.step
         averaged = averaging.finish(self.student, best, self._scores)
         # The best on validation were weights of the plain model, the others are those of the adapted one.
         if averaged is not None:
@@ -198,7 +200,7 @@ class _Run:
         elif not self.inputs.refit:
             model.load_state_dict(best)
         model.requires_grad_(True).eval()
-        notes = [*averaging.notes, *progress.skip_notes]
+        notes = [*self._early_end, *averaging.notes, *progress.skip_notes]
         stochca = self.loop.stochca
         for note in notes:
             self.listeners.on_note(note)
@@ -207,7 +209,7 @@ class _Run:
             validation=selected,
             selected_step=selected_step,
             train_seconds=time.perf_counter() - self.loop.started,
-            images_per_second=settings.steps * settings.batch_size / progress.step_seconds,
+            images_per_second=progress.step * settings.batch_size / progress.step_seconds,
             peak_memory_mb=peak_memory_mb(self.device),
             trainable_parameters=sum(parameter.numel() for parameter in self.loop.trainable),
             precision=self.precision,
@@ -215,6 +217,17 @@ class _Run:
             notes=progress.notes + notes,
             cross_attended=[] if stochca is None else stochca.tally.shares,
         )
+
+    @property
+    def _early_end(self) -> list[str]:
+        """What a person should know where patience has ended training."""
+        step, steps = self.progress.step, self.timetable.steps
+        if step == steps:
+            return []
+        return [
+            f"Training ended early, after step {step} of {steps}: the last {self.inputs.settings.patience} "
+            f"evaluations on validation were no better than that after step {self.progress.best_step}."
+        ]
 
     def _scores(self, model: TimmModule) -> Scores:
         return evaluate(model, self.examples)

@@ -12,6 +12,7 @@ from stochca.compute.compilation import check_compiles
 from stochca.compute.distributed import world_size
 from stochca.compute.precision import resolve_precision
 from stochca.config import Method, build
+from stochca.config.timetable import Timetable
 from stochca.config.training import Training
 from stochca.data.batches import images_of_step
 from stochca.data.images import Images, keep_in_memory, names_of
@@ -48,15 +49,24 @@ class Inputs:
         """The images that batches are drawn from."""
         return (self.train, self.validation) if self.refit else (self.train,)
 
+    @property
+    def images(self) -> int:
+        """How many are trained on."""
+        return sum(len(part) for part in self.parts)
+
+    @property
+    def timetable(self) -> Timetable:
+        """The settings' budget in steps, which is all that the loop knows of it."""
+        return self.settings.timetable(self.images)
+
     def names_of_step(self, step: int) -> list[str]:
         """Which images all ranks together see in `step`, counted from 1."""
-        number = sum(len(part) for part in self.parts)
-        shown = images_of_step(number, self.settings, domains=self.domains, seed=self.seed, step=step)
+        shown = images_of_step(self.images, self.settings, domains=self.domains, seed=self.seed, step=step)
         return names_of(self.parts, shown)
 
     def decoded(self) -> "Inputs":
         """The same with images in memory, where they fit."""
-        reads = self.settings.steps * self.settings.batch_size
+        reads = self.timetable.steps * self.settings.batch_size
         return dataclasses.replace(
             self, train=keep_in_memory(self.train, reads), validation=keep_in_memory(self.validation)
         )

@@ -27,6 +27,7 @@ from stochca.compute.distributed import (
 from stochca.compute.precision import autocast
 from stochca.compute.randomness import random_state, restore_random_state
 from stochca.config import Average, build
+from stochca.config.timetable import Timetable
 from stochca.config.training import Training
 from stochca.errors import UserError
 from stochca.evaluation import Scores
@@ -76,7 +77,7 @@ class Progress:
 
 
 class Loop:
-    """Takes the steps from where the newest checkpoint stands to the last.
+    """Takes the steps from where the newest checkpoint stands to the last, or until patience ends.
 
     Args:
         student: what learns; `model` trains it, and is it or is around it.
@@ -92,6 +93,7 @@ class Loop:
         loss: Loss,
         average: Average,
         settings: Training,
+        timetable: Timetable,
         *,
         precision: str,
         device: torch.device,
@@ -99,13 +101,16 @@ class Loop:
         work_folder: Path | None,
         names_of_step: Callable[[int], Sequence[str]],
     ) -> None:
-        self.student, self.model, self.loss, self.settings = student, model, loss, settings
+        self.student, self.model, self.loss = student, model, loss
+        self.settings, self.timetable = settings, timetable
         self.precision, self.device = precision, device
         self.listeners, self.work_folder = listeners, work_folder
         self.optimizer = create_optimizer(student, settings, loss)
-        self.schedule = create_schedule(self.optimizer, settings)  # of the step alone: in no checkpoint
+        self.schedule = create_schedule(
+            self.optimizer, settings, timetable
+        )  # of the step alone: in no checkpoint
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self.averaging: Averaging = build(average, student, settings.steps)
+        self.averaging: Averaging = build(average, student, timetable.steps)
         self.stochca = model if isinstance(model, StochCA) else None  # what draws blocks
         self.progress = self._restored()
         # `time.perf_counter()` of the start, had the run never been interrupted.
@@ -119,35 +124,45 @@ class Loop:
     def run(
         self, batches: Iterable[tuple[Tensor, Tensor]], evaluate: Callable[[int], None] | None = None
     ) -> None:
-        """One step per batch; `evaluate` is called every `eval_every` steps, and after the last.
+        """One step per batch; `evaluate` is called where the timetable says so.
 
         Raises:
             UserError: training diverged.
         """
-        settings = self.settings
+        timetable = self.timetable
+        if self.has_stalled:  # interrupted just then
+            return
         model = data_parallel(self.model)
         self.window_started = time.perf_counter()
         for images, labels in batches:
             step = self._step(model, images, labels)
-            is_last = step == settings.steps
-            evaluates = evaluate is not None and (step % settings.eval_every == 0 or is_last)
-            saves = (step % settings.checkpoint_every == 0 or is_last) and not self.skipped_in_a_row
-            if evaluates or saves or is_last or step % EVENTS_EVERY == 0:
+            evaluates, saves = step in timetable.evaluations, step in timetable.checkpoints
+            if evaluates or saves or step % EVENTS_EVERY == 0:
                 self._report_steps()
             if evaluate is not None and evaluates:
                 evaluate(step)
-            if saves and self.work_folder is not None:
+            if (saves or self.has_stalled) and not self.skipped_in_a_row and self.work_folder is not None:
                 self.progress.seconds = time.perf_counter() - self.started
                 self.listeners.on_checkpoint(self._save(self.work_folder), step)
             if not self.unread:
                 self.window_started = time.perf_counter()
+            if self.has_stalled:
+                return
+
+    @property
+    def has_stalled(self) -> bool:
+        """Whether the last `patience` evaluations were all no better than one before them."""
+        best, now = self.progress.best_step, self.progress.step
+        if best is None or self.settings.patience is None:
+            return False
+        return sum(best < step <= now for step in self.timetable.evaluations) >= self.settings.patience
 
     def _step(self, model: nn.Module, images: Tensor, labels: Tensor) -> int:
         """Images (B, 3, size, size) and labels (B,) of this rank; returns the step, counted from 1."""
         step = self.progress.step + 1
         self.schedule.step_update(step)
         if self.stochca is not None:
-            self.stochca.set_progress(step, self.settings.steps)
+            self.stochca.set_progress(step, self.timetable.steps)
         loss = self._backward(model, images, labels, step)
         average_gradients(self.loss.parameters)
         share_statistics(self.student)
@@ -202,7 +217,7 @@ class Loop:
         seconds = time.perf_counter() - self.window_started  # waiting for data and device included
         images_per_second = len(losses) * self.settings.batch_size / seconds
         for (step, _, lr), loss in zip(self.unread, losses, strict=True):
-            self.listeners.on_step(StepEvent(step, self.settings.steps, loss, lr, images_per_second))
+            self.listeners.on_step(StepEvent(step, self.timetable.steps, loss, lr, images_per_second))
         self.progress.step_seconds += seconds
         self.unread.clear()
 

@@ -7,6 +7,7 @@ from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_grou
 from timm.scheduler import CosineLRScheduler
 
 from stochca._typing import TimmModule
+from stochca.config.timetable import Timetable
 from stochca.config.training import Training
 from stochca.errors import UserError
 from stochca.timm_models.families import head_modules
@@ -64,16 +65,18 @@ def _split_off_head(groups: list[dict[str, Any]], student: TimmModule, scale: fl
     return result
 
 
-def create_schedule(optimizer: torch.optim.Optimizer, settings: Training) -> CosineLRScheduler:
+def create_schedule(
+    optimizer: torch.optim.Optimizer, settings: Training, timetable: Timetable
+) -> CosineLRScheduler:
     """Linear warm-up from 0, then cosine to `min_lr` or constant, counted in optimiser steps from 1."""
     for group in optimizer.param_groups:
         group["initial_lr"] = settings.lr  # the schedule's base; each group's lr_scale is applied to it
     return CosineLRScheduler(
         optimizer,
         # One more than the steps, so that the last step still moves.
-        t_initial=settings.steps + 1,
+        t_initial=timetable.steps + 1,
         lr_min=settings.min_lr if settings.schedule == "cosine" else settings.lr,  # cosine to lr: constant
-        warmup_t=settings.warmup_steps,
+        warmup_t=timetable.warmup,
         warmup_lr_init=0.0,
         t_in_epochs=False,
     )

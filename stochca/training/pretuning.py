@@ -126,12 +126,14 @@ def pretune(
 
     loss_before = measured()
     loss = _ReconstructionLoss(backbone, settings, seed)
+    timetable = settings.timetable(len(images))
     loop = Loop(
         model,
         model,
         loss,
         NoAverage(),
         settings,
+        timetable,
         precision=precision,
         device=device,
         listeners=listeners,
@@ -140,8 +142,9 @@ def pretune(
             [images], images_of_step(len(images), settings, seed=seed, step=step)
         ),
     )
-    listeners.on_start(loop.progress.step, settings.steps)
-    batches = training_batches(images, preprocessing, settings, seed=seed, start=loop.progress.step)
+    start, steps = loop.progress.step, timetable.steps
+    listeners.on_start(start, steps)
+    batches = training_batches(images, preprocessing, settings, seed=seed, steps=steps, start=start)
     try:
         with compiled_blocks(None, backbone) if settings.compile else nullcontext():
             loop.run(batches)

@@ -18,10 +18,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
     def edit(raw: dict[str, dict[str, object]]) -> None:
         raw["protocol"].update(baseline=["finetune", *METHODS], toast_after=DECODERS)
-        raw["pretune"].update(
-            training={"steps": 6, "warmup_steps": 1, "lr": 1e-3, "head_lr_scale": 1, "eval_every": 3}
-        )
-        raw["training"].update(steps=4, warmup_steps=1, eval_every=2)
+        raw["pretune"].update(training={"steps": 6, "lr": 1e-3, "head_lr_scale": 1})
+        raw["training"].update(steps=4, evaluations=2)
         raw["tracking"].update(log_model=True)
 
     workspace.edit_params(edit)

@@ -33,7 +33,7 @@ def test_leaving_one_domain_out_ends_in_the_table(tmp_path: Path) -> None:
     make_domains(workspace.folder / "photos")
 
     def edit(raw: dict[str, Any]) -> None:
-        raw["training"].update(steps=4, batch_size=8, warmup_steps=0, eval_every=2, checkpoint_every=4)
+        raw["training"].update(steps=4, batch_size=8, warmup=0.0, evaluations=2, checkpoints=1)
         raw["compare"].update(bootstrap_samples=100)
         raw["protocol"].update(name="leave_one_domain_out", targets=["dark", "light"], seeds=[1], combined=[])
 

@@ -25,12 +25,12 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     def edit(raw: dict[str, Any]) -> None:
         use(raw)
         raw["dataset"].update(name="listed")
-        raw["training"].update(steps=4, warmup_steps=1, eval_every=2)
+        raw["training"].update(steps=4, warmup=0.25, evaluations=2)
         raw["methods"]["composed"] = COMPOSED
         raw["protocol"].update(baseline=[], combined=["composed"])
         raw["compare"].update(reference="stochca", analysed=["stochca"])
         raw["tune"].update(
-            trials=1, seeds=[0], grace_steps=2, training={}, method={"average": "latest_evaluations"}
+            trials=1, seeds=[0], grace=0.5, training={}, method={"average": "latest_evaluations"}
         )
 
     workspace.edit_params(edit)

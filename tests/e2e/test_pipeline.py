@@ -27,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace after its first `dvc repro compare`; tests that change it work on a copy."""
     workspace = Workspace(tmp_path_factory.mktemp("pipeline") / "project", SLOWER)
     workspace.edit_params(lambda raw: raw["compare"].update(analysed=["stochca"]))
-    workspace.edit_params(lambda raw: raw["training"].update(steps=STEPS))
+    workspace.edit_params(lambda raw: raw["training"].update(steps=STEPS, checkpoints=8))
     workspace.run(*REPRO)
     workspace.commit()
     return workspace

@@ -26,11 +26,11 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
     def edit(raw: dict[str, Any]) -> None:
         raw["methods"]["stochca"] = {"attention": {"name": "stochca", "prob": "tuned"}}
-        raw["training"].update(steps=4, warmup_steps=0, checkpoint_every=4)
+        raw["training"].update(steps=4, warmup=0.0, evaluations=2, checkpoints=1)
         raw["protocol"].update(
             name="sampling_ratios", targets=[50, 100], combined=[], stochca_after="reports/tune/best.yaml"
         )
-        raw["tune"].update(prob=[0.25, 0.75], seeds=[0], trials=2, target="50", grace_steps=2, training={})
+        raw["tune"].update(prob=[0.25, 0.75], seeds=[0], trials=2, target="50", grace=0.5, training={})
         raw["promotion"].update(method="finetune")
 
     workspace.edit_params(edit)

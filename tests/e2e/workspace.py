@@ -154,11 +154,10 @@ def make_tiny(raw: dict[str, Any]) -> None:
     raw["image_size"] = 32
     raw["backbone"].update(weights="file:weights.safetensors", sha256=None)
     raw["dataset"].update(name="image_folder", root="photos", domains=None)
-    raw["training"].update(
-        steps=12, batch_size=8, warmup_steps=2, eval_every=2, checkpoint_every=3, precision="fp32"
-    )
+    budget = {"epochs": None, "steps": 12, "warmup": 2 / 12, "evaluations": 6, "checkpoints": 4}
+    raw["training"].update(budget, batch_size=8, precision="fp32")
     raw["tune"].update(
-        trials=3, seeds=[0, 1], grace_steps=3, reduction=2, training={"eval_every": 3, "precision": "fp32"}
+        trials=3, seeds=[0, 1], grace=0.25, reduction=2, training={"evaluations": 4, "precision": "fp32"}
     )
     raw["protocol"].update(baseline=["finetune"], combined=["stochca+swad"], seeds=[0])
     raw["compare"].update(bootstrap_samples=500, analysed=["finetune"])

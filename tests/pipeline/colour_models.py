@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,7 @@ def publish(
     publisher.start()  # which gives it its id
     run_id = run.run_id
     images = images_for(prepared, "transfer", "all", seed)
-    inputs: Any = None  # nothing is trained
+    inputs: Any = SimpleNamespace(timetable=job.training.timetable(len(images.train)))  # nothing is trained
     outcome = Outcome(job, Loaded(CARD, None, prepared, images, inputs), fitted, {}, run_id, tags)
     events: list[Mapping[str, object]] = [
         {"event": "step", "time": 1, "step": 1, "loss": 1.0, "lr": 0.1, "images_per_second": 1.0},

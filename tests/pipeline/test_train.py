@@ -20,6 +20,7 @@ from tests.pipeline.synthetic_runs import write_prepared
 
 PARAMS = load_params()
 JOB = plan(PARAMS, "finetune", "all", 0)
+TIMETABLE = JOB.training.timetable(images=64)
 CARD = backbone_card()
 
 
@@ -42,7 +43,7 @@ def test_checkpoints_are_found_again_by_all_that_decides_the_weights() -> None:
         job: Any = JOB, fingerprint: str = "f", precision: str = "fp32", device: str = "cpu", **card: Any
     ) -> Path:
         backbone = dataclasses.replace(CARD, **card).to_dict()
-        return work_folder(job, backbone, fingerprint, precision, device)
+        return work_folder(job, job.training.timetable(64), backbone, fingerprint, precision, device)
 
     assert folder() == folder()
     others = [
@@ -50,8 +51,8 @@ def test_checkpoints_are_found_again_by_all_that_decides_the_weights() -> None:
         folder(fingerprint="g"),
         folder(precision="bf16"),
         folder(device="cuda"),
-        work_folder(JOB, CARD.to_dict(), "f", "fp32", "cpu", teacher=CARD.to_dict()),
-        work_folder(JOB, CARD.to_dict(), "f", "fp32", "cpu", teacher_precision="bf16"),
+        work_folder(JOB, TIMETABLE, CARD.to_dict(), "f", "fp32", "cpu", teacher=CARD.to_dict()),
+        work_folder(JOB, TIMETABLE, CARD.to_dict(), "f", "fp32", "cpu", teacher_precision="bf16"),
         folder(architecture="test_vit2"),
         folder(weights_sha256="1" * 64),
         folder(global_pool="avg"),
@@ -71,13 +72,13 @@ def test_a_changed_extension_continues_no_old_checkpoint(
     folders = []
     for code in ("one = 1\n", "one = 2\n"):
         extension.write_text(code)
-        folders.append(work_folder(JOB, CARD.to_dict(), "f", "fp32", "cpu"))
+        folders.append(work_folder(JOB, TIMETABLE, CARD.to_dict(), "f", "fp32", "cpu"))
     assert folders[0] != folders[1]
 
 
 def test_the_images_are_logged_as_they_were_prepared() -> None:
     manifest = {"dataset": "image_folder", "domains": ["line", "photo"], "train_fraction": 0.5}
-    settings = settings_to_compare(JOB, CARD, manifest)
+    settings = settings_to_compare(JOB, TIMETABLE, CARD, manifest)
     assert (settings["dataset"], settings["domains"], settings["train_fraction"]) == (
         "image_folder",
         "line,photo",
@@ -94,9 +95,9 @@ def test_a_run_describes_its_whole_backbone() -> None:
         selected_step=1, notes=[], device="cpu", precision="fp32", cross_attended=[0.5, 0.0]
     )
     tags = {"git_commit": "none", "stage": "none"}
-    anything: Any = None
+    inputs: Any = SimpleNamespace(timetable=TIMETABLE)
     images: Any = SimpleNamespace(train=[], validation=[], test=[])
-    loaded = Loaded(CARD, None, prepared, images, anything)  # type: ignore[arg-type]
+    loaded = Loaded(CARD, None, prepared, images, inputs)  # type: ignore[arg-type]
     outcome = Outcome(JOB, loaded, fitted, {}, "none", tags)  # type: ignore[arg-type]
     assert outcome.description["backbone"] == CARD.to_dict()
     assert outcome.description["teacher"] is None

@@ -12,6 +12,7 @@ from stochca.config.training import require_each
 class Swa(Average):
     """Uniform mean of the weights over the last part of training (Izmailov et al., UAI 2018)."""
 
+    needs_whole_schedule = True
     name: Literal["swa"] = "swa"
     start: float = 0.75  # the share of the steps after which averaging starts
 

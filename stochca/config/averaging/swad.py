@@ -12,6 +12,7 @@ from stochca.config.training import Training, require, require_each
 class Swad(Average):
     """Dense mean of the weights inside the loss valley (Cha et al., NeurIPS 2021)."""
 
+    needs_whole_schedule = True
     name: Literal["swad"] = "swad"
     n_converge: int = 3
     n_tolerance: int = 6

@@ -106,7 +106,64 @@ def method(**choices: Any) -> Edit:
             lambda raw: raw["training"].update(batch_size=9, accumulate=2),
             "training.batch_size 9, split by accumulate 2, leaves",
         ),
-        (lambda raw: raw["training"].update(warmup_steps=200), "training.warmup_steps must be between 0 and"),
+        (
+            lambda raw: raw["training"].update(epochs=0.5),
+            "training.epochs 0.5 and steps 50 both say how long to train; set one of them to null",
+        ),
+        (
+            lambda raw: raw["training"].update(steps=None),
+            "training.epochs or steps must say how long to train, and both are null; set one of them",
+        ),
+        (method(training={"epochs": 2, "steps": 5}), "methods.stochca.training.epochs 2.0 and steps 5 both"),
+        (
+            lambda raw: raw["tune"].update(training={"epochs": 0}),
+            "tune.training.epochs must be above 0, found 0",
+        ),
+        (
+            lambda raw: raw["pretune"].update(training={"epochs": INF}),
+            "pretune.training.epochs must be a finite",
+        ),
+        (
+            lambda raw: raw["training"].update(warmup=5),
+            "training.warmup must be at least 0 and below 1, a share of the steps, found 5",
+        ),
+        (
+            lambda raw: raw["training"].update(evaluations=0),
+            "training.evaluations must be 1 or more, how many",
+        ),
+        (
+            lambda raw: raw["training"].update(patience=0),
+            "training.patience must be 1 or more, or null, found 0",
+        ),
+        (
+            lambda raw: raw["training"].update(patience=3),
+            r"methods.stochca\+swad.training.patience 3 ends training by the validation score, but average "
+            "'swad' needs the whole schedule",
+        ),
+        (
+            lambda raw: (
+                raw["training"].update(patience=3),
+                raw["protocol"].update(refit=True, combined=[]),
+                raw["promotion"].update(method="stochca"),
+            ),
+            "training.patience 3 ends training by the validation score, of which refit leaves none",
+        ),
+        (
+            lambda raw: raw["training"].update(warmup_steps=5),
+            "the key 'training.warmup_steps' is called 'warmup' now, and says a share of the steps, such as",
+        ),
+        (
+            method(training={"eval_every": 5}),
+            "the key 'methods.stochca.training.eval_every' is called 'evaluations'",
+        ),
+        (
+            lambda raw: raw["pretune"].update(training={"checkpoint_every": 5}),
+            "the key 'pretune.training.checkpoint_every' is called 'checkpoints' now",
+        ),
+        (
+            lambda raw: raw["tune"].update(grace_steps=2),
+            "the key 'tune.grace_steps' is called 'grace' now, and says a share of a",
+        ),
         (lambda raw: raw["training"].update(lr=-1), "training.lr must be above 0, found -1"),
         (
             lambda raw: raw["training"]["augmentation"].update(scale=[0.9, 0.2]),
@@ -213,8 +270,8 @@ def method(**choices: Any) -> Edit:
             "tune.lr: min_lr 2e-05 must not be above lr 1e-05",
         ),
         (
-            lambda raw: raw["tune"].update(grace_steps=1000),
-            "tune.grace_steps 1000 must not be above the .* steps that a trial trains",
+            lambda raw: raw["tune"].update(grace=18),
+            "tune.grace: .*less than or equal to 1, found 18",
         ),
         (
             lambda raw: raw["tune"].update(concurrent=0),

@@ -18,7 +18,7 @@ from tests.imports import ROOT
 
 NAMES = preset_names()
 TRANSFER = ["cub", "stanford_cars", "fgvc_aircraft", "stanford_dogs"]
-# DomainBed's domains, 32 images of each source domain, and SWAD's steps between looks and r (its README).
+# DomainBed's domains, 32 images of each source domain; SWAD's steps between evaluations and r (its README).
 HELD_OUT: dict[str, tuple[int, int, float]] = {
     "pacs": (96, 100, 0.3),
     "vlcs": (96, 50, 0.2),
@@ -78,7 +78,7 @@ def test_transfer_has_the_papers_settings(name: str, composed: dict[str, Params]
     assert (params.image_size, params.resize, training.augmentation.crop) == (448, 550, "random")
     assert training.augmentation.horizontal_flip == 0.5
     assert training.lr == 5e-4 * 16 / 512
-    assert (training.batch_size, training.steps, training.warmup_steps) == (16, 10_000, 100)
+    assert (training.batch_size, training.steps, training.warmup) == (16, 10_000, 0.01)
     assert (training.optimizer, training.weight_decay, training.head_lr_scale) == ("adamw", 0.05, 1)
     assert (training.schedule, training.min_lr) == ("cosine", 0)
     assert params.backbone.name == "vit_base_patch16_224.augreg_in1k"
@@ -107,8 +107,8 @@ def test_held_out_domains_have_the_papers_settings(name: str, composed: dict[str
     assert (params.image_size, params.resize) == (224, None)
     assert training.batch_size == batch_size == 32 * (len(params.protocol.targets) - 1)
     assert (training.lr, training.weight_decay) == (1e-5, 1e-2)
-    assert (training.steps, training.eval_every) == (5000, 200)
-    assert (training.schedule, training.warmup_steps) == ("constant", 0)
+    assert (training.steps, training.evaluations) == (5000, 5000 / 200)
+    assert (training.schedule, training.warmup) == ("constant", 0)
     augmentation = training.augmentation
     assert (augmentation.crop, augmentation.scale) == ("random_resized", (0.7, 1.0))
     assert augmentation.color_jitter == (0.3, 0.3, 0.3, 0.3)
@@ -121,8 +121,8 @@ def test_held_out_domains_have_the_papers_settings(name: str, composed: dict[str
         assert params.methods[method].average == Swad(
             n_converge=3, n_tolerance=6, tolerance_ratio=tolerance_ratio
         )
-        assert params.training_of(method).eval_every == eval_every
-    assert params.training_of("finetune").eval_every == 200
+        assert params.training_of(method).evaluations == 5000 / eval_every
+    assert params.training_of("finetune").evaluations == 5000 / 200
     for method in ("stochca", "stochca+swad"):
         assert params.methods[method].attention == StochasticCrossAttention(prob=0.1)
     assert clip.backbone.name.startswith("vit_base_patch16_clip_")
@@ -135,8 +135,8 @@ def test_toast_counts_100_epochs(name: str, composed: dict[str, Params]) -> None
     params = composed[name]
     training = params.training
     assert training.batch_size == 32
-    assert abs(training.steps * 32 - 100 * images) < 32
-    assert abs(training.warmup_steps - training.steps / 10) < 1
+    assert (training.epochs, training.warmup) == (100, 0.1)
+    assert abs(training.timetable(images).steps * 32 - 100 * images) < 32
     assert (training.lr, training.weight_decay, training.optimizer) == (lr, weight_decay, "momentum")
     table = ["linear_probe", "finetune", "vpt", "lora", "toast_lite", "toast"]
     assert params.protocol.methods == [*table, "stochca"]
@@ -151,7 +151,7 @@ def test_toasts_decoders_learn_by_their_own_settings(composed: dict[str, Params]
     params = composed["toast_fgvc"]
     settings = dataclasses.replace(
         params.training_with(params.pretune.training),
-        steps=60, warmup_steps=6, batch_size=8, precision="fp32", workers=0, augmentation=Augmentation(),
+        steps=60, batch_size=8, precision="fp32", workers=0, augmentation=Augmentation(),
     )  # fmt: skip
     pretuned = pretune(
         tiny_vit(num_classes=0), ColouredSquares(24), settings=settings, preprocessing=PREPROCESSING
@@ -200,7 +200,7 @@ def test_comments_of_the_default_stay_and_sources_join_them(project: Path) -> No
     use_preset("cub/refit")
     written = Path("params.yaml").read_text().splitlines()
     lines = {line.partition("#")[0].strip(): line.partition("# ")[2] for line in written}
-    assert lines["steps: 10000"] == "optimiser steps [StochCA, transfer]"
+    assert lines["steps: 10000"] == "optimiser steps; null: as many as epochs say [StochCA, transfer]"
     assert lines["layer_decay: null"] == (
         "learning rate factor per block counted from the head, such as 0.75; null: none"
     )

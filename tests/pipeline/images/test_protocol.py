@@ -76,7 +76,7 @@ def trained_without(prepared: Prepared, target: str, method: Method, folder: Pat
             images.train,
             images.validation,
             method=method,
-            settings=Training(steps=12, batch_size=8, lr=1e-2, eval_every=2, precision="fp32", workers=0),
+            settings=Training(steps=12, batch_size=8, lr=1e-2, evaluations=6, precision="fp32", workers=0),
             preprocessing=PREPROCESSING,
             domains=images.domains,
         ),

@@ -31,9 +31,10 @@ def write_project(folder: Path, tune: dict[str, Any]) -> Params:
     values["image_size"] = 32
     values["backbone"] = {"name": "test_vit", "weights": "file:weights.safetensors"}
     values["training"].update(
-        steps=STEPS, warmup_steps=0, batch_size=8, lr=1e-3, head_lr_scale=1, precision="fp32", eval_every=2
-    )
-    values["tune"].update({"training": {}, "grace_steps": 2, "reduction": 2, "trials": 4, **tune})
+        epochs=None, steps=STEPS, warmup=0.0, evaluations=4, batch_size=8, lr=1e-3, head_lr_scale=1,
+        precision="fp32",
+    )  # fmt: skip
+    values["tune"].update({"training": {}, "grace": 0.25, "reduction": 2, "trials": 4, **tune})
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

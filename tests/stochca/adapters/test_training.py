@@ -48,12 +48,12 @@ SETTINGS = Training(
     steps=7,
     batch_size=8,
     lr=3e-2,
-    warmup_steps=2,
+    warmup=2 / 7,
     precision="bf16",
     accumulate=2,
     gradient_checkpointing=True,
-    eval_every=3,
-    checkpoint_every=2,
+    evaluations=3,
+    checkpoints=4,
     workers=0,
     augmentation=Augmentation(mixup=0.2),
 )
@@ -148,7 +148,7 @@ def test_what_makes_no_sense_is_refused(train: Vpt | Toast | ToastLite) -> None:
                 [],
                 [],
                 method=Method(adapter=train),
-                settings=Training(layer_decay=0.5),
+                settings=Training(steps=1, layer_decay=0.5),
                 preprocessing=PREPROCESSING,
             ),
             CPU,
@@ -158,7 +158,9 @@ def test_what_makes_no_sense_is_refused(train: Vpt | Toast | ToastLite) -> None:
 def test_checking_changes_nothing() -> None:
     student = tiny_vit()
     for method in METHODS.values():
-        inputs = Inputs(student, [], [], method=method, settings=Training(), preprocessing=PREPROCESSING)
+        inputs = Inputs(
+            student, [], [], method=method, settings=Training(steps=1), preprocessing=PREPROCESSING
+        )
         check_settings(inputs, CPU)
     assert student.state_dict().keys() == tiny_vit().state_dict().keys()
     assert all(parameter.requires_grad for parameter in student.parameters())

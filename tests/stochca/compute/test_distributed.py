@@ -39,11 +39,11 @@ BASE = Training(
     steps=12,
     batch_size=8,
     lr=1e-3,
-    warmup_steps=2,
+    warmup=2 / 12,
     clip_grad=1.0,
     precision="fp32",
-    eval_every=3,
-    checkpoint_every=4,
+    evaluations=4,
+    checkpoints=3,
     workers=0,
     augmentation=Augmentation(color_jitter=0.1),
 )
@@ -157,7 +157,7 @@ def two_ranks(rank: int, folder: Path) -> None:
     except UserError as error:
         (folder / f"refused{rank}.txt").write_text(str(error))
     try:
-        train(Method(), dataclasses.replace(BASE, lr=1e30, warmup_steps=0, clip_grad=None), folder / "nan")
+        train(Method(), dataclasses.replace(BASE, lr=1e30, warmup=0.0, clip_grad=None), folder / "nan")
     except UserError as error:
         (folder / f"diverged{rank}.txt").write_text(str(error))
     distributed.destroy_process_group()
@@ -242,11 +242,11 @@ def test_mistakes_end_every_rank(rank: int, done: Path) -> None:
 
 @pytest.mark.parametrize(("accumulate", "number"), [(1, 2), (2, 2), (1, 4), (2, 3)])
 def test_the_shares_of_a_batch_are_the_batch(accumulate: int, number: int) -> None:
-    settings = dataclasses.replace(BASE, batch_size=12, accumulate=accumulate, steps=3)
+    settings = dataclasses.replace(BASE, batch_size=12, accumulate=accumulate)
     images = ColouredSquares(10)
 
     def steps(rank: int = 0, number: int = 1) -> list[tuple[Tensor, Tensor]]:
-        batches = training_batches(images, PREPROCESSING, settings, seed=5, rank=rank, ranks=number)
+        batches = training_batches(images, PREPROCESSING, settings, seed=5, steps=3, rank=rank, ranks=number)
         return [(pictures, labels) for pictures, labels in batches]
 
     shares = [steps(rank, number) for rank in range(number)]

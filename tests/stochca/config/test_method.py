@@ -63,12 +63,12 @@ def test_nonsense_is_refused(choices: dict[str, object], sentence: str) -> None:
         ),
         (
             {"adapter": HeadAlone()},
-            {"settings": Training(head_lr_scale=0)},
+            {"settings": Training(steps=1, head_lr_scale=0)},
             "head_lr_scale 0 .* trains nothing",
         ),
         (
             {"adapter": Vpt()},
-            {"settings": Training(layer_decay=0.5)},
+            {"settings": Training(steps=1, layer_decay=0.5)},
             "layer_decay 0.5 means nothing .*'vpt'",
         ),
     ],
@@ -77,7 +77,7 @@ def test_what_a_part_can_not_be_trained_with_is_refused(
     choices: dict[str, Any], circumstances: dict[str, Any], sentence: str
 ) -> None:
     method = Method(**choices)
-    fine: dict[str, Any] = {"settings": Training(), "micro_batch": 32, "refit": False}
+    fine: dict[str, Any] = {"settings": Training(steps=1), "micro_batch": 32, "refit": False}
     method.check_training(**fine)
     with pytest.raises(ValueError, match=sentence):
         method.check_training(**fine | circumstances)

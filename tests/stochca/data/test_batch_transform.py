@@ -36,9 +36,9 @@ def test_training_batches_are_those_of_images_one_by_one(name: str, workers: int
     preprocessing = PREPROCESSING
     if name == "square":
         preprocessing = Preprocessing(16, PREPROCESSING.mean, PREPROCESSING.std, resize=20)
-    options = settings(steps=3, batch_size=7, eval_every=1, workers=workers, augmentation=AUGMENTATIONS[name])
+    options = settings(batch_size=7, workers=workers, augmentation=AUGMENTATIONS[name])
     images, transform = ColouredSquares(11), preprocessing.training(options.augmentation)
-    batches = training_batches(images, preprocessing, options, seed=5)
+    batches = training_batches(images, preprocessing, options, seed=5, steps=3)
     for step, (batch, labels) in enumerate(batches, start=1):
         order = images_of_step(len(images), options, seed=5, step=step)
         assert labels.tolist() == [images.labels[index] for index in order]
@@ -69,7 +69,9 @@ class Drawing(ColouredSquares):
 
 def test_what_images_draw_depends_on_seed_and_step_too() -> None:
     def batches(**options: Any) -> list[torch.Tensor]:
-        return [batch for batch, _ in training_batches(Drawing(8), PREPROCESSING, settings(), **options)]
+        return [
+            batch for batch, _ in training_batches(Drawing(8), PREPROCESSING, settings(), steps=12, **options)
+        ]
 
     whole = batches(seed=0)
     assert all(torch.equal(*pair) for pair in zip(batches(seed=0, start=4), whole[4:], strict=True))

@@ -13,7 +13,7 @@ from stochca.training.loss import Loss
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 
 EXAMPLES = Examples(ColouredSquares(40), ColouredSquares(30, seed=1), PREPROCESSING, torch.device("cpu"))
-SETTINGS = Training(steps=8, batch_size=6, lr=1e-3, eval_every=4, precision="fp32", workers=0)
+SETTINGS = Training(steps=8, batch_size=6, lr=1e-3, evaluations=2, precision="fp32", workers=0)
 BATCH = (
     torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0)),
     torch.tensor([0, 1, 2, 0, 1, 2]),

@@ -59,7 +59,7 @@ def test_killed_and_resumed_equals_undisturbed(penalty: Any, tmp_path: Any) -> N
 
     method = Method(attention=StochasticCrossAttention(prob=0.5), penalties=(penalty,))
     options = Training(
-        steps=9, batch_size=8, accumulate=2, lr=3e-3, eval_every=3, checkpoint_every=4, precision="fp32",
+        steps=9, batch_size=8, accumulate=2, lr=3e-3, evaluations=3, checkpoints=2, precision="fp32",
         workers=0, augmentation=Augmentation(mixup=0.2),
     )  # fmt: skip
 
@@ -94,7 +94,7 @@ def test_what_penalties_need_is_checked_first() -> None:
             [],
             [],
             method=Method(penalties=(penalty,)),
-            settings=Training(batch_size=8),
+            settings=Training(steps=1, batch_size=8),
             preprocessing=PREPROCESSING,
             **given,
         )

@@ -64,11 +64,11 @@ def settings(**options: Any) -> Training:
         "steps": 12,
         "batch_size": 8,
         "lr": 3e-3,
-        "warmup_steps": 2,
+        "warmup": 2 / 12,
         "clip_grad": 1.0,
         "precision": "fp32",
-        "eval_every": 3,
-        "checkpoint_every": 4,
+        "evaluations": 4,
+        "checkpoints": 3,
         "workers": 0,
         "drop_path": 0.1,
         "augmentation": Augmentation(color_jitter=0.1),
@@ -193,7 +193,7 @@ def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"diverged: the gradients of 5 steps in a row, 2 to 6, .* lower training.lr"
     ):
-        run(Method(), settings(lr=1e30, warmup_steps=0, clip_grad=None), tmp_path)
+        run(Method(), settings(lr=1e30, warmup=0.0, clip_grad=None), tmp_path)
     assert load_checkpoint(tmp_path) is None
 
 
@@ -290,7 +290,9 @@ class Evaluations(Callback):
 
 
 def test_selection_keeps_the_best_weights_on_validation() -> None:
-    options = settings(steps=30, lr=0.05, warmup_steps=0, clip_grad=None)  # so high that it gets worse
+    options = settings(
+        steps=30, evaluations=10, lr=0.05, warmup=0.0, clip_grad=None
+    )  # so high that it gets worse
     for seed in range(10):
         evaluations = Evaluations()
         weights, fitted = run(Method(), options, None, evaluations, seed=seed)
@@ -311,10 +313,10 @@ def test_head_learning_rate_is_scaled_at_every_step() -> None:
     """Against the schedule written out: linear warm-up, cosine to zero, the head's ten times as high."""
     from stochca.training.optimisation import create_optimizer, create_schedule
 
-    options = settings(steps=20, lr=1e-3, warmup_steps=5, head_lr_scale=10.0, layer_decay=0.5)
+    options = settings(steps=20, lr=1e-3, warmup=0.25, head_lr_scale=10.0, layer_decay=0.5)
     student = tiny_vit()
     optimizer = create_optimizer(student, options)
-    schedule = create_schedule(optimizer, options)
+    schedule = create_schedule(optimizer, options, options.timetable(images=1))
     names = {id(parameter): name for name, parameter in student.named_parameters()}
     for step in range(1, 21):
         schedule.step_update(step)
@@ -336,9 +338,9 @@ def test_head_learning_rate_is_scaled_at_every_step() -> None:
 def test_constant_schedule_stays_at_the_learning_rate() -> None:
     from stochca.training.optimisation import create_optimizer, create_schedule
 
-    options = settings(steps=10, lr=1e-3, warmup_steps=4, head_lr_scale=2.0, schedule="constant")
+    options = settings(steps=10, lr=1e-3, warmup=0.4, head_lr_scale=2.0, schedule="constant")
     optimizer = create_optimizer(tiny_vit(), options)
-    schedule = create_schedule(optimizer, options)
+    schedule = create_schedule(optimizer, options, options.timetable(images=1))
     for step in range(1, 11):
         schedule.step_update(step)
         for group in optimizer.param_groups:
@@ -368,7 +370,7 @@ def test_weight_decay_spares_biases_norms_and_positions() -> None:
 
 
 def test_head_scale_reaches_the_weights() -> None:
-    still, _ = run(Method(), settings(head_lr_scale=0.0, steps=3, warmup_steps=0))
+    still, _ = run(Method(), settings(head_lr_scale=0.0, steps=3, warmup=0.0))
     start = tiny_vit().state_dict()
     assert torch.equal(still["head.weight"], start["head.weight"])
     assert not torch.equal(still["blocks.0.attn.qkv.weight"], start["blocks.0.attn.qkv.weight"])
@@ -382,7 +384,7 @@ def test_accumulation_equals_the_whole_batch() -> None:
 
 
 def test_learns_the_squares() -> None:
-    _, fitted = run(Method(), settings(steps=150, lr=1e-2, eval_every=50, drop_path=0.0))
+    _, fitted = run(Method(), settings(steps=150, lr=1e-2, evaluations=3, drop_path=0.0))
     assert fitted.validation is not None
     assert fitted.validation.accuracy > 0.8
 
@@ -390,10 +392,10 @@ def test_learns_the_squares() -> None:
 def test_events_tell_every_step_once(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     started = time.time() * 1000
-    run(Method(), settings(steps=23, eval_every=5), None, JsonLines(log))
+    run(Method(), settings(steps=23, evaluations=5), None, JsonLines(log))
     events = read_events(log)
     assert [event["step"] for event in events if event["event"] == "step"] == list(range(1, 24))
-    assert [event["step"] for event in events if event["event"] == "eval"] == [5, 10, 15, 20, 23]
+    assert [event["step"] for event in events if event["event"] == "eval"] == [5, 10, 14, 19, 23]
     assert all(math.isfinite(event["loss"]) for event in events)
     times = [event["time"] for event in events]
     assert times == sorted(times)

@@ -18,9 +18,7 @@ from stochca.training.pretuning import Pretuned, Reconstruction, pretune
 from tests.stochca.tiny import EAGER, PREPROCESSING, ColouredSquares, tiny_vit
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-SETTINGS = Training(
-    steps=9, batch_size=8, lr=1e-2, precision="fp32", eval_every=3, checkpoint_every=3, workers=0
-)
+SETTINGS = Training(steps=9, batch_size=8, lr=1e-2, precision="fp32", checkpoints=3, workers=0)
 
 
 class Killed(Exception):
@@ -48,10 +46,10 @@ def run(folder: Path | None = None, *callbacks: Callback, settings: Training = S
 def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path: Path) -> None:
     sentence = r"diverged: the gradients of 5 steps in a row.* saw image \d+, image"
     with pytest.raises(UserError, match=sentence):
-        run(tmp_path, settings=replace(SETTINGS, steps=30, lr=1e30, warmup_steps=0, clip_grad=None))
+        run(tmp_path, settings=replace(SETTINGS, steps=30, checkpoints=10, lr=1e30))
     assert load_checkpoint(tmp_path) is None
     with pytest.raises(UserError, match=r"diverged in its last steps; lower lr in pretune\.training"):
-        run(settings=replace(SETTINGS, steps=4, lr=1e30, warmup_steps=0, clip_grad=None))
+        run(settings=replace(SETTINGS, steps=4, lr=1e30))
 
 
 def test_the_loss_is_that_of_the_paper() -> None:
@@ -96,6 +94,6 @@ def test_the_backbone_may_run_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_can_not_work_is_refused() -> None:
     with pytest.raises(UserError, match="there are no images to pre-tune on"):
         pretune(tiny_vit(), ColouredSquares(0), settings=SETTINGS, preprocessing=PREPROCESSING)
-    layers = Training(layer_decay=0.5)
+    layers = Training(steps=1, layer_decay=0.5)
     with pytest.raises(UserError, match="layer_decay must be null"):
         pretune(tiny_vit(), ColouredSquares(8), settings=layers, preprocessing=PREPROCESSING)

@@ -17,7 +17,7 @@ from tests.stochca.timm_models.families.cases import CASES, Case, images
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares
 
 EXAMPLES = Examples(ColouredSquares(12), ColouredSquares(6, seed=1), PREPROCESSING, torch.device("cpu"))
-SETTINGS = Training(precision="fp32", workers=0)
+SETTINGS = Training(steps=1, precision="fp32", workers=0)
 LABELS = torch.tensor([0, 1])
 
 every_family = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
