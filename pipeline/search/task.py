@@ -112,6 +112,8 @@ def plan(params: Params) -> Task:
     timetable = training.timetable(len(images.train))
     decides = {
         **decided_by(params),
+        # However it was written.
+        "tune": params.tune.model_dump(exclude=WHERE_AND_HOW_MANY | {"training"}),
         "training": deciding_settings(training, timetable),
         "gpu": params.tune.resources.gpu > 0,  # a search keeps to one device, and so to one precision
         "backbone": card.to_dict(),

@@ -63,6 +63,28 @@ def test_checkpoints_are_found_again_by_all_that_decides_the_weights() -> None:
     assert len({folder(), *others}) == 1 + len(others)
 
 
+def test_what_changes_no_result_leaves_the_checkpoints_to_be_found() -> None:
+    """However the budget is written, and how often a checkpoint is."""
+    images = 3200
+
+    def folder(**settings: Any) -> Path:
+        training = dataclasses.replace(JOB.training, **settings)
+        method = dataclasses.replace(JOB.method, training=settings)  # as params.yaml may have it
+        job = dataclasses.replace(JOB, method=method, training=training)
+        return work_folder(job, training.timetable(images), CARD.to_dict(), "f", "fp32", "cpu")
+
+    by_steps = folder(steps=100, warmup=0.1, evaluations=10)
+    assert by_steps == folder(epochs=1, steps=None, warmup=0.1, evaluations=10)
+    assert by_steps == folder(steps=100, warmup=0.1, evaluations=10, checkpoints=99, workers=3)
+    others = [
+        folder(steps=101, warmup=0.1, evaluations=10),
+        folder(steps=100, warmup=0.2, evaluations=10),
+        folder(steps=100, warmup=0.1, evaluations=11),
+        folder(steps=100, warmup=0.1, evaluations=10, patience=2),
+    ]
+    assert len({by_steps, *others}) == 1 + len(others)
+
+
 def test_a_changed_extension_continues_no_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +108,14 @@ def test_the_images_are_logged_as_they_were_prepared() -> None:
     )
     assert (settings["method"], settings["seed"], settings["attention"]) == ("finetune", 0, "self")
     assert settings["training.augmentation.mixup"] == JOB.training.augmentation.mixup
+
+
+def test_steps_are_logged_and_described_also_where_epochs_are_asked_for() -> None:
+    training = dataclasses.replace(JOB.training, epochs=2, steps=None, batch_size=32)
+    job = dataclasses.replace(JOB, training=training)
+    manifest = {"dataset": "image_folder", "domains": ["photo"], "train_fraction": 1.0}
+    settings = settings_to_compare(job, training.timetable(64), CARD, manifest)
+    assert (settings["training.epochs"], settings["training.steps"]) == (2, 4)
 
 
 def test_a_run_describes_its_whole_backbone() -> None:

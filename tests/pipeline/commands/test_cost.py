@@ -1,5 +1,6 @@
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pipeline.config.params import Params
 from pipeline.config.presets import find_preset
 from stochca.config import HeadAlone, Method, StochasticCrossAttention
 from stochca.errors import UserError
+from tests.pipeline.prepared_folder import Row, write_prepared_folder
 
 SPEED = Speed("a device", "fp32", train_image=0.3, forward_image=0.1, step=1.0, blocks=12)
 
@@ -132,9 +134,9 @@ def test_stochca_costs_what_was_measured() -> None:
 
 def test_a_linear_probe_goes_forward_alone(cub: Params) -> None:
     training = cub.training
-    assert training_seconds(Method(), training, SPEED) == pytest.approx(10_000 * (16 * 0.3 + 1.0))
+    assert training_seconds(Method(), training, 10_000, SPEED) == pytest.approx(10_000 * (16 * 0.3 + 1.0))
     probe = Method(adapter=HeadAlone())
-    assert training_seconds(probe, training, SPEED) == pytest.approx(10_000 * (16 * 0.1 + 1.0))
+    assert training_seconds(probe, training, 10_000, SPEED) == pytest.approx(10_000 * (16 * 0.1 + 1.0))
 
 
 def test_the_search_is_counted_by_trials_and_seeds(cub: Params) -> None:
@@ -153,7 +155,44 @@ def test_the_sentences(pacs: Params) -> None:
     ]  # fmt: skip
 
 
-def test_own_images_are_not_counted(pacs: Params) -> None:
+def in_epochs(params: Params, epochs: float, **changes: Any) -> Params:
+    training = replace(params.training, epochs=epochs, steps=None)
+    return params.model_copy(update={"training": training, **changes})
+
+
+def test_epochs_cost_the_training_images(cub: Params) -> None:
+    """Of 15, 30, 50 and 100 % of 5,994 images, a tenth validates; batches of 16."""
+    found = cost_of(in_epochs(cub, 10), SPEED)
+    trained = sum(round(5994 * share) - round(599.4 * share) for share in (0.15, 0.3, 0.5, 1.0))
+    assert found.training_images == pytest.approx(30 * 10 * trained, abs=120 * 8)
+    assert found.evaluations == 120 * 20
+    refit = cost_of(in_epochs(find_preset("cub/refit").params(), 10), SPEED)
+    everything = sum(round(5994 * share) for share in (0.15, 0.3, 0.5, 1.0))
+    assert refit.training_images == pytest.approx(30 * 10 * everything, abs=120 * 8)
+
+
+def test_epochs_of_own_images_are_counted_once_they_are_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = find_preset("default").params()
+    monkeypatch.chdir(tmp_path)
+    dataset = default.dataset.model_copy(update={"name": "image_folder", "root": "photos"})
+    own = in_epochs(default, 2, dataset=dataset)
+    with pytest.raises(
+        UserError, match=r"what training.epochs of image_folder cost .* run: dvc repro prepare"
+    ):
+        cost_of(own, SPEED)
+    splits = [*["train"] * 48, *["val"] * 8, *["test"] * 16]
+    rows = [Row(b"", 0, f"{number}", split) for number, split in enumerate(splits)]
+    write_prepared_folder(Path("data/prepared"), ["a"], rows, dataset="image_folder", root="photos")
+    assert split_of(own, "all") == Split(48, 8, 16)
+    assert cost_of(own, SPEED).training_images == 6 * 96
+    other = dataset.model_copy(update={"root": "others"})
+    assert split_of(own.model_copy(update={"dataset": other}), "all") == Split(0, 0, 0)
+
+
+def test_own_images_are_not_counted(pacs: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     dataset = pacs.dataset.model_copy(update={"name": "image_folder"})
     found = cost_of(pacs.model_copy(update={"dataset": dataset}), SPEED)
     assert found.evaluated_images is None

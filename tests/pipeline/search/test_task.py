@@ -68,6 +68,42 @@ def test_what_decides_may_not(edit: Edit) -> None:
     assert name() != before
 
 
+@pytest.mark.parametrize(
+    "same", [{"steps": 12, "workers": 2}, {"epochs": 2}, {"steps": 12, "checkpoints": 7}]
+)
+def test_it_goes_on_however_the_budget_is_written(edit: Edit, same: dict[str, Any]) -> None:
+    """48 images in batches of 8."""
+    edit(training={"steps": 12})
+    before = name()
+    edit(training=same)
+    assert name() == before
+    edit(training={"steps": 13})
+    assert name() != before
+
+
+@pytest.mark.parametrize(
+    ("training", "grace", "reduction", "rungs"),
+    [
+        ({"steps": 36, "evaluations": 2}, 0.5, 2, [18, 36]),  # as params.yaml has it
+        ({"steps": 12, "evaluations": 4}, 0.25, 2, [3, 6, 12]),
+        ({"steps": 10, "evaluations": 4}, 0.25, 2, [3, 5, 10]),  # evaluated after 3, 5, 8 and 10
+        ({"steps": 10, "evaluations": 4}, 0.3, 3, [3, 8, 10]),
+        ({"steps": 10, "evaluations": 4}, 0.4, 3, [5, 10]),  # the first evaluation that is not before step 4
+        ({"steps": 3, "evaluations": 50}, 0.01, 2, [1, 2, 3]),
+        ({"epochs": 2, "evaluations": 4}, 1.0, 2, [12]),  # nothing is stopped
+    ],
+)
+def test_trials_are_compared_at_evaluations(
+    edit: Edit, training: dict[str, Any], grace: float, reduction: int, rungs: list[int]
+) -> None:
+    edit(training=training, grace=grace, reduction=reduction)
+    task = plan(load_params())
+    assert task.rungs == rungs
+    kept = task.settings({"prob": 0.1}).timetable(images=47)  # of a seed whose split has one image less
+    assert (kept.steps, kept.evaluations) == (task.timetable.steps, task.timetable.evaluations)
+    assert set(rungs) <= set(kept.checkpoints) & set(kept.evaluations)
+
+
 def test_a_search_does_not_go_on_with_another_device(edit: Edit) -> None:
     on_cpu = name()
     edit(resources={"cpu": 1, "gpu": 0.5})

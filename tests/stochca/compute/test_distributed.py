@@ -63,6 +63,7 @@ RUNS: dict[str, tuple[Method, Training]] = {
     "accumulate": (Method(attention=STOCHCA), dataclasses.replace(BASE, accumulate=2)),
     "checkpointing": (Method(attention=STOCHCA), dataclasses.replace(BASE, gradient_checkpointing=True)),
     "mixup": (Method(), MIXED),
+    "patience": (Method(), dataclasses.replace(BASE, lr=1e-2, evaluations=12, patience=2)),
     "compiled": (Method(attention=STOCHCA), dataclasses.replace(BASE, compile=True)),
 }
 # With dropout, which every rank draws for itself.

@@ -7,6 +7,7 @@ import pytest
 
 from stochca.config import (
     Bss,
+    Ema,
     HeadAlone,
     L2Sp,
     Lora,
@@ -14,6 +15,7 @@ from stochca.config import (
     Method,
     Schedule,
     StochasticCrossAttention,
+    Swa,
     Swad,
     Vpt,
     WiseFt,
@@ -61,6 +63,19 @@ def test_nonsense_is_refused(choices: dict[str, object], sentence: str) -> None:
             {"micro_batch": 8},
             "penalties bss takes the 9 smallest .* only 8 images",
         ),
+        *(
+            (
+                {"average": average},
+                {"settings": Training(steps=1, patience=2)},
+                f"training.patience 2 ends .*, but average '{average.name}' needs the whole schedule",
+            )
+            for average in (Swa(), Swad())
+        ),
+        (
+            {"average": Ema()},
+            {"settings": Training(steps=1, patience=2), "refit": True},
+            "training.patience 2 ends training by the validation score, of which refit leaves none",
+        ),
         (
             {"adapter": HeadAlone()},
             {"settings": Training(steps=1, head_lr_scale=0)},
@@ -81,6 +96,11 @@ def test_what_a_part_can_not_be_trained_with_is_refused(
     method.check_training(**fine)
     with pytest.raises(ValueError, match=sentence):
         method.check_training(**fine | circumstances)
+
+
+def test_other_methods_may_end_early() -> None:
+    for method in (Method(), Method(average=Ema()), Method(phases=LpFt(), average=WiseFt())):
+        method.check_training(Training(steps=1, patience=2), micro_batch=32, refit=False)
 
 
 @pytest.mark.parametrize("prob", [-0.1, 1.1, (0.1, 2.0)])

@@ -449,6 +449,74 @@ def test_fused_kernels_are_used_where_there_are_any(optimizer: str, fused: bool 
     assert create_optimizer(tiny_vit(), settings(optimizer=optimizer)).defaults.get("fused") is fused
 
 
+class KillAtCheckpoint(Callback):
+    """Ends the run once this step's checkpoint is written."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_checkpoint(self, path: Path, step: int) -> None:
+        if step == self.step:
+            raise Killed
+
+
+def ends_by_hand(evaluations: list[EvalEvent], patience: int) -> int:
+    """The step after which so many evaluations in a row were no better than the best before them."""
+    best, since = (-math.inf, -math.inf), 0
+    for event in evaluations:
+        found = event.accuracy, -event.loss
+        best, since = (found, 0) if found > best else (best, since + 1)
+        if since == patience:
+            break
+    return event.step
+
+
+@pytest.mark.parametrize("name", ["finetune", "stochca+ema", "stochca+lp_ft+wise_ft"])
+def test_patience_ends_training_where_validation_has_stalled(name: str, tmp_path: Path) -> None:
+    """As one counts by hand in a run without it; killed and resumed anywhere, it is the same."""
+    options = {"steps": 40, "evaluations": 20, "checkpoints": 4, "lr": 0.05, "warmup": 0.0, "clip_grad": None}
+    method, patience = METHODS[name], 3
+    evaluations = Evaluations()
+    run(method, settings(**options), None, evaluations)
+    end = ends_by_hand(evaluations.events, patience)
+    assert end < 40
+
+    patient, heard = settings(**options, patience=patience), Evaluations()
+    weights, fitted = run(method, patient, tmp_path / "a", heard)
+    assert heard.events == [event for event in evaluations.events if event.step <= end]
+    best = max(heard.events, key=lambda event: (event.accuracy, -event.loss))
+    assert fitted.selected_step in (best.step, None)
+    note = next(note for note in fitted.notes if note.startswith("Training ended early"))
+    assert note == (
+        f"Training ended early, after step {end} of 40: the last 3 evaluations on validation were no better "
+        f"than that after step {best.step}."
+    )
+
+    folder = tmp_path / "b"
+    for kill in (Kill(end - 1), Kill(end), KillAtCheckpoint(end)):
+        with pytest.raises(Killed):
+            run(method, patient, folder, kill)
+    found, resumed = run(method, patient, folder)
+    assert_equal(found, weights)
+    assert (resumed.notes, resumed.validation) == (fitted.notes, fitted.validation)
+    checkpoint = load_checkpoint(folder)
+    assert checkpoint is not None
+    assert checkpoint["progress"]["step"] == end  # and not a step more was taken
+
+
+def test_patience_that_nothing_tries_changes_nothing() -> None:
+    expected, fitted = run(Method())
+    found, patient = run(Method(), settings(patience=4))  # of four evaluations the first is the best so far
+    assert_equal(found, expected)
+    assert patient.notes == fitted.notes == []
+
+
+def test_epochs_are_steps_by_the_number_of_images() -> None:
+    """Of 40 images in batches of 8, 2.4 epochs are 12 steps."""
+    expected, _ = run(METHODS["stochca"])
+    assert_equal(run(METHODS["stochca"], settings(steps=None, epochs=2.4))[0], expected)
+
+
 @pytest.mark.parametrize("name", ["finetune", "stochca+ema", "stochca+swa", "lp_ft"])
 def test_refitting_trains_on_validation_images_too_and_keeps_the_last_step(name: str, tmp_path: Path) -> None:
     """The same as training on both without ever evaluating anything."""
