@@ -119,3 +119,13 @@ def test_a_pause_costs_no_steps(task: Task, tmp_path: Path) -> None:
         json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()
     ]
     assert [event["step"] for event in events if event["event"] == "step"] == list(range(1, STEPS + 1))
+
+
+def test_a_trial_that_patience_ends_reaches_its_last_rungs_at_once(task: Task, tmp_path: Path) -> None:
+    impatient = dataclasses.replace(task, training=dataclasses.replace(task.training, patience=2))
+    selected, looks = uninterrupted(impatient, 0)
+    assert max(looks) < STEPS  # otherwise patience ended nothing
+    run = seed_run(impatient, tmp_path, 0)
+    reached = [run.advance(rung)["accuracy"] for rung in RUNGS]
+    assert reached == [max(look for step, look in looks.items() if step <= rung) for rung in RUNGS]
+    assert reached[-1] == selected
