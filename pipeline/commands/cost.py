@@ -181,11 +181,8 @@ def _prepared_split(params: Params, target: str) -> Split:
     """As the stage `prepare` has left them, if it was for this dataset."""
     if not (PREPARED / MANIFEST).exists():
         return Split(0, 0, 0)
-    prepared, protocol = load_prepared(), params.protocol
-    if (prepared.manifest["dataset"], prepared.manifest["root"]) != (
-        params.dataset.name,
-        params.dataset.root,
-    ):
+    prepared, protocol, dataset = load_prepared(), params.protocol, params.dataset
+    if [prepared.manifest[key] for key in ("dataset", "root")] != [dataset.name, dataset.root]:
         return Split(0, 0, 0)
     images = images_for(prepared, protocol.name, target, protocol.seeds[0])
     return Split(len(images.train), len(images.validation), len(images.test))

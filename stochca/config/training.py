@@ -64,7 +64,7 @@ class Augmentation:
 class Training:
     """Optimisation, schedule and bookkeeping of one training run.
 
-    How long it is say `epochs` or `steps`, one of them; everything else goes along with it.
+    Either `epochs` or `steps` says how long it is; everything else goes along with it.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}

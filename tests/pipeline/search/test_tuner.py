@@ -1,0 +1,46 @@
+"""Who goes on at a rung, where rungs are not at equal distances of steps."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+
+from pipeline.search.records import METRIC
+from pipeline.search.task import plan
+from pipeline.search.trial import EVALUATIONS
+from pipeline.search.tuner import Stopper
+from tests.pipeline.search.small_project import write_project
+
+STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
+
+
+def test_trials_are_stopped_at_every_rung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four evaluations of ten steps, after 3, 5, 8 and 10: rungs after 3, 5 and 10."""
+    params = write_project(tmp_path / "small", {"training": {"steps": 10}, "reduction": 2})
+    monkeypatch.chdir(tmp_path / "small")
+    task = plan(params)
+    assert task.rungs == [3, 5, 10]
+    stopper, controller = Stopper(task), SimpleNamespace()
+
+    def trial(name: str) -> Any:
+        made = SimpleNamespace(trial_id=name, config={"prob": 0.3}, last_result=None)
+        stopper.on_trial_add(controller, made)
+        return made
+
+    def decision(trial: Any, rung: int, accuracy: float) -> str:
+        result = {METRIC: accuracy, EVALUATIONS: task.evaluations(task.rungs[rung]), "step": task.rungs[rung]}
+        return stopper.on_trial_result(controller, trial, result)
+
+    first, second, third = trial("first"), trial("second"), trial("third")
+    assert decision(first, 0, 0.7) == CONTINUE  # there is none to compare it with
+    assert decision(first, 1, 0.9) == CONTINUE
+    assert decision(second, 0, 0.8) == CONTINUE
+    assert decision(third, 0, 0.6) == STOP
+    assert decision(second, 1, 0.5) == STOP
+    assert decision(first, 2, 0.9) == STOP  # its end
+    # Plain fine-tuning goes on, however bad.
+    plain = trial("plain")
+    plain.config = {"prob": 0.0}
+    assert decision(plain, 0, 0.1) == CONTINUE
