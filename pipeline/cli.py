@@ -208,8 +208,8 @@ def promote() -> None:
     """Compare the best model with the champion; promote it if it is better.
 
     The best on validation becomes a version of the registered model promotion.model and challenges
-    the champion on today's test images. The alias champion moves to it only if it is better beyond
-    noise.
+    the champion on today's test images. The alias champion moves to it only if it is shown to be
+    better.
     """
     from pipeline.config.params import load_params
     from pipeline.registry.promote import promote as promote_best

@@ -63,6 +63,11 @@ class Params(Section):
             return raw
         if "train" in raw:
             raise ValueError("the key 'train' is called 'workers' now; rename it")
+        if isinstance(raw.get("compare"), Mapping) and "bootstrap_samples" in raw["compare"]:
+            raise ValueError(
+                "the key 'compare.bootstrap_samples' is gone, because intervals now come from the spread "
+                "over seeds and images, without resampling; delete it"
+            )
         methods, tune = raw.get("methods"), raw.get("tune")
         if isinstance(methods, Mapping):
             methods = {name: with_choices_made(each, f"methods.{name}") for name, each in methods.items()}

@@ -170,7 +170,6 @@ class Protocol(Section):
 class Compare(Section):
     reference: str  # the method that the others are measured against
     analysed: list[MethodName] = Field(min_length=1)  # looked into block by block
-    bootstrap_samples: int = Field(ge=100)
     confidence: float = Field(gt=0, lt=1)
 
 

@@ -1,6 +1,8 @@
-"""Champion against challenger: the best trained model becomes the champion if it is better beyond noise.
+"""Champion against challenger: the best trained model becomes the champion if it is shown to be better.
 
-`stochca promote`. The models are versions in MLflow's registry; the champion is the one with that alias.
+`stochca promote`. Two models are compared, not their methods: the interval covers the test images alone, and
+another seed of the same method may do otherwise. The models are versions in MLflow's registry; the champion
+is the one with that alias.
 """
 
 import tempfile
@@ -30,7 +32,7 @@ from pipeline.registry.versions import (
     version_called,
     version_of,
 )
-from pipeline.report.intervals import Difference, Spread, paired_bootstrap
+from pipeline.report.intervals import Difference, Spread, estimate, judge
 from pipeline.report.results import Run, read_inputs, read_runs
 from pipeline.tracking.server import connect
 from pipeline.training.saved_model import TrainedModel
@@ -235,19 +237,17 @@ def decide(
             f"{challenger.title} can't be compared with the champion, {champion.title}: no test image is left"
             f"{left_out}",
         )
-    difference = paired_bootstrap(
-        [([_correct(challenger.model, prepared)[fair]], [_correct(champion.model, prepared)[fair]])],
-        samples=compare.bootstrap_samples,
-        confidence=compare.confidence,
-    )
-    promoted = difference.low > 0
-    verdict = {"within the noise": "not better beyond the noise"}.get(difference.verdict, difference.verdict)
+    new, old = (_correct(each.model, prepared)[fair] for each in (challenger, champion))
+    (difference,) = judge([estimate([np.subtract(new, old, dtype=float)[None]])], compare.confidence)
+    promoted = difference.verdict == "better"
+    verdict = difference.verdict if difference.shown else "not shown to be better"
     low, mean, high = (f"{100 * share:+.1f}" for share in (difference.low, difference.mean, difference.high))
     return Decision(
         promoted,
         f"{challenger.title} is {verdict} than the champion, {champion.title}: {mean} points of test "
-        f"accuracy ({100 * compare.confidence:g} % interval {low} to {high}) on {fair.sum()} images"
-        f"{left_out}; {'it is the new champion' if promoted else 'the champion stays'}",
+        f"accuracy ({100 * compare.confidence:g} % interval {low} to {high} over test images; other seeds of "
+        f"the same methods may differ) on {fair.sum()} images{left_out}; "
+        + ("it is the new champion" if promoted else "the champion stays"),
         difference=difference,
         test_images=int(fair.sum()),
         left_out=int((~fair).sum()),

@@ -7,7 +7,7 @@ from statistics import fmean
 import numpy as np
 
 from pipeline.config.params import Params
-from pipeline.report.intervals import Difference, Spread, Verdict, paired_bootstrap
+from pipeline.report.intervals import Difference, Estimate, Spread, accuracy_interval, estimate, judge
 from pipeline.report.results import METRIC_NAMES, OTHER_CHOICES, Run
 
 
@@ -15,9 +15,8 @@ from pipeline.report.results import METRIC_NAMES, OTHER_CHOICES, Run
 class Standing:
     """Where a method stands among the others: on one target, or on average over several.
 
-    On average every target counts the same: each number of a trial is its mean over the targets. The interval
-    of `difference` is over test images, not over trials: those of each target are drawn anew, or once for all
-    targets where these share them.
+    On average every target counts the same: each number of a trial is its mean over the targets. Intervals
+    cover other test images of the same targets and, of several trials, other training seeds.
     """
 
     method: str
@@ -26,6 +25,7 @@ class Standing:
     reference: str  # the method that `difference` is to
     difference: Difference  # of test accuracy to the reference
     behind_best: Difference  # of test accuracy to the first in rank
+    interval: tuple[float, float]  # of test accuracy
     confidence: float  # of the intervals
     metrics: dict[str, Spread]  # over the trials; what all runs have of what is told
     gains: list[float]  # test accuracy above the reference, by trial
@@ -66,32 +66,20 @@ class Standing:
         return {"difference": self.difference.mean, **ends}
 
     @property
-    def judgement(self) -> Verdict:
-        """Of the difference to the reference, by its interval.
-
-        On average it is better or worse only if also every trial points the same way.
-        """
-        verdict = self.difference.verdict
-        sign = -1 if verdict == "worse" else 1
-        if len(self.targets) > 1 and not all(sign * gain > 0 for gain in self.gains):
-            return "within the noise"
-        return verdict
-
-    @property
     def verdict(self) -> str:
         """The difference in words, such as ``better than finetune``."""
         if self.is_reference:
             return "the reference"
-        if self.judgement == "within the noise":
-            return "within the noise"
-        return f"{self.judgement} than {self.reference}"
+        verdict = self.difference.verdict
+        return f"{verdict} than {self.reference}" if self.difference.shown else verdict
 
     @property
     def caveat(self) -> str:
-        """What the interval on one target does not cover, in words."""
+        """What the interval covers, in words."""
         if self.trials == 1:
-            return "one seed: the interval covers the test images only, not the training seed"
-        return f"{self.trials} seeds: the interval covers the test images, the ± the training seeds"
+            covered = "the test images of this training run; another seed may differ"
+            return f"with one seed, the interval covers {covered}"
+        return f"with {self.trials} seeds, the interval covers other seeds as well as other test images"
 
     @property
     def mlflow_run_ids(self) -> list[str]:
@@ -127,20 +115,27 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
     def by_trial(method: str, name: str) -> list[float]:
         return [fmean(run.metrics[name] for run in trial) for trial in trials[method]]
 
-    def correct(method: str) -> list[np.ndarray]:
-        """Which test images were right: bool (trials, N) of each target, or of all that share them."""
+    def right(method: str) -> list[np.ndarray]:
+        """Which test images were right: (trials, N) of each target, or their mean where all share them."""
         of_targets = [np.stack([run.correct for run in own]) for own in zip(*trials[method], strict=True)]
         # An image that is hard on one target is hard on the others.
-        return [np.concatenate(of_targets)] if shared else of_targets
+        return [np.mean(of_targets, axis=0)] if shared else of_targets
 
-    def difference(method: str, other: str) -> Difference:
-        pairs = list(zip(correct(method), correct(other), strict=True))
-        return paired_bootstrap(pairs, samples=settings.bootstrap_samples, confidence=settings.confidence)
+    def gain(method: str, other: str) -> Estimate:
+        pairs = zip(correct[method], correct[other], strict=True)
+        return estimate([np.subtract(own, others, dtype=float) for own, others in pairs])
 
+    def measured_against(other: str) -> dict[str, Difference]:
+        rivals = [method for method in protocol.methods if method != other]
+        found = judge([gain(method, other) for method in rivals], settings.confidence)
+        return {other: Difference(0.0, 0.0, 0.0), **dict(zip(rivals, found, strict=True))}
+
+    correct = {method: right(method) for method in protocol.methods}
     accuracies = {method: by_trial(method, "test_accuracy") for method in protocol.methods}
     ranked = sorted(
         accuracies, key=lambda name: (-Spread.of(accuracies[name]).mean, name != settings.reference)
     )
+    differences, behind = measured_against(settings.reference), measured_against(ranked[0])
     standings = []
     for rank, method in enumerate(ranked, start=1):
         own = [run for trial in trials[method] for run in trial]
@@ -152,8 +147,9 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
                 targets=targets,
                 rank=rank,
                 reference=settings.reference,
-                difference=difference(method, settings.reference),
-                behind_best=difference(method, ranked[0]),
+                difference=differences[method],
+                behind_best=behind[method],
+                interval=accuracy_interval(correct[method], settings.confidence),
                 confidence=settings.confidence,
                 metrics={name: Spread.of(by_trial(method, name)) for name in told},
                 gains=[accuracy - other for accuracy, other in both],

@@ -137,11 +137,12 @@ def row_record(row: Standing) -> dict[str, Any]:
         "rank": row.rank,
         "method": row.method,
         **{f"test_accuracy_{name}": value for name, value in asdict(accuracy).items()},
+        **accuracy_ends(row),
         "test_images": row.test_images,
         "reference": row.reference,
         **row.difference_numbers,
         "confidence": row.confidence,
-        "p_value": row.difference.p_value,
+        **p_values(row),
         "verdict": row.verdict,
         **{"behind_best": behind.mean, "behind_best_low": behind.low, "behind_best_high": behind.high},
         **dict.fromkeys(METRIC_NAMES[1:]),  # null where the runs do not have it
@@ -163,12 +164,25 @@ def average_record(average: Standing) -> dict[str, Any]:
         "targets": average.targets,
         "trials": average.trials,
         **accuracies,
+        **accuracy_ends(average),
         "reference": average.reference,
         **average.difference_numbers,
         "difference_standard_error": average.gain.standard_error,
         "confidence": average.confidence,
+        **p_values(average),
         "verdict": average.verdict,
+        "caveat": average.caveat,
     }
+
+
+def accuracy_ends(row: Standing) -> dict[str, float]:
+    low, high = row.interval
+    return {"test_accuracy_low": low, "test_accuracy_high": high}
+
+
+def p_values(row: Standing) -> dict[str, float]:
+    """Of the difference to the reference: alone, and among all methods, which decides the verdict."""
+    return {"p_value": row.difference.p_value, "p_value_holm": row.difference.adjusted}
 
 
 def read_comparison(path: Path) -> Comparison:

@@ -1,15 +1,15 @@
-"""How sure one can be that a method is better: spreads over seeds, bootstrap intervals over test images."""
+"""How sure one can be that a method is better: intervals over training seeds and test images; verdicts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtr, stdtrit  # Student's t
 
-Verdict = Literal["better", "worse", "within the noise"]
-ROUNDING = 12  # decimals: thirds that add up to zero are zero
+Verdict = Literal["better", "worse", "no difference shown"]
 
 
 @dataclass(frozen=True)
@@ -35,65 +35,114 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """What training seeds and test images that were drawn say of the mean over all, by Student's t."""
+
+    mean: float
+    standard_error: float
+    freedom: float  # degrees
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Its ends, within -1 and 1 as differences of shares are."""
+        margin = float(stdtrit(self.freedom, (1 + confidence) / 2)) * self.standard_error
+        return max(-1.0, self.mean - margin), min(1.0, self.mean + margin)
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of a mean of zero."""
+        if self.standard_error == 0:
+            return float(self.mean == 0)
+        return 2 * float(stdtr(self.freedom, -abs(self.mean) / self.standard_error))
+
+
+@dataclass(frozen=True)
 class Difference:
     """How much more of the test images one method gets right than another, as a share of 1."""
 
     mean: float
-    low: float  # ends of the interval
+    low: float  # ends of the interval, which holds for this comparison alone
     high: float
-    p_value: float  # two-sided
+    p_value: float = 1.0  # two-sided, likewise
+    adjusted: float = 1.0  # p value among all the comparisons that were made
+    shown: bool = False  # by the adjusted p value
 
     @property
     def verdict(self) -> Verdict:
-        """By the interval: better or worse only if it leaves zero out."""
-        if self.low > 0:
-            return "better"
-        if self.high < 0:
-            return "worse"
-        return "within the noise"
+        if not self.shown:
+            return "no difference shown"
+        return "better" if self.mean > 0 else "worse"
 
 
-def paired_bootstrap(
-    pairs: Sequence[tuple[ArrayLike, ArrayLike]], *, samples: int, confidence: float, seed: int = 0
-) -> Difference:
-    """The difference in accuracy to a reference on the same images, with a percentile bootstrap interval.
+def estimate(targets: Sequence[ArrayLike]) -> Estimate:
+    """The mean of what every training seed did on every test image, and how well that is known.
 
-    Per image, correctness (0 or 1) is averaged over the seeds of a method, and the reference's is
-    subtracted: one number per image, so that what makes an image hard for both drops out. The test
-    images are then drawn anew with replacement, `samples` times, each time as many as there are, and
-    the mean of their numbers is taken; of several targets, each draws its own images, and the mean over
-    the targets counts. The interval holds the middle `confidence` of these means. The seeds are not drawn
-    anew: the interval says what other test images could have shown, not what other training seeds could
-    have.
+    Seeds and images are crossed: a value is the mean, plus what its seed adds, its image, and both together.
+    So the variance of the mean is s²_seed / S + s²_image / N + s²_both / SN. Its parts are estimated from the
+    mean squares of a two-way analysis of variance (Searle, Casella and McCulloch, Variance Components, 1992,
+    chapter 4); where the seeds spread less than s²_both alone explains, s²_seed is zero.
 
-    Images with the same number are interchangeable, so each resample is one multinomial draw of how
-    often each distinct number comes; this is the same distribution, at a cost that does not grow with
-    the number of images. The result depends only on the arguments, `seed` included.
+    The degrees of freedom are the harmonic mean of those of the seeds, S - 1, and of the images, N - 1, each
+    weighted by its share of the variance. Satterthwaite's squares of the shares are too bold with two seeds:
+    where these happen to be alike, they hide both the spread and that it is hardly known. How often the
+    intervals hold is in benchmarks/coverage.py.
+
+    With one seed the mean is that of this training run: nothing is known of others.
 
     Args:
-        pairs: for each target the correctness of the method (seeds, N) and of the reference (its seeds, N),
-            the same images in the same order.
-        samples: number of resamples.
-        confidence: of the interval, between 0 and 1.
-
-    Returns:
-        The difference on the images as they are, its interval, and twice the share of resamples on the
-        less frequent side of zero (ties count for both sides; never below 2 / (samples + 1)).
+        targets: for each target its values (S, N). Targets count the same, have the same seeds and images of
+            their own; S is the same for all, N need not be.
     """
-    generator = np.random.default_rng(seed)
-    gains = [
-        np.asarray(own, float).mean(axis=0) - np.asarray(other, float).mean(axis=0) for own, other in pairs
+    values = [np.asarray(each, float) for each in targets]
+    by_seed = np.mean([each.mean(axis=1) for each in values], axis=0)
+    seeds, fewest = len(by_seed), min(each.shape[1] for each in values)
+    if fewest == 1:
+        return Estimate(float(by_seed.mean()), inf, 1)
+    images = sum(each.mean(axis=0).var(ddof=1) / each.shape[1] for each in values) / len(values) ** 2
+    if seeds == 1:
+        return Estimate(float(by_seed.mean()), sqrt(images), fewest - 1)
+    both = sum(_interaction(each) / each.size for each in values) / len(values) ** 2
+    spread = by_seed.var(ddof=1) / seeds  # holds `both`, as `images` does
+    variance = images + max(0.0, spread - both)
+    share = min(1.0, spread / variance) if variance else 0.0
+    freedom = 1 / (share / (seeds - 1) + (1 - share) / (fewest - 1))
+    return Estimate(float(by_seed.mean()), sqrt(variance), freedom)
+
+
+def accuracy_interval(targets: Sequence[ArrayLike], confidence: float) -> tuple[float, float]:
+    """How much a method gets right, as a share of 1, by which images (S, N) of each target were right.
+
+    Two right and two wrong images more keep the interval from closing where nearly all are right (Agresti and
+    Coull, 1998).
+    """
+    added = [np.pad(np.asarray(each, float), ((0, 0), (2, 0))) for each in targets]
+    added = [np.pad(each, ((0, 0), (2, 0)), constant_values=1) for each in added]
+    low, high = estimate(added).interval(confidence)
+    return max(0.0, low), high
+
+
+def judge(estimates: Sequence[Estimate], confidence: float) -> list[Difference]:
+    """Each with its interval, and whether it is shown to be no chance among all of them.
+
+    That any of them is called better or worse wrongly is at most 1 - `confidence` likely (Holm, 1979).
+    """
+    adjusted = holm([each.p_value for each in estimates])
+    return [
+        Difference(each.mean, *each.interval(confidence), each.p_value, among, among <= 1 - confidence)
+        for each, among in zip(estimates, adjusted, strict=True)
     ]
-    drawn = [_means_of_resamples(each, samples, generator) for each in gains]
-    means = np.mean(drawn, axis=0).round(ROUNDING)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    below, above = (means <= 0).sum(), (means >= 0).sum()
-    p_value = min(1.0, 2 * (1 + int(min(below, above))) / (1 + samples))
-    return Difference(float(np.mean([each.mean() for each in gains])), float(low), float(high), p_value)
 
 
-def _means_of_resamples(gains: np.ndarray, samples: int, generator: np.random.Generator) -> np.ndarray:
-    """The mean (samples,) of `gains` (N,) in each resample; images of one gain are drawn together."""
-    values, counts = np.unique(gains.round(ROUNDING), return_counts=True)
-    draws = generator.multinomial(gains.size, counts / gains.size, size=samples)
-    return draws @ values / gains.size
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted for their number: the smallest times all, the next times one less; never below one before."""
+    order = np.argsort(p_values)
+    factors = np.arange(len(p_values), 0, -1)
+    ascending = np.maximum.accumulate(np.take(p_values, order) * factors)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(ascending, 1)
+    return adjusted.tolist()
+
+
+def _interaction(values: np.ndarray) -> float:
+    """The variance (mean square) that neither the seed nor the image of `values` (S, N) explains."""
+    left = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
+    return float((left**2).sum() / ((values.shape[0] - 1) * (values.shape[1] - 1)))

@@ -29,7 +29,7 @@ MISTAKES = 5
 SIDE = 112  # pixels; larger pictures are scaled down
 LIMIT = 24  # pictures on which methods disagree
 PACKAGES = ("torch", "timm", "numpy", "datasets", "mlflow", "dvc")
-VERDICT_STYLES = {"better": "better", "worse": "worse", "within the noise": "noise"}
+VERDICT_STYLES = {"better": "better", "worse": "worse", "no difference shown": "noise"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ from pipeline.report.terms import Terms
 
 SPACE = "\u00a0"  # does not break, so that a number stays with its unit
 MINUS = "\u2212"
-FEW = 5  # repeats; of fewer, the standard error itself is hardly known
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -73,23 +72,22 @@ def headline(ranked: Sequence[Standing], terms: Terms) -> str:
             f"No method is better than {best.method}: {right}; {ranked[1].method} comes next with "
             + percent(ranked[1].accuracy)
         )
-    above = f"{100 * best.difference.mean:.1f} points above {best.reference} ({interval(best)})"
-    if best.judgement == "better":
+    chance = f"; among {len(ranked) - 1} comparisons that may be chance"
+    sure = interval(best) + (chance if best.difference.low > 0 and not best.difference.shown else "")
+    above = f"{100 * best.difference.mean:.1f} points above {best.reference} ({sure})"
+    if best.difference.verdict == "better":
         return f"{best.method} is best: {right}, {above}"
-    better = [row.method for row in ranked if row.judgement == "better"]
+    better = [row.method for row in ranked if row.difference.verdict == "better"]
     if better:
         return (
-            f"{best.method} leads within the noise: {right}, {above}; "
-            f"better than {best.reference} beyond the noise: {listing(better)}"
+            f"{best.method} leads, but is not shown to be better than {best.reference}: {right}, {above}; "
+            f"shown to be better: {listing(better)}"
         )
-    return (
-        f"No method is better than {best.reference} beyond the noise: "
-        f"{best.method} leads with {right}, {above}"
-    )
+    return f"No method is shown to be better than {best.reference}: {best.method} leads with {right}, {above}"
 
 
 def details(ranked: Sequence[Standing], terms: Terms) -> list[str]:
-    """What the headline leaves out: rivals that can't be told from the best, what no interval covers.
+    """What the headline leaves out: rivals that can't be told from the best, what the verdicts cover.
 
     On one target also the best's cost, on average what the trials say.
     """
@@ -103,27 +101,21 @@ def details(ranked: Sequence[Standing], terms: Terms) -> list[str]:
             f"{points(best.gain.mean)} ± {error} points (mean ± standard error), above zero in {ahead} of "
             f"{best.trials}."
         )
-    equals = [row.method for row in ranked[1:] if row.behind_best.verdict == "within the noise"]
+    equals = [row.method for row in ranked[1:] if not row.behind_best.shown]
     if equals:
-        sentences.append(f"Not told apart from {best.method} by these test images: {listing(equals)}.")
+        sentences.append(f"Not told apart from {best.method}: {listing(equals)}.")
     elif not average and len(ranked) > 1:
-        sentences.append(f"Every other method is behind {best.method} by more than the noise.")
+        sentences.append(f"Every other method is shown to be behind {best.method}.")
     if not average:
         seconds = best.metrics["train_seconds"].mean
         cost = f"{best.method} trained for {duration(seconds)}"
         reference = next(row for row in ranked if row.is_reference).metrics["train_seconds"].mean
         if not best.is_reference and reference > 0:
             cost += f", {seconds / reference:.1f} times as long as {best.reference} ({duration(reference)})"
-        sentences += [f"{cost}.", f"{best.caveat[0].upper()}{best.caveat[1:]}."]
-    elif best.trials == 1:
+        sentences.append(f"{cost}.")
+    sentences.append(f"{best.caveat[0].upper()}{best.caveat[1:]}.")
+    if len(ranked) > 2:
         sentences.append(
-            f"One {terms.trial}: the interval covers the test images only, not what another {terms.trial} "
-            "would give."
-        )
-    else:
-        few = f"; {terms.repeats(best.trials)} are few to judge by" if best.trials < FEW else ""
-        sentences.append(
-            f"The interval covers the test images, the ± the {terms.trials}{few}. A method counts as better "
-            f"or worse only if the interval leaves zero out and every {terms.trial} points the same way."
+            f"Better and worse allow for {len(ranked) - 1} comparisons at once (Holm's correction)."
         )
     return sentences

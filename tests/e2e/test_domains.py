@@ -34,7 +34,6 @@ def test_leaving_one_domain_out_ends_in_the_table(tmp_path: Path) -> None:
 
     def edit(raw: dict[str, Any]) -> None:
         raw["training"].update(steps=4, batch_size=8, warmup=0.0, evaluations=2, checkpoints=1)
-        raw["compare"].update(bootstrap_samples=100)
         raw["protocol"].update(name="leave_one_domain_out", targets=["dark", "light"], seeds=[1], combined=[])
 
     workspace.edit_params(edit)

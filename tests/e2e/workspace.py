@@ -160,7 +160,7 @@ def make_tiny(raw: dict[str, Any]) -> None:
         trials=3, seeds=[0, 1], grace=0.25, reduction=2, training={"evaluations": 4, "precision": "fp32"}
     )
     raw["protocol"].update(baseline=["finetune"], combined=["stochca+swad"], seeds=[0])
-    raw["compare"].update(bootstrap_samples=500, analysed=["finetune"])
+    raw["compare"].update(analysed=["finetune"])
     raw["tracking"].update(log_model=False)
 
 

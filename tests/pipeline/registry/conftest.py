@@ -30,9 +30,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, new_database: Path) -> Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        params = write_params(
-            folder, seeds=(0, 1), protocol={"baseline": ["finetune"], "combined": []}, bootstrap_samples=2000
-        )
+        params = write_params(folder, seeds=(0, 1), protocol={"baseline": ["finetune"], "combined": []})
         write_backbone(folder / "data" / "backbone")
         write_prepared(folder / "data" / "prepared", items())
         for (method, seed), forgets in FORGETS.items():

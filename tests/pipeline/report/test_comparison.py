@@ -121,8 +121,9 @@ def average(method: str, gains: list[float], low: float, high: float) -> Standin
         targets=["a", "b", "c", "d"],
         rank=1,
         reference="finetune",
-        difference=Difference(sum(gains) / len(gains), low, high, 0.5),
-        behind_best=Difference(0, 0, 0, 1),
+        difference=Difference(sum(gains) / len(gains), low, high, shown=low > 0 or high < 0),
+        behind_best=Difference(0, 0, 0),
+        interval=(0.6, 0.8),
         confidence=0.95,
         metrics={"test_accuracy": Spread.of([0.7 + gain for gain in gains])},
         gains=gains,
@@ -138,17 +139,36 @@ TERMS = terms_of("leave_one_domain_out")
     ("gains", "low", "high", "verdict"),
     [
         ([0.02, 0.01, 0.03], 0.01, 0.03, "better than finetune"),
-        ([0.05, 0.04, -0.01], 0.01, 0.05, "within the noise"),  # not in every trial
-        ([0.02, 0.01, 0.03], -0.01, 0.05, "within the noise"),  # not beyond the test images
         ([-0.02, -0.01, -0.03], -0.03, -0.01, "worse than finetune"),
-        ([-0.05, -0.04, 0.01], -0.05, -0.01, "within the noise"),
-        ([0.02], 0.01, 0.03, "better than finetune"),
+        ([0.05, 0.04, -0.01], -0.01, 0.05, "no difference shown"),
     ],
 )
-def test_a_verdict_takes_the_interval_and_every_trial(
+def test_a_verdict_is_that_of_the_difference(
     gains: list[float], low: float, high: float, verdict: str
 ) -> None:
     assert average("a", gains, low, high).verdict == verdict
+
+
+def test_verdicts_allow_for_the_number_of_methods(
+    root: Path, params: Params, averages: list[Standing]
+) -> None:
+    """The reference is not counted, and each is no surer than alone."""
+    others = [each.difference for each in averages if not each.is_reference]
+    smallest = min(others, key=lambda each: each.p_value)
+    assert smallest.adjusted == pytest.approx(min(1, 5 * smallest.p_value))
+    for each in others:
+        assert each.p_value <= each.adjusted <= 5 * each.p_value
+        assert each.shown == (each.adjusted <= 0.05)
+    best = averages[0]
+    assert not best.behind_best.shown
+    assert all(each.behind_best.mean <= 0 for each in averages)
+
+
+def test_the_intervals_on_average_hold_their_means(averages: list[Standing]) -> None:
+    for each in averages:
+        assert each.interval[0] < each.accuracy < each.interval[1]
+        if not each.is_reference:
+            assert each.difference.low < each.difference.mean < each.difference.high
 
 
 def test_the_records_are_json(averages: list[Standing]) -> None:
