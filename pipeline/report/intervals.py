@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit  # Student's t
 
 Verdict = Literal["better", "worse", "no difference shown"]
@@ -36,23 +37,36 @@ class Spread:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What training seeds and test images that were drawn say of the mean over all, by Student's t."""
+    """What the training seeds and test images that were drawn say of the mean over all."""
 
     mean: float
     standard_error: float
-    freedom: float  # degrees
+    share: float  # of the variance that the seeds bring in; the images bring in the rest
+    freedom: tuple[int, int]  # degrees, of the seeds and of the images
 
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Its ends, within -1 and 1 as differences of shares are."""
-        margin = float(stdtrit(self.freedom, (1 + confidence) / 2)) * self.standard_error
-        return max(-1.0, self.mean - margin), min(1.0, self.mean + margin)
+    def chance(self, errors: float) -> float:
+        """That a mean is so many standard errors or more off the truth, to either side.
+
+        By Student's t with the degrees of freedom of the seeds and with those of the images, each weighted by
+        its share of the variance. Cochran (Biometrics 20, 1964) so weighs the quantiles, which is wider.
+        """
+        of_seeds, of_images = (2 * float(stdtr(freedom, -abs(errors))) for freedom in self.freedom)
+        return self.share * of_seeds + (1 - self.share) * of_images
 
     @property
     def p_value(self) -> float:
         """Two-sided, of a mean of zero."""
         if self.standard_error == 0:
             return float(self.mean == 0)
-        return 2 * float(stdtr(self.freedom, -abs(self.mean) / self.standard_error))
+        return self.chance(self.mean / self.standard_error)
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Its ends, within -1 and 1 as differences of shares are."""
+        widest = 2 * float(stdtrit(min(self.freedom), (1 + confidence) / 2))
+        margin = self.standard_error * brentq(
+            lambda errors: self.chance(errors) - (1 - confidence), 0, widest
+        )
+        return max(-1.0, self.mean - margin), min(1.0, self.mean + margin)
 
 
 @dataclass(frozen=True)
@@ -81,9 +95,8 @@ def estimate(targets: Sequence[ArrayLike]) -> Estimate:
     mean squares of a two-way analysis of variance (Searle, Casella and McCulloch, Variance Components, 1992,
     chapter 4); where the seeds spread less than s²_both alone explains, s²_seed is zero.
 
-    The degrees of freedom are the harmonic mean of those of the seeds, S - 1, and of the images, N - 1, each
-    weighted by its share of the variance. Satterthwaite's squares of the shares are too bold with two seeds:
-    where these happen to be alike, they hide both the spread and that it is hardly known. How often the
+    Satterthwaite's degrees of freedom for such a sum are too many with few seeds: where these happen to be
+    alike, the spread is small and seems well known. `Estimate.chance` does without them. How often the
     intervals hold is in benchmarks/coverage.py.
 
     With one seed the mean is that of this training run: nothing is known of others.
@@ -96,16 +109,15 @@ def estimate(targets: Sequence[ArrayLike]) -> Estimate:
     by_seed = np.mean([each.mean(axis=1) for each in values], axis=0)
     seeds, fewest = len(by_seed), min(each.shape[1] for each in values)
     if fewest == 1:
-        return Estimate(float(by_seed.mean()), inf, 1)
+        return Estimate(float(by_seed.mean()), inf, 0.0, (1, 1))
     images = sum(each.mean(axis=0).var(ddof=1) / each.shape[1] for each in values) / len(values) ** 2
     if seeds == 1:
-        return Estimate(float(by_seed.mean()), sqrt(images), fewest - 1)
+        return Estimate(float(by_seed.mean()), sqrt(images), 0.0, (fewest - 1, fewest - 1))
     both = sum(_interaction(each) / each.size for each in values) / len(values) ** 2
     spread = by_seed.var(ddof=1) / seeds  # holds `both`, as `images` does
     variance = images + max(0.0, spread - both)
     share = min(1.0, spread / variance) if variance else 0.0
-    freedom = 1 / (share / (seeds - 1) + (1 - share) / (fewest - 1))
-    return Estimate(float(by_seed.mean()), sqrt(variance), freedom)
+    return Estimate(float(by_seed.mean()), sqrt(variance), share, (seeds - 1, fewest - 1))
 
 
 def accuracy_interval(targets: Sequence[ArrayLike], confidence: float) -> tuple[float, float]:

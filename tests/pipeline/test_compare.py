@@ -28,7 +28,7 @@ NBSP = "\u00a0"
 def three_seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Inputs of 6 methods and 3 seeds, and what `compare` makes of them."""
     root = tmp_path_factory.mktemp("three_seeds")
-    write_inputs(root, seeds=(0, 1, 2))
+    write_inputs(root, seeds=(0, 1, 2), test_images=150)
     run_in(root)
     return root
 
@@ -69,7 +69,7 @@ def test_numbers_are_those_of_the_runs(three_seeds: Path) -> None:
         accuracies = [run["test_accuracy"] for run in metrics]
         assert row["test_accuracy_mean"] == pytest.approx(np.mean(accuracies))
         assert row["test_accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
-        assert (row["test_accuracy_n"], row["test_images"]) == (3, 60)
+        assert (row["test_accuracy_n"], row["test_images"]) == (3, 150)
         for name in ("test_macro_f1", "test_calibration_error", "train_seconds", "trainable_parameters"):
             assert row[name] == pytest.approx(np.mean([run[name] for run in metrics]))
         finetune = next(other for other in records(three_seeds) if other["method"] == "finetune")
@@ -160,7 +160,7 @@ def test_plots(three_seeds: Path) -> None:
     confusion = pd.read_csv(plots / "confusion.csv")
     best = records(three_seeds)[0]["method"]
     predictions = pd.read_parquet(three_seeds / "results" / f"{best}-all-0" / "predictions.parquet")
-    assert len(confusion) == 60
+    assert len(confusion) == 150
     right = (confusion["actual"] == confusion["predicted"]).sum()
     assert right == (predictions["label"] == predictions["prediction"]).sum()
 

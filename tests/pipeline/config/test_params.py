@@ -442,3 +442,9 @@ def test_an_old_key_is_refused_with_its_new_name(path: tuple[str, ...], name: st
     sentence = f"the key '{'.'.join(path)}' is called '{name}' now"
     with pytest.raises(UserError, match=sentence):
         load_edited(edit, tmp_path)
+
+
+def test_a_key_that_is_gone_is_refused_with_the_reason(tmp_path: Path) -> None:
+    sentence = "the key 'compare.bootstrap_samples' is gone, .* without resampling; delete it"
+    with pytest.raises(UserError, match=sentence):
+        load_edited(lambda raw: raw["compare"].update(bootstrap_samples=10_000), tmp_path)

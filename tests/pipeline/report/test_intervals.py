@@ -59,7 +59,8 @@ def test_variance_components_against_the_obvious_loops(spread: float) -> None:
     found = estimate([values])
     assert found.mean == pytest.approx(mean)
     assert found.standard_error**2 == pytest.approx(s_seed / 4 + s_image / 30 + both / 120)
-    assert 3 <= found.freedom <= 29
+    assert found.freedom == (3, 29)
+    assert found.share == pytest.approx(min(1, seeds / 120 / found.standard_error**2))
 
 
 def test_where_only_the_seeds_differ_it_is_the_t_test_over_seeds() -> None:
@@ -71,6 +72,15 @@ def test_where_only_the_seeds_differ_it_is_the_t_test_over_seeds() -> None:
         found = estimate(targets)
         assert found.p_value == pytest.approx(known.pvalue)
         assert found.interval(0.95) == pytest.approx(tuple(known.confidence_interval(0.95)))
+
+
+def test_between_seeds_and_images_chances_are_weighted() -> None:
+    """Two seeds that bring in a quarter of the variance, by scipy's distributions."""
+    found = Estimate(0.05, 0.01, 0.25, (1, 499))
+    chance = 0.25 * 2 * stats.t.sf(5, 1) + 0.75 * 2 * stats.t.sf(5, 499)
+    assert found.p_value == pytest.approx(chance)
+    low, high = found.interval(1 - chance)
+    assert (low, high) == pytest.approx((0, 0.1), abs=1e-9)
 
 
 def test_targets_count_the_same_and_have_images_of_their_own() -> None:
@@ -158,7 +168,7 @@ def test_holm_rejects_as_its_steps_do() -> None:
 
 def test_a_verdict_allows_for_the_others() -> None:
     """Zero is just outside of each interval; alone that shows a difference, among five it does not."""
-    close, clear = Estimate(0.021, 0.01, 500), Estimate(-0.1, 0.01, 500)
+    close, clear = (Estimate(mean, 0.01, 0.5, (500, 500)) for mean in (0.021, -0.1))
     assert judge([close], 0.95)[0].verdict == "better"
     found = judge([close] * 4 + [clear], 0.95)
     assert [each.verdict for each in found] == ["no difference shown"] * 4 + ["worse"]

@@ -224,10 +224,10 @@ def test_the_reference_may_be_stochca(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.fixture(scope="module")
 def domains(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """A page on three held-out domains, two trials each."""
+    """A page on three held-out domains, three trials each."""
     root = tmp_path_factory.mktemp("domains")
     protocol = {"name": "leave_one_domain_out", "targets": ["art", "photo", "sketch"]}
-    write_inputs(root, protocol=protocol, seeds=(0, 1))
+    write_inputs(root, protocol=protocol, seeds=(0, 1, 2), test_images=150)
     with pytest.MonkeyPatch.context() as patch:
         return page_of(root, patch)
 
@@ -245,7 +245,7 @@ def test_subjects_that_come_in_several_domains_are_told(
 def test_several_targets_begin_with_an_overview(domains: Page) -> None:
     assert len(domains.of("h1")) == 1
     assert re.search(r"<h1>stochca\+swad is best: [\d.]+\s%\sright on average over 3 domains", domains.source)
-    assert "Over 2 trials the difference of stochca+swad to finetune was" in domains.text
+    assert "Over 3 trials the difference of stochca+swad to finetune was" in domains.text
     links = [each["href"] for each in domains.of("a")]
     places = [each.get("id") for each in domains.of("section", "target")]
     assert places == ["target-art", "target-photo", "target-sketch"]
