@@ -51,22 +51,20 @@ def search(task: Task, params: Params) -> None:
             run.add_params(settings_to_compare(task))
             task.folder.mkdir(parents=True, exist_ok=True)
             trials = number_of_trials(settings, task.card.blocks)
-            progress = SearchProgress(run, trials, task.timetable.steps, settings.seeds)
+            progress = SearchProgress(run, trials, task.timetable.steps, settings.seeds, task.metric)
             actor = start_actor(task)
             records = run_trials(actor, task, progress)
             with replace_folder(BEST.parent) as folder:
                 found = write_results(folder, task, records)
-            accuracy = found["validation_accuracy"]
-            known = {
-                "best_validation_accuracy": accuracy["mean"],
-                "best_validation_accuracy_std": accuracy["std"],
-            }
+            reached = found[task.measured]
+            known = {f"best_{task.measured}": reached["mean"], f"best_{task.measured}_std": reached["std"]}
             run.log({key: value for key, value in known.items() if value is not None})
             shutil.copytree(BEST.parent, run.artifacts, dirs_exist_ok=True)
             ray.get(actor.remove.remote())
     shutil.rmtree(task.folder, ignore_errors=True)
-    spread = "" if accuracy["std"] is None else f" ± {accuracy['std']:.3f}"
-    progress.say(f"the best is prob {found['prob']}: {accuracy['mean']:.3f}{spread} on validation")
+    spread = "" if reached["std"] is None else f" ± {reached['std']:.3f}"
+    what = f"validation {task.metric.title} {reached['mean']:.3f}{spread}"
+    progress.say(f"the best is prob {found['prob']}: {what}")
     progress.say(found["against_plain"])
 
 
@@ -78,6 +76,7 @@ def check(task: Task) -> None:
     """
     import torch
 
+    from pipeline.images.prepared import load_prepared
     from pipeline.training.inputs import make_inputs
     from stochca.compute.devices import default_device
     from stochca.training.inputs import check_settings
@@ -88,7 +87,11 @@ def check(task: Task) -> None:
         training = dataclasses.replace(training, precision="auto")
     spaces = dimensions(task.tune, card.blocks)
     values = {name: space.low if isinstance(space, Range) else space[0] for name, space in spaces.items()}
-    inputs = make_inputs(BACKBONE, ["", ""], [], [], method=task.method(values), settings=training, seed=0)
+    classes = load_prepared().classes
+    method = task.method(values)
+    inputs = make_inputs(
+        BACKBONE, classes, [], [], method=method, settings=training, selection=task.selection, seed=0
+    )
     check_settings(inputs, device)
 
 

@@ -180,6 +180,7 @@ class Params(Section):
                 raise ValueError(f"workers.num_workers, with methods.{name}.training: {error}") from None
             if name not in self.protocol.methods:  # a common setting need not suit what is not trained
                 continue
+            self._check_domains(training, f"methods.{name}.training")
             try:
                 method.check_training(training, micro_batch=share, refit=self.protocol.refit)
             except ValueError as error:
@@ -190,13 +191,20 @@ class Params(Section):
     @model_validator(mode="after")
     def _search_can_be_trained(self) -> "Params":
         tune = self.tune
-        self._overridden(tune.training, "tune.training.")
+        training = self._overridden(tune.training, "tune.training.")
+        self._check_domains(training, "tune.training")
         for rate in () if tune.lr is None else ends(tune.lr):
             try:
                 self.training_with({**tune.training, "lr": rate})
             except ValidationError as error:
                 raise ValueError(f"tune.lr: {sentence(error, Training)}") from None
         return self
+
+    def _check_domains(self, training: Training, where: str) -> None:
+        try:
+            training.check_domains(balanced=self.protocol.name == "leave_one_domain_out")
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
 
     def _overridden(self, overrides: Mapping[str, Any], prefix: str) -> Training:
         """Raise ValueError, with the key's path, where settings are not valid over the common ones."""

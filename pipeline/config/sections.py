@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from pipeline.config.datasets import registered
 from stochca.config import Method, SelfAttention, StochasticCrossAttention
+from stochca.config.selection import Selection
 
 SEED_LIMIT = 2**63  # what torch takes
 # The name becomes an argument on a command line, so that it must not look like an option.
@@ -102,6 +103,7 @@ class Protocol(Section):
     targets: list[Target] = Field(min_length=1)  # all | percentages of the training images | domains
     oracle: bool  # leave_one_domain_out: report the best evaluation on the target too
     refit: bool  # train on the validation images too, and keep the weights of the last step
+    selection: Selection  # the metric that chooses weights, ranks methods, is searched by and promotes
     baseline: list[MethodName]
     combined: list[MethodName]
     # Files that stages wait for: the stages stochca and combined, and all training.

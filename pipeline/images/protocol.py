@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from pipeline.images.prepared import Prepared, PreparedImages
 from pipeline.images.splits import Item, draw_splits, keep_fraction
+from stochca.config.selection import Selection
 from stochca.errors import UserError
+from stochca.evaluation import check_every_class
 
 HELD_OUT = 0.2  # of every source domain, as in DomainBed (Gulrajani and Lopez-Paz, ICLR 2021)
 
@@ -20,6 +22,12 @@ class RunImages:
     test: PreparedImages
     domains: Sequence[str] | None = None  # of each training image, where all domains count the same
     notes: list[str] = field(default_factory=list)  # what a person should know about them
+
+    def check(self, classes: Sequence[str], selection: Selection) -> None:
+        """Raise `UserError` where the metric that selects can't be measured on them."""
+        if selection == "auroc":
+            check_every_class(self.validation.labels, classes, "validation images")
+            check_every_class(self.test.labels, classes, "test images")
 
     def balanced_domains(self, refit: bool) -> list[str] | None:
         """The domain of each image that is trained on, those of validation included if `refit`."""

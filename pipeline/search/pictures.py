@@ -11,11 +11,14 @@ from matplotlib.figure import Figure
 
 from pipeline.search.records import Record
 from pipeline.search.space import mean_prob, prob_of
+from stochca.config.selection import Metric
 
 BLUE, RED, GREY = "tab:blue", "tab:red", "0.45"
 
 
-def accuracy_against_prob(records: Sequence[Record], best: Record, plain: Record | None) -> Figure:
+def reached_against_prob(
+    records: Sequence[Record], best: Record, plain: Record | None, metric: Metric
+) -> Figure:
     """Every trial with its spread over the seeds; stopped ones hollow; one per block at its mean."""
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     if plain is not None:
@@ -27,12 +30,12 @@ def accuracy_against_prob(records: Sequence[Record], best: Record, plain: Record
     per_block = isinstance(prob_of(best.values), tuple)
     axes.set_xlabel("probability of cross-attention" + (", mean over blocks" if per_block else ""))
     if best.reached.std is not None:
-        seeds = len(best.reached.accuracies)
+        seeds = len(best.reached.values)
         axes.set_title(f"mean ± standard deviation over {seeds} seeds", fontsize=10)
-    return _finished(figure, axes)
+    return _finished(figure, axes, metric)
 
 
-def trials_over_time(records: Sequence[Record], best: Record) -> Figure:
+def trials_over_time(records: Sequence[Record], best: Record, metric: Metric) -> Figure:
     """Each trial when it came to its end, and the best up to then."""
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     done = sorted(_shown(records), key=lambda record: record.finished_at or 0.0)
@@ -41,12 +44,12 @@ def trials_over_time(records: Sequence[Record], best: Record) -> Figure:
     def time(record: Record) -> float:
         return (record.finished_at or 0.0) / unit
 
-    accuracy, steps = 0.0, []
+    steps: list[tuple[float, float]] = []
     for record in done:
-        if record.is_complete and record.reached.mean > accuracy:
-            accuracy = record.reached.mean
-            steps.append((time(record), accuracy))
-    steps.append((time(done[-1]), accuracy))
+        reached = record.reached.mean
+        if record.is_complete and (not steps or metric.merit(reached) > metric.merit(steps[-1][1])):
+            steps.append((time(record), reached))
+    steps.append((time(done[-1]), best.reached.mean))
     axes.step(*zip(*steps, strict=True), where="post", color=RED, linewidth=1.2, label="best so far")
     _points(axes, done, best, time, spread=False)
     for record in done:
@@ -62,7 +65,7 @@ def trials_over_time(records: Sequence[Record], best: Record) -> Figure:
     axes.set(xlabel=f"{name} of searching", xlim=(0, None))
     axes.margins(y=0.12)
     axes.set_title("trials as they came to their end, with their probability", fontsize=10)
-    return _finished(figure, axes)
+    return _finished(figure, axes, metric)
 
 
 def _shown(records: Sequence[Record]) -> list[Record]:
@@ -72,7 +75,7 @@ def _shown(records: Sequence[Record]) -> list[Record]:
 def _points(
     axes: Axes, records: Sequence[Record], best: Record, place: Callable[[Record], float], *, spread: bool
 ) -> None:
-    """A point per trial: where `place` says, at its accuracy."""
+    """A point per trial: where `place` says, at what it reached."""
     others = [record for record in records if record is not best]
     for group, colour, face, label in (
         ([record for record in others if not record.stopped_early], BLUE, BLUE, "ran to the end"),
@@ -94,8 +97,8 @@ def _points(
             )
 
 
-def _finished(figure: Figure, axes: Axes) -> Figure:
-    axes.set_ylabel("validation accuracy")
+def _finished(figure: Figure, axes: Axes, metric: Metric) -> Figure:
+    axes.set_ylabel(f"validation {metric.title}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from pipeline.search.records import METRIC, Record, Rung
+from pipeline.search.records import Record, Rung
 from pipeline.search.space import as_methods_take
 from pipeline.tracking.run_folder import CHILDREN, ENDS, RUN, RunFolder
 from pipeline.training.digests import digest_of
+from stochca.config.selection import Metric
 
 
 class SearchProgress:
@@ -17,10 +18,11 @@ class SearchProgress:
     Args:
         run: of the search; those of the trials are nested under it.
         steps: of a trial that runs to its end.
+        metric: that the trials are compared by.
     """
 
-    def __init__(self, run: RunFolder, trials: int, steps: int, seeds: Sequence[int]) -> None:
-        self.run, self.trials, self.steps, self.seeds = run, trials, steps, seeds
+    def __init__(self, run: RunFolder, trials: int, steps: int, seeds: Sequence[int], metric: Metric) -> None:
+        self.run, self.trials, self.steps, self.seeds, self.metric = run, trials, steps, seeds, metric
         self.console = Console(highlight=False)
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -57,8 +59,8 @@ class SearchProgress:
         over = "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
         for rung in new:
             spread = "" if rung.std is None else f" ± {rung.std:.3f}"
-            accuracy = f"validation accuracy {rung.mean:.3f}{spread} ({over})"
-            texts.append(f"step {rung.step} of {self.steps}, {accuracy}")
+            reached = f"validation {self.metric.title} {rung.mean:.3f}{spread} ({over})"
+            texts.append(f"step {rung.step} of {self.steps}, {reached}")
         if record.finished_at is not None and record.problem:
             texts.append(f"failed: {record.problem}")
         elif record.finished_at is not None and record.stopped_early:
@@ -78,9 +80,9 @@ class SearchProgress:
             seeds = ",".join(map(str, self.seeds))
             run.add_params({**as_methods_take(record.values), "seeds": seeds, "node": record.node})
         for rung in new:
-            each = zip(self.seeds, rung.accuracies, strict=True)
-            values = {METRIC: rung.mean, **{f"{METRIC}_seed_{seed}": accuracy for seed, accuracy in each}}
-            run.log(values if rung.std is None else {**values, f"{METRIC}_std": rung.std}, rung.step)
+            name, each = f"validation_{self.metric.name}", zip(self.seeds, rung.values, strict=True)
+            values = {name: rung.mean, **{f"{name}_seed_{seed}": value for seed, value in each}}
+            run.log(values if rung.std is None else {**values, f"{name}_std": rung.std}, rung.step)
         if record.finished_at is not None:
             problem = {"problem": record.problem} if record.problem else {}
             run.add_tags({"stopped_early": str(record.stopped_early).lower(), **problem})

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.runtime.files import write_json
 from pipeline.search.space import Values, described
 
-METRIC = "validation_accuracy"  # the mean over the seeds: what is searched for
+REACHED = "reached"  # Ray's name of what is searched for: the mean of `protocol.selection` over the seeds
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,16 @@ class Rung:
     """What a trial has reached after so many steps."""
 
     step: int
-    accuracies: Sequence[float]  # on validation, in the order of the seeds
+    values: Sequence[float]  # of the metric that selects, on validation, in the order of the seeds
 
     @property
     def mean(self) -> float:
-        return sum(self.accuracies) / len(self.accuracies)
+        return sum(self.values) / len(self.values)
 
     @property
     def std(self) -> float | None:
         """The sample standard deviation, as `compare` takes it; None for a single seed."""
-        return None if len(self.accuracies) == 1 else statistics.stdev(self.accuracies)
+        return None if len(self.values) == 1 else statistics.stdev(self.values)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pipeline.search.data import BACKBONE, TrialData
 from pipeline.search.space import Values, prob_of
 from pipeline.training.digests import code_sha256, deciding_settings, digest_of
 from stochca.config import Method, StochasticCrossAttention
+from stochca.config.selection import METRICS, Metric, Selection
 from stochca.config.timetable import Timetable
 from stochca.config.training import Training
 
@@ -33,12 +34,22 @@ class Task:
     card: "BackboneCard"
     protocol: str
     target: str
+    selection: Selection  # the metric that is searched by
     name: str  # of the search: a hash of all that decides it
 
     @property
     def folder(self) -> Path:
         """Where the search keeps its state until it is done; absolute, as Ray wants it."""
         return self.data.project / WORK / self.name
+
+    @property
+    def metric(self) -> Metric:
+        return METRICS[self.selection]
+
+    @property
+    def measured(self) -> str:
+        """What the metric is called where it is written down."""
+        return f"validation_{self.selection}"
 
     @property
     def grace(self) -> int:
@@ -89,6 +100,7 @@ def decided_by(params: Params) -> dict[str, Any]:
         "tune": params.tune.model_dump(exclude=WHERE_AND_HOW_MANY),
         "training": deciding_settings(params.training_with(params.tune.training)),
         "images": [params.protocol.name, params.search_target],
+        "selection": params.protocol.selection,
     }
 
 
@@ -107,9 +119,11 @@ def plan(params: Params) -> Task:
     fingerprint = prepared.fingerprint
     protocol, target = params.protocol.name, params.search_target
     # Finds what is wrong before Ray starts.
-    images = images_of_trials(prepared, protocol, target, params.tune.seeds)[params.tune.seeds[0]]
+    trials = images_of_trials(prepared, protocol, target, params.tune.seeds)
+    for images in trials.values():
+        images.check(prepared.classes, params.protocol.selection)
     training = params.training_with(params.tune.training)
-    timetable = training.timetable(len(images.train))
+    timetable = training.timetable(len(trials[params.tune.seeds[0]].train))
     decides = {
         **decided_by(params),
         # However it was written.
@@ -121,4 +135,5 @@ def plan(params: Params) -> Task:
         "code": code_sha256("tune"),
     }
     data = TrialData.of(Path.cwd(), card, fingerprint)
-    return Task(params.tune, training, timetable, data, card, protocol, target, digest_of(decides))
+    selection = params.protocol.selection
+    return Task(params.tune, training, timetable, data, card, protocol, target, selection, digest_of(decides))

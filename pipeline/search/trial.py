@@ -22,11 +22,12 @@ from pipeline.images.prepared import FOLDER, load_prepared
 from pipeline.images.protocol import images_of_trials
 from pipeline.runtime.files import write_json
 from pipeline.search.data import BACKBONE, scratch
-from pipeline.search.records import METRIC, Rung
+from pipeline.search.records import REACHED, Rung
 from pipeline.search.task import Task
 from pipeline.training.inputs import make_inputs
 from stochca.compute.checkpoint import CHECKPOINT, PREVIOUS
 from stochca.compute.devices import default_device
+from stochca.config.selection import METRICS
 from stochca.data.images import keep_in_memory
 from stochca.errors import UserError
 from stochca.training.callbacks import Callback, JsonLines, read_events
@@ -67,6 +68,7 @@ class Trial(tune.Trainable):
                     method=task.method(config),
                     settings=task.settings(config),
                     domains=images[seed].domains,
+                    selection=task.selection,
                     seed=seed,
                 ),
                 device,
@@ -80,17 +82,18 @@ class Trial(tune.Trainable):
         try:
             reached = [run.advance(rung) for run in self.runs]
         except UserError as error:  # training diverged: a result of this rate, no reason to try again
-            return {**self._report(rung, [0.0] * len(self.runs)), "problem": str(error), "done": True}
+            worst = [self.task.metric.worst] * len(self.runs)
+            return {**self._report(rung, worst), "problem": str(error), "done": True}
         self.seconds += sum(one["seconds"] for one in reached)
-        report = self._report(rung, [one["accuracy"] for one in reached])
+        report = self._report(rung, [one["value"] for one in reached])
         return {**report, "problem": None, "done": rung == self.task.timetable.steps}
 
-    def _report(self, step: int, accuracies: list[float]) -> dict[str, Any]:
-        self.rungs.append(Rung(step, accuracies))
+    def _report(self, step: int, values: list[float]) -> dict[str, Any]:
+        self.rungs.append(Rung(step, values))
         # The machine, and Ray's name for it, which tells two on one machine apart.
         node = f"{socket.gethostname()}-{ray.get_runtime_context().get_node_id()[:6]}"
         return {
-            METRIC: self.rungs[-1].mean,
+            REACHED: self.rungs[-1].mean,
             "step": step,
             EVALUATIONS: self.task.evaluations(step),
             "rungs": [asdict(rung) for rung in self.rungs],
@@ -120,8 +123,8 @@ class SeedRun:
     def advance(self, step: int) -> dict[str, float]:
         """Train until `step`; from the last checkpoint, where there is one.
 
-        Gives the accuracy on validation - the best so far; at the end, of the selected weights - and the
-        seconds of training since the rung before.
+        Gives the value of the metric that selects, on validation - the best so far; at the end, of the
+        selected weights - and the seconds of training since the rung before.
 
         Raises:
             UserError: training diverged, or the device does not suit the settings.
@@ -129,8 +132,8 @@ class SeedRun:
         record = self.folder / f"step-{step}.json"
         if not record.exists():
             started = monotonic()
-            accuracy = self._train(step)
-            write_json(record, {"accuracy": accuracy, "seconds": monotonic() - started})
+            value = self._train(step)
+            write_json(record, {"value": value, "seconds": monotonic() - started})
         reached: dict[str, float] = json.loads(record.read_text())
         return reached
 
@@ -146,9 +149,10 @@ class SeedRun:
             )
         except Paused:
             evaluations = (event for event in read_events(log) if event["event"] == "eval")
-            return float(max(event["accuracy"] for event in evaluations if event["step"] <= step))
+            values = (event["value"] for event in evaluations if event["step"] <= step)
+            return float(max(values, key=METRICS[inputs.selection].merit))
         assert fitted.validation is not None  # it is, unless one refits
-        return fitted.validation.accuracy
+        return fitted.validation.value
 
     def discard_checkpoints(self) -> None:
         """Free the disk; what was reached stays on record."""

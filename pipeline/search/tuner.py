@@ -12,7 +12,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from pipeline.search.records import METRIC, Records, Rung
+from pipeline.search.records import REACHED, Records, Rung
 from pipeline.search.space import first_points, is_plain, number_of_trials, random_draws, ray_space
 from pipeline.search.task import Task
 from pipeline.search.trial import EVALUATIONS, Trial
@@ -40,8 +40,8 @@ def tuner_of(task: Task, state: Path, sent: list[ray.ObjectRef]) -> tune.Tuner:
         param_space=space,
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearch(
-                metric=METRIC,
-                mode="max",
+                metric=REACHED,
+                mode=_mode(task),
                 points_to_evaluate=first_points(settings, blocks, task.training.lr),
                 sampler=TPESampler(
                     seed=settings.sampler_seed,
@@ -82,8 +82,8 @@ class Stopper(ASHAScheduler):
     def __init__(self, task: Task) -> None:
         super().__init__(
             time_attr=EVALUATIONS,
-            metric=METRIC,
-            mode="max",
+            metric=REACHED,
+            mode=_mode(task),
             max_t=len(task.timetable.evaluations),
             grace_period=task.grace,
             reduction_factor=task.tune.reduction,
@@ -120,6 +120,10 @@ class Recorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.records.finished(number_of(trial), trial.get_error())
+
+
+def _mode(task: Task) -> str:
+    return "max" if task.metric.higher_is_better else "min"
 
 
 def number_of(trial: Any) -> int:

@@ -305,5 +305,7 @@ def _metrics(line: bytes) -> Iterator[Metric]:
         return
     kind = event.get("event")
     values = event["values"] if kind is None else {new: event[old] for old, new in NAMES[kind].items()}
+    if "selection" in event:  # the metric that chooses the weights
+        values[f"validation_{event['selection']}"] = event["value"]
     for key, value in values.items():
         yield Metric(key, value, event["time"], event["step"])

@@ -15,6 +15,7 @@ from stochca._typing import TimmModule
 from stochca.backbones.card import CARD_FILE, BackboneCard, teacher_folder
 from stochca.backbones.loading import load_backbone, load_source_head
 from stochca.config import Method
+from stochca.config.selection import Selection
 from stochca.config.training import Training
 from stochca.data.images import Images
 from stochca.data.preprocessing import Preprocessing
@@ -48,6 +49,7 @@ def load_job(job: Job, class_texts: ClassTexts | None = None) -> Loaded:
     """
     prepared = load_prepared()
     images = images_for(prepared, job.protocol.name, job.target, job.seed)
+    images.check(prepared.classes, job.protocol.selection)
     inputs = make_inputs(
         BACKBONE,
         prepared.classes,
@@ -57,6 +59,7 @@ def load_job(job: Job, class_texts: ClassTexts | None = None) -> Loaded:
         settings=job.training,
         domains=images.balanced_domains(job.protocol.refit),
         refit=job.protocol.refit,
+        selection=job.protocol.selection,
         seed=job.seed,
         class_texts=class_texts,
     )
@@ -74,6 +77,7 @@ def make_inputs(
     settings: Training,
     seed: int,
     domains: Sequence[str] | None = None,
+    selection: Selection = "accuracy",
     refit: bool = False,
     class_texts: ClassTexts | None = None,
 ) -> Inputs:
@@ -90,6 +94,8 @@ def make_inputs(
         teacher=load_teacher(method, backbone, preprocessing),
         class_texts=class_texts or class_texts_of(method, classes, backbone),
         domains=domains,
+        selection=selection,
+        classes=classes,
         refit=refit,
         seed=seed,
     )

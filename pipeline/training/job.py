@@ -47,6 +47,7 @@ class Job:
             "method": self.choices,
             "training": deciding_settings(self.training),
             "protocol": [self.protocol.name, self.protocol.oracle, self.protocol.refit],
+            "selection": self.protocol.selection,
             "target": self.target,
             "seed": self.seed,
         }
@@ -105,6 +106,7 @@ def settings_to_compare(
         "method": job.method_name,
         "seed": job.seed,
         "protocol": job.protocol.name,
+        "selection": job.protocol.selection,
         "target": job.target,
         "backbone": card.architecture,
         "image_size": card.image_size,

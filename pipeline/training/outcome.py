@@ -3,6 +3,7 @@
 import copy
 import csv
 import dataclasses
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ from pipeline.runtime.paths import METRICS, MODELS, RESULTS
 from pipeline.tracking.run_folder import RunFolder
 from pipeline.training.inputs import Loaded
 from pipeline.training.job import Job
-from pipeline.training.metrics import calibration_error, macro_f1
+from pipeline.training.metrics import calibration_error
 from pipeline.training.saved_model import BACKBONE, save_trained
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel
 from stochca.compute.devices import default_device
+from stochca.config.selection import METRICS, Selection
 from stochca.data.preprocessing import Preprocessing
-from stochca.evaluation import predict, score
+from stochca.evaluation import measure, predict
 from stochca.training.fit import Fitted
 
 
@@ -46,57 +48,59 @@ class Outcome:
     @cached_property
     def test(self) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (N, classes) and labels (N,) of the test images; computed once."""
-        logits, labels = self._predict_test(self.fitted.model)
-        return torch.softmax(logits, dim=1).numpy(), labels.numpy()
+        return self._predict_test(self.fitted.model)
 
     @cached_property
     def other_choices(self) -> dict[str, float]:
-        """Test accuracy of the last step's weights, and of those that the test images would choose.
+        """What selects, on the test images: of the last step's weights, and of those that they would choose.
 
         Empty where none were kept. Computed once, after everything has been chosen.
         """
         if not self.evaluated:
             return {}
         model = copy.deepcopy(self.fitted.model).to(default_device())
-        accuracies = []
+        selection = self.job.protocol.selection
+        values = []
         for step, path in self.evaluated.items():
             if step == self.fitted.selected_step:  # those weights have been tested
-                accuracies.append(self.accuracy)
+                values.append(self.tested(selection))
                 continue
             model.load_state_dict(load_file(path))
-            accuracies.append(score(*self._predict_test(model)).accuracy)
-        choices = {"test_accuracy_last": accuracies[-1]}
+            probabilities, labels = self._predict_test(model)
+            values.append(measure(selection, labels, probabilities))
+        choices = {f"test_{selection}_last": values[-1]}
         if self.job.protocol.oracle:
-            choices["test_accuracy_oracle"] = max(self.accuracy, *accuracies)
+            best = max(self.tested(selection), *values, key=METRICS[selection].merit)
+            choices[f"test_{selection}_oracle"] = best
         return choices
 
-    @property
-    def accuracy(self) -> float:
-        """On the test images."""
+    def tested(self, metric: Selection) -> float:
+        """A metric on the test images; NaN for the AUROC where they lack a class."""
         probabilities, labels = self.test
-        return float((probabilities.argmax(axis=1) == labels).mean())
+        return measure(metric, labels, probabilities)
 
-    def _predict_test(self, model: TimmModule) -> tuple[torch.Tensor, torch.Tensor]:
-        return predict(
+    def _predict_test(self, model: TimmModule) -> tuple[np.ndarray, np.ndarray]:
+        logits, labels = predict(
             model,
             self.loaded.images.test,
             Preprocessing.of(self.loaded.card),
             device=default_device(),
             precision=self.fitted.precision,
         )
+        return torch.softmax(logits, dim=1).numpy(), labels.numpy()
 
     @property
     def metrics(self) -> dict[str, float | None]:
         probabilities, labels = self.test
-        predictions = probabilities.argmax(axis=1)
         validation = self.fitted.validation
+        tested = {f"test_{name}": self.tested(name) for name in METRICS}
         return {
-            "test_accuracy": self.accuracy,
-            "test_macro_f1": macro_f1(labels, predictions, len(self.loaded.prepared.classes)),
+            **{name: None if math.isnan(value) else value for name, value in tested.items()},
             "test_calibration_error": calibration_error(probabilities, labels),
             **self.other_choices,
             "validation_accuracy": validation.accuracy if validation else None,
             "validation_loss": validation.loss if validation else None,
+            **({f"validation_{validation.selection}": validation.value} if validation else {}),
             "train_seconds": round(self.fitted.train_seconds, 2),
             "images_per_second": round(self.fitted.images_per_second, 2),
             "peak_memory_mb": round(self.fitted.peak_memory_mb, 1),
@@ -118,6 +122,7 @@ class Outcome:
             },
             "mlflow_run_id": self.mlflow_run_id,
             "selected_step": self.fitted.selected_step,
+            "selection": self.job.protocol.selection,
             "notes": self.fitted.notes,
             "classes": self.loaded.prepared.classes,
             "backbone": self.loaded.card.to_dict(),
@@ -203,10 +208,11 @@ def write_curves(path: Path, events: Sequence[Mapping[str, Any]]) -> None:
     evaluations = {event["step"]: event for event in events if event["event"] == "eval"}
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["step", "train_loss", "lr", "validation_loss", "validation_accuracy"])
+        names = ("loss", "accuracy", "value")
+        writer.writerow(["step", "train_loss", "lr", "validation_loss", "validation_accuracy", "selection"])
         for event in events:
             if event["event"] == "step":
-                evaluation = evaluations.get(event["step"], {"loss": "", "accuracy": ""})
+                evaluation = evaluations.get(event["step"], dict.fromkeys(names, ""))
                 writer.writerow(
-                    [event["step"], event["loss"], event["lr"], evaluation["loss"], evaluation["accuracy"]]
+                    [event["step"], event["loss"], event["lr"], *(evaluation[name] for name in names)]
                 )

@@ -27,11 +27,10 @@ class WeightInterpolation(Averaging):
         seen = []
         for alpha in self.alphas:
             student.load_state_dict(interpolated(self.start, tuned, alpha))
-            scores = evaluate(student)
-            seen.append((scores.accuracy, -scores.loss, alpha))
-        chosen = max(seen)[-1]
-        accuracies = ", ".join(f"{alpha:g}: {accuracy:.3f}" for accuracy, _, alpha in seen)
-        self.notes.append(f"WiSE-FT kept alpha {chosen:g}, the best on validation ({accuracies}).")
+            seen.append((evaluate(student), alpha))
+        chosen = max((scores.merit, alpha) for scores, alpha in seen)[-1]
+        values = ", ".join(f"{alpha:g}: {scores.value:.3f}" for scores, alpha in seen)
+        self.notes.append(f"WiSE-FT kept alpha {chosen:g}, the best on validation ({values}).")
         return interpolated(self.start, tuned, chosen)
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ class Stream(IntEnum):
     IMAGE = 2  # augmentation, per position in the order
     MIX = 3  # mixup and cutmix, per step
     DRAWS = 4  # the blocks that cross-attend
+    TURNS = 5  # in which classes come, once per turn of all
 
 
 def derived_seed(*parts: int) -> int:

@@ -4,6 +4,7 @@ They are plain dataclasses so that the library needs nothing but torch and timm;
 reads the same classes from `params.yaml`, strictly.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -11,6 +12,8 @@ from typing import Any, ClassVar, Literal
 from stochca.config.timetable import Timetable, spread
 
 BUDGETS = ("epochs", "steps")  # ways to say how long to train, of which settings have one
+# none | balanced | a weight per class, by name or in order; checked below, in plainer words than a union's.
+ClassWeights = str | dict[Any, Any] | tuple[Any, ...]
 
 
 def require(condition: bool, message: str) -> None:
@@ -84,6 +87,8 @@ class Training:
     clip_grad: float | None = None  # largest gradient norm
     drop_path: float = 0.0
     label_smoothing: float = 0.0
+    class_weights: ClassWeights = "none"  # of the loss; balanced: by how rare a class is; or CLASS: WEIGHT
+    sampler: Literal["shuffled", "balanced"] = "shuffled"  # balanced: batches show all classes equally often
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False  # torch.compile, block by block
@@ -113,6 +118,7 @@ class Training:
         require_each(self, lambda x: 0 < x <= 1, "above 0 and at most 1, or null", "layer_decay")
         require_each(self, lambda x: x > 0, "above 0, or null", "clip_grad")
         require_each(self, lambda x: 0 <= x < 1, "at least 0 and below 1", "drop_path", "label_smoothing")
+        self._check_class_weights()
         require(
             self.workers == "auto" or self.workers >= 0,
             f"workers must be auto, or 0 or more, found {self.workers}",
@@ -133,6 +139,35 @@ class Training:
             warmup=min(round(self.warmup * steps), steps - 1),
             evaluations=spread(self.evaluations, steps),
             checkpoints=spread(self.checkpoints, steps),
+        )
+
+    def _check_class_weights(self) -> None:
+        weights = self.class_weights
+        if isinstance(weights, str):
+            allowed = "class_weights must be none, balanced, or a weight for each class by its name"
+            require(weights in ("none", "balanced"), f"{allowed}, found {weights!r}")
+        else:
+            if isinstance(weights, dict):  # YAML takes the name of a class such as 7 for a number
+                weights = {str(name): weight for name, weight in weights.items()}
+                object.__setattr__(self, "class_weights", weights)
+            named = weights.items() if isinstance(weights, dict) else enumerate(weights)
+            for name, weight in named:
+                is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+                require(
+                    is_number and 0 < weight < math.inf,
+                    f"class_weights must be numbers above 0, found {weight!r} for the class {name}",
+                )
+        require(
+            not (weights == "balanced" and self.sampler == "balanced"),
+            "class_weights balanced and sampler balanced make up for the same imbalance; choose one of them",
+        )
+
+    def check_domains(self, balanced: bool) -> None:
+        """Raise ValueError where batches that hold equally many images of each domain can't be made so."""
+        require(
+            not (balanced and self.sampler == "balanced"),
+            "sampler balanced does not go with batches that hold equally many images of each domain, as "
+            "those of leave_one_domain_out do; set it to shuffled, and class_weights to balanced instead",
         )
 
     def micro_batch(self, workers: int = 1) -> int:

@@ -1,6 +1,7 @@
 """Images to batches. Training batches are a pure function of seed and step, so a run can resume exactly."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -34,26 +35,50 @@ def batch_share(batch: Sequence[Item], rank: int, ranks: int) -> list[Item]:
     ]
 
 
+@dataclass(frozen=True)
+class _Groups:
+    """Images by what batches hold equally many of."""
+
+    members: list[Indices]
+    shuffled: bool = False  # whether they take turns in another order each time
+
+    @classmethod
+    def of(cls, number: int, domains: Sequence[str] | None, labels: np.ndarray | None) -> "_Groups":
+        """The images of each domain, the domains by name, or of each label; else all together."""
+        keys: Sequence[Any] | np.ndarray | None = domains if labels is None else labels
+        if keys is None or not len(keys):
+            return cls([range(number)])
+        groups = np.asarray(keys)
+        members: list[Indices] = [np.flatnonzero(groups == key) for key in np.unique(groups)]
+        return cls(members, shuffled=labels is not None)
+
+
 def _order(
-    domains: list[Indices], settings: Training, steps: range, *, seed: int, rank: int = 0, ranks: int = 1
+    groups: _Groups, settings: Training, steps: range, *, seed: int, rank: int = 0, ranks: int = 1
 ) -> Iterator[list[tuple[int, int]]]:
     """A rank's images of each of `steps`, which count from 0, each with the seed of its augmentation.
 
-    One shuffled epoch after the other, cut into full batches. With several domains every batch holds equally
-    many images of each, which has epochs of its own. Where an image stands among those of all ranks decides
-    its augmentation.
+    One shuffled epoch after the other, cut into full batches. Several groups take turns, an image of each,
+    and every group has epochs of its own. Where an image stands among those of all ranks decides its
+    augmentation.
     """
+    members = groups.members
 
-    @lru_cache(len(domains))  # images are asked for in order
-    def shuffled(domain: int, epoch: int) -> Tensor:
-        own_seed = derived_seed(seed, Stream.ORDER, epoch * len(domains) + domain)
-        generator = torch.Generator().manual_seed(own_seed)
-        return torch.randperm(len(domains[domain]), generator=generator)
+    @lru_cache(len(members))  # images are asked for in order
+    def shuffled(group: int, epoch: int) -> Tensor:
+        return _shuffled(len(members[group]), seed, Stream.ORDER, epoch * len(members) + group)
+
+    @lru_cache(1)
+    def turns(number: int) -> Sequence[int]:
+        # Mixup pairs images by their place in the batch: in one fixed order always the same classes.
+        in_order = range(len(members))
+        return _shuffled(len(members), seed, Stream.TURNS, number).tolist() if groups.shuffled else in_order
 
     def image(position: int) -> int:
-        place, domain = divmod(position, len(domains))
-        epoch, place = divmod(place, len(domains[domain]))
-        return int(domains[domain][int(shuffled(domain, epoch)[place])])
+        number, turn = divmod(position, len(members))
+        group = turns(number)[turn]
+        epoch, place = divmod(number, len(members[group]))
+        return int(members[group][int(shuffled(group, epoch)[place])])
 
     size = settings.batch_size // settings.accumulate
     for step in steps:
@@ -67,12 +92,17 @@ def _order(
         yield [key for part in parts for key in batch_share(part, rank, ranks)]
 
 
+def _shuffled(number: int, *seed: int) -> Tensor:
+    return torch.randperm(number, generator=torch.Generator().manual_seed(derived_seed(*seed)))
+
+
 def training_batches(
     images: Images,
     preprocessing: Preprocessing,
     settings: Training,
     *,
     domains: Sequence[str] | None = None,
+    labels: np.ndarray | None = None,
     seed: int,
     steps: int,
     start: int = 0,
@@ -84,34 +114,31 @@ def training_batches(
     B = batch_size / ranks.
 
     With `domains`, one per image, every batch holds equally many images of each; their number must divide
-    `batch_size`. Together the ranks get the images that one alone would, augmented alike; `accumulate`
+    `batch_size`. With `labels` (N,) instead, classes come equally often: each once, in random order, before
+    any comes again. Together the ranks get the images that one alone would, augmented alike; `accumulate`
     times `ranks` must divide `batch_size`.
     """
     transform = BatchTransform(preprocessing.training(settings.augmentation))
     augmented = Augmented(images, transform)
-    left = range(start, steps)
-    order = _order(_by_domain(len(images), domains), settings, left, seed=seed, rank=rank, ranks=ranks)
+    groups, left = _Groups.of(len(images), domains, labels), range(start, steps)
+    order = _order(groups, settings, left, seed=seed, rank=rank, ranks=ranks)
     yield from DataLoader(
         augmented, batch_sampler=order, collate_fn=transform.collate, **_loading(settings.workers)
     )
 
 
 def images_of_step(
-    number: int, settings: Training, *, domains: Sequence[str] | None = None, seed: int, step: int
+    number: int,
+    settings: Training,
+    *,
+    domains: Sequence[str] | None = None,
+    labels: np.ndarray | None = None,
+    seed: int,
+    step: int,
 ) -> list[int]:
     """Which of so many images `training_batches` gives all ranks together for `step`, counted from 1."""
-    order = _order(_by_domain(number, domains), settings, range(step - 1, step), seed=seed)
+    order = _order(_Groups.of(number, domains, labels), settings, range(step - 1, step), seed=seed)
     return [index for index, _ in next(order)]
-
-
-def _by_domain(number: int, domains: Sequence[str] | None) -> list[Indices]:
-    """The images of each domain, the domains by name; all together where there are none."""
-    if not domains:
-        return [range(number)]
-    members: dict[str, list[int]] = {}
-    for index, domain in enumerate(domains):
-        members.setdefault(domain, []).append(index)
-    return [np.array(members[name]) for name in sorted(members)]
 
 
 def evaluation_batches(

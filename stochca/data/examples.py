@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from stochca.config.selection import Selection
 from stochca.data.images import Images
 from stochca.data.preprocessing import Preprocessing
 
@@ -18,3 +20,5 @@ class Examples:
     device: torch.device
     precision: str = "fp32"
     workers: int | str = 0
+    selection: Selection = "accuracy"  # the metric that choices are made by
+    class_weights: Tensor | None = None  # (classes,) of the loss; None: all count the same

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
+import numpy as np
 from PIL import Image
 from torch.utils.data import ConcatDataset, Subset
 
@@ -49,6 +50,13 @@ def names_of(parts: Sequence[Images], indices: Sequence[int]) -> list[str]:
         for name in getattr(part, "ids", None) or [f"image {i}" for i in range(len(part))]
     ]
     return [names[index] for index in indices]
+
+
+def labels_of(images: Images) -> np.ndarray:
+    """The labels (N,); images that don't tell them by themselves are decoded for it."""
+    known = getattr(images, "labels", None)
+    labels = [images[i][1] for i in range(len(images))] if known is None else known
+    return np.asarray(labels, dtype=np.int64)
 
 
 def joined_images(*parts: Images) -> Images:

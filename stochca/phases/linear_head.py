@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from stochca._typing import TimmModule
+from stochca.config.selection import Selection
+from stochca.data.class_weights import cross_entropy
 from stochca.data.examples import Examples
 from stochca.data.images import Images
 from stochca.errors import UserError
@@ -20,11 +21,16 @@ def features(model: TimmModule, images: Images, examples: Examples) -> tuple[Ten
     return predict_together(model, images, examples, pre_logits=True)
 
 
-def fit_logistic_regression(inputs: Tensor, labels: Tensor, classes: int, C: float) -> tuple[Tensor, Tensor]:
+def fit_logistic_regression(
+    inputs: Tensor, labels: Tensor, classes: int, C: float, class_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Weight (classes, D) and bias (classes,) that minimise C · Σ cross-entropy + ½‖weight‖².
+
+    With `class_weights` (classes,) the cross-entropy of a row counts as much as its class.
 
     Convex, solved by L-BFGS from zero, so the result does not depend on any seed.
     """
+    class_weights = None if class_weights is None else class_weights.cpu().double()
     weight = torch.zeros(classes, inputs.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
     inputs = inputs.double()
@@ -38,7 +44,7 @@ def fit_logistic_regression(inputs: Tensor, labels: Tensor, classes: int, C: flo
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = functional.cross_entropy(inputs @ weight.T + bias, labels)
+        loss = cross_entropy(inputs @ weight.T + bias, labels, class_weights)
         loss = loss + weight.square().sum() / (2 * C * len(labels))
         loss.backward()
         return loss
@@ -57,20 +63,29 @@ class Regression(NamedTuple):
 
 
 def best_regression(
-    train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int, strengths: Sequence[float]
+    train: tuple[Tensor, Tensor],
+    held_out: tuple[Tensor, Tensor],
+    classes: int,
+    strengths: Sequence[float],
+    *,
+    selection: Selection = "accuracy",
+    class_weights: Tensor | None = None,
 ) -> Regression:
-    """Of one regression per strength `C`, fitted to `train`, the most accurate on `held_out`, then by loss.
+    """Of one regression per strength `C`, fitted to `train`, the best on `held_out`, of equals by the loss.
 
     Args:
         train: rows (N, D) and labels (N,).
         held_out: rows (M, D) and labels (M,).
+        selection: the metric that says which is best.
+        class_weights: (classes,) of the cross-entropy.
     """
     rows, labels = held_out
     candidates = []
     for C in strengths:
-        weight, bias = fit_logistic_regression(*train, classes, C)
-        candidates.append(Regression(C, score(rows @ weight.T + bias, labels), weight, bias))
-    return max(candidates, key=lambda each: (each.scores.accuracy, -each.scores.loss))
+        weight, bias = fit_logistic_regression(*train, classes, C, class_weights)
+        scores = score(rows @ weight.T + bias, labels, selection)
+        candidates.append(Regression(C, scores, weight, bias))
+    return max(candidates, key=lambda each: each.scores.merit)
 
 
 def linear_heads(model: TimmModule) -> list[nn.Linear]:

@@ -3,6 +3,7 @@
 import torch
 
 from stochca._typing import TimmModule
+from stochca.config.selection import METRICS
 from stochca.data.examples import Examples
 from stochca.phases.first_phase import ClassTexts, FirstPhase
 from stochca.phases.linear_head import best_regression, features, fit_logistic_regression, linear_heads
@@ -29,14 +30,20 @@ class FittedHead(FirstPhase):
         train_rows, rows = (train_rows - mean) / std, (rows - mean) / std
         classes = heads[0].out_features
         C, scores, weight, bias = best_regression(
-            (train_rows, train_labels), (rows, labels), classes, self.config.C
+            (train_rows, train_labels),
+            (rows, labels),
+            classes,
+            self.config.C,
+            selection=examples.selection,
+            class_weights=examples.class_weights,
         )
         if refit:
             everything = torch.cat([train_rows, rows]), torch.cat([train_labels, labels])
-            weight, bias = fit_logistic_regression(*everything, classes, C)
+            weight, bias = fit_logistic_regression(*everything, classes, C, examples.class_weights)
         weight = weight / std
         with torch.no_grad():
             for head in heads:
                 head.weight.copy_(weight)
                 head.bias.copy_(bias - weight @ mean)
-        return f"the head was fitted first, with C = {C:g}: validation accuracy {scores.accuracy:.3f}"
+        reached = f"validation {METRICS[examples.selection].title} {scores.value:.3f}"
+        return f"the head was fitted first, with C = {C:g}: {reached}"

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from stochca.config.selection import Selection
+
 
 @dataclass(frozen=True)
 class StepEvent:
@@ -27,7 +29,9 @@ class EvalEvent:
     steps: int
     loss: float
     accuracy: float
-    is_best: bool
+    is_best: bool  # so far, by the metric that chooses the weights
+    selection: Selection  # that metric
+    value: float  # of it
 
 
 class Callback:

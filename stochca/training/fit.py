@@ -117,6 +117,7 @@ class _Run:
         self.teacher = settled_teacher(model, self.precision, device)
         if not is_main():  # dropout differs between ranks; the draws of StochCA, seeded by now, don't
             seed_everything(derived_seed(inputs.seed, Stream.GLOBAL, rank()))
+        weights = inputs.class_weights
         self.examples = Examples(
             inputs.train,
             inputs.validation,
@@ -124,6 +125,8 @@ class _Run:
             device,
             self.precision,
             settings.workers,
+            inputs.selection,
+            None if weights is None else torch.tensor(weights, device=device),
         )
         self.loop = Loop(
             self.student,
@@ -163,6 +166,7 @@ class _Run:
             inputs.preprocessing,
             settings,
             domains=inputs.domains,
+            labels=inputs.balanced_labels,
             seed=inputs.seed,
             steps=self.timetable.steps,
             start=self.progress.step,
@@ -180,7 +184,10 @@ class _Run:
         is_best = self.progress.keep_if_best(step, scores, evaluated.state_dict())
         if self.work_folder is not None and is_main():
             save_evaluated(self.work_folder, step, evaluated.state_dict(), self.keep_evaluated)
-        self.listeners.on_eval(EvalEvent(step, self.timetable.steps, scores.loss, scores.accuracy, is_best))
+        steps, chosen_by = self.timetable.steps, scores.selection
+        self.listeners.on_eval(
+            EvalEvent(step, steps, scores.loss, scores.accuracy, is_best, chosen_by, scores.value)
+        )
 
     def end(self) -> Fitted:
         """Select the weights, and put them into the model that is kept."""

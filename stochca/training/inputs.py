@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,12 +13,15 @@ from stochca.compute.compilation import check_compiles
 from stochca.compute.distributed import world_size
 from stochca.compute.precision import resolve_precision
 from stochca.config import Method, build
+from stochca.config.selection import Selection
 from stochca.config.timetable import Timetable
 from stochca.config.training import Training
 from stochca.data.batches import images_of_step
-from stochca.data.images import Images, keep_in_memory, names_of
+from stochca.data.class_weights import check_class_weights, class_weights
+from stochca.data.images import Images, keep_in_memory, labels_of, names_of
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
+from stochca.evaluation import check_every_class, check_selection
 from stochca.phases.first_phase import ClassTexts
 from stochca.training.optimisation import create_optimizer
 
@@ -41,6 +45,8 @@ class Inputs:
     teacher: TimmModule | None = None
     class_texts: ClassTexts | None = None  # what the first phase `zero_shot` makes a head of
     domains: Sequence[str] | None = None  # of each image trained on; batches hold equally many of each
+    selection: Selection = "accuracy"  # the metric that validation chooses the weights by
+    classes: Sequence[str] | None = None  # their names; None: they are numbered
     refit: bool = False
     seed: int = 0
 
@@ -59,9 +65,38 @@ class Inputs:
         """The settings' budget in steps, which is all that the loop knows of it."""
         return self.settings.timetable(self.images)
 
+    @property
+    def labels(self) -> np.ndarray:
+        """Of the images that batches are drawn from."""
+        return np.concatenate([labels_of(part) for part in self.parts])
+
+    @property
+    def balanced_labels(self) -> np.ndarray | None:
+        """The labels, where batches show all classes equally often."""
+        return self.labels if self.settings.sampler == "balanced" else None
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        return self.classes or [str(label) for label in range(self.student.num_classes)]
+
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """Of the loss, one per class; None: all count the same."""
+        if self.settings.class_weights == "none":
+            return None
+        evenly = self.settings.sampler == "balanced"
+        return class_weights(self.settings.class_weights, self.labels, self.class_names, evenly=evenly)
+
     def names_of_step(self, step: int) -> list[str]:
         """Which images all ranks together see in `step`, counted from 1."""
-        shown = images_of_step(self.images, self.settings, domains=self.domains, seed=self.seed, step=step)
+        shown = images_of_step(
+            self.images,
+            self.settings,
+            domains=self.domains,
+            labels=self.balanced_labels,
+            seed=self.seed,
+            step=step,
+        )
         return names_of(self.parts, shown)
 
     def decoded(self) -> "Inputs":
@@ -78,7 +113,8 @@ def check_settings(inputs: Inputs, device: torch.device) -> None:
     Raises:
         UserError: the device lacks the precision or what compiling needs, timm knows no such optimiser or
             augmentation, a choice of the method does not suit the model or the settings or lacks what it
-            needs, or the ranks or domains can't share a batch.
+            needs, the ranks or domains can't share a batch, there is no class that has a weight, or the
+            metric that selects is not installed.
     """
     method, settings = inputs.method, inputs.settings
     resolve_precision(settings.precision, device)
@@ -89,12 +125,15 @@ def check_settings(inputs: Inputs, device: torch.device) -> None:
             f"domains {', '.join(names)}; choose a multiple of {len(names)}"
         )
     try:
+        settings.check_domains(balanced=bool(names))
         micro_batch = settings.micro_batch(world_size())
     except ValueError as error:
         raise UserError(f"training.{error}") from None
     if settings.compile:
         check_compiles(device)
     create_optimizer(inputs.student, settings)
+    check_class_weights(settings.class_weights, inputs.class_names)
+    check_selection(inputs.selection)
     inputs.preprocessing.training(settings.augmentation)
     try:
         method.check_training(settings, micro_batch=micro_batch, refit=inputs.refit)
@@ -113,8 +152,10 @@ def check_settings(inputs: Inputs, device: torch.device) -> None:
 
 
 def check_images(inputs: Inputs) -> None:
-    """Raise `UserError` where a rank would have no image."""
+    """Raise `UserError` where a rank would have no image, or no metric could choose by validation."""
     for name, split in (("training", inputs.train), ("validation", inputs.validation)):
         if len(split) < world_size():
             number = f"only {len(split)}" if len(split) else "no"
             raise UserError(f"there are {number} {name} images")
+    if inputs.selection == "auroc":
+        check_every_class(labels_of(inputs.validation), inputs.class_names, "validation images")

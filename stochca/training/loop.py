@@ -3,8 +3,9 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class Progress:
 
     step: int = 0
     best_step: int | None = None
-    best_scores: tuple[float, float] = (-math.inf, -math.inf)  # accuracy, minus loss
+    best_evaluation: dict[str, Any] = field(default_factory=dict)  # its `Scores`
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0  # of the whole run, interruptions left out
     step_seconds: float = 0.0  # of the optimiser steps alone
@@ -57,8 +58,7 @@ class Progress:
     @property
     def best(self) -> Scores | None:
         """The best that validation has shown; None where nothing was evaluated."""
-        accuracy, minus_loss = self.best_scores
-        return None if self.best_step is None else Scores(loss=-minus_loss, accuracy=accuracy)
+        return None if self.best_step is None else Scores(**self.best_evaluation)
 
     @property
     def skip_notes(self) -> list[str]:
@@ -70,9 +70,9 @@ class Progress:
 
     def keep_if_best(self, step: int, scores: Scores, weights: dict[str, Tensor]) -> bool:
         """Copy the weights, if these are the best scores so far; returns whether they are."""
-        found = scores.accuracy, -scores.loss
-        if is_best := found > self.best_scores:
-            self.best_step, self.best_scores, self.best_weights = step, found, cloned(weights)
+        best = self.best
+        if is_best := best is None or scores.merit > best.merit:
+            self.best_step, self.best_evaluation, self.best_weights = step, asdict(scores), cloned(weights)
         return is_best
 
 

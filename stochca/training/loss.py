@@ -12,13 +12,14 @@ from stochca._typing import TimmModule
 from stochca.compute.randomness import Stream, derived_seed, isolated
 from stochca.config import Penalty, build
 from stochca.config.training import Training
+from stochca.data.class_weights import cross_entropy
 from stochca.data.examples import Examples
 from stochca.penalties.term import Batch, Start, Term
 from stochca.timm_models.recording import recorded
 
 
 class Loss:
-    """Cross-entropy of a model on a batch, with mixup, cutmix, label smoothing and penalties where set."""
+    """Cross-entropy of a model on a batch, with mixup, smoothing, weights of classes and penalties if set."""
 
     def __init__(
         self,
@@ -30,6 +31,7 @@ class Loss:
         examples: Examples | None = None,
     ) -> None:
         self.student, self.settings, self.seed = student, settings, seed
+        self.class_weights = None if examples is None else examples.class_weights
         augmentation = settings.augmentation
         self.mix: Mixup | None = None
         if augmentation.mixup or augmentation.cutmix:
@@ -57,12 +59,12 @@ class Loss:
                 images, targets = self.mix(images, labels)
             smoothing = 0.0  # mixed in already
         if not self.terms:
-            return functional.cross_entropy(model(images).float(), targets, label_smoothing=smoothing)
+            return cross_entropy(model(images).float(), targets, self.class_weights, smoothing)
         assert self.start is not None
         with recorded(self.student) as records:
             logits = model(images).float()
         batch = Batch(images, targets, records, self.start)
-        loss = functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+        loss = cross_entropy(logits, targets, self.class_weights, smoothing)
         with torch.autocast(images.device.type, enabled=False):
             return loss + torch.stack([term(batch) for term in self.terms]).sum()
 
