@@ -12,7 +12,7 @@ from torch.nn import functional
 from stochca._typing import TimmModule
 from stochca.compute.distributed import from_main, joined
 from stochca.compute.precision import autocast
-from stochca.config.selection import METRICS, Selection
+from stochca.config.selection import SELECTIONS, Selection
 from stochca.data.batches import evaluation_batches
 from stochca.data.examples import Examples
 from stochca.data.images import Images, share_of_rank
@@ -41,7 +41,7 @@ class Scores:
     @property
     def merit(self) -> tuple[float, float]:
         """What models are ordered by: more is better. Of equals the loss decides."""
-        return METRICS[self.selection].merit(self.value), METRICS["log_loss"].merit(self.loss)
+        return SELECTIONS[self.selection].merit(self.value), SELECTIONS["log_loss"].merit(self.loss)
 
 
 @torch.no_grad()

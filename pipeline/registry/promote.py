@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
@@ -32,16 +33,16 @@ from pipeline.registry.versions import (
     version_called,
     version_of,
 )
-from pipeline.report.intervals import Difference, Spread, estimate, judge
+from pipeline.report.intervals import Difference, estimate, judge
 from pipeline.report.results import Run, read_inputs, read_runs
 from pipeline.tracking.server import connect
 from pipeline.training.saved_model import TrainedModel
 from stochca.compute.devices import default_device
+from stochca.config.selection import SELECTIONS
 from stochca.errors import UserError
 from stochca.evaluation import predict
 
 TARGET = "all"  # models for use; those of held-out domains are for science
-VALIDATION = "validation_accuracy"
 # The tags of a version that was decided about: how, why, and beside which champion.
 OUTCOME, REASON, AGAINST = "promotion", "promotion_reason", "promotion_against"
 HEADING = "## Promotion"
@@ -165,8 +166,9 @@ def choose(params: Params, runs: Sequence[Run]) -> Run:
     by_method = {
         method: [run for run in candidates if run.method == method] for method in params.protocol.methods
     }
-    method = params.promotion.method
-    if not all(VALIDATION in run.metrics for run in candidates):
+    method, selection = params.promotion.method, params.protocol.selection
+    validation, merit = f"validation_{selection}", SELECTIONS[selection].merit
+    if not all(validation in run.metrics for run in candidates):
         if method == "best":
             raise UserError(
                 "promotion.method best chooses on validation images, which protocol.refit trained on; name "
@@ -174,10 +176,9 @@ def choose(params: Params, runs: Sequence[Run]) -> Run:
             )
         return by_method[method][0]
     if method == "best":
-        method = max(
-            by_method, key=lambda name: Spread.of([run.metrics[VALIDATION] for run in by_method[name]]).mean
-        )
-    return max(by_method[method], key=lambda run: run.metrics[VALIDATION])
+        means = {name: fmean(run.metrics[validation] for run in own) for name, own in by_method.items()}
+        method = max(means, key=lambda name: merit(means[name]))
+    return max(by_method[method], key=lambda run: merit(run.metrics[validation]))
 
 
 def record(client: MlflowClient, version: ModelVersion, decision: Decision) -> None:

@@ -58,11 +58,11 @@ def register(client: MlflowClient, name: str, run: Run) -> ModelVersion:
         "target": run.target,
         "seed": run.seed,
         "dataset_fingerprint": run.description["dataset"]["fingerprint"],
-        "test_accuracy": run.metrics["test_accuracy"],
         "git_commit": run.description["git_commit"],
     }
-    if "validation_accuracy" in run.metrics:
-        tags["validation_accuracy"] = run.metrics["validation_accuracy"]
+    for name in dict.fromkeys(("accuracy", run.description["selection"])):
+        found = {key: run.metrics.get(key) for key in (f"test_{name}", f"validation_{name}")}
+        tags |= {key: value for key, value in found.items() if value is not None}
     model_id = ready[0].model_id
     return client.create_model_version(
         name,

@@ -13,7 +13,7 @@ from pipeline.search.data import BACKBONE, TrialData
 from pipeline.search.space import Values, prob_of
 from pipeline.training.digests import code_sha256, deciding_settings, digest_of
 from stochca.config import Method, StochasticCrossAttention
-from stochca.config.selection import METRICS, Metric, Selection
+from stochca.config.selection import SELECTIONS, Metric, Selection
 from stochca.config.timetable import Timetable
 from stochca.config.training import Training
 
@@ -44,7 +44,7 @@ class Task:
 
     @property
     def metric(self) -> Metric:
-        return METRICS[self.selection]
+        return SELECTIONS[self.selection]
 
     @property
     def measured(self) -> str:

@@ -27,7 +27,7 @@ from pipeline.search.task import Task
 from pipeline.training.inputs import make_inputs
 from stochca.compute.checkpoint import CHECKPOINT, PREVIOUS
 from stochca.compute.devices import default_device
-from stochca.config.selection import METRICS
+from stochca.config.selection import SELECTIONS
 from stochca.data.images import keep_in_memory
 from stochca.errors import UserError
 from stochca.training.callbacks import Callback, JsonLines, read_events
@@ -150,7 +150,7 @@ class SeedRun:
         except Paused:
             evaluations = (event for event in read_events(log) if event["event"] == "eval")
             values = (event["value"] for event in evaluations if event["step"] <= step)
-            return float(max(values, key=METRICS[inputs.selection].merit))
+            return float(max(values, key=SELECTIONS[inputs.selection].merit))
         assert fitted.validation is not None  # it is, unless one refits
         return fitted.validation.value
 

@@ -12,13 +12,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from stochca.config.selection import SELECTIONS, Metric
+
 
 def draw(results: Path, target: Path) -> None:
     """Draw what a training has written into `results`; the pictures go into the folder `target`."""
     target.mkdir(exist_ok=True)
-    learning_curves(pd.read_csv(results / "curves.csv")).savefig(target / "curves.png")
+    description = json.loads((results / "run.json").read_text(encoding="utf-8"))
+    metric = SELECTIONS[description["selection"]]
+    learning_curves(pd.read_csv(results / "curves.csv"), metric).savefig(target / "curves.png")
     tested = pd.read_parquet(results / "predictions.parquet", columns=["label", "prediction"])
-    classes = json.loads((results / "run.json").read_text(encoding="utf-8"))["classes"]
+    classes = description["classes"]
     matrix = confusion_matrix(tested["label"].to_numpy(), tested["prediction"].to_numpy(), classes)
     matrix.savefig(target / "confusion_matrix.png")
 
@@ -47,15 +51,15 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Seque
     return figure
 
 
-def learning_curves(curves: pd.DataFrame) -> Figure:
-    """Training and validation loss, and validation accuracy, against steps."""
+def learning_curves(curves: pd.DataFrame, metric: Metric) -> Figure:
+    """Training and validation loss, and the metric that selects, against steps."""
     evaluations = curves.dropna()
-    figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    figure, (loss, selected) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     loss.plot(curves["step"], curves["train_loss"], alpha=0.5, label="train")
     loss.plot(evaluations["step"], evaluations["validation_loss"], marker=".", label="validation")
     loss.set(xlabel="step", ylabel="cross-entropy")
     loss.legend()
-    accuracy.plot(evaluations["step"], evaluations["validation_accuracy"], marker=".")
-    accuracy.set(xlabel="step", ylabel="validation accuracy")
+    selected.plot(evaluations["step"], evaluations["validation_selection"], marker=".")
+    selected.set(xlabel="step", ylabel=f"validation {metric.title}")
     plt.close(figure)
     return figure

@@ -28,7 +28,7 @@ from pipeline.training.saved_model import BACKBONE, save_trained
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel
 from stochca.compute.devices import default_device
-from stochca.config.selection import METRICS, Selection
+from stochca.config.selection import SELECTIONS, Selection
 from stochca.data.preprocessing import Preprocessing
 from stochca.evaluation import measure, predict
 from stochca.training.fit import Fitted
@@ -70,7 +70,7 @@ class Outcome:
             values.append(measure(selection, labels, probabilities))
         choices = {f"test_{selection}_last": values[-1]}
         if self.job.protocol.oracle:
-            best = max(self.tested(selection), *values, key=METRICS[selection].merit)
+            best = max(self.tested(selection), *values, key=SELECTIONS[selection].merit)
             choices[f"test_{selection}_oracle"] = best
         return choices
 
@@ -93,7 +93,7 @@ class Outcome:
     def metrics(self) -> dict[str, float | None]:
         probabilities, labels = self.test
         validation = self.fitted.validation
-        tested = {f"test_{name}": self.tested(name) for name in METRICS}
+        tested = {f"test_{name}": self.tested(name) for name in SELECTIONS}
         return {
             **{name: None if math.isnan(value) else value for name, value in tested.items()},
             "test_calibration_error": calibration_error(probabilities, labels),
@@ -206,13 +206,12 @@ class Outcome:
 def write_curves(path: Path, events: Sequence[Mapping[str, Any]]) -> None:
     """The log as a table: one row per step, with validation where it was evaluated."""
     evaluations = {event["step"]: event for event in events if event["event"] == "eval"}
+    columns = {"validation_loss": "loss", "validation_accuracy": "accuracy", "validation_selection": "value"}
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        names = ("loss", "accuracy", "value")
-        writer.writerow(["step", "train_loss", "lr", "validation_loss", "validation_accuracy", "selection"])
+        writer.writerow(["step", "train_loss", "lr", *columns])
         for event in events:
             if event["event"] == "step":
-                evaluation = evaluations.get(event["step"], dict.fromkeys(names, ""))
-                writer.writerow(
-                    [event["step"], event["loss"], event["lr"], *(evaluation[name] for name in names)]
-                )
+                evaluation = evaluations.get(event["step"], dict.fromkeys(columns.values(), ""))
+                validation = [evaluation[name] for name in columns.values()]
+                writer.writerow([event["step"], event["loss"], event["lr"], *validation])

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stochca.config.selection import METRICS
+from stochca.config.selection import SELECTIONS
 from stochca.training.callbacks import Callback, EvalEvent, StepEvent
 
 
@@ -39,7 +39,7 @@ class TrainingProgress(Callback):
         best = " (best so far)" if event.is_best else ""
         line = (
             f"{self.name}: step {event.step} of {event.steps}, training loss {self.loss:.3f}, "
-            f"validation {METRICS[event.selection].title} {event.value:.3f}{best}"
+            f"validation {SELECTIONS[event.selection].title} {event.value:.3f}{best}"
         )
         self.console.print(line, soft_wrap=True)
 

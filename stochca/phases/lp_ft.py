@@ -3,7 +3,7 @@
 import torch
 
 from stochca._typing import TimmModule
-from stochca.config.selection import METRICS
+from stochca.config.selection import SELECTIONS
 from stochca.data.examples import Examples
 from stochca.phases.first_phase import ClassTexts, FirstPhase
 from stochca.phases.linear_head import best_regression, features, fit_logistic_regression, linear_heads
@@ -45,5 +45,5 @@ class FittedHead(FirstPhase):
             for head in heads:
                 head.weight.copy_(weight)
                 head.bias.copy_(bias - weight @ mean)
-        reached = f"validation {METRICS[examples.selection].title} {scores.value:.3f}"
+        reached = f"validation {SELECTIONS[examples.selection].title} {scores.value:.3f}"
         return f"the head was fitted first, with C = {C:g}: {reached}"
