@@ -33,12 +33,13 @@ from pipeline.registry.versions import (
     version_called,
     version_of,
 )
+from pipeline.report.contributions import contributions
 from pipeline.report.intervals import Difference, estimate, judge
 from pipeline.report.results import Run, read_inputs, read_runs
 from pipeline.tracking.server import connect
 from pipeline.training.saved_model import TrainedModel
 from stochca.compute.devices import default_device
-from stochca.config.selection import SELECTIONS
+from stochca.config.selection import SELECTIONS, Selection
 from stochca.errors import UserError
 from stochca.evaluation import predict
 
@@ -68,7 +69,7 @@ class Decision:
 
     promoted: bool
     reason: str  # a sentence
-    difference: Difference | None = None  # of test accuracy to the champion; None: not compared
+    difference: Difference | None = None  # how much better than the champion; None: not compared
     test_images: int = 0  # that both classified
     left_out: int = 0  # test images that one of them had been trained or selected on
     champion: str | None = None  # versions
@@ -117,6 +118,7 @@ def promote(params: Params) -> Decision:
             None if champion is None else _contender(client, champion),
             prepared,
             params.compare,
+            params.protocol.selection,
         )
         record(client, version, decision)
         if decision.promoted:
@@ -208,9 +210,13 @@ def conclude(
 
 
 def decide(
-    challenger: Contender, champion: Contender | None, prepared: Prepared, compare: Compare
+    challenger: Contender,
+    champion: Contender | None,
+    prepared: Prepared,
+    compare: Compare,
+    selection: Selection,
 ) -> Decision:
-    """Whether the challenger should be the champion.
+    """Whether the challenger should be the champion, by the metric `selection`.
 
     Both classify the test images, each with its own preprocessing; classes are the same if their names
     are. Images that either of them was trained or selected on are left out.
@@ -232,21 +238,26 @@ def decide(
     left_out = f"; {(~fair).sum()} that a model had seen in training or validation were left out"
     if fair.all():
         left_out = ""
-    if not fair.any():
+    kinds = len(np.unique(test.labels[fair]))
+    if kinds < (2 if selection == "auroc" else 1):
         return Decision(
             False,
-            f"{challenger.title} can't be compared with the champion, {champion.title}: no test image is left"
-            f"{left_out}",
+            f"{challenger.title} can't be compared with the champion, {champion.title}: no test image "
+            f"{'of a second class ' if kinds else ''}is left{left_out}",
         )
-    new, old = (_correct(each.model, prepared)[fair] for each in (challenger, champion))
-    (difference,) = judge([estimate([np.subtract(new, old, dtype=float)[None]])], compare.confidence)
+    metric = SELECTIONS[selection]
+    new, old = (_contributions(each.model, prepared, fair, selection) for each in (challenger, champion))
+    gain = estimate([metric.sign * (new - old)[None]])
+    (difference,) = judge([gain], compare.confidence, metric.extent)
     promoted = difference.verdict == "better"
     verdict = difference.verdict if difference.shown else "not shown to be better"
-    low, mean, high = (f"{100 * share:+.1f}" for share in (difference.low, difference.mean, difference.high))
+    told = (difference.low, difference.mean, difference.high)
+    low, mean, high = (f"{100 * end:+.1f}" if metric.in_percent else f"{end:+.3f}" for end in told)
+    unit = "points of" if metric.in_percent else "less"
     return Decision(
         promoted,
-        f"{challenger.title} is {verdict} than the champion, {champion.title}: {mean} points of test "
-        f"accuracy ({100 * compare.confidence:g} % interval {low} to {high} over test images; other seeds of "
+        f"{challenger.title} is {verdict} than the champion, {champion.title}: {mean} {unit} test "
+        f"{metric.title} ({100 * compare.confidence:g} % interval {low} to {high} over test images; other seeds of "
         f"the same methods may differ) on {fair.sum()} images{left_out}; "
         + ("it is the new champion" if promoted else "the champion stays"),
         difference=difference,
@@ -257,14 +268,21 @@ def decide(
     )
 
 
-def _correct(model: TrainedModel, prepared: Prepared) -> np.ndarray:
-    """Which test images a model gets right, by the names of the classes: bool (N,)."""
+def _contributions(
+    model: TrainedModel, prepared: Prepared, fair: np.ndarray, selection: Selection
+) -> np.ndarray:
+    """What each fair test image adds to the metric of a model, by the names of the classes: (N,)."""
     device = default_device()
     logits, labels = predict(
         model.model.to(device), prepared.images("test"), model.preprocessing, device=device
     )
-    names = np.array(model.classes, object)[logits.argmax(dim=1).numpy()]
-    return names == np.array(prepared.classes, object)[labels.numpy()]
+    places = {name: place for place, name in enumerate(prepared.classes)}
+    # Of the model's classes; those that the images don't have share one place more.
+    own = np.array([places.get(name, len(places)) for name in model.classes])
+    probabilities = np.zeros((len(places) + 1, len(labels)), np.float32)
+    np.add.at(probabilities, own, logits.softmax(dim=1).numpy().T)
+    predictions = own[logits.argmax(dim=1).numpy()]
+    return contributions(selection, labels.numpy()[fair], predictions[fair], probabilities.T[fair])
 
 
 def _contender(client: MlflowClient, version: ModelVersion) -> Contender:

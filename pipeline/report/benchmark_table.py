@@ -28,21 +28,25 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean with its error, shares of 1, or the reason why there is none."""
+    """A mean with its error, or the reason why there is none."""
 
     mean: float | None
     error: float | None = None  # None: not known
     n: int = 0  # trials or seeds; 0: not known
     missing: str = ""
+    in_percent: bool = True  # of shares of 1; others are printed with three decimals
 
     @property
     def printed(self) -> str:
-        """In percent, as it is compared: what looks the same is the same."""
-        return "-" if self.mean is None else f"{100 * self.mean:.1f}"
+        """As it is compared: what looks the same is the same."""
+        return "-" if self.mean is None else self._print(self.mean)
 
     @property
     def printed_error(self) -> str:
-        return "" if self.error is None else f"{100 * self.error:.1f}"
+        return "" if self.error is None else self._print(self.error)
+
+    def _print(self, number: float) -> str:
+        return f"{100 * number:.1f}" if self.in_percent else f"{number:.3f}"
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,10 @@ class Block:
     lines: Mapping[str, list[Cell]]  # by method; one per column
     source: str = MEASURED
     citation: str = ""  # of published numbers
+    most_is_best: bool = True
 
     def is_best(self, method: str, column: int) -> bool:
-        """Whether no line of the block has a higher number in the column, as printed.
+        """Whether no line of the block has a better number in the column, as printed.
 
         Of published numbers, and of a number that stands alone, never.
         """
@@ -66,7 +71,7 @@ class Block:
         known = [float(cell.printed) for cell in cells if cell.mean is not None]
         if self.source != MEASURED or own.mean is None or len(known) < 2:
             return False
-        return float(own.printed) == max(known)
+        return float(own.printed) == (max if self.most_is_best else min)(known)
 
 
 @dataclass(frozen=True)

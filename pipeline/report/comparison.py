@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.config.params import Params
 from pipeline.report.intervals import Difference, Estimate, Spread, accuracy_interval, estimate, judge
 from pipeline.report.results import METRIC_NAMES, OTHER_CHOICES, Run
+from stochca.config.selection import SELECTIONS, Metric
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,15 @@ class Standing:
 
     method: str
     targets: list[str]
-    rank: int  # by mean test accuracy, from 1
+    metric: Metric  # that ranks
+    rank: int  # by the mean of the metric on the test images, from 1
     reference: str  # the method that `difference` is to
-    difference: Difference  # of test accuracy to the reference
-    behind_best: Difference  # of test accuracy to the first in rank
-    interval: tuple[float, float]  # of test accuracy
+    difference: Difference  # by how much it is better than the reference
+    behind_best: Difference  # by how much it is better than the first in rank, which it is not
+    interval: tuple[float, float]  # of the metric
     confidence: float  # of the intervals
     metrics: dict[str, Spread]  # over the trials; what all runs have of what is told
-    gains: list[float]  # test accuracy above the reference, by trial
+    gains: list[float]  # by how much it is better than the reference, by trial
     runs: list[Run]  # by trial (a seed each), then by target
 
     @property
@@ -42,8 +44,13 @@ class Standing:
         return self.method == self.reference
 
     @property
-    def accuracy(self) -> float:
-        return self.metrics["test_accuracy"].mean
+    def tested(self) -> Spread:
+        """The metric on the test images."""
+        return self.metrics[f"test_{self.metric.name}"]
+
+    @property
+    def value(self) -> float:
+        return self.tested.mean
 
     @property
     def test_images(self) -> int:
@@ -56,12 +63,12 @@ class Standing:
 
     @property
     def gain(self) -> Spread:
-        """The difference to the reference over trials, paired by trial and target."""
+        """By how much it is better than the reference over trials, paired by trial and target."""
         return Spread.of(self.gains)
 
     @property
     def difference_numbers(self) -> dict[str, float]:
-        """The difference to the reference and its interval, as flat columns; shares of 1."""
+        """By how much it is better than the reference, with the interval, as flat columns."""
         ends = {"difference_low": self.difference.low, "difference_high": self.difference.high}
         return {"difference": self.difference.mean, **ends}
 
@@ -95,7 +102,8 @@ def compare_runs(params: Params, runs: Sequence[Run]) -> list[Standing]:
 def average_over_targets(params: Params, runs: Sequence[Run]) -> list[Standing]:
     """Every method on average, best first; none where there is only one target."""
     targets = params.protocol.targets
-    return _ranked(params, runs, targets, ("test_accuracy", *OTHER_CHOICES)) if len(targets) > 1 else []
+    names = dict.fromkeys(("test_accuracy", f"test_{params.protocol.selection}", *OTHER_CHOICES))
+    return _ranked(params, runs, targets, list(names)) if len(targets) > 1 else []
 
 
 def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequence[str]) -> list[Standing]:
@@ -104,6 +112,7 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
     Of equals the reference comes first, then the order of params.yaml.
     """
     protocol, settings = params.protocol, params.compare
+    metric = SELECTIONS[protocol.selection]
     found = {(run.method, run.target, run.seed): run for run in runs}
     trials = {
         method: [[found[method, target, seed] for target in targets] for seed in protocol.seeds]
@@ -115,44 +124,54 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
     def by_trial(method: str, name: str) -> list[float]:
         return [fmean(run.metrics[name] for run in trial) for trial in trials[method]]
 
-    def right(method: str) -> list[np.ndarray]:
-        """Which test images were right: (trials, N) of each target, or their mean where all share them."""
-        of_targets = [np.stack([run.correct for run in own]) for own in zip(*trials[method], strict=True)]
+    def by_image(method: str) -> list[np.ndarray]:
+        """What test images add: (trials, N) of each target, or their mean where all share them."""
+        of_targets = [
+            np.stack([run.contributions for run in own]) for own in zip(*trials[method], strict=True)
+        ]
         # An image that is hard on one target is hard on the others.
         return [np.mean(of_targets, axis=0)] if shared else of_targets
 
     def gain(method: str, other: str) -> Estimate:
-        pairs = zip(correct[method], correct[other], strict=True)
-        return estimate([np.subtract(own, others, dtype=float) for own, others in pairs])
+        pairs = zip(added[method], added[other], strict=True)
+        return estimate([metric.sign * (own - others) for own, others in pairs])
 
     def measured_against(other: str) -> dict[str, Difference]:
         rivals = [method for method in protocol.methods if method != other]
-        found = judge([gain(method, other) for method in rivals], settings.confidence)
+        found = judge([gain(method, other) for method in rivals], settings.confidence, metric.extent)
         return {other: Difference(0.0, 0.0, 0.0), **dict(zip(rivals, found, strict=True))}
 
-    correct = {method: right(method) for method in protocol.methods}
-    accuracies = {method: by_trial(method, "test_accuracy") for method in protocol.methods}
+    def own_interval(method: str) -> tuple[float, float]:
+        if metric.name == "accuracy":
+            return accuracy_interval(added[method], settings.confidence)
+        low, high = estimate(added[method]).interval(settings.confidence, metric.extent)
+        return max(0.0, low), high
+
+    added = {method: by_image(method) for method in protocol.methods}
+    values = {method: by_trial(method, f"test_{metric.name}") for method in protocol.methods}
     ranked = sorted(
-        accuracies, key=lambda name: (-Spread.of(accuracies[name]).mean, name != settings.reference)
+        values,
+        key=lambda name: (-metric.merit(Spread.of(values[name]).mean), name != settings.reference),
     )
     differences, behind = measured_against(settings.reference), measured_against(ranked[0])
     standings = []
     for rank, method in enumerate(ranked, start=1):
         own = [run for trial in trials[method] for run in trial]
         told = [name for name in names if all(name in run.metrics for run in own)]
-        both = zip(accuracies[method], accuracies[settings.reference], strict=True)
+        both = zip(values[method], values[settings.reference], strict=True)
         standings.append(
             Standing(
                 method=method,
                 targets=targets,
+                metric=metric,
                 rank=rank,
                 reference=settings.reference,
                 difference=differences[method],
                 behind_best=behind[method],
-                interval=accuracy_interval(correct[method], settings.confidence),
+                interval=own_interval(method),
                 confidence=settings.confidence,
                 metrics={name: Spread.of(by_trial(method, name)) for name in told},
-                gains=[accuracy - other for accuracy, other in both],
+                gains=[metric.sign * (value - other) for value, other in both],
                 runs=own,
             )
         )

@@ -15,6 +15,7 @@ from pipeline.report.comparison import Standing
 from pipeline.report.results import METRIC_NAMES
 from pipeline.report.terms import Terms, terms_of
 from stochca.backbones.card import BackboneCard
+from stochca.config.selection import SELECTIONS, Metric, Selection
 from stochca.errors import UserError
 
 
@@ -59,41 +60,45 @@ class ProtocolFacts(Part):
     targets: list[str]
     seeds: list[int]
     methods: list[str]
+    selection: Selection
 
     @property
     def terms(self) -> Terms:
-        return terms_of(self.name, refit=self.refit)
+        return terms_of(self.name, self.selection, refit=self.refit)
+
+    @property
+    def metric(self) -> Metric:
+        """That ranks."""
+        return SELECTIONS[self.selection]
 
 
-class RunAccuracy(Part):
-    """The test accuracies of one run, shares of 1."""
+class TestedRun(Part):
+    """What one run reached on the test images, by metric: ``test_accuracy``, ``test_accuracy_last``, ..."""
 
     method: str
     target: str
     seed: int
-    test_accuracy: float
-    test_accuracy_oracle: float | None = None
-    test_accuracy_last: float | None = None
+    tested: dict[str, float]
 
 
 class Comparison(Part):
     dataset: DatasetFacts
     backbone: BackboneFacts
     protocol: ProtocolFacts
-    runs: list[RunAccuracy]
+    runs: list[TestedRun]
     averages: list[dict[str, Any]]  # of several targets
     rows: list[dict[str, Any]]  # one per method and target
 
-    def accuracies(self, method: str, target: str, metric: str) -> list[float] | None:
+    def tested(self, method: str, target: str, metric: str) -> list[float] | None:
         """Of one metric, by seed in the order of the protocol; None where a run lacks it.
 
         The target `average` is the mean over all targets, seed by seed.
         """
         own = [run for run in self.runs if run.method == method and target in (run.target, "average")]
-        by_seed = [[getattr(run, metric) for run in own if run.seed == seed] for seed in self.protocol.seeds]
-        if any(not values or None in values for values in by_seed):
+        if not all(metric in run.tested for run in own):
             return None
-        return [fmean(values) for values in by_seed]
+        by_seed = [[run.tested[metric] for run in own if run.seed == seed] for seed in self.protocol.seeds]
+        return [fmean(values) for values in by_seed] if all(by_seed) else None
 
 
 def comparison_of(
@@ -115,7 +120,12 @@ def comparison_of(
             "backbone": backbone.to_dict(),
             "protocol": params.protocol,
             "runs": [
-                {"method": run.method, "target": run.target, "seed": run.seed, **run.metrics}
+                {
+                    "method": run.method,
+                    "target": run.target,
+                    "seed": run.seed,
+                    "tested": {key: value for key, value in run.metrics.items() if key.startswith("test_")},
+                }
                 for row in rows
                 for run in row.runs
             ],
@@ -126,9 +136,9 @@ def comparison_of(
 
 
 def row_record(row: Standing) -> dict[str, Any]:
-    """A method on one target as flat columns; accuracies and differences are shares of 1."""
-    accuracy, behind = row.metrics["test_accuracy"], row.behind_best
-    others = {name: spread.mean for name, spread in row.metrics.items() if name != "test_accuracy"}
+    """A method on one target as flat columns; shares are of 1, differences above 0 where it is better."""
+    name, behind = f"test_{row.metric.name}", row.behind_best
+    others = {metric: spread.mean for metric, spread in row.metrics.items() if metric != name}
     others["trainable_parameters"] = row.runs[0].metrics[
         "trainable_parameters"
     ]  # a whole number, of all seeds
@@ -136,8 +146,9 @@ def row_record(row: Standing) -> dict[str, Any]:
         "target": row.target,
         "rank": row.rank,
         "method": row.method,
-        **{f"test_accuracy_{name}": value for name, value in asdict(accuracy).items()},
-        **accuracy_ends(row),
+        "metric": row.metric.name,
+        **{f"{name}_{key}": value for key, value in asdict(row.tested).items()},
+        **interval_ends(row),
         "test_images": row.test_images,
         "reference": row.reference,
         **row.difference_numbers,
@@ -145,7 +156,7 @@ def row_record(row: Standing) -> dict[str, Any]:
         **p_values(row),
         "verdict": row.verdict,
         **{"behind_best": behind.mean, "behind_best_low": behind.low, "behind_best_high": behind.high},
-        **dict.fromkeys(METRIC_NAMES[1:]),  # null where the runs do not have it
+        **dict.fromkeys(each for each in METRIC_NAMES if each != name),  # null where the runs do not have it
         **others,
         "mlflow_run_ids": row.mlflow_run_ids,
         "caveat": row.caveat,
@@ -154,17 +165,18 @@ def row_record(row: Standing) -> dict[str, Any]:
 
 def average_record(average: Standing) -> dict[str, Any]:
     """A method on average over the targets, likewise."""
-    accuracies: dict[str, float | None] = {}
+    tested: dict[str, float | None] = {}
     for name, spread in average.metrics.items():
-        accuracies |= {f"{name}_mean": spread.mean, f"{name}_std": spread.std}
-        accuracies[f"{name}_standard_error"] = spread.standard_error
+        tested |= {f"{name}_mean": spread.mean, f"{name}_std": spread.std}
+        tested[f"{name}_standard_error"] = spread.standard_error
     return {
         "rank": average.rank,
         "method": average.method,
         "targets": average.targets,
+        "metric": average.metric.name,
         "trials": average.trials,
-        **accuracies,
-        **accuracy_ends(average),
+        **tested,
+        **interval_ends(average),
         "reference": average.reference,
         **average.difference_numbers,
         "difference_standard_error": average.gain.standard_error,
@@ -175,9 +187,9 @@ def average_record(average: Standing) -> dict[str, Any]:
     }
 
 
-def accuracy_ends(row: Standing) -> dict[str, float]:
+def interval_ends(row: Standing) -> dict[str, float]:
     low, high = row.interval
-    return {"test_accuracy_low": low, "test_accuracy_high": high}
+    return {f"test_{row.metric.name}_low": low, f"test_{row.metric.name}_high": high}
 
 
 def p_values(row: Standing) -> dict[str, float]:

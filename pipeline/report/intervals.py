@@ -60,18 +60,18 @@ class Estimate:
             return float(self.mean == 0)
         return self.chance(self.mean / self.standard_error)
 
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Its ends, within -1 and 1 as differences of shares are."""
+    def interval(self, confidence: float, limit: float = 1.0) -> tuple[float, float]:
+        """Its ends, within `limit` on both sides of zero; the default is that of differences of shares."""
         widest = 2 * float(stdtrit(min(self.freedom), (1 + confidence) / 2))
         margin = self.standard_error * brentq(
             lambda errors: self.chance(errors) - (1 - confidence), 0, widest
         )
-        return max(-1.0, self.mean - margin), min(1.0, self.mean + margin)
+        return max(-limit, self.mean - margin), min(limit, self.mean + margin)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more of the test images one method gets right than another, as a share of 1."""
+    """How much better one method is than another, in the units of the metric that ranks them."""
 
     mean: float
     low: float  # ends of the interval, which holds for this comparison alone
@@ -132,14 +132,15 @@ def accuracy_interval(targets: Sequence[ArrayLike], confidence: float) -> tuple[
     return max(0.0, low), high
 
 
-def judge(estimates: Sequence[Estimate], confidence: float) -> list[Difference]:
+def judge(estimates: Sequence[Estimate], confidence: float, limit: float = 1.0) -> list[Difference]:
     """Each with its interval, and whether it is shown to be no chance among all of them.
 
     That any of them is called better or worse wrongly is at most 1 - `confidence` likely (Holm, 1979).
+    `limit` is that of `Estimate.interval`.
     """
     adjusted = holm([each.p_value for each in estimates])
     return [
-        Difference(each.mean, *each.interval(confidence), each.p_value, among, among <= 1 - confidence)
+        Difference(each.mean, *each.interval(confidence, limit), each.p_value, among, among <= 1 - confidence)
         for each, among in zip(estimates, adjusted, strict=True)
     ]
 

@@ -36,10 +36,10 @@ def write_summary(path: Path, rows: Sequence[Standing], averages: Sequence[Stand
     several = len({row.target for row in rows}) > 1
     summary = {
         f"{row.method}/{row.target}" if several else row.method: {
-            "test_accuracy": row.accuracy,
+            f"test_{row.metric.name}": row.value,
             **row.difference_numbers,
             **{name: row.metrics[name].mean for name in SUMMARY_METRICS},
-            "test_accuracy_std": row.metrics["test_accuracy"].std,
+            f"test_{row.metric.name}_std": row.tested.std,
         }
         for row in rows
     }
@@ -47,7 +47,7 @@ def write_summary(path: Path, rows: Sequence[Standing], averages: Sequence[Stand
         f"{average.method}/average": {
             **{name: spread.mean for name, spread in average.metrics.items()},
             **average.difference_numbers,
-            "test_accuracy_standard_error": average.metrics["test_accuracy"].standard_error,
+            f"test_{average.metric.name}_standard_error": average.tested.standard_error,
         }
         for average in averages
     }
@@ -65,9 +65,12 @@ def write_plots(folder: Path, rows: Sequence[Standing]) -> None:
         for row in rows
         for run in row.runs
     )
-    columns = ["method", "target", "seed", "step", "validation_accuracy", "validation_loss", "train_loss"]
-    write_csv(folder / "curves.csv", curves[columns])
-    costs = [(row.method, row.target, row.metrics["train_seconds"].mean, row.accuracy) for row in rows]
+    columns = ["validation_accuracy", "validation_loss", "validation_selection", "train_loss"]
+    write_csv(folder / "curves.csv", curves[["method", "target", "seed", "step", *columns]])
+    costs = [
+        (row.method, row.target, row.metrics["train_seconds"].mean, row.metrics["test_accuracy"].mean)
+        for row in rows
+    ]
     cost = pd.DataFrame(costs, columns=["method", "target", "train_seconds", "test_accuracy"])
     write_csv(folder / "accuracy_vs_cost.csv", cost)
     best = rows[0].runs[0]

@@ -15,6 +15,7 @@ import pandas as pd
 from pipeline.images.prepared import Prepared, PreparedImages
 from pipeline.report import sentences
 from pipeline.report.benchmark_table import BenchmarkTable
+from pipeline.report.by_class import by_class, images_by_class, threshold_curves
 from pipeline.report.comparison import Standing
 from pipeline.report.comparison_json import ProtocolFacts
 from pipeline.report.documents import TEMPLATES
@@ -26,6 +27,11 @@ from stochca.config import CHOICES, Method
 COLOURS = 6  # in the style sheet, besides the reference's; further methods use them again, dashed
 LARGEST_MATRIX = 25  # classes of a confusion matrix that can be read; of more only the mistakes are listed
 MISTAKES = 5
+OTHER_METRICS = {  # beside the one that ranks
+    "Accuracy": "test_accuracy",
+    "Macro-F1": "test_macro_f1",
+    "Log loss": "test_log_loss",
+}
 SIDE = 112  # pixels; larger pictures are scaled down
 LIMIT = 24  # pictures on which methods disagree
 PACKAGES = ("torch", "timm", "numpy", "datasets", "mlflow", "dvc")
@@ -87,6 +93,11 @@ def build_page(
         sections=[_section([row for row in rows if row.target == target], everything) for target in targets],
         reference=reference.method,
         confidence=reference.confidence,
+        metric=reference.metric,
+        others={
+            title: name for title, name in OTHER_METRICS.items() if name != f"test_{reference.metric.name}"
+        },
+        shares=Scale(-0.02, 1.02, (0.0, 0.25, 0.5, 0.75, 1.0)),
         styles=styles,
         verdict_styles=VERDICT_STYLES,
         colours=COLOURS,
@@ -133,15 +144,21 @@ def describe_method(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _section(rows: Sequence[Standing], images: PreparedImages) -> dict[str, Any]:
     """All that the page shows of one target."""
-    reference = next(row for row in rows if row.is_reference).accuracy
+    reference = next(row for row in rows if row.is_reference)
     seconds = Scale.around([0.0, *(row.metrics["train_seconds"].mean for row in rows)], margin=0.05)
-    ends = [reference + end for row in rows for end in (row.difference.low, row.difference.high)]
+    sign = rows[0].metric.sign
+    gains = [end for row in rows for end in (row.difference.low, row.difference.high)]
+    ends = [reference.value + sign * end for end in gains]
+    detailed = [rows[0]] if rows[0].is_reference else [rows[0], reference]
     return {
         "target": rows[0].target,
         "rows": rows,
         "scale": _scale(rows),
         "seconds": Scale(0.0, seconds.high, tuple(tick for tick in seconds.ticks if tick >= 0)),
-        "accuracies": Scale.around([*ends, *(row.accuracy for row in rows)]),
+        "values": Scale.around([*ends, *(row.value for row in rows)]),
+        "detailed": {row.method: by_class(row) for row in detailed},
+        "images_by_class": images_by_class(rows[0].runs[0]),
+        "thresholds": threshold_curves(detailed),
         "curves": _curves(rows),
         "confusion": confusion(rows[0].runs[0]),  # of the best method
         "gallery": _gallery(rows, images),
@@ -176,11 +193,12 @@ def _curves(rows: Sequence[Standing]) -> dict[str, Any] | None:
     """None where nothing was validated."""
     lines: list[dict[str, Any]] = []
     for row in rows:
-        seeds = [run.evaluations.set_index("step")["validation_accuracy"] for run in row.runs]
+        seeds = [run.evaluations.set_index("step")["validation_selection"] for run in row.runs]
         mean = pd.concat(seeds, axis=1).mean(axis=1)
         if mean.empty:
             continue
-        best, last = sentences.percent(mean.max()), sentences.percent(mean.iloc[-1])
+        most = mean.max() if row.metric.higher_is_better else mean.min()
+        best, last = (sentences.reading(row.metric, value) for value in (most, mean.iloc[-1]))
         tooltip = f"{row.method}: at best {best}, at the end {last}"
         lines.append({"method": row.method, "mean": mean, "seeds": seeds, "tooltip": tooltip})
     if not lines:
@@ -188,7 +206,7 @@ def _curves(rows: Sequence[Standing]) -> dict[str, Any] | None:
     return {
         "lines": lines,
         "steps": Scale.around([float(step) for line in lines for step in line["mean"].index], margin=0.0),
-        "accuracies": Scale.around([value for line in lines for seed in line["seeds"] for value in seed]),
+        "values": Scale.around([value for line in lines for seed in line["seeds"] for value in seed]),
     }
 
 

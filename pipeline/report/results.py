@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 
 from pipeline.config.params import Protocol
 from pipeline.images.prepared import Prepared, load_prepared
+from pipeline.report.contributions import contributions
 from pipeline.runtime.paths import BACKBONE, METRICS, RESULTS
 from stochca.backbones.card import CARD_FILE, BackboneCard
+from stochca.config.selection import SELECTIONS
 from stochca.errors import UserError
 
 METRIC_NAMES = (
-    "test_accuracy",
-    "test_macro_f1",
+    *(f"test_{name}" for name in SELECTIONS),
     "test_calibration_error",
     "validation_accuracy",
     "validation_loss",
@@ -30,15 +31,18 @@ METRIC_NAMES = (
     "trainable_parameters",
 )
 # Of leave_one_domain_out alone: the best evaluation on the target, if protocol.oracle, and the last step.
-OTHER_CHOICES = ("test_accuracy_oracle", "test_accuracy_last")
-# Null where protocol.refit left no validation images, where another protocol was run.
-MAY_LACK = ("validation_accuracy", "validation_loss", *OTHER_CHOICES)
+OTHER_CHOICES = tuple(f"test_{name}_{choice}" for name in SELECTIONS for choice in ("oracle", "last"))
+# Of the metric that selects.
+SELECTED = tuple(f"validation_{name}" for name in SELECTIONS)
+# Null where protocol.refit left no validation images, where another protocol was run, where the test images
+# lack a class.
+MAY_LACK = ("test_auroc", "validation_accuracy", "validation_loss", *SELECTED, *OTHER_CHOICES)
 DESCRIPTION_KEYS = (
-    *("config", "training", "mlflow_run_id", "notes", "classes"),
+    *("config", "training", "mlflow_run_id", "notes", "classes", "selection"),
     *("backbone", "dataset", "device", "precision", "git_commit"),
 )
 PREDICTION_COLUMNS = ["id", "label", "prediction", "confidence"]
-CURVE_COLUMNS = ["step", "train_loss", "validation_loss", "validation_accuracy"]
+CURVE_COLUMNS = ["step", "train_loss", "validation_loss", "validation_accuracy", "validation_selection"]
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,14 @@ class Run:
     target: str
     seed: int
     stage: str  # that trains it, as dvc.yaml names it
-    metrics: dict[str, float]  # METRIC_NAMES and OTHER_CHOICES, without those that it does not have
+    metrics: dict[str, float]  # METRIC_NAMES, SELECTED and OTHER_CHOICES, without what it does not have
     description: dict[str, Any]  # run.json; has DESCRIPTION_KEYS
     predictions: pd.DataFrame  # PREDICTION_COLUMNS; one row per test image, sorted by id
     curves: pd.DataFrame  # CURVE_COLUMNS; NaN where something was not evaluated
+    # In the order of the predictions: what each image adds to the metric that selects, and of two classes the
+    # probability of the second.
+    contributions: np.ndarray
+    second_class: np.ndarray | None
 
     @property
     def name(self) -> str:
@@ -121,27 +129,42 @@ def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
     Raises:
         UserError: one of its files is missing or damaged; the sentence names the command that makes it.
     """
-    name = f"{method}-{target}-{seed}"
+    name, selection = f"{method}-{target}-{seed}", protocol.selection
     kind = "baseline" if method in protocol.baseline else "combined"
     stage = f"stochca@{target}-{seed}" if method == "stochca" else f"{kind}@{name}"
     try:
         metrics = _numbers(path := METRICS / f"{name}.json")
-        table = _parquet(path := RESULTS / name / "predictions.parquet")
+        description = _json(path := RESULTS / name / "run.json", DESCRIPTION_KEYS)
+        is_binary = len(description["classes"]) == 2
+        needs_probabilities = is_binary or selection in ("log_loss", "auroc")
+        columns = [*PREDICTION_COLUMNS, *(["probabilities"] if needs_probabilities else [])]
+        table = _parquet(path := RESULTS / name / "predictions.parquet", columns)
         if table.empty or table["id"].duplicated().any():
             raise ValueError("it does not hold each test image once")
-        predictions = table.sort_values("id", ignore_index=True)
-        description = _json(path := RESULTS / name / "run.json", DESCRIPTION_KEYS)
+        table = table.sort_values("id", ignore_index=True)
+        probabilities = np.stack(table.pop("probabilities")) if needs_probabilities else None
+        labels, predictions = table["label"].to_numpy(), table["prediction"].to_numpy()
+        told = contributions(selection, labels, predictions, probabilities)
         curves = pd.read_csv(path := RESULTS / name / "curves.csv")
         _require(CURVE_COLUMNS, curves)
-        run = Run(method, target, seed, stage, metrics, description, predictions, curves)
-        if abs(run.correct.mean() - metrics["test_accuracy"]) > 1e-6:
-            path = METRICS / f"{name}.json"
-            raise ValueError(f"its test_accuracy is not that of {RESULTS / name / 'predictions.parquet'}")
+        second = probabilities[:, 1] if probabilities is not None and is_binary else None
+        run = Run(method, target, seed, stage, metrics, description, table, curves, told, second)
+        path = METRICS / f"{name}.json"
+        for metric, value in (("accuracy", run.correct.mean()), (selection, told.mean())):
+            if (found := metrics.get(f"test_{metric}")) is None:
+                raise ValueError(f"its test_{metric} is null")
+            if abs(value - found) > 1e-6 * max(1, abs(found)) * (1 if metric == "accuracy" else 10):
+                raise ValueError(f"its test_{metric} is not that of {RESULTS / name / 'predictions.parquet'}")
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run: dvc repro {stage}") from None
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is damaged ({reason}); run: dvc repro {stage}") from None
+    if description["selection"] != selection:
+        raise UserError(
+            f"{RESULTS / name} was selected by {description['selection']}, but protocol.selection is "
+            f"{selection}; run: dvc repro {stage}"
+        )
     return run
 
 
@@ -149,7 +172,7 @@ def _numbers(path: Path) -> dict[str, float]:
     """The metrics of a run that are there."""
     values = _json(path, METRIC_NAMES)
     known: dict[str, float] = {}
-    for name in (*METRIC_NAMES, *OTHER_CHOICES):
+    for name in dict.fromkeys((*METRIC_NAMES, *SELECTED, *OTHER_CHOICES)):
         value = values.get(name)
         if value is None and name in MAY_LACK:
             continue
@@ -167,11 +190,11 @@ def _json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     return value
 
 
-def _parquet(path: Path) -> pd.DataFrame:
-    """The columns that are needed, not the probabilities, which are large."""
+def _parquet(path: Path, columns: list[str]) -> pd.DataFrame:
+    """The columns that are needed; the probabilities are large."""
     file = pq.ParquetFile(path)
-    _require(PREDICTION_COLUMNS, file.schema_arrow.names)
-    return file.read(PREDICTION_COLUMNS).to_pandas()
+    _require(columns, file.schema_arrow.names)
+    return file.read(columns).to_pandas()
 
 
 def _require(names: Sequence[str], values: Container[Any]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from pipeline.report.benchmark_table import BenchmarkTable, Block, Cell, Column
-from pipeline.report.comparison_json import Comparison, read_comparison
+from pipeline.report.comparison_json import Comparison, ProtocolFacts, read_comparison
 from pipeline.report.intervals import Spread
 from pipeline.report.published import DOMAINS, published
 from pipeline.report.terms import Selection, Terms
@@ -34,10 +34,13 @@ def merge(paths: Sequence[Path]) -> BenchmarkTable:
     files = [read_comparison(path) for path in paths]
     if len(files) == 1:
         return table_of(files[0])
-    first, *others = ((each.protocol.name, each.protocol.refit) for each in files)
+    first, *others = ((each.protocol.name, each.protocol.refit, each.protocol.selection) for each in files)
     for path, other in zip(paths[1:], others, strict=True):
         if other != first:
-            told, told_other = (f"{name} with refit" if refit else name for name, refit in (first, other))
+            told, told_other = (
+                f"{name}{' with refit' if refit else ''} selected by {selection}"
+                for name, refit, selection in (first, other)
+            )
             raise UserError(
                 f"{paths[0]} and {path} can't share a table: {told} in one, {told_other} in the other; merge "
                 "those of one protocol"
@@ -84,17 +87,21 @@ def _table(
         for method in methods:
             series = [_series(own, column, method, selection) for column in columns]
             if not all(isinstance(values, str) for values in series):
-                lines[method] = _cells(series, terms, paired=paired)
+                lines[method] = _cells(series, protocol, paired=paired)
         title = f"{backbone}, {selection.title}" if len(backbones) > 1 else selection.title
-        blocks.append(Block(title, selection.name, backbone, lines))
+        blocks.append(
+            Block(title, selection.name, backbone, lines, most_is_best=protocol.metric.higher_is_better)
+        )
     found = {block.selection for block in blocks if block.lines}
     unseen = [selection.name for selection in terms.selections if selection.name not in found]
     if len(columns) > 1:
         columns = [*columns, Column("all" if len(files) > 1 else columns[0].dataset, "average", "Average")]
     repeats = [len(each.protocol.seeds) for each in files]
-    blocks_published, notes_published = published(protocol.name, columns, complete, backbones)
+    quoted = complete if protocol.selection == "accuracy" else set()  # which papers print
+    blocks_published, notes_published = published(protocol.name, columns, quoted, backbones)
+    unit = " in percent" if protocol.metric.in_percent else ""
     return BenchmarkTable(
-        caption=f"Test accuracy in percent{where} with {' and '.join(backbones)}. "
+        caption=f"Test {protocol.metric.title}{unit}{where} with {' and '.join(backbones)}. "
         + explanation(terms, protocol.name, repeats, len(columns)),
         columns=columns,
         blocks=[*(block for block in blocks if block.lines), *blocks_published],
@@ -121,7 +128,7 @@ def _columns(files: Sequence[Comparison]) -> list[Column]:
 
 
 def _series(files: Sequence[Comparison], column: Column, method: str, selection: Selection) -> Series:
-    """The accuracies of a cell by trial, or why there are none; `files` are of one backbone."""
+    """The numbers of a cell by trial, or why there are none; `files` are of one backbone."""
     files = [each for each in files if each.dataset.name == column.dataset]
     files = [each for each in files if column.target in each.protocol.targets]
     where = column.dataset if column.title == column.dataset else f"{column.dataset} at {column.title}"
@@ -129,19 +136,22 @@ def _series(files: Sequence[Comparison], column: Column, method: str, selection:
         return f"{where} was not run with this backbone"
     for each in files:
         if method in each.protocol.methods:
-            values = each.accuracies(method, column.target, selection.metric)
+            values = each.tested(method, column.target, selection.metric)
             return values or f"the runs on {where} did not evaluate the {selection.name}"
     return f"not trained on {where}: its protocol.baseline and protocol.combined lack {method}"
 
 
-def _cells(series: Sequence[Series], terms: Terms, *, paired: bool) -> list[Cell]:
+def _cells(series: Sequence[Series], protocol: ProtocolFacts, *, paired: bool) -> list[Cell]:
     """One per series; where there are several, then their average.
 
     Unless the trials are `paired` over the series, the average has no error.
     """
 
+    in_percent = protocol.metric.in_percent
+
     def cell(values: Sequence[float]) -> Cell:
-        return Cell(fmean(values), terms.error_of(Spread.of(values)), len(values))
+        error = protocol.terms.error_of(Spread.of(values))
+        return Cell(fmean(values), error, len(values), in_percent=in_percent)
 
     known = [each for each in series if not isinstance(each, str)]
     cells = [Cell(None, missing=each) if isinstance(each, str) else cell(each) for each in series]
@@ -152,7 +162,7 @@ def _cells(series: Sequence[Series], terms: Terms, *, paired: bool) -> list[Cell
     elif paired:
         average = cell([fmean(trial) for trial in zip(*known, strict=True)])
     else:
-        average = Cell(fmean(map(fmean, known)))
+        average = Cell(fmean(map(fmean, known)), in_percent=in_percent)
     return [*cells, average]
 
 

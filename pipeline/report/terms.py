@@ -46,20 +46,21 @@ class Terms:
         return f"{count} {self.trial if count == 1 else self.trials}"
 
 
-DOMAIN_SELECTIONS = (
-    Selection("test_accuracy", "training-domain validation"),
-    Selection("test_accuracy_oracle", "oracle", "chosen on the target: not comparable"),
-    Selection("test_accuracy_last", "last step"),
-)
+def terms_of(protocol: str, metric: str, *, refit: bool = False) -> Terms:
+    """The words for `protocol.name` and `protocol.selection`.
 
-
-def terms_of(protocol: str, *, refit: bool = False) -> Terms:
-    """The words for `protocol.name`; with `refit` the weights are those of the last step."""
+    With `refit` the weights are those of the last step.
+    """
     if protocol == "leave_one_domain_out":
-        return Terms("domain", "domains", DOMAIN_SELECTIONS, "trial", "standard error")
-    chosen = Selection("test_accuracy", "validation")
+        selections = (
+            Selection(f"test_{metric}", "training-domain validation"),
+            Selection(f"test_{metric}_oracle", "oracle", "chosen on the target: not comparable"),
+            Selection(f"test_{metric}_last", "last step"),
+        )
+        return Terms("domain", "domains", selections, "trial", "standard error")
+    chosen = Selection(f"test_{metric}", "validation")
     if refit:
-        chosen = Selection("test_accuracy", "last step", "after training on the validation images too")
+        chosen = Selection(f"test_{metric}", "last step", "after training on the validation images too")
     if protocol == "sampling_ratios":
         return Terms("share", "shares of the training images", (chosen,), unit=" %")
     return Terms("target", "targets", (chosen,))

@@ -14,13 +14,24 @@ class Metric:
     name: Selection
     title: str
     higher_is_better: bool = True
-    worst: float = 0.0  # what stands for a model whose training came to nothing
+    extent: float = 1.0  # from the best to the worst that is told apart
+    in_percent: bool = True  # how people read it
+
+    @property
+    def worst(self) -> float:
+        """What stands for a model whose training came to nothing."""
+        return 0.0 if self.higher_is_better else self.extent
+
+    @property
+    def sign(self) -> int:
+        """Of a difference to what is worse."""
+        return 1 if self.higher_is_better else -1
 
     def merit(self, value: float) -> float:
         """The value such that more is better, whichever the metric; nothing is worse than no number."""
         if math.isnan(value):
             return -math.inf
-        return value if self.higher_is_better else -value
+        return self.sign * value
 
 
 METRICS: dict[Selection, Metric] = {
@@ -29,7 +40,8 @@ METRICS: dict[Selection, Metric] = {
         Metric("accuracy", "accuracy"),  # share of right answers
         Metric("balanced_accuracy", "balanced accuracy"),  # mean recall of the classes
         Metric("macro_f1", "macro-F1"),  # mean F1 of the classes
-        Metric("log_loss", "log loss", higher_is_better=False, worst=100.0),  # mean cross-entropy in nats
+        # Mean cross-entropy in nats.
+        Metric("log_loss", "log loss", higher_is_better=False, extent=100.0, in_percent=False),
         Metric("auroc", "AUROC"),  # area under the ROC curve; mean of one class against the rest
     )
 }

@@ -104,7 +104,7 @@ def publish(
     outcome = Outcome(job, Loaded(CARD, None, prepared, images, inputs), fitted, {}, run_id, tags)
     events: list[Mapping[str, object]] = [
         {"event": "step", "time": 1, "step": 1, "loss": 1.0, "lr": 0.1, "images_per_second": 1.0},
-        {"event": "eval", "time": 2, "step": 1, "loss": 0.5, "accuracy": validation},
+        {"event": "eval", "time": 2, "step": 1, "loss": 0.5, "accuracy": validation, "value": validation},
     ]
     (folder / LOG).write_text("".join(f"{json.dumps(event)}\n" for event in events))
     outcome.write(events)

@@ -16,8 +16,10 @@ from PIL import Image, ImageDraw
 
 from pipeline.config.params import Params, load_params
 from pipeline.images.prepared import TableRow, write_table
-from pipeline.training.metrics import calibration_error, macro_f1
+from pipeline.training.metrics import calibration_error
 from stochca.backbones.card import BackboneCard
+from stochca.config.selection import SELECTIONS
+from stochca.evaluation import measure
 from tests.pipeline.backbone_card import backbone_card
 
 FINGERPRINT = "5e" * 32
@@ -193,6 +195,7 @@ def write_run(
     predictions = np.where(right, labels, (labels + luck.integers(1, number, images)) % number)
     probabilities = luck.dirichlet(np.full(number, 0.3), images) * 0.45
     probabilities[np.arange(images), predictions] += 0.55
+    probabilities = probabilities.astype(np.float32)
     folder = root / "results" / name
     folder.mkdir(parents=True)
     pd.DataFrame(
@@ -202,7 +205,7 @@ def write_run(
             "prediction": predictions,
             "confidence": probabilities.max(axis=1),
             "domain": test.domain,
-            "probabilities": list(probabilities.astype(np.float32)),
+            "probabilities": list(probabilities),
         }
     ).to_parquet(folder / "predictions.parquet")
     write_curves(folder / "curves.csv", SKILL[method], luck, validated=not refit)
@@ -216,6 +219,7 @@ def write_run(
         "mlflow_run_id": hashlib.md5(name.encode()).hexdigest(),
         "selected_step": None if method == "stochca+swad" else 160,
         "notes": ["SWAD found no valley; it averaged all steps."] if method == "stochca+swad" else [],
+        "selection": params.protocol.selection,
         "classes": list(classes),
         "backbone": card.to_dict(),
         "dataset": {"name": dataset, "fingerprint": FINGERPRINT, "domains": [test.domain]},
@@ -227,11 +231,11 @@ def write_run(
     (folder / "run.json").write_text(json.dumps(description))
     (root / "metrics").mkdir(exist_ok=True)
     metrics: dict[str, float | None] = {
-        "test_accuracy": float(right.mean()),
-        "test_macro_f1": macro_f1(labels, predictions, number),
+        **{f"test_{metric}": measure(metric, labels, probabilities) for metric in SELECTIONS},
         "test_calibration_error": calibration_error(probabilities, labels),
         "validation_accuracy": None if refit else SKILL[method],
         "validation_loss": None if refit else 0.9,
+        f"validation_{params.protocol.selection}": None if refit else SKILL[method],
         "train_seconds": SECONDS.get(method, 27.5) + seed / 10,
         "images_per_second": 118.4,
         "peak_memory_mb": 1432.5,
@@ -240,9 +244,10 @@ def write_run(
     if params.protocol.name == "leave_one_domain_out":
         other = np.random.default_rng([seed, *name.encode()])
         chosen = float(right.mean())
-        metrics["test_accuracy_last"] = last = chosen + other.normal(0, 0.02)
+        tested = f"test_{params.protocol.selection}"
+        metrics[f"{tested}_last"] = last = chosen + other.normal(0, 0.02)
         if params.protocol.oracle:
-            metrics["test_accuracy_oracle"] = max(chosen, last) + other.uniform(0, 0.05)
+            metrics[f"{tested}_oracle"] = max(chosen, last) + other.uniform(0, 0.05)
     (root / "metrics" / f"{name}.json").write_text(json.dumps(metrics))
 
 
@@ -257,7 +262,9 @@ def write_curves(path: Path, skill: float, luck: np.random.Generator, *, validat
             "lr": 1e-4,
             "validation_loss": 2.2 - 1.7 * rising,
             "validation_accuracy": rising.clip(0, 1),
+            "validation_selection": rising.clip(0, 1),
         }
     )
-    table.loc[(steps % 20 != 0) | (not validated), ["validation_loss", "validation_accuracy"]] = np.nan
+    validation = [name for name in table if name.startswith("validation_")]
+    table.loc[(steps % 20 != 0) | (not validated), validation] = np.nan
     table.to_csv(path, index=False)

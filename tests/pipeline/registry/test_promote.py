@@ -233,14 +233,16 @@ def test_test_images_that_the_champion_was_trained_on_are_left_out(
     assert [test.ids[i] for i in np.flatnonzero(was_seen(test, seen))] == [
         "red/val-00", "blue/train-00", "blue/train-01",
     ]  # fmt: skip
-    decision = decide(contender([], 2, NOTHING), contender(["blue"], 1, seen), prepared, COMPARE)
+    decision = decide(contender([], 2, NOTHING), contender(["blue"], 1, seen), prepared, COMPARE, "accuracy")
     assert (decision.test_images, decision.left_out) == (60, 3)
     assert decision.difference is not None
     assert decision.difference.mean == pytest.approx(17 / 60)
     assert "on 60 images; 3 that a model had seen in training or validation were left out;" in decision.reason
 
     everything = hashes_of(test).ravel()
-    decision = decide(contender([], 2, NOTHING), contender(["blue"], 1, everything), prepared, COMPARE)
+    decision = decide(
+        contender([], 2, NOTHING), contender(["blue"], 1, everything), prepared, COMPARE, "accuracy"
+    )
     assert not decision.promoted
     assert "can't be compared" in decision.reason
 
@@ -261,7 +263,7 @@ def test_a_class_that_the_champion_does_not_know_is_wrong_and_others_match_by_na
 ) -> None:
     prepared = write_prepared(tmp_path / "today", items())
     champion = contender([], 1, NOTHING, classes=("blue", "green", "red"))  # another order, no white
-    decision = decide(contender([], 2, NOTHING), champion, prepared, COMPARE)
+    decision = decide(contender([], 2, NOTHING), champion, prepared, COMPARE, "accuracy")
     assert decision.difference is not None
     assert decision.difference.mean == pytest.approx(TEST_IMAGES["white"] / 60)
 
@@ -272,6 +274,6 @@ def test_the_same_weights_from_another_run_change_nothing(
     prepared = write_prepared(tmp_path / "today", items())
     challenger = contender([], 1, NOTHING)
     other: Any = SimpleNamespace(version="2", tags={})
-    decision = decide(Contender(other, challenger.model, NOTHING), challenger, prepared, COMPARE)
+    decision = decide(Contender(other, challenger.model, NOTHING), challenger, prepared, COMPARE, "accuracy")
     assert not decision.promoted
     assert "has the weights of the champion" in decision.reason

@@ -313,7 +313,7 @@ def test_one_trial_has_no_error(tmp_path: Path) -> None:
 
 def test_every_protocol_has_its_words() -> None:
     for name in Protocol.model_fields["name"].annotation.__args__:  # type: ignore[union-attr]
-        terms = terms_of(name)
+        terms = terms_of(name, "accuracy")
         assert (terms.error == "standard error") == (name == "leave_one_domain_out")
         assert terms.selections[0].metric == "test_accuracy"
 

@@ -17,7 +17,7 @@ from pipeline.report.sentences import (
 from pipeline.report.terms import terms_of
 from tests.pipeline.report.test_comparison import REFERENCE, average
 
-TERMS = terms_of("leave_one_domain_out")
+TERMS = terms_of("leave_one_domain_out", "accuracy")
 NBSP = "\u00a0"
 
 

@@ -34,7 +34,9 @@ def test_lines_where_there_is_no_terminal(
     progress = TrainingProgress("finetune-all-0")
     progress.on_start(3, 9)
     progress.on_step(step(4))
-    progress.on_eval(EvalEvent(4, 9, loss=0.25, accuracy=0.75, is_best=True))
+    progress.on_eval(
+        EvalEvent(4, 9, loss=0.25, accuracy=0.75, is_best=True, selection="accuracy", value=0.75)
+    )
     progress.on_end()
     assert capsys.readouterr().out.splitlines() == [
         "finetune-all-0: continues after step 3 of 9",
