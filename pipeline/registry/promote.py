@@ -257,8 +257,8 @@ def decide(
     return Decision(
         promoted,
         f"{challenger.title} is {verdict} than the champion, {champion.title}: {mean} {unit} test "
-        f"{metric.title} ({100 * compare.confidence:g} % interval {low} to {high} over test images; other seeds of "
-        f"the same methods may differ) on {fair.sum()} images{left_out}; "
+        f"{metric.title} ({100 * compare.confidence:g} % interval {low} to {high} over test images; other "
+        f"seeds of the same methods may differ) on {fair.sum()} images{left_out}; "
         + ("it is the new champion" if promoted else "the champion stays"),
         difference=difference,
         test_images=int(fair.sum()),

@@ -34,7 +34,7 @@ class Metric:
         return self.sign * value
 
 
-METRICS: dict[Selection, Metric] = {
+SELECTIONS: dict[Selection, Metric] = {
     metric.name: metric
     for metric in (
         Metric("accuracy", "accuracy"),  # share of right answers

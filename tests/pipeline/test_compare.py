@@ -234,6 +234,15 @@ SWAD = "dvc repro combined@stochca+swad-all-0"
             "its test_accuracy is not that of results/stochca+swad-all-0/predictions.parquet",
         ),
         (
+            lambda: replace_json(Path("metrics/stochca+swad-all-0.json"), test_macro_f1=None),
+            "is damaged (test_macro_f1 is None, no number)",
+        ),
+        (
+            lambda: replace_json(Path("results/stochca-all-0/run.json"), selection="auroc"),
+            "results/stochca-all-0 was selected by auroc, but protocol.selection is accuracy; "
+            "run: dvc repro stochca@all-0",
+        ),
+        (
             lambda: Path("results/stochca+swad-all-0/run.json").write_text("{}"),
             "results/stochca+swad-all-0/run.json is damaged (it has no config)",
         ),

@@ -97,6 +97,41 @@ def method(**choices: Any) -> Edit:
             "unknown key 'training.augmentation.flip'; allowed here are crop, scale, ratio",
         ),
         (lambda raw: raw["backbone"].update(wieghts="hub"), "'backbone.wieghts'; did you mean 'weights'"),
+        (lambda raw: raw["protocol"].pop("selection"), "the key 'protocol.selection' is missing"),
+        (
+            lambda raw: raw["protocol"].update(selection="f1"),
+            "protocol.selection: input should be 'accuracy', 'balanced_accuracy', 'macro_f1', 'log_loss' or "
+            "'auroc', found 'f1'",
+        ),
+        (
+            lambda raw: raw["training"].update(class_weights="balance"),
+            "training.class_weights must be none, balanced, or a weight for each class by its name, found "
+            "'balance'",
+        ),
+        (
+            lambda raw: raw["training"].update(class_weights={"good": 1, 7: 0}),
+            "training.class_weights must be numbers above 0, found 0 for the class 7",
+        ),
+        (
+            lambda raw: raw["training"].update(class_weights={"good": -2.5}),
+            "training.class_weights must be numbers above 0, found -2.5 for the class good",
+        ),
+        (
+            lambda raw: raw["methods"].update(finetune={"training": {"class_weights": {"good": "much"}}}),
+            "methods.finetune.training.class_weights must be numbers above 0, found 'much' for the class",
+        ),
+        (
+            lambda raw: raw["training"].update(class_weights="balanced", sampler="balanced"),
+            "training.class_weights balanced and sampler balanced make up for the same imbalance",
+        ),
+        (
+            lambda raw: (
+                raw["training"].update(sampler="balanced"),
+                raw["protocol"].update(name="leave_one_domain_out", targets=["color"]),
+                raw["dataset"].update(domains=["color", "line"]),
+            ),
+            "methods.linear_probe.training: sampler balanced does not go with batches that hold equally many",
+        ),
         (lambda raw: raw.pop("dataset"), "the key 'dataset' is missing"),
         (lambda raw: raw["backbone"].pop("name"), "the key 'backbone.name' is missing"),
         (lambda raw: raw["training"].update(steps=0), "training.steps must be 1 or more, found 0"),

@@ -14,6 +14,7 @@ from pipeline.report.comparison_json import average_record
 from pipeline.report.intervals import Difference, Spread
 from pipeline.report.results import read_runs
 from pipeline.report.terms import terms_of
+from stochca.config.selection import SELECTIONS
 from tests.pipeline.synthetic_runs import SKILL, write_inputs
 
 TARGETS = ("art", "photo", "sketch")
@@ -55,7 +56,7 @@ def test_of_each_trial_the_mean_over_targets_then_the_spread_over_trials(
     assert sorted(each.method for each in averages) == sorted(SKILL)
     for each in averages:
         trials = accuracies(root, each.method).mean(axis=1)
-        assert each.accuracy == pytest.approx(trials.mean())
+        assert each.value == pytest.approx(trials.mean())
         assert each.metrics["test_accuracy"].standard_error == pytest.approx(trials.std(ddof=1) / 3**0.5)
         gains = (accuracies(root, each.method) - accuracies(root, "finetune")).mean(axis=1)
         assert each.gains == pytest.approx(gains.tolist())
@@ -65,7 +66,7 @@ def test_of_each_trial_the_mean_over_targets_then_the_spread_over_trials(
 
 
 def test_only_the_weights_chosen_on_the_sources_rank(averages: list[Standing], params: Params) -> None:
-    means = [each.accuracy for each in averages]
+    means = [each.value for each in averages]
     assert means == sorted(means, reverse=True)
     assert [each.rank for each in averages] == list(range(1, len(SKILL) + 1))
     oracle = [each.metrics["test_accuracy_oracle"].mean for each in averages]
@@ -119,6 +120,7 @@ def average(method: str, gains: list[float], low: float, high: float) -> Standin
     return Standing(
         method=method,
         targets=["a", "b", "c", "d"],
+        metric=SELECTIONS["accuracy"],
         rank=1,
         reference="finetune",
         difference=Difference(sum(gains) / len(gains), low, high, shown=low > 0 or high < 0),
@@ -166,7 +168,7 @@ def test_verdicts_allow_for_the_number_of_methods(
 
 def test_the_intervals_on_average_hold_their_means(averages: list[Standing]) -> None:
     for each in averages:
-        assert each.interval[0] < each.accuracy < each.interval[1]
+        assert each.interval[0] < each.value < each.interval[1]
         if not each.is_reference:
             assert each.difference.low < each.difference.mean < each.difference.high
 
@@ -175,4 +177,4 @@ def test_the_records_are_json(averages: list[Standing]) -> None:
     records = json.loads(json.dumps([average_record(each) for each in averages]))
     assert records[0]["trials"] == 3
     assert records[0]["targets"] == list(TARGETS)
-    assert records[0]["test_accuracy_mean"] == averages[0].accuracy
+    assert records[0]["test_accuracy_mean"] == averages[0].value

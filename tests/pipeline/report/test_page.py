@@ -23,6 +23,7 @@ from pipeline.report.page import (
     method_styles,
 )
 from pipeline.report.results import read_runs
+from stochca.config.selection import SELECTIONS, Selection
 from tests.pipeline.report.test_sentences import row
 from tests.pipeline.synthetic_runs import SKILL, write_inputs, write_params
 
@@ -115,6 +116,68 @@ def test_pictures_and_figures_are_described(page: Page) -> None:
         assert image["alt"]
     for figure in page.of("svg", "plot") + page.of("svg", "bar"):
         assert figure.get("aria-label") or figure.get("aria-hidden") == "true"
+
+
+@pytest.mark.parametrize("selection", [name for name in SELECTIONS if name != "accuracy"])
+def test_one_metric_ranks_and_is_told_throughout(
+    selection: Selection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two classes, against what the files of the runs say."""
+    write_inputs(tmp_path, classes=("good", "cracked"), seeds=(0, 1), protocol={"selection": selection})
+    page, metric = page_of(tmp_path, monkeypatch), SELECTIONS[selection]
+    means = {
+        method: np.mean(
+            [
+                json.loads(Path(f"metrics/{method}-all-{s}.json").read_text())[f"test_{selection}"]
+                for s in (0, 1)
+            ]
+        )
+        for method in SKILL
+    }
+    best = sorted(means, key=lambda method: metric.sign * -means[method])
+    comparison = json.loads(Path("reports/comparison.json").read_text())
+    assert [row["method"] for row in comparison["rows"]] == best
+    for row in comparison["rows"]:
+        assert row[f"test_{selection}_mean"] == pytest.approx(means[row["method"]])
+        better = metric.sign * (means[row["method"]] - means["finetune"])
+        assert row["difference"] == pytest.approx(better, abs=1e-6)
+        assert row["verdict"].startswith("better") <= (better > 0)
+    headline = page.source.split("<h1>")[1].split("</h1>")[0].replace("\u00a0", " ")
+    shown = f"{means[best[0]]:.3f}" if selection == "log_loss" else f"{100 * means[best[0]]:.1f} %"
+    assert headline.startswith(f"{best[0]} is best: {metric.title} {shown} on 60 test images, ")
+    assert ("below finetune" if selection == "log_loss" else "points above finetune") in headline
+    for told in (
+        f"Test {metric.title}",
+        f"Validation {metric.title} over",
+        f"{metric.title} chose the weights",
+    ):
+        assert told in page.text
+    assert "0.0%" not in Path("reports/table.md").read_text()
+
+
+def test_classes_are_told_one_by_one_and_two_have_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_inputs(tmp_path, classes=("good", "cracked"))
+    page = page_of(tmp_path, monkeypatch)
+    table = page.source.split('aria-label="Class by class"')[1].split("</table>")[0]
+    predictions = pd.read_parquet("results/stochca+swad-all-0/predictions.parquet")
+    for label, name in enumerate(("good", "cracked")):
+        row = table.split(f'<th scope="row">{name}</th>')[1].split("</tr>")[0].replace("\u00a0", " ")
+        cells = re.findall(r">([\d.,]+)( %)?</td>", row)
+        hits = ((predictions["label"] == label) & (predictions["prediction"] == label)).sum()
+        images, taken = (predictions["label"] == label).sum(), (predictions["prediction"] == label).sum()
+        assert cells[0] == (str(images), "")
+        found = [f"{100 * share:.1f}" for share in (hits / taken, hits / images, 2 * hits / (taken + images))]
+        assert [number for number, _ in cells[1:4]] == found
+        assert len(cells) == 7  # and the reference
+    curves = [each["aria-label"] for each in page.of("svg", "plot")]
+    assert curves[-2:] == ["ROC curves of cracked", "Precision over recall of cracked"]
+
+
+def test_of_more_than_two_classes_there_are_no_curves(page: Page) -> None:
+    assert 'aria-label="Class by class"' in page.source
+    assert "ROC" not in page.text
 
 
 def test_the_headline_is_the_one_sentence(page: Page) -> None:

@@ -15,6 +15,7 @@ from pipeline.report.sentences import (
     points,
 )
 from pipeline.report.terms import terms_of
+from stochca.config.selection import SELECTIONS
 from tests.pipeline.report.test_comparison import REFERENCE, average
 
 TERMS = terms_of("leave_one_domain_out", "accuracy")
@@ -35,6 +36,7 @@ def row(
     return Standing(
         method=method,
         targets=["all"],
+        metric=SELECTIONS["accuracy"],
         rank=1,
         reference="finetune",
         difference=Difference(

@@ -10,6 +10,7 @@ import pytest
 from pipeline.search.progress import SearchProgress
 from pipeline.search.records import Record, Rung
 from pipeline.tracking.run_folder import CHILDREN, METRICS, RUN, RunFolder
+from stochca.config.selection import SELECTIONS
 
 STEPS, SEEDS = 8, (3, 5)
 STARTED = Record("a", 2, {"prob": 0.25, "lr": 0.001})
@@ -24,7 +25,7 @@ def search(tmp_path: Path) -> RunFolder:
 
 
 def progress(search: RunFolder) -> SearchProgress:
-    return SearchProgress(search, 4, STEPS, SEEDS)
+    return SearchProgress(search, 4, STEPS, SEEDS, SELECTIONS["accuracy"])
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -65,7 +66,7 @@ def test_each_report_is_a_line_and_a_step_once(search: RunFolder, capsys: pytest
 
 
 def test_a_single_seed_has_no_spread(search: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    told = SearchProgress(search, 4, STEPS, [3])
+    told = SearchProgress(search, 4, STEPS, [3], SELECTIONS["accuracy"])
     told.tell([dataclasses.replace(REPORTED, rungs=[Rung(2, [0.5])])])
     assert lines(capsys)[0].endswith("validation accuracy 0.500 (1 seed)")
     ((_, numbers),) = trials(search)

@@ -13,7 +13,7 @@ VALUES = {"prob": 0.1}
 
 def result(*rungs: tuple[int, float], problem: str | None = None) -> dict[str, Any]:
     """As `Trial.step` gives it, after so many rungs."""
-    told = [{"step": step, "accuracies": [accuracy]} for step, accuracy in rungs]
+    told = [{"step": step, "values": [value]} for step, value in rungs]
     return {"step": rungs[-1][0], "rungs": told, "seconds": 1.5, "node": "here", "problem": problem}
 
 
@@ -46,7 +46,7 @@ def test_a_search_that_goes_on_finds_what_was_reported(records: Records, file: P
     records.reported(1, result((2, 0.5), (4, 0.625)))
     found = known(file)
     assert (found.step, found.reached.mean, found.seconds, found.node) == (4, 0.625, 1.5, "here")
-    assert [rung.accuracies for rung in found.rungs] == [[0.5], [0.625]]
+    assert [rung.values for rung in found.rungs] == [[0.5], [0.625]]
     assert found == records.trials[1]
 
 

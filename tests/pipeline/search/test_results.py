@@ -10,6 +10,7 @@ from pipeline.config.tuned import read_best
 from pipeline.search.records import Record, Rung
 from pipeline.search.results import against_plain, best_of, plain_of, write_results
 from pipeline.search.task import Task, plan
+from stochca.config.selection import SELECTIONS
 from stochca.errors import UserError
 from tests.pipeline.search.small_project import STEPS, write_project
 
@@ -23,6 +24,7 @@ def trial(number: int, prob: float, *accuracies: float, step: int = STEPS, **kno
     return dataclasses.replace(record, **known)  # type: ignore[arg-type]
 
 
+ACCURACY = SELECTIONS["accuracy"]
 PLAIN = trial(1, 0.0, 0.50, 0.52)
 MIDDLE = trial(2, 0.1, 0.55, 0.57)
 STOPPED = trial(3, 0.2, 0.80, 0.80, stopped_early=True, step=2)
@@ -31,24 +33,32 @@ SILENT = Record("id-5", 5, {"prob": 0.4}, problem="its machine was lost", finish
 
 
 def test_the_best_is_chosen_among_those_that_ran_to_the_end() -> None:
-    assert best_of([PLAIN, MIDDLE, STOPPED, FAILED, SILENT]) is MIDDLE
+    assert best_of([PLAIN, MIDDLE, STOPPED, FAILED, SILENT], ACCURACY) is MIDDLE
 
 
 def test_of_equals_the_smaller_probability_is_the_best() -> None:
     smaller = trial(6, 0.05, 0.57, 0.55)
-    assert best_of([MIDDLE, smaller]) is smaller
-    assert best_of([smaller, MIDDLE]) is smaller
+    assert best_of([MIDDLE, smaller], ACCURACY) is smaller
+    assert best_of([smaller, MIDDLE], ACCURACY) is smaller
+
+
+def test_of_a_loss_the_smallest_is_the_best() -> None:
+    loss = SELECTIONS["log_loss"]
+    assert best_of([PLAIN, MIDDLE], loss) is PLAIN
+    assert plain_of([PLAIN, trial(6, 0.0, 0.49, 0.49), MIDDLE], loss) is not PLAIN
+    words = against_plain(trial(2, 0.1, 0.30, 0.32), PLAIN, 8, loss)
+    assert words.startswith("-0.2000 log loss over plain fine-tuning (prob 0: 0.5100), beyond the noise")
 
 
 def test_without_a_complete_trial_the_first_problem_is_told() -> None:
     with pytest.raises(UserError, match=r"no trial came to an end; .*: training diverged"):
-        best_of([STOPPED, FAILED, SILENT])
+        best_of([STOPPED, FAILED, SILENT], ACCURACY)
 
 
 def test_plain_is_found_at_its_best_rate() -> None:
     faster = trial(6, 0.0, 0.53, 0.53)
-    assert plain_of([PLAIN, faster, MIDDLE]) is faster
-    assert plain_of([MIDDLE, STOPPED]) is None
+    assert plain_of([PLAIN, faster, MIDDLE], ACCURACY) is faster
+    assert plain_of([MIDDLE, STOPPED], ACCURACY) is None
 
 
 @pytest.mark.parametrize(
@@ -71,7 +81,7 @@ def test_whether_it_is_beyond_the_noise_is_said_in_words(
 ) -> None:
     import re
 
-    assert re.search(words.replace("+", r"\+"), against_plain(best, plain, 8))
+    assert re.search(words.replace("+", r"\+"), against_plain(best, plain, 8, ACCURACY))
 
 
 @pytest.fixture(scope="module")

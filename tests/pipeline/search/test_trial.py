@@ -81,7 +81,7 @@ def test_pausing_at_rungs_changes_nothing(task: Task, tmp_path: Path) -> None:
     for seed in (0, 1):
         selected, looks = uninterrupted(task, seed)
         run = seed_run(task, tmp_path / str(seed), seed)
-        reached = [run.advance(rung)["accuracy"] for rung in RUNGS]
+        reached = [run.advance(rung)["value"] for rung in RUNGS]
         so_far = [max(accuracy for step, accuracy in looks.items() if step <= rung) for rung in RUNGS]
         assert reached[:-1] == so_far[:-1]
         assert reached[-1] == selected
@@ -102,10 +102,10 @@ def test_what_is_on_record_is_not_trained_again(
 @pytest.mark.parametrize("lost", [2, 4])
 def test_killed_between_the_checkpoint_and_its_record(task: Task, tmp_path: Path, lost: int) -> None:
     run = seed_run(task, tmp_path, 0)
-    before = [run.advance(rung)["accuracy"] for rung in RUNGS if rung <= lost]
+    before = [run.advance(rung)["value"] for rung in RUNGS if rung <= lost]
     (tmp_path / f"step-{lost}.json").unlink()
-    assert run.advance(lost)["accuracy"] == before[-1]
-    assert run.advance(STEPS)["accuracy"] == uninterrupted(task, 0)[0]
+    assert run.advance(lost)["value"] == before[-1]
+    assert run.advance(STEPS)["value"] == uninterrupted(task, 0)[0]
 
 
 def test_a_pause_costs_no_steps(task: Task, tmp_path: Path) -> None:

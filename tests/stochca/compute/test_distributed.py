@@ -64,13 +64,18 @@ RUNS: dict[str, tuple[Method, Training]] = {
     "checkpointing": (Method(attention=STOCHCA), dataclasses.replace(BASE, gradient_checkpointing=True)),
     "mixup": (Method(), MIXED),
     "patience": (Method(), dataclasses.replace(BASE, lr=1e-2, evaluations=12, patience=2)),
+    "class_weights": (
+        Method(phases=LpFt(C=(1.0,))),
+        dataclasses.replace(MIXED, class_weights=(1.0, 2.0, 4.0), label_smoothing=0.1, accumulate=2),
+    ),
+    "balanced": (Method(), dataclasses.replace(BASE, sampler="balanced")),
     "compiled": (Method(attention=STOCHCA), dataclasses.replace(BASE, compile=True)),
 }
 # With dropout, which every rank draws for itself.
 RESUMED: dict[str, tuple[Method, Training]] = {
     "stochca+lp_ft+swad": (
         Method(attention=STOCHCA, phases=LpFt(C=(1.0,)), average=Swad(n_converge=2, n_tolerance=2)),
-        dataclasses.replace(BASE, drop_path=0.2, accumulate=2),
+        dataclasses.replace(BASE, drop_path=0.2, accumulate=2, sampler="balanced"),
     ),
     "ema": (Method(average=Ema(decay=0.9)), dataclasses.replace(MIXED, drop_path=0.2, precision="bf16")),
 }

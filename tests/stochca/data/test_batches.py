@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from stochca.config.training import Augmentation, Training
-from stochca.data.batches import evaluation_batches, training_batches
+from stochca.data.batches import evaluation_batches, images_of_step, training_batches
 from stochca.data.preprocessing import Preprocessing
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares
 
@@ -122,3 +122,45 @@ def test_every_batch_holds_equally_many_of_each_domain() -> None:
     assert epochs[0] != epochs[1]
     assert all(sorted(shown["sketch"][start : start + 3]) == [0, 1, 2] for start in range(0, 27, 3))
     assert [b.tolist() for _, b in rest] == [b.tolist() for _, b in batches[4:]]
+
+
+def balanced(counts: list[int], **arguments: Any) -> list[list[int]]:
+    """The classes in every batch, of so many images of each class."""
+    classes = np.repeat(np.arange(len(counts)), counts)
+    settings = options(**arguments.pop("settings", {}))
+    batches = training_batches(
+        Numbered(len(classes)), PREPROCESSING, settings, labels=classes, seed=0, **arguments
+    )
+    return [classes[batch.numpy()].tolist() for _, batch in batches]
+
+
+def test_classes_come_equally_often_whatever_the_size_of_batches() -> None:
+    shown = list(itertools.chain.from_iterable(balanced([2, 30, 8])))  # 9 steps of 4: 12 turns of 3 classes
+    assert [shown.count(label) for label in range(3)] == [12, 12, 12]
+    turns = [shown[start : start + 3] for start in range(0, 36, 3)]
+    assert all(sorted(turn) == [0, 1, 2] for turn in turns)
+    assert len({tuple(turn) for turn in turns}) > 1  # in one order, mixup would always pair the same classes
+
+
+def test_every_class_has_epochs_of_its_own() -> None:
+    classes = np.repeat([0, 1], [3, 9])
+    batches = training_batches(Numbered(12), PREPROCESSING, options(batch_size=6), labels=classes, seed=0)
+    shown = list(itertools.chain.from_iterable(batch.tolist() for _, batch in batches))
+    rare, common = ([image for image in shown if classes[image] == label] for label in (0, 1))
+    assert all(sorted(rare[start : start + 3]) == [0, 1, 2] for start in range(0, 27, 3))
+    assert all(sorted(common[start : start + 9]) == list(range(3, 12)) for start in (0, 9, 18))
+
+
+def test_balanced_batches_resume_and_are_shared_among_ranks() -> None:
+    whole = balanced([2, 30, 8])
+    assert balanced([2, 30, 8], start=5) == whole[5:]
+    ranks = [balanced([2, 30, 8], rank=rank, ranks=2) for rank in range(2)]
+    for batch, *shares in zip(whole, *ranks, strict=True):
+        assert sorted(batch) == sorted(itertools.chain.from_iterable(shares))
+
+
+def test_the_images_of_a_step_are_those_that_were_shown() -> None:
+    classes = np.repeat([0, 1], [3, 9])
+    batches = training_batches(Numbered(12), PREPROCESSING, options(), labels=classes, seed=3)
+    for step, (_, batch) in enumerate(batches, start=1):
+        assert images_of_step(12, options(), labels=classes, seed=3, step=step) == batch.tolist()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -23,10 +24,11 @@ from stochca.config import (
     Swad,
     WiseFt,
 )
+from stochca.config.selection import SELECTIONS, Selection
 from stochca.config.training import Augmentation, Training
 from stochca.data.images import joined_images
 from stochca.errors import UserError
-from stochca.evaluation import predict, score
+from stochca.evaluation import measure, predict, score
 from stochca.training.callbacks import Callback, EvalEvent, JsonLines, StepEvent, read_events
 from stochca.training.fit import Fitted, Keep, find_evaluated, fit
 from stochca.training.inputs import Inputs, check_settings
@@ -158,6 +160,19 @@ def test_resumes_in_bfloat16_with_accumulation_and_mixup(tmp_path: Path) -> None
     with pytest.raises(Killed):
         run(method, options, tmp_path, Kill(7))
     assert_equal(run(method, options, tmp_path)[0], expected)
+
+
+def test_balanced_batches_and_weights_of_classes_resume(tmp_path: Path) -> None:
+    options = settings(
+        sampler="balanced",
+        class_weights=(1.0, 2.0, 5.0),
+        label_smoothing=0.1,
+        augmentation=Augmentation(mixup=0.3),
+    )
+    expected, _ = run(METHODS["stochca"], options)
+    with pytest.raises(Killed):
+        run(METHODS["stochca"], options, tmp_path, Kill(7))
+    assert_equal(run(METHODS["stochca"], options, tmp_path)[0], expected)
 
 
 def test_truncated_checkpoint_falls_back_to_the_one_before(
@@ -622,3 +637,106 @@ def test_domains_that_can_not_share_a_batch() -> None:
                 domains=["a", "b", "c"] * 3,
             ),
         )
+
+
+class Unbalanced(ColouredSquares):
+    """Nine in ten images are of the first class."""
+
+    def __init__(self, number: int, seed: int = 0) -> None:
+        super().__init__(10 * number, seed)
+        rare = [i for i, label in enumerate(self.labels) if label][: number // 5]
+        common = [i for i, label in enumerate(self.labels) if not label][: number - len(rare)]
+        self.pixels = self.pixels[rare + common]
+        self.labels = [self.labels[i] for i in rare + common]
+
+
+def unbalanced(folder: Path | None = None, selection: Selection = "accuracy", **options: Any) -> Fitted:
+    inputs = Inputs(
+        tiny_vit(),
+        Unbalanced(60),
+        Unbalanced(60, seed=1),
+        method=Method(phases=LpFt(C=(0.01, 1.0))),
+        settings=settings(augmentation=Augmentation(), drop_path=0.0, eval_every=1, **options),
+        preprocessing=PREPROCESSING,
+        selection=selection,
+    )
+    return fit(inputs, work_folder=folder, keep_evaluated="all", device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_the_metric_that_selects_chooses_the_weights(selection: Selection, tmp_path: Path) -> None:
+    """Against the metric of all weights that were evaluated, taken anew."""
+    fitted = unbalanced(tmp_path, selection)
+    student, images, values = tiny_vit(), Unbalanced(60, seed=1), {}
+    for step, path in find_evaluated(tmp_path).items():
+        student.load_state_dict(load_file(path))
+        logits, labels = predict(student, images, PREPROCESSING, device=torch.device("cpu"))
+        values[step] = measure(selection, labels.numpy(), logits.softmax(dim=1).numpy())
+    assert fitted.validation is not None
+    best = (min if selection == "log_loss" else max)(values.values())
+    assert fitted.validation.value == pytest.approx(best, abs=1e-5)
+    assert values[fitted.selected_step or 0] == pytest.approx(best, abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"class_weights": "balanced"}, {"sampler": "balanced"}])
+def test_rare_classes_are_found_more_often(options: dict[str, Any]) -> None:
+    def recall(**options: Any) -> float:
+        fitted = unbalanced(None, steps=40, **options)
+        images = ColouredSquares(90, seed=2)
+        logits, labels = predict(fitted.model, images, PREPROCESSING, device=torch.device("cpu"))
+        found = logits.argmax(dim=1)
+        return float((found[labels > 0] == labels[labels > 0]).double().mean())
+
+    assert recall(**options) > recall() + 0.05
+
+
+def test_the_loss_of_a_step_weighs_images_by_their_class() -> None:
+    """A step without augmentation, against the weighted mean over its images."""
+    seen: list[float] = []
+
+    class First(Callback):
+        def on_step(self, event: StepEvent) -> None:
+            seen.append(event.loss)
+
+    images = ColouredSquares(40)
+    still = Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), horizontal_flip=0.0)
+    options = settings(
+        class_weights=(1.0, 2.0, 5.0), batch_size=40, augmentation=still, drop_path=0.0, steps=3
+    )
+    run(Method(), options, None, First())
+    logits, labels = predict(tiny_vit(), images, PREPROCESSING, device=torch.device("cpu"))
+    weights = torch.tensor([1.0, 2.0, 5.0])[labels]
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    assert seen[0] == pytest.approx(((weights * losses).sum() / weights.sum()).item(), rel=1e-4)
+
+
+def inputs_with(**options: Any) -> Inputs:
+    found: dict[str, Any] = {"validation": ColouredSquares(30, seed=1), "settings": settings(), **options}
+    return Inputs(tiny_vit(), ColouredSquares(40), method=Method(), preprocessing=PREPROCESSING, **found)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"selection": "auroc", "validation": [(Image.new("RGB", (16, 16)), 1)] * 4},
+            "auroc needs validation images of every class, but there are none of 0, 2;",
+        ),
+        (
+            {"settings": settings(class_weights={"grey": 2.0}), "classes": ["red", "green", "blue"]},
+            "training.class_weights names 'grey', .* the classes are red, green, blue",
+        ),
+        ({"settings": settings(class_weights=(1.0, 2.0))}, "has 2 weights for 3 classes"),
+        (
+            {"settings": settings(sampler="balanced"), "domains": ["a", "b"] * 20},
+            "training.sampler balanced does not go with batches",
+        ),
+    ],
+)
+def test_what_can_not_be_balanced_or_measured_is_refused(options: dict[str, Any], sentence: str) -> None:
+    class Starts(Callback):
+        def on_start(self, first_step: int, steps: int) -> None:
+            raise AssertionError("too late")
+
+    with pytest.raises(UserError, match=sentence):
+        fit(inputs_with(**options), callbacks=[Starts()], device=torch.device("cpu"))
