@@ -136,12 +136,12 @@ def test_one_metric_ranks_and_is_told_throughout(
     }
     best = sorted(means, key=lambda method: metric.sign * -means[method])
     comparison = json.loads(Path("reports/comparison.json").read_text())
-    assert [row["method"] for row in comparison["rows"]] == best
-    for row in comparison["rows"]:
-        assert row[f"test_{selection}_mean"] == pytest.approx(means[row["method"]])
-        better = metric.sign * (means[row["method"]] - means["finetune"])
-        assert row["difference"] == pytest.approx(better, abs=1e-6)
-        assert row["verdict"].startswith("better") <= (better > 0)
+    assert [each["method"] for each in comparison["rows"]] == best
+    for each in comparison["rows"]:
+        assert each[f"test_{selection}_mean"] == pytest.approx(means[each["method"]])
+        better = metric.sign * (means[each["method"]] - means["finetune"])
+        assert each["difference"] == pytest.approx(better, abs=1e-6)
+        assert each["verdict"].startswith("better") <= (better > 0)
     headline = page.source.split("<h1>")[1].split("</h1>")[0].replace("\u00a0", " ")
     shown = f"{means[best[0]]:.3f}" if selection == "log_loss" else f"{100 * means[best[0]]:.1f} %"
     assert headline.startswith(f"{best[0]} is best: {metric.title} {shown} on 60 test images, ")
