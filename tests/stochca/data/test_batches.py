@@ -127,10 +127,8 @@ def test_every_batch_holds_equally_many_of_each_domain() -> None:
 def balanced(counts: list[int], **arguments: Any) -> list[list[int]]:
     """The classes in every batch, of so many images of each class."""
     classes = np.repeat(np.arange(len(counts)), counts)
-    settings = options(**arguments.pop("settings", {}))
-    batches = training_batches(
-        Numbered(len(classes)), PREPROCESSING, settings, labels=classes, seed=0, **arguments
-    )
+    images = Numbered(len(classes))
+    batches = training_batches(images, PREPROCESSING, options(), labels=classes, seed=0, steps=9, **arguments)
     return [classes[batch.numpy()].tolist() for _, batch in batches]
 
 
@@ -144,7 +142,9 @@ def test_classes_come_equally_often_whatever_the_size_of_batches() -> None:
 
 def test_every_class_has_epochs_of_its_own() -> None:
     classes = np.repeat([0, 1], [3, 9])
-    batches = training_batches(Numbered(12), PREPROCESSING, options(batch_size=6), labels=classes, seed=0)
+    batches = training_batches(
+        Numbered(12), PREPROCESSING, options(batch_size=6), labels=classes, seed=0, steps=9
+    )
     shown = list(itertools.chain.from_iterable(batch.tolist() for _, batch in batches))
     rare, common = ([image for image in shown if classes[image] == label] for label in (0, 1))
     assert all(sorted(rare[start : start + 3]) == [0, 1, 2] for start in range(0, 27, 3))
@@ -161,6 +161,6 @@ def test_balanced_batches_resume_and_are_shared_among_ranks() -> None:
 
 def test_the_images_of_a_step_are_those_that_were_shown() -> None:
     classes = np.repeat([0, 1], [3, 9])
-    batches = training_batches(Numbered(12), PREPROCESSING, options(), labels=classes, seed=3)
+    batches = training_batches(Numbered(12), PREPROCESSING, options(), labels=classes, seed=3, steps=9)
     for step, (_, batch) in enumerate(batches, start=1):
         assert images_of_step(12, options(), labels=classes, seed=3, step=step) == batch.tolist()

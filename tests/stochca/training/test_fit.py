@@ -656,7 +656,7 @@ def unbalanced(folder: Path | None = None, selection: Selection = "accuracy", **
         Unbalanced(60),
         Unbalanced(60, seed=1),
         method=Method(phases=LpFt(C=(0.01, 1.0))),
-        settings=settings(augmentation=Augmentation(), drop_path=0.0, eval_every=1, **options),
+        settings=settings(augmentation=Augmentation(), drop_path=0.0, evaluations=12, **options),
         preprocessing=PREPROCESSING,
         selection=selection,
     )
