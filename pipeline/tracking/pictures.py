@@ -19,7 +19,7 @@ def draw(results: Path, target: Path) -> None:
     """Draw what a training has written into `results`; the pictures go into the folder `target`."""
     target.mkdir(exist_ok=True)
     description = json.loads((results / "run.json").read_text(encoding="utf-8"))
-    metric = SELECTIONS[description["selection"]]
+    metric = SELECTIONS[description.get("selection", "accuracy")]  # runs that have waited may be older
     learning_curves(pd.read_csv(results / "curves.csv"), metric).savefig(target / "curves.png")
     tested = pd.read_parquet(results / "predictions.parquet", columns=["label", "prediction"])
     classes = description["classes"]
@@ -59,7 +59,8 @@ def learning_curves(curves: pd.DataFrame, metric: Metric) -> Figure:
     loss.plot(evaluations["step"], evaluations["validation_loss"], marker=".", label="validation")
     loss.set(xlabel="step", ylabel="cross-entropy")
     loss.legend()
-    selected.plot(evaluations["step"], evaluations["validation_selection"], marker=".")
+    column = "validation_selection" if "validation_selection" in curves else "validation_accuracy"
+    selected.plot(evaluations["step"], evaluations[column], marker=".")
     selected.set(xlabel="step", ylabel=f"validation {metric.title}")
     plt.close(figure)
     return figure

@@ -188,6 +188,16 @@ def test_the_challenger_is_chosen_on_validation_by_the_mean_over_seeds(params: P
     assert (named.method, named.seed) == ("finetune", 0)
 
 
+def test_the_challenger_of_a_loss_has_the_smallest(params: Params) -> None:
+    def run(method: str, loss: float) -> Any:
+        metrics = {"validation_log_loss": loss, "validation_accuracy": loss}
+        return SimpleNamespace(method=method, target="all", seed=0, metrics=metrics)
+
+    protocol = params.protocol.model_copy(update={"selection": "log_loss"})
+    params = params.model_copy(update={"protocol": protocol})
+    assert choose(params, [run("finetune", 0.9), run("stochca", 0.4)]).method == "stochca"
+
+
 def test_where_nothing_was_validated_a_named_method_sends_its_first_seed(params: Params) -> None:
     def run(method: str, seed: int, test: float) -> Any:
         return SimpleNamespace(method=method, target="all", seed=seed, metrics={"test_accuracy": test})
@@ -266,6 +276,35 @@ def test_a_class_that_the_champion_does_not_know_is_wrong_and_others_match_by_na
     decision = decide(contender([], 2, NOTHING), champion, prepared, COMPARE, "accuracy")
     assert decision.difference is not None
     assert decision.difference.mean == pytest.approx(TEST_IMAGES["white"] / 60)
+
+
+def test_the_metric_that_selects_decides(contender: Callable[..., Contender], tmp_path: Path) -> None:
+    """Three in sixty images are white, seventeen are blue: of classes that count the same, one is one."""
+    prepared = write_prepared(tmp_path / "today", items())
+    white, blue = contender(["white"], 2, NOTHING), contender(["blue"], 1, NOTHING)
+    by_accuracy = decide(white, blue, prepared, COMPARE, "accuracy")
+    assert by_accuracy.promoted
+    assert by_accuracy.difference is not None
+    assert by_accuracy.difference.mean == pytest.approx(14 / 60)
+    balanced = decide(white, blue, prepared, COMPARE, "balanced_accuracy")
+    assert not balanced.promoted
+    assert balanced.difference is not None
+    assert balanced.difference.mean == pytest.approx(0)
+    assert "+0.0 points of test balanced accuracy" in balanced.reason.replace("-", "+")
+    by_loss = decide(white, blue, prepared, COMPARE, "log_loss")
+    assert by_loss.promoted  # it has the smaller one
+    assert "less test log loss" in by_loss.reason
+    # The probability of a class that is never predicted still tells it from others, or nothing does.
+    assert decide(white, blue, prepared, COMPARE, "auroc").difference is not None
+
+
+def test_the_auroc_of_one_class_is_none(contender: Callable[..., Contender], tmp_path: Path) -> None:
+    prepared = write_prepared(tmp_path / "today", items())
+    test = prepared.images("test")
+    coloured = np.unique(hashes_of(test)[test.labels > 0].ravel())
+    decision = decide(contender([], 2, coloured), contender(["blue"], 1, NOTHING), prepared, COMPARE, "auroc")
+    assert not decision.promoted
+    assert "no test image of a second class is left" in decision.reason
 
 
 def test_the_same_weights_from_another_run_change_nothing(
