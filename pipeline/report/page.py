@@ -155,7 +155,7 @@ def _section(rows: Sequence[Standing], images: PreparedImages) -> dict[str, Any]
         "rows": rows,
         "scale": _scale(rows),
         "seconds": Scale(0.0, seconds.high, tuple(tick for tick in seconds.ticks if tick >= 0)),
-        "values": Scale.around([*ends, *(row.value for row in rows)]),
+        "results": Scale.around([*ends, *(row.value for row in rows)]),
         "detailed": {row.method: by_class(row) for row in detailed},
         "images_by_class": images_by_class(rows[0].runs[0]),
         "thresholds": threshold_curves(detailed),
@@ -206,7 +206,7 @@ def _curves(rows: Sequence[Standing]) -> dict[str, Any] | None:
     return {
         "lines": lines,
         "steps": Scale.around([float(step) for line in lines for step in line["mean"].index], margin=0.0),
-        "values": Scale.around([value for line in lines for seed in line["seeds"] for value in seed]),
+        "scores": Scale.around([value for line in lines for seed in line["seeds"] for value in seed]),
     }
 
 

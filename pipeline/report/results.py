@@ -144,7 +144,7 @@ def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
         if table.empty or table["id"].duplicated().any():
             raise ValueError("it does not hold each test image once")
         table = table.sort_values("id", ignore_index=True)
-        probabilities = np.stack(table.pop("probabilities")) if needs_probabilities else None
+        probabilities = np.stack(table.pop("probabilities").tolist()) if needs_probabilities else None
         labels, predictions = table["label"].to_numpy(), table["prediction"].to_numpy()
         told = contributions(selection, labels, predictions, probabilities)
         curves = pd.read_csv(path := RESULTS / name / "curves.csv")

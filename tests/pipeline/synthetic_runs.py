@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,8 +231,9 @@ def write_run(
     }
     (folder / "run.json").write_text(json.dumps(description))
     (root / "metrics").mkdir(exist_ok=True)
+    tested = {metric: measure(metric, labels, probabilities) for metric in SELECTIONS}
     metrics: dict[str, float | None] = {
-        **{f"test_{metric}": measure(metric, labels, probabilities) for metric in SELECTIONS},
+        **{f"test_{metric}": None if math.isnan(value) else value for metric, value in tested.items()},
         "test_calibration_error": calibration_error(probabilities, labels),
         "validation_accuracy": None if refit else SKILL[method],
         "validation_loss": None if refit else 0.9,
@@ -244,10 +246,10 @@ def write_run(
     if params.protocol.name == "leave_one_domain_out":
         other = np.random.default_rng([seed, *name.encode()])
         chosen = float(right.mean())
-        tested = f"test_{params.protocol.selection}"
-        metrics[f"{tested}_last"] = last = chosen + other.normal(0, 0.02)
+        key = f"test_{params.protocol.selection}"
+        metrics[f"{key}_last"] = last = chosen + other.normal(0, 0.02)
         if params.protocol.oracle:
-            metrics[f"{tested}_oracle"] = max(chosen, last) + other.uniform(0, 0.05)
+            metrics[f"{key}_oracle"] = max(chosen, last) + other.uniform(0, 0.05)
     (root / "metrics" / f"{name}.json").write_text(json.dumps(metrics))
 
 
@@ -265,6 +267,6 @@ def write_curves(path: Path, skill: float, luck: np.random.Generator, *, validat
             "validation_selection": rising.clip(0, 1),
         }
     )
-    validation = [name for name in table if name.startswith("validation_")]
+    validation = ["validation_loss", "validation_accuracy", "validation_selection"]
     table.loc[(steps % 20 != 0) | (not validated), validation] = np.nan
     table.to_csv(path, index=False)

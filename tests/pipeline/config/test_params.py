@@ -130,7 +130,7 @@ def method(**choices: Any) -> Edit:
                 raw["protocol"].update(name="leave_one_domain_out", targets=["color"]),
                 raw["dataset"].update(domains=["color", "line"]),
             ),
-            "methods.linear_probe.training: sampler balanced does not go with batches that hold equally many",
+            "methods.finetune.training: sampler balanced does not go with batches that hold equally many",
         ),
         (lambda raw: raw.pop("dataset"), "the key 'dataset' is missing"),
         (lambda raw: raw["backbone"].pop("name"), "the key 'backbone.name' is missing"),

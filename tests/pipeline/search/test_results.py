@@ -68,9 +68,9 @@ def test_plain_is_found_at_its_best_rate() -> None:
         (
             trial(2, 0.1, 0.521, 0.541),
             PLAIN,
-            "+0.0210 over .*, beyond the noise: .* is 0.0200; being the best of 8",
+            "+0.0210 accuracy over .*, beyond the noise: .* is 0.0200; being the best of 8",
         ),
-        (trial(2, 0.1, 0.519, 0.539), PLAIN, "+0.0190 over .*, within the noise"),
+        (trial(2, 0.1, 0.519, 0.539), PLAIN, "+0.0190 accuracy over .*, within the noise"),
         (PLAIN, PLAIN, "no probability did better than plain fine-tuning"),
         (MIDDLE, None, "was not among the trials"),
         (trial(2, 0.1, 0.55), trial(1, 0.0, 0.50), "with a single seed"),

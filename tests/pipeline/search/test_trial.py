@@ -126,6 +126,6 @@ def test_a_trial_that_patience_ends_reaches_its_last_rungs_at_once(task: Task, t
     selected, looks = uninterrupted(impatient, 0)
     assert max(looks) < STEPS  # otherwise patience ended nothing
     run = seed_run(impatient, tmp_path, 0)
-    reached = [run.advance(rung)["accuracy"] for rung in RUNGS]
+    reached = [run.advance(rung)["value"] for rung in RUNGS]
     assert reached == [max(look for step, look in looks.items() if step <= rung) for rung in RUNGS]
     assert reached[-1] == selected

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from pipeline.search.records import METRIC
+from pipeline.search.records import REACHED
 from pipeline.search.task import plan
 from pipeline.search.trial import EVALUATIONS
 from pipeline.search.tuner import Stopper
@@ -30,7 +30,11 @@ def test_trials_are_stopped_at_every_rung(tmp_path: Path, monkeypatch: pytest.Mo
         return made
 
     def decision(trial: Any, rung: int, accuracy: float) -> str:
-        result = {METRIC: accuracy, EVALUATIONS: task.evaluations(task.rungs[rung]), "step": task.rungs[rung]}
+        result = {
+            REACHED: accuracy,
+            EVALUATIONS: task.evaluations(task.rungs[rung]),
+            "step": task.rungs[rung],
+        }
         return stopper.on_trial_result(controller, trial, result)
 
     first, second, third = trial("first"), trial("second"), trial("third")
