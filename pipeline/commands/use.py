@@ -28,9 +28,12 @@ def use_preset(name: str | None) -> list[str]:
         temporary.write_text(preset.text)
     root = Path(params.dataset.root)
     facts = registered(params.dataset.name).facts
-    if facts is not None and not root.expanduser().is_dir():
-        lines.append(f"  to download: {facts.described}; put the archives, or what they hold, into {root}/")
-        lines.append(f"  license: {facts.license}")
+    if facts is not None:
+        lines.append(f"  license of the images: {facts.license}")
+        if not root.expanduser().is_dir():
+            lines.append(
+                f"  to download: {facts.described}; put the archives, or what they hold, into {root}/"
+            )
     return lines
 
 

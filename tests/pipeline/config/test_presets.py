@@ -34,6 +34,13 @@ TOAST = {
     "toast_fgvc/dogs": (10800, 0.02, 1e-4),
     "toast_fgvc/cars": (7329, 0.02, 1e-4),
 }
+# Protocol, targets and source.
+SOLAR_CELLS = {
+    "solar_cells": ("transfer", ["all"], None),
+    "solar_cells/four": ("transfer", ["all"], "four"),
+    "solar_cells/ratios": ("sampling_ratios", ["15", "30", "50", "100"], None),
+    "solar_cells/domains": ("leave_one_domain_out", ["mono", "poly"], None),
+}
 
 
 @pytest.fixture
@@ -58,6 +65,7 @@ def test_every_preset_and_variant_is_valid(composed: dict[str, Params]) -> None:
         *(name + variant for name in TRANSFER for variant in ("", "/refit", "/refit_tuned")),
         *(name + variant for name in HELD_OUT for variant in ("", "/clip")),
         *TOAST,
+        *SOLAR_CELLS,
     }
 
 
@@ -159,6 +167,15 @@ def test_toasts_decoders_learn_by_their_own_settings(composed: dict[str, Params]
     assert pretuned.loss < 0.9 * pretuned.loss_before
 
 
+@pytest.mark.parametrize("name", SOLAR_CELLS)
+def test_solar_cells_are_photographs_in_whole_patches(name: str, composed: dict[str, Params]) -> None:
+    params = composed[name]
+    assert (params.dataset.name, params.dataset.domains) == ("solar_cells", None)
+    assert (params.protocol.name, params.protocol.targets, params.dataset.source) == SOLAR_CELLS[name]
+    assert params.image_size % 14 == 0
+    assert params.image_size == 112
+
+
 def test_momentum_is_plain_sgd_with_momentum(composed: dict[str, Params]) -> None:
     from stochca.training.optimisation import create_optimizer
     from tests.stochca.tiny import tiny_vit
@@ -178,6 +195,7 @@ def test_the_sizes_of_datasets_are_the_published_totals() -> None:
         "office_home": 15588,
         "terra_incognita": 24330,
         "domain_net": 586575,
+        "solar_cells": 2624 - 295 - 106,  # without a probability of a third, and of two
     }
     assert registered("flowers_102").images == {"train": 1020, "val": 1020, "test": 6149}
     assert registered("nabirds").images == {"train": 23929, "test": 24633}
@@ -246,6 +264,7 @@ def test_what_must_be_downloaded_is_said_until_it_is_there(project: Path) -> Non
     assert line.endswith("put the archives, or what they hold, into data/raw/cub_200_2011/")
     Path("data/raw/cub_200_2011").mkdir(parents=True)
     assert asked() == []
+    assert "  license of the images: " in "\n".join(use_preset("solar_cells"))
 
 
 def test_the_table_lists_all(project: Path) -> None:

