@@ -21,14 +21,16 @@ from pipeline.datasets.preparing.duplicates import (
 )
 from pipeline.datasets.preparing.ingest import Row, ingest
 from pipeline.datasets.source import LEFT_OUT, Problem, Source, open_source
+from pipeline.images.group_splits import splitting
 from pipeline.images.prepared import FOLDER, MANIFEST, SPLITS, TABLE, TableRow, write_table
 from pipeline.images.sizes import Sides
-from pipeline.images.splits import Item, draw_splits, keep_fraction
+from pipeline.images.splits import Item
 from pipeline.runtime import boundary
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, write_json
 from stochca.errors import UserError
 
+USED = ("train", "val", "test")  # splits that every class should be in
 SHOWN_PROBLEMS = 10
 
 
@@ -77,11 +79,12 @@ def assign_splits(
     splits = [row.split or "train" for row in rows]
     drawn_from = [index for index, split in enumerate(splits) if split == "train"]
     items = [Item(row.label, row.domain, group) for row, group in zip(rows, groups, strict=True)]
-    drawn = draw_splits([items[index] for index in drawn_from], missing, dataset.split_seed)
+    draw, keep = splitting(source.grouped)
+    drawn = draw([items[index] for index in drawn_from], missing, dataset.split_seed)
     for index, split in zip(drawn_from, drawn, strict=True):
         splits[index] = split
 
-    problems = [*report(rows, splits, source.classes), *_check_splits(rows, splits, source.classes)]
+    problems = [*report(rows, splits, source.classes), *_check_splits(rows, groups, splits, source.classes)]
     if dataset.duplicates == "error":
         refuse_across_splits(rows, splits)
     elif dataset.duplicates == "leave_out":
@@ -89,8 +92,8 @@ def assign_splits(
         problems.extend(repeated)
 
     parts = ["train", *({"val"} & missing.keys())]
-    kept = keep_fraction(items, splits, parts, dataset.train_fraction, dataset.split_seed)
-    splits = [split if keep else "unused" for split, keep in zip(splits, kept, strict=True)]
+    kept = keep(items, splits, parts, dataset.train_fraction, dataset.split_seed)
+    splits = [split if stays else "unused" for split, stays in zip(splits, kept, strict=True)]
     _refuse_unused_classes(rows, splits, source.classes, dataset)
     return splits, problems
 
@@ -144,9 +147,18 @@ def _gaps(rows: Sequence[Row], source: Source) -> list[Problem]:
     ]
 
 
-def _check_splits(rows: Sequence[Row], splits: Sequence[str], classes: Sequence[str]) -> list[Problem]:
+def _check_splits(
+    rows: Sequence[Row], groups: Sequence[str], splits: Sequence[str], classes: Sequence[str]
+) -> list[Problem]:
     counts = Counter((row.label, split) for row, split in zip(rows, splits, strict=True))
-    for split in ("train", "val", "test"):
+    images = Counter(row.label for row in rows)
+    for label, name in enumerate(classes):
+        if images[label] < len(USED):
+            raise UserError(
+                f"the class {name} has only {images[label]} images, fewer than the splits {', '.join(USED)}; "
+                "add some or remove the class"
+            )
+    for split in USED:
         if split not in splits:
             raise UserError(
                 f"the {len(rows):,} images leave none for {split}; add images, or a folder {split} with some"
@@ -157,8 +169,10 @@ def _check_splits(rows: Sequence[Row], splits: Sequence[str], classes: Sequence[
             raise UserError(f"the class {name} has no image to train on; add some or remove the class")
         absent = [split for split in ("val", "test") if not counts[label, split]]
         if absent:
-            images = sum(counts[label, split] for split in SPLITS)
-            problem = f"the class has only {images} images, none of them in {' and '.join(absent)}"
+            together = len({group for row, group in zip(rows, groups, strict=True) if row.label == label})
+            in_groups = f" in {together} groups" if together < images[label] else ""
+            nowhere = f"none of them in {' and '.join(absent)}"
+            problem = f"the class has only {images[label]} images{in_groups}, {nowhere}"
             problems.append({"file": name, "problem": problem, "action": "kept"})
     return problems
 
@@ -190,6 +204,7 @@ def _manifest(
         "domains": source.domains,
         "image_size": source.stored_side,
         "paired": source.paired,
+        "grouped": source.grouped,
         "validation": dataset.validation,
         "split_seed": dataset.split_seed,
         "train_fraction": dataset.train_fraction,

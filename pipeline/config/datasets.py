@@ -48,23 +48,27 @@ class Registered:
     paired: bool = False  # the same subjects in every domain
     sources: tuple[str, ...] | None = None  # what dataset.source may be; None: anything
     example: str | None = None  # of dataset.source, where one is needed
-    label_column: bool = False  # whether dataset.label_column means something
+    takes: tuple[str, ...] = ()  # which of labels, label_column and group_column mean something
 
     @property
     def domains(self) -> tuple[str, ...] | None:
         """None: they are known only when it is read."""
         return None if "train" in self.images else tuple(self.images) or None
 
-    def check(self, name: str, source: str | None, label_column: str | None) -> None:
-        """Raise ValueError where params.yaml says of the dataset `name` what makes no sense."""
+    def check(self, name: str, source: str | None, **others: str | None) -> None:
+        """Raise ValueError where params.yaml says of the dataset `name` what makes no sense.
+
+        `others` are the keys of `takes`.
+        """
         if self.example and not source:
             raise ValueError(f"name {name} needs a source, for example source: {self.example}")
         if source is not None and self.sources is not None and source not in self.sources:
             if not self.sources:
                 raise ValueError(f"name {name} takes no source, found {source!r}; remove it")
             raise ValueError(f"source must be one of {', '.join(self.sources)}, found {source!r}")
-        if label_column is not None and not self.label_column:
-            raise ValueError(f"name {name} takes no label_column; remove it")
+        for key, value in others.items():
+            if value is not None and key not in self.takes:
+                raise ValueError(f"name {name} takes no {key}; remove it")
 
 
 DATASETS: dict[str, Registered] = {}

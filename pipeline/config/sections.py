@@ -60,7 +60,9 @@ class Dataset(Section):
     name: str  # one of pipeline/datasets/, or an extension's
     root: Watched  # where the images, or the official archives, are; not used by openmoji
     source: str | None = None  # torchvision: the class; huggingface: OWNER/NAME; or a benchmark's level
-    label_column: str | None = None  # huggingface: the column with the class, where several might be it
+    labels: str | None = None  # image_folder: a table in `root`; None: metadata.csv, or else the folders
+    label_column: str | None = None  # the column with the class, where it is not called label
+    group_column: str | None = None  # likewise with the subject, whose images stay in one split
     domains: list[str] | None = None  # None: all there are
     validation: float = Field(gt=0, lt=1)  # shares of the images, where the folder has no splits
     test: float = Field(gt=0, lt=1)
@@ -84,7 +86,8 @@ class Dataset(Section):
 
     @model_validator(mode="after")
     def _source_says_which(self) -> "Dataset":
-        registered(self.name).check(self.name, self.source, self.label_column)
+        takes = {key: getattr(self, key) for key in ("labels", "label_column", "group_column")}
+        registered(self.name).check(self.name, self.source, **takes)
         return self
 
     @model_validator(mode="after")

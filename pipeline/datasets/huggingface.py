@@ -19,7 +19,7 @@ from stochca.errors import UserError
 # OWNER/NAME, then :CONFIGURATION where it has several, then @REVISION to pin one
 ON_THE_HUB = re.compile(r"^(?P<path>[\w.-]+(/[\w.-]+)?)(:(?P<name>[\w.-]+))?(@(?P<revision>[\w./-]+))?$")
 
-register("huggingface", __name__, example="OWNER/NAME", label_column=True)
+register("huggingface", __name__, example="OWNER/NAME", takes=("label_column",))
 
 
 def load(dataset: Dataset, sides: Sides) -> Source:

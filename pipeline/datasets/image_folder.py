@@ -1,4 +1,7 @@
-"""Your own images: root/CLASS/*, root/SPLIT/CLASS/* or root/DOMAIN/CLASS/*, recognised by what is there."""
+"""Your own images: root/CLASS/*, root/SPLIT/CLASS/* or root/DOMAIN/CLASS/*, or with a table of labels.
+
+Which of them it is, is recognised by what is there.
+"""
 
 import os
 from collections.abc import Sequence
@@ -7,6 +10,7 @@ from pathlib import Path
 
 from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
+from pipeline.datasets.label_tables import find_tables, labelled_source
 from pipeline.datasets.source import (
     LEFT_OUT,
     SPLITS,
@@ -21,9 +25,12 @@ from pipeline.images.image_files import named_like_an_image, printable
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
-LAYOUTS = "expected are root/CLASS/*.jpg, root/SPLIT/CLASS/*.jpg or root/DOMAIN/CLASS/*.jpg"
+LAYOUTS = (
+    "expected are root/CLASS/*.jpg, root/SPLIT/CLASS/*.jpg or root/DOMAIN/CLASS/*.jpg, or a table that "
+    "dataset.labels names"
+)
 
-register("image_folder", __name__, sources=())
+register("image_folder", __name__, sources=(), takes=("labels", "label_column", "group_column"))
 
 
 def load(dataset: Dataset, sides: Sides) -> Source:
@@ -31,9 +38,11 @@ def load(dataset: Dataset, sides: Sides) -> Source:
 
     Raises:
         UserError: the root is missing, unreadable or empty, its layout is ambiguous, it holds fewer than
-            two classes, a class folder holds no image, or a wanted domain is not there.
+            two classes, a class folder holds no image, or a wanted domain is not there; or a table is wrong.
     """
     scan = Scan(Path(dataset.root))
+    if tables := find_tables(dataset, scan.root):
+        return labelled_source(dataset, sides, scan.root, tables)
     layout, folders = _recognise(scan)
     domains = select_domains(dataset.domains, sorted({folder.domain for folder in folders}))
     folders = [folder for folder in folders if folder.domain in domains]

@@ -66,6 +66,7 @@ class Source:
     attribution: str | None = None
     problems: list[Problem] = field(default_factory=list)
     paired: bool = False  # the same subject comes in several domains; `Record.group` names the subject
+    grouped: bool = False  # groups are of any size, and may hold images of several classes
 
 
 def open_source(dataset: Dataset, sides: Sides) -> Source:

@@ -112,6 +112,11 @@ class Prepared:
         """SHA-256 over every image's id, label, domain, split and content."""
         return self.manifest["fingerprint"]
 
+    @property
+    def grouped(self) -> bool:
+        """Whether groups are of any size, and may hold images of several classes."""
+        return self.manifest.get("grouped", False)
+
     def images(self, split: str) -> PreparedImages:
         """The images of a split, one of SPLITS."""
         return self.select([row for row, name in enumerate(self.splits) if name == split])

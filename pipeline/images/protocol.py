@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pipeline.images.group_splits import splitting
 from pipeline.images.prepared import Prepared, PreparedImages
-from pipeline.images.splits import Item, draw_splits, keep_fraction
+from pipeline.images.splits import Item
 from stochca.config.selection import Selection
 from stochca.errors import UserError
 from stochca.evaluation import check_every_class
@@ -66,10 +67,11 @@ def _sampling_ratios(prepared: Prepared, target: str) -> RunImages:
     seed, share = manifest["split_seed"], manifest["validation"]
     pool = [row for row, split in enumerate(prepared.splits) if split in ("train", "val")]
     items = prepared.items(pool)
-    drawn = draw_splits(items, {"val": share}, seed)
-    kept = keep_fraction(items, drawn, ("train", "val"), float(target) / 100, seed)
+    draw, keep = splitting(prepared.grouped)
+    drawn = draw(items, {"val": share}, seed)
+    kept = keep(items, drawn, ("train", "val"), float(target) / 100, seed)
     train, validation = (
-        [row for row, split, keep in zip(pool, drawn, kept, strict=True) if keep and split == part]
+        [row for row, split, stays in zip(pool, drawn, kept, strict=True) if stays and split == part]
         for part in ("train", "val")
     )
     _refuse_empty_classes(prepared, pool, train, f"{target} % of the training images")
@@ -104,7 +106,8 @@ def _leave_one_domain_out(prepared: Prepared, target: str, trial: int) -> RunIma
         elif split not in ("unused", "repeated") and not (paired and split == "test"):
             sources.append(row)
     items = prepared.items(sources)
-    drawn = draw_splits(items, {"val": HELD_OUT}, trial)
+    draw, _ = splitting(prepared.grouped)
+    drawn = draw(items, {"val": HELD_OUT}, trial)
     train, validation = (
         prepared.select([row for row, split in zip(sources, drawn, strict=True) if split == part])
         for part in ("train", "val")

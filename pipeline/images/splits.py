@@ -61,7 +61,7 @@ def keep_fraction(
         members = [index for index, split in enumerate(splits) if split == part]
         for groups in _strata([items[index] for index in members], seed):
             name = items[members[groups[0][0]]].group
-            offset = int(_rank(seed, f"offset of {name}")[:8], 16) / 16**8 if part == "val" else 0.5
+            offset = int(rank(seed, f"offset of {name}")[:8], 16) / 16**8 if part == "val" else 0.5
             for group in groups[int(fraction * len(groups) + offset) :]:
                 for index in group:
                     kept[members[index]] = False
@@ -78,11 +78,12 @@ def _strata(items: Sequence[Item], seed: int) -> list[list[list[int]]]:
         first = items[members[0]]  # a group that spans strata counts where it begins
         strata.setdefault((first.label, first.domain), []).append(name)
     return [
-        [groups[name] for name in sorted(names, key=lambda n: _rank(seed, n))] for names in strata.values()
+        [groups[name] for name in sorted(names, key=lambda n: rank(seed, n))] for names in strata.values()
     ]
 
 
-def _rank(seed: int, group: str) -> str:
+def rank(seed: int, group: str) -> str:
+    """Orders groups by a draw that depends on their names alone."""
     return hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
 
 

@@ -205,11 +205,20 @@ def test_train_fraction_is_nested_and_leaves_test_alone(tmp_path: Path) -> None:
 
 
 def test_every_split_and_class_must_be_served(tmp_path: Path) -> None:
+    small = make(tmp_path / "small", {"cat": 10, "dog": 2})
+    with pytest.raises(
+        UserError, match="class dog has only 2 images, fewer than the splits train, val, test"
+    ):
+        run(small, tmp_path / "out")
+    shutil.copy(small / "dog/000.png", small / "dog/twice.png")
+    problems = problems_of(run(small, tmp_path / "out"))
+    assert problems["dog"] == "the class has only 3 images in 2 groups, none of them in val; kept"
+    for name in ("cat", "dog"):
+        (tmp_path / "alike" / name).mkdir(parents=True)
+        for copy in range(3):
+            shutil.copy(small / name / "000.png", tmp_path / "alike" / name / f"{copy}.png")
     with pytest.raises(UserError, match="leave none for val"):
-        run(make(tmp_path / "two", {"cat": 2, "dog": 2}), tmp_path / "out")
-    root = make(tmp_path / "small", {"cat": 10, "dog": 2})
-    problems = problems_of(run(root, tmp_path / "out"))
-    assert problems == {"dog": "the class has only 2 images, none of them in val; kept"}
+        run(tmp_path / "alike", tmp_path / "out")
     untested = make(tmp_path / "gap", {"train/cat": 9, "train/dog": 9, "test/cat": 3})
     problems = problems_of(run(untested, tmp_path / "out"))
     assert problems == {"dog": "the class has only 9 images, none of them in test; kept"}

@@ -59,7 +59,7 @@ def test_a_name_belongs_to_one_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.config.datasets.DATASETS", dict(DATASETS))
     register("mine", "extensions.mine")
     register("mine", "extensions.mine")
-    registered("mine").check("mine", "anything", None)  # an extension reads dataset.source as it likes
+    registered("mine").check("mine", "anything")  # an extension reads dataset.source as it likes
     for name in ("mine", "pacs"):
         with pytest.raises(ValueError, match=f"the dataset '{name}' is taken by "):
             register(name, "extensions.other")
@@ -76,7 +76,7 @@ def test_what_a_benchmark_holds_is_read_from_its_facts(monkeypatch: pytest.Monke
     by_domain = Facts("Fish", "https://fish", 2, {"sea": 3, "lake": 1}, "free", "Fish, 2020.")
     register("fish", "extensions.fish", facts=by_domain, sources=("big", "small"))
     assert registered("fish").domains == ("sea", "lake")
-    registered("fish").check("fish", "big", None)
+    registered("fish").check("fish", "big")
     for name, source in (("birds", "big"), ("fish", "tiny")):
         with pytest.raises(ValueError, match=source):
-            registered(name).check(name, source, None)
+            registered(name).check(name, source)

@@ -403,7 +403,7 @@ def test_mistakes_are_one_sentence_with_the_keys_path(edit: Edit, sentence: str,
 SECTIONS = ("dataset", "protocol", "compare", "workers", "tune", "pretune", "promotion", "tracking")
 # null or empty where they are left out
 MAY_BE_LEFT_OUT = {
-    *("dataset.source", "dataset.label_column", "dataset.domains"),
+    *("dataset.source", "dataset.labels", "dataset.label_column", "dataset.group_column", "dataset.domains"),
     *("tune.target", "tune.lr", "tune.method", "tune.training", "pretune.training"),
 }
 

@@ -11,6 +11,8 @@ from tests.pipeline.sections import dataset_section
         ({"name": "cub_200_2011", "source": "x"}, "name cub_200_2011 takes no source, found 'x'"),
         ({"name": "fgvc_aircraft", "source": "model"}, "must be one of variant, family, manufacturer"),
         ({"name": "torchvision", "source": "DTD", "label_column": "a"}, "takes no label_column"),
+        ({"name": "huggingface", "source": "a/b", "labels": "a.csv"}, "name huggingface takes no labels"),
+        ({"name": "openmoji", "group_column": "a"}, "name openmoji takes no group_column; remove it"),
     ],
 )
 def test_sources_that_make_no_sense_are_refused(section: dict[str, str], words: str) -> None:
@@ -22,6 +24,7 @@ def test_sources_are_taken_where_they_mean_something() -> None:
     for section in (
         {"name": "torchvision", "source": "Food101"},
         {"name": "huggingface", "source": "uoft-cs/cifar100", "label_column": "fine_label"},
+        {"name": "image_folder", "labels": "a.csv", "label_column": "kind", "group_column": "patient"},
         {"name": "fgvc_aircraft"},
         {"name": "fgvc_aircraft", "source": "family"},
         {"name": "nabirds"},
