@@ -154,9 +154,10 @@ def _check_splits(
     images = Counter(row.label for row in rows)
     for label, name in enumerate(classes):
         if images[label] < len(USED):
+            found = ", ".join(row.id for row in rows if row.label == label)
             raise UserError(
-                f"the class {name} has only {images[label]} images, fewer than the splits {', '.join(USED)}; "
-                "add some or remove the class"
+                f"the class {name} has fewer images ({found}) than there are splits ({', '.join(USED)}); add "
+                "some or remove the class"
             )
     for split in USED:
         if split not in splits:
