@@ -5,6 +5,7 @@ It is a table that `dataset.labels` names, or Hugging Face's metadata.csv, which
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -211,7 +212,13 @@ def _refuse_unknown(file: str, columns: Sequence[str], known: set[str]) -> None:
 
 def _find(name: str, folder: Path, root: Path) -> Path | None:
     """The image, its path told from the table or from the root."""
-    return next((path for base in (folder, root) if (path := (base / name).resolve()).is_file()), None)
+    for base in (folder, root):
+        with suppress(
+            OSError, ValueError, RuntimeError
+        ):  # a name too long or with a zero byte, links in a circle
+            if (path := (base / name).resolve()).is_file():
+                return path
+    return None
 
 
 def _without_contradictions(rows: Sequence[Labelled], problems: list[Problem]) -> list[Labelled]:

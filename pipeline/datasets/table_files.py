@@ -59,7 +59,7 @@ def _text(value: Any) -> str:
     """Without spaces around it; nothing where there is no value, or one that has parts."""
     if value is None or isinstance(value, dict | list) or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return str(value).strip()
+    return str(value).encode("utf-8", "backslashreplace").decode().strip()  # JSON may hold half characters
 
 
 def _csv(path: Path) -> Iterator[Row]:

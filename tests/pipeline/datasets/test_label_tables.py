@@ -144,6 +144,8 @@ def test_a_table_in_each_folder_of_a_split(tmp_path: Path) -> None:
 def test_rows_that_are_wrong_are_named_by_their_line(tmp_path: Path) -> None:
     for table, *words in (
         ("path,label\na.png,cat\ngone.png,dog\nlost.png,dog", "line 3: the image gone.png is", "1 more"),
+        (f"path,label\n{'x' * 300},cat\n", "line 2: the image xxx"),
+        ("path,label\na\0.png,cat\n", "line 2"),
         ("path,label\na.png,cat\nd.png, \n", "labels.csv, line 3: the column label is empty"),
         ("path,label\na.png,cat\n,dog\n", "labels.csv, line 3: the column path is empty"),
         ("path,label,split\na.png,cat,train\nd.png,dog,trian", "line 3: the split must be train, val or"),

@@ -48,6 +48,8 @@ def test_json_lines(tmp_path: Path) -> None:
     assert read(tmp_path / "t.jsonl") == (EXPECTED[0], ["line 1", "line 3"], EXPECTED[1])
     (tmp_path / "t.jsonl").write_text('{"path": "a"}\n{"label": 3, "box": [1]}')
     assert read(tmp_path / "t.jsonl")[2] == [["a", "", ""], ["", "3", ""]]
+    (tmp_path / "t.jsonl").write_text('{"path": "\\ud800"}')
+    assert read(tmp_path / "t.jsonl")[2] == [["\\ud800"]]
 
 
 def test_parquet(tmp_path: Path) -> None:
