@@ -29,11 +29,10 @@ def use_preset(name: str | None) -> list[str]:
     root = Path(params.dataset.root)
     facts = registered(params.dataset.name).facts
     if facts is not None:
-        lines.append(f"  license of the images: {facts.license}")
         if not root.expanduser().is_dir():
-            lines.append(
-                f"  to download: {facts.described}; put the archives, or what they hold, into {root}/"
-            )
+            what = f"{facts.described}; put the archives, or what they hold, into {root}/"
+            lines.append(f"  to download: {what}")
+        lines.append(f"  license of the images: {facts.license}")
     return lines
 
 
