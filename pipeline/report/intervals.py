@@ -135,7 +135,8 @@ def accuracy_interval(targets: Sequence[ArrayLike], confidence: float) -> tuple[
 def judge(estimates: Sequence[Estimate], confidence: float, limit: float = 1.0) -> list[Difference]:
     """Each with its interval, and whether it is shown to be no chance among all of them.
 
-    That any of them is called better or worse wrongly is at most 1 - `confidence` likely (Holm, 1979).
+    That any of them is called better or worse wrongly is at most 1 - `confidence` likely (Holm, 1979), as far
+    as the p values hold: with two seeds that bring in most of the variance, it is up to twice that.
     `limit` is that of `Estimate.interval`.
     """
     adjusted = holm([each.p_value for each in estimates])

@@ -28,7 +28,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         raw["methods"]["stochca"] = {"attention": {"name": "stochca", "prob": "tuned"}}
         raw["training"].update(steps=4, warmup=0.0, evaluations=2, checkpoints=1)
         raw["protocol"].update(
-            name="sampling_ratios", targets=[50, 100], combined=[], stochca_after="reports/tune/best.yaml"
+            name="sampling_ratios", targets=[50], combined=[], stochca_after="reports/tune/best.yaml"
         )
         raw["tune"].update(prob=[0.25, 0.75], seeds=[0], trials=2, target="50", grace=0.5, training={})
         raw["promotion"].update(method="finetune")
@@ -38,15 +38,13 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return workspace
 
 
-def trained(workspace: Workspace, target: str = "50") -> dict[str, Any]:
-    run: dict[str, Any] = json.loads(
-        (workspace.folder / "results" / f"stochca-{target}-0" / "run.json").read_text()
-    )
+def trained(workspace: Workspace) -> dict[str, Any]:
+    run: dict[str, Any] = json.loads((workspace.folder / "results" / "stochca-50-0" / "run.json").read_text())
     return run
 
 
-def prob_used(workspace: Workspace, target: str = "50") -> float:
-    return float(trained(workspace, target)["config"]["attention"]["prob"])
+def prob_used(workspace: Workspace) -> float:
+    return float(trained(workspace)["config"]["attention"]["prob"])
 
 
 def test_training_takes_what_the_search_found(tuned: Workspace) -> None:
@@ -80,11 +78,10 @@ def test_the_found_trains_on_all_images_and_is_compared(tuned: Workspace) -> Non
     chosen = prob_used(tuned)
     tuned.edit_params(lambda raw: raw["protocol"].update(refit=True))
     tuned.run("dvc", "repro", "compare")
-    for target in ("50", "100"):
-        metrics = json.loads((tuned.folder / "metrics" / f"stochca-{target}-0.json").read_text())
-        assert metrics["validation_accuracy"] is None
-        assert trained(tuned, target)["selected_step"] == 4
-        assert prob_used(tuned, target) == chosen
+    metrics = json.loads((tuned.folder / "metrics" / "stochca-50-0.json").read_text())
+    assert metrics["validation_accuracy"] is None
+    assert trained(tuned)["selected_step"] == 4
+    assert prob_used(tuned) == chosen
     assert "finetune" in (tuned.folder / "reports" / "table.md").read_text()
 
 

@@ -104,6 +104,7 @@ for code in json.load(sys.stdin):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", FRESH)
 def test_timm_imports_whatever_torchvision_was_built_for(code: str) -> None:
     assert "timm.models.vision_transformer" in modules_after(code)

@@ -100,6 +100,7 @@ def test_mlflow_has_what_the_run_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("failure", "expected"), [(RuntimeError, "FAILED"), (signal.SIGTERM, "KILLED"), (signal.SIGINT, "KILLED")]
 )
+@pytest.mark.slow
 def test_the_run_ends_as_its_stage_does_and_the_next_goes_on(failure: Any, expected: str) -> None:
     before = signal.getsignal(signal.SIGTERM)
 

@@ -191,6 +191,7 @@ def curve(log: Path) -> list[tuple[str, int, float]]:
     return [(event["event"], event["step"], event["loss"]) for event in read_events(log)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_two_workers_at_half_the_batch_equal_one_process(name: str, done: Path, tmp_path: Path) -> None:
     method, settings = RUNS[name]
@@ -205,6 +206,7 @@ def test_two_workers_at_half_the_batch_equal_one_process(name: str, done: Path, 
         torch.testing.assert_close(weights[key], value, rtol=1e-4, atol=1e-5, msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*RUNS, "batch_norm"])
 def test_all_ranks_end_with_the_same_weights(name: str, done: Path) -> None:
     first, second = (load_file(done / name / f"rank{rank}.safetensors") for rank in (0, 1))
@@ -212,6 +214,7 @@ def test_all_ranks_end_with_the_same_weights(name: str, done: Path) -> None:
     assert ("fc_norm.running_mean" in first) is (name == "batch_norm")
 
 
+@pytest.mark.slow
 def test_all_ranks_draw_the_same_blocks(done: Path) -> None:
     first, second = ((done / f"draws{rank}.txt").read_text() for rank in (0, 1))
     assert first == second
@@ -219,6 +222,7 @@ def test_all_ranks_draw_the_same_blocks(done: Path) -> None:
     assert "[0, 2]" in first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESUMED)
 def test_resumed_equals_undisturbed(name: str, done: Path) -> None:
     place = done / "resumed" / name
@@ -240,6 +244,7 @@ def test_three_ranks_resume(tmp_path: Path) -> None:
     assert all(found[key].equal(value) for key, value in expected.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_mistakes_end_every_rank(rank: int, done: Path) -> None:
     assert "training.batch_size 9, split by 2 workers" in (done / f"refused{rank}.txt").read_text()
