@@ -60,8 +60,8 @@ def register(client: MlflowClient, name: str, run: Run) -> ModelVersion:
         "dataset_fingerprint": run.description["dataset"]["fingerprint"],
         "git_commit": run.description["git_commit"],
     }
-    for name in dict.fromkeys(("accuracy", run.description["selection"])):
-        found = {key: run.metrics.get(key) for key in (f"test_{name}", f"validation_{name}")}
+    for metric in dict.fromkeys(("accuracy", run.description["selection"])):
+        found = {key: run.metrics.get(key) for key in (f"test_{metric}", f"validation_{metric}")}
         tags |= {key: value for key, value in found.items() if value is not None}
     model_id = ready[0].model_id
     return client.create_model_version(

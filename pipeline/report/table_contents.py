@@ -38,7 +38,8 @@ def merge(paths: Sequence[Path]) -> BenchmarkTable:
     for path, other in zip(paths[1:], others, strict=True):
         if other != first:
             told, told_other = (
-                f"{name}{' with refit' if refit else ''} selected by {selection}"
+                f"{name}{' with refit' if refit else ''}"
+                f"{'' if selection == 'accuracy' else f' selected by {selection}'}"
                 for name, refit, selection in (first, other)
             )
             raise UserError(
