@@ -184,6 +184,10 @@ def test_datasets_of_one_name_are_told_apart_by_their_files(make: Make, tmp_path
             "can't share a table: transfer in one, sampling_ratios in the other",
         ),
         ({"protocol": {**FEW, "refit": True}}, "transfer in one, transfer with refit in the other"),
+        (
+            {"protocol": {**FEW, "selection": "auroc"}},
+            "transfer in one, transfer selected by auroc in the other",
+        ),
     ],
 )
 def test_what_can_not_be_merged_is_refused(make: Make, inputs: dict[str, Any], sentence: str) -> None:
