@@ -40,7 +40,7 @@ WAITS_FOR: list[list[tuple[str, set[str]]]] = [
     ],
     [
         ("pipeline.prepare", {"datasets", "pandas", "pyarrow"}),
-        ("pipeline.compare", {"datasets", "pandas", "pyarrow", "mlflow", "scipy"}),
+        ("pipeline.compare", {"datasets", "pandas", "pyarrow", "mlflow", "scipy", "sklearn"}),
     ],
 ]
 
