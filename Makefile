@@ -16,7 +16,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 unexport PYTHONDONTWRITEBYTECODE  # as images of Docker set it: every start would compile all that it imports
 
 .DEFAULT_GOAL := help
-.PHONY: help demo use presets repro tune serve test test-slow test-all lint docs ui clean
+.PHONY: help demo new use presets repro tune serve test test-slow test-all lint docs ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ demo: repro  ## run the whole pipeline on the embedded default; ends with report
 	@cat reports/comparison.md
 	@echo
 	@echo "Open reports/index.html; compare the runs with: make ui"
+
+new: $(READY)  ## write params.yaml for your own images: FOLDER=...; says why, and what it will cost (FORCE=1: replaces yours)
+	@stochca new $(if $(FOLDER),"$(FOLDER)") $(if $(FORCE),--force)
 
 use: $(READY)  ## make params.yaml a known benchmark: PRESET=NAME; says what to download and what it will cost
 	@stochca use $(PRESET)

@@ -33,6 +33,10 @@ ModelFolder = Annotated[
 @app.command()
 def check() -> None:
     """Check params.yaml, without running anything."""
+    _check()
+
+
+def _check() -> None:
     from pipeline.config.params import load_params
     from pipeline.config.precheck import check_inputs, check_lock, check_work
 
@@ -42,6 +46,40 @@ def check() -> None:
     check_work()
     protocol = params.protocol
     typer.echo(f"params.yaml is valid: {protocol.runs} training runs of {', '.join(protocol.methods)}")
+
+
+@app.command()
+def new(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Your labelled images; docs/own-images.md has the layouts."),
+    ],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a params.yaml that you have edited.")
+    ] = False,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="TABLE", help="The table with the labels; the default is the only one there."),
+    ] = None,
+    hours: Annotated[
+        float, typer.Option(min=0.05, metavar="N", help="How long all training may take, roughly.")
+    ] = 1.0,
+) -> None:
+    """Write a params.yaml that suits your own images and this machine.
+
+    It looks at the images, measures the machine for some seconds, and says why behind each value that it
+    sets. A params.yaml that you have edited is replaced only with --force, and kept beside it.
+
+    \b
+    Examples:
+      stochca new data/raw/flowers
+      stochca new ~/photos --labels labels.csv --hours 3
+    """
+    from pipeline.commands.new import new_params
+
+    _echo(new_params(folder, force=force, labels=labels, budget=hours))
+    _check()
+    typer.echo("Train, up to the page: make repro")
 
 
 @app.command()

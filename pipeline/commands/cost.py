@@ -85,35 +85,39 @@ def cost_here(params: Params) -> Iterator[str]:
         yield f"  {line}"
 
 
-def cost_of(params: Params, speed: Speed) -> Cost:
-    """The cost of every run of the protocol, one after the other."""
+def cost_of(params: Params, speed: Speed, split: Split | None = None) -> Cost:
+    """The cost of every run of the protocol, one after the other.
+
+    Args:
+        split: the images of every target, where they are known otherwise than by `split_of`.
+    """
     protocol = params.protocol
     seeds = len(protocol.seeds)
     runs, training_images, evaluations, evaluated_images, seconds = 0, 0, 0, 0, 0.0
-    splits = [split_of(params, target) for target in protocol.targets]
-    for split in splits:
+    splits = [split or split_of(params, target) for target in protocol.targets]
+    for its_split in splits:
         for name in protocol.methods:
             method, training = params.methods[name], params.training_of(name)
-            timetable = _timetable(params, training, split, refit=protocol.refit)
+            timetable = _timetable(params, training, its_split, refit=protocol.refit)
             its_evaluations = 0 if protocol.refit else len(timetable.evaluations)
-            seen = _evaluated_images(params, method, its_evaluations, split)
+            seen = _evaluated_images(params, method, its_evaluations, its_split)
             runs += seeds
             training_images += seeds * timetable.steps * training.batch_size
             evaluations += seeds * its_evaluations
             evaluated_images += seeds * seen
             seconds += seeds * (RUN_SECONDS + training_seconds(method, training, timetable.steps, speed))
             seconds += seeds * seen * speed.forward_image
-    are_known = all(split.train for split in splits)
+    are_known = all(each.train for each in splits)
     return Cost(runs, training_images, evaluations, evaluated_images if are_known else None, seconds)
 
 
-def search_seconds(params: Params, speed: Speed) -> float:
+def search_seconds(params: Params, speed: Speed, split: Split | None = None) -> float:
     """What `make tune` takes at most, one trial after the other; bad ones are stopped early."""
     tune = params.tune
     training = params.training_with(tune.training)
     highest = max(tune.prob) if isinstance(tune.prob, tuple) else tune.prob.high
     method = Method(attention=StochasticCrossAttention(prob=highest), phases=tune.method.phases)
-    split = split_of(params, params.search_target)
+    split = split or split_of(params, params.search_target)
     timetable = _timetable(params, training, split)
     one = training_seconds(method, training, timetable.steps, speed)
     one += len(timetable.evaluations) * split.validation * speed.forward_image
@@ -203,9 +207,9 @@ def _evaluated_images(params: Params, method: Method, evaluations: int, split: S
     return evaluations * split.validation + tests * split.test + features
 
 
-def cost_lines(params: Params, speed: Speed) -> list[str]:
-    """What the params will cost on a machine, a line each."""
-    protocol, cost = params.protocol, cost_of(params, speed)
+def cost_lines(params: Params, speed: Speed, split: Split | None = None) -> list[str]:
+    """What the params will cost on a machine, a line each; `split` as in `cost_of`."""
+    protocol, cost = params.protocol, cost_of(params, speed, split)
     counts = ((protocol.methods, "method"), (protocol.targets, "target"), (protocol.seeds, "seed"))
     factors = [f"{len(each)} {name}{'s' if len(each) > 1 else ''}" for each, name in counts]
     evaluations = f"{cost.evaluations:,} evaluations on validation images"
@@ -213,12 +217,13 @@ def cost_lines(params: Params, speed: Speed) -> list[str]:
         evaluations += ", whose number is not known yet and is left out of the time below"
     else:
         evaluations += f", {cost.evaluated_images:,} images in these, the tests and linear probes"
+    search = hours(search_seconds(params, speed, split))
     return [
         f"{cost.runs:,} runs: {' x '.join(factors)}",
         f"{cost.training_images:,} training images; {evaluations}",
         f"about {hours(cost.seconds)} on {speed.device} ({speed.precision}), measured "
         f"{1 / speed.train_image:.3g} training images/s with plain fine-tuning",
-        f"the search before it, if you run `make tune`: at most {hours(search_seconds(params, speed))} more",
+        f"the search before it, if you run `make tune`: at most {search} more",
     ]
 
 

@@ -22,7 +22,7 @@ def use_preset(name: str | None) -> list[str]:
     params = preset.params()
     lines = [f"{PARAMS_FILE} is now the preset {preset.name}: {preset.title}", f"  from: {preset.source}"]
     lines += [f"  note: {note}" for note in preset.notes]
-    if kept := _keep_edited():
+    if kept := keep_edited():
         lines.append(f"  your own {PARAMS_FILE} is kept as {kept}")
     with replace_file(PARAMS_FILE) as temporary:
         temporary.write_text(preset.text)
@@ -36,12 +36,18 @@ def use_preset(name: str | None) -> list[str]:
     return lines
 
 
-def _keep_edited() -> Path | None:
-    """Copy a params.yaml that is not just as its preset wrote it, to a name that is free."""
+def edited() -> bytes | None:
+    """What is in a params.yaml that is not just as its preset wrote it."""
     if not PARAMS_FILE.exists():
         return None
     text = PARAMS_FILE.read_bytes()
-    if text == _as_written(text.decode(errors="replace")).encode():
+    return None if text == _as_written(text.decode(errors="replace")).encode() else text
+
+
+def keep_edited() -> Path | None:
+    """Copy a params.yaml that was edited to a name that is free."""
+    text = edited()
+    if text is None:
         return None
     kept, number = PARAMS_FILE.with_name("params.previous.yaml"), 1
     while kept.exists() and kept.read_bytes() != text:

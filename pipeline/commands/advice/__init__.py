@@ -1,0 +1,1 @@
+"""What `stochca new` looks at, and the settings that follow."""
