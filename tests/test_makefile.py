@@ -39,9 +39,12 @@ def make_ui(folder: Path, **environment: str) -> list[str]:
         (["use", "PRESET=cub/refit"], "stochca use cub/refit"),
         (["use"], "stochca use"),
         (["presets"], "stochca presets"),
+        (["new", "FOLDER=my photos"], "stochca new my photos"),
+        (["new", "FOLDER=photos", "FORCE=1"], "stochca new photos --force"),
+        (["new"], "stochca new"),
     ],
 )
-def test_presets_are_used_by_name(arguments: list[str], command: str, tmp_path: Path) -> None:
+def test_presets_and_folders_are_used_by_name(arguments: list[str], command: str, tmp_path: Path) -> None:
     assert make(tmp_path, "stochca", *arguments, PRESET="") == [command]
 
 

@@ -15,7 +15,7 @@ from pipeline.commands.cost import Speed, cost_lines, hours, measure
 from pipeline.commands.use import edited, keep_edited
 from pipeline.config.params import PARAMS_FILE, Params, parse_params
 from pipeline.config.precheck import check_inputs
-from pipeline.config.presets import BASE, merged, read_yaml, write_yaml
+from pipeline.config.presets import DEFAULT, find_preset, merged, read_yaml, write_yaml
 from pipeline.config.sections import Dataset
 from pipeline.datasets.label_tables import FILE_NAME, METADATA, PATH
 from pipeline.datasets.source import shown
@@ -51,8 +51,8 @@ def new_params(
             f"{PARAMS_FILE} holds settings of your own; to write a new one say --force (FORCE=1 with make), "
             "which keeps it as params.previous.yaml"
         )
+    base = find_preset(DEFAULT).params()
     dataset = _dataset(folder, labels)
-    base = parse_params(BASE.read_text(), str(BASE))
     chosen = {setting.key: setting.value for setting in dataset}
     sections = {**base.dataset.model_dump(), **chosen, "domains": None}
     images, here = survey(Dataset.model_validate(sections)), machine()
@@ -142,7 +142,7 @@ def _written(settings: Sequence[Setting], root: str, images: Survey, machine: Ma
         f"# Written by `stochca new` on a machine with {machine}.\n"
         "# What stands in [brackets] says why a value is as it is.\n\n"
     )
-    return heading + write_yaml(merged(BASE.read_text(), [overlay]))
+    return heading + write_yaml(merged(find_preset(DEFAULT).text, [overlay]))
 
 
 def _as_yaml(value: Any) -> Any:

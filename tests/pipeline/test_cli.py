@@ -54,6 +54,7 @@ def test_help_names_commands_and_shows_examples(
     printed = capsys.readouterr().out
     for name in (
         "check",
+        "new",
         "use",
         "presets",
         "cost",
@@ -131,6 +132,8 @@ def test_export_prints_its_sentence(
         ),
         (["promote"], "error: params.yaml is missing"),
         (["cost"], "error: params.yaml is missing"),
+        (["new", "photos"], "error: there is no folder presets with presets here"),
+        (["new"], "Missing argument 'FOLDER'"),
         (["use", "cub"], "error: there is no folder presets with presets here"),
         (["presets"], "error: there is no folder presets with presets here"),
         (["rollback", "--to", "two"], "Invalid value for '--to'"),
