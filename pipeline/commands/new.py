@@ -58,6 +58,11 @@ def new_params(
     images, here = survey(Dataset.model_validate(sections)), machine()
     yield from images.lines
     yield f"machine: {here}"
+    if here.busy:
+        yield (
+            f"  it is busy with other work (load {here.load:.1f}) and measures slower than it is; for settings "
+            "that use it fully, do this again when it is idle"
+        )
     yield f"measuring {base.backbone.name} ..."
 
     @cache

@@ -21,6 +21,7 @@ SIZES_ON_GPU = (224, 168, *SIZES_ON_CPU)
 EPOCHS, FEW = 28, 500  # so many suit up to so many training images, and fewer more
 SHARES = (1.0, 0.6)  # of the epochs, to be tried before images become smaller
 LAST_SHARE = 0.3  # likewise, when they are at their smallest
+LEAST_EPOCHS, LEAST_STEPS = 10, 500  # training is not shortened to less than both
 UNBALANCED = 3  # times as many images in the largest class as in the smallest
 MANY = 10_000  # training images, from which 7 evaluations in place of 10 tell enough
 SEEDS = ([0, 1, 2], [0])  # the best first
@@ -73,7 +74,7 @@ def advise(
     selection = "balanced_accuracy" if survey.imbalance > UNBALANCED else "accuracy"
     training = replace(base.training, batch_size=batch, evaluations=evaluations, lr=LR, steps=None, epochs=1)
     plan = None
-    for plan in _plans(survey, machine, epochs(split.train)):
+    for plan in _plans(survey, machine, split.train, batch):
         protocol = base.protocol.model_copy(
             update={"baseline": plan.baseline, "combined": plan.combined, "seeds": plan.seeds}
         )
@@ -132,15 +133,17 @@ def micro_batches(batch: int, image_size: int, memory: float | None) -> int:
     return parts
 
 
-def _plans(survey: Survey, machine: Machine, full: float) -> Iterator[Plan]:
+def _plans(survey: Survey, machine: Machine, train: int, batch: int) -> Iterator[Plan]:
     """What could be run, the best first: large images, many epochs, many methods, several seeds."""
+    full = epochs(train)
+    least = min(full, LEAST_EPOCHS, LEAST_STEPS * batch / train)
     sizes = image_sizes(survey.short_side, machine)
     trials = [(size, share) for size in sizes for share in SHARES]
     for size, share in [*trials, (sizes[-1], LAST_SHARE)]:
         for baseline, combined in METHODS:
             for seeds in SEEDS:
-                some = full * share
-                number = round(some) if some >= 5 else max(1.0, round(some, 1))
+                some = max(full * share, least)
+                number = round(some) if some >= 5 else round(some, 1)
                 yield Plan(size, number, baseline, combined, seeds, seconds=math.inf, fits=False)
 
 

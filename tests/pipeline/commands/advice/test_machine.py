@@ -11,6 +11,11 @@ def test_machines_in_words() -> None:
     assert str(Machine(8, "fp32", "mps")) == "8 cores, mps, fp32"
 
 
+def test_more_processes_than_cores_are_busy() -> None:
+    assert not Machine(2, "bf16", load=2.5).busy
+    assert Machine(2, "bf16", load=8.0).busy
+
+
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="what a machine without a GPU says")
 def test_this_machine() -> None:
     found = this_machine()

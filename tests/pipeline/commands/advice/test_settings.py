@@ -136,6 +136,15 @@ def test_what_does_not_fit_is_the_least_and_says_so(base: Params) -> None:
     assert values["training.evaluations"] == 7
 
 
+@pytest.mark.parametrize("second", [2000, 50, 1])
+def test_few_images_are_trained_on_for_10_epochs_however_slow_the_machine(
+    base: Params, second: float
+) -> None:
+    plan, values, _ = advised(base, found({"a": 300, "b": 300}), second=second)
+    assert values["training.epochs"] >= 10
+    assert plan.fits == (plan.seconds <= HOUR)
+
+
 def test_rare_classes_count_more(base: Params) -> None:
     _, values, why = advised(base, found({"fine": 310, "broken": 100}))
     assert values["training.class_weights"] == "balanced"
