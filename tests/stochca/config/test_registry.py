@@ -24,6 +24,7 @@ ALLOWED = {
     "stochca/training/pretuning.py": "TOAST's decoders are trained before it is",
     "stochca/adapters/low_rank.py": "a module of peft has the name of LoRA",
     "pipeline/report/published.py": "what papers report of such methods",
+    "pipeline/commands/advice/settings.py": "which of the methods in params.yaml it advises to train",
 }
 ALSO_A_WORD = {"head"}
 
