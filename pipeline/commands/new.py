@@ -60,8 +60,8 @@ def new_params(
     yield f"machine: {here}"
     if here.busy:
         yield (
-            f"  it is busy with other work (load {here.load:.1f}) and measures slower than it is; do this again "
-            "when it is idle"
+            f"  it is busy with other work (load {here.load:.1f}) and measures slower than it is; do this "
+            "again when it is idle"
         )
     yield f"measuring {base.backbone.name} ..."
 
