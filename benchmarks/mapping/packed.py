@@ -24,7 +24,12 @@ from stochca.data.preprocessing import Preprocessing
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WEIGHTS, IMAGES = "weights.safetensors", "images.npz"
 SHARES = (15, 30, 50, 100)  # percent of the training images, each a part of the next
-SPLITS = {"validation": 0.1, "test": 0.4, "split_seed": 0}  # a large test split, for narrow intervals
+SPLIT_SEED = 0
+SPLITS = {
+    "validation": 0.1,
+    "test": 0.4,
+    "split_seed": SPLIT_SEED,
+}  # a large test split, for narrow intervals
 # What the sets are in `params.yaml`, and the side of their images in pixels.
 SETS: dict[str, tuple[dict[str, Any], int]] = {
     "openmoji": ({"name": "openmoji", "domains": ["color"]}, 56),
@@ -102,7 +107,7 @@ def write_weights(folder: Path, architecture: str, weights: dict[str, Tensor]) -
 def write_images(folder: Path, sets: dict[str, dict[str, NDArray[Any]]]) -> None:
     """Of every set `images`, `labels`, and `rows/PART` for each part."""
     arrays = {f"{name}/{key}": array for name, found in sets.items() for key, array in found.items()}
-    np.savez_compressed(folder / IMAGES, **arrays)
+    np.savez_compressed(folder / IMAGES, allow_pickle=False, **arrays)
 
 
 def _packed_set(dataset: dict[str, Any], size: int) -> dict[str, NDArray[Any]]:
@@ -133,7 +138,7 @@ def _packed_set(dataset: dict[str, Any], size: int) -> dict[str, NDArray[Any]]:
     pool = np.flatnonzero(splits == "train")
     items, trained = prepared.items([int(row) for row in pool]), ["train"] * len(pool)
     for share in SHARES:
-        kept = keep_fraction(items, trained, ("train",), share / 100, SPLITS["split_seed"])
+        kept = keep_fraction(items, trained, ("train",), share / 100, SPLIT_SEED)
         rows[f"train_{share}"] = pool[np.array(kept)]
     return {
         "images": images,

@@ -10,12 +10,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.mapping.grid import Cell, best_rate
+from benchmarks.mapping.grid import Blocks, Cell, best_rate
 from benchmarks.measuring import print_head, print_row
 from pipeline.report.intervals import Difference, estimate, judge
 
 Results = Mapping[Cell, Mapping[str, Any]]
-PLAIN = ("none", 0.0, "all")
+PLAIN: tuple[str, float, Blocks] = ("none", 0.0, "all")
 PICTURES = Path("docs")
 CONFIDENCE = 0.95
 
