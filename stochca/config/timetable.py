@@ -9,10 +9,9 @@ class Timetable:
 
     steps: int
     warmup: int  # steps in which the learning rate rises
-    evaluations: tuple[
-        int, ...
-    ]  # the steps after which validation is evaluated; the last step is one of them
-    checkpoints: tuple[int, ...]  # likewise
+    # The steps after which validation is evaluated, and a checkpoint written; the last step is one of them.
+    evaluations: tuple[int, ...]
+    checkpoints: tuple[int, ...]
 
 
 def spread(times: int, steps: int) -> tuple[int, ...]:

@@ -106,9 +106,8 @@ class Loop:
         self.precision, self.device = precision, device
         self.listeners, self.work_folder = listeners, work_folder
         self.optimizer = create_optimizer(student, settings, loss)
-        self.schedule = create_schedule(
-            self.optimizer, settings, timetable
-        )  # of the step alone: in no checkpoint
+        # Of the step alone: in no checkpoint.
+        self.schedule = create_schedule(self.optimizer, settings, timetable)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.averaging: Averaging = build(average, student, timetable.steps)
         self.stochca = model if isinstance(model, StochCA) else None  # what draws blocks
