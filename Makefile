@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-TESTS := python -m pytest -n 2 --dist loadfile  # files of tests share what is slow to make
+TESTS := python -m pytest --dist loadfile  # files of tests share what is slow to make
 READY := $(VENV)/.ready
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -47,21 +47,23 @@ repro: $(READY)  ## run the stages up to the page that params.yaml, the code or 
 	@stochca check
 	@dvc repro compare
 
-tune: $(READY)  ## search the probability of cross-attention with Ray Tune; ends with reports/tune/
+tune: $(READY)  ## search the probability of cross-attention with Ray Tune; says how long first, ends with reports/tune/
 	@stochca check
+	@dvc repro prepare
+	@stochca cost --search
 	@dvc repro tune
 
 serve: $(READY)  ## start Prefect and MLflow here, with the flows on their schedules
 	@exec python -m flows.serve
 
 test: $(READY)  ## run the tests
-	@$(TESTS) -m "not slow"
+	@$(TESTS) -n 2 -m "not slow"
 
 test-slow: $(READY)  ## run the long tests, end to end
-	@$(TESTS) -m slow -vv  # they are long: a line for each
+	@$(TESTS) -n 3 -m slow -vv  # they are long: a line for each; and wait for servers: one more than cores
 
 test-all: $(READY)  ## run the tests, the long ones too
-	@$(TESTS)
+	@$(TESTS) -n 2
 
 lint: $(READY)  ## check style and types
 	@ruff check .

@@ -112,9 +112,19 @@ def presets() -> None:
 
 
 @app.command()
-def cost() -> None:
+def cost(
+    search: Annotated[
+        bool, typer.Option("--search", help="Of the search alone, which `make tune` runs.")
+    ] = False,
+) -> None:
     """Measure this machine and say what params.yaml will cost here."""
-    _echo_cost()
+    if search:
+        from pipeline.commands.cost import search_cost_here
+        from pipeline.config.params import load_params
+
+        _echo(search_cost_here(load_params()))
+    else:
+        _echo_cost()
 
 
 def _echo_cost() -> None:

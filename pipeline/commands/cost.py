@@ -28,6 +28,7 @@ from pipeline.images.prepared import MANIFEST, load_prepared
 from pipeline.images.protocol import HELD_OUT, images_for
 from pipeline.images.sizes import Sides
 from pipeline.runtime.paths import PREPARED
+from pipeline.search.space import number_of_trials
 from stochca.backbones.loading import create_backbone, patch_size
 from stochca.compute.cores import cores_of_process
 from stochca.compute.devices import default_device, device_name
@@ -85,6 +86,17 @@ def cost_here(params: Params) -> Iterator[str]:
         yield f"  {line}"
 
 
+def search_cost_here(params: Params) -> Iterator[str]:
+    """What the search will cost on this machine, in lines."""
+    yield f"What the search will cost (measuring {params.backbone.name} at {params.image_size} pixels ...)"
+    speed, tune = measure(params), params.tune
+    trials = number_of_trials(tune, speed.blocks)
+    seeds = f"{len(tune.seeds)} seeds" if len(tune.seeds) > 1 else "one seed"
+    longest = hours(search_seconds(params, speed))
+    yield f"  {trials} trials on {seeds}: at most {longest} on {speed.device} ({speed.precision})"
+    yield f"  bad ones may be stopped once {tune.grace:.0%} of their steps are over"
+
+
 def cost_of(params: Params, speed: Speed, split: Split | None = None) -> Cost:
     """The cost of every run of the protocol, one after the other.
 
@@ -121,7 +133,7 @@ def search_seconds(params: Params, speed: Speed, split: Split | None = None) -> 
     timetable = _timetable(params, training, split)
     one = training_seconds(method, training, timetable.steps, speed)
     one += len(timetable.evaluations) * split.validation * speed.forward_image
-    return tune.trials * len(tune.seeds) * one
+    return number_of_trials(tune, speed.blocks) * len(tune.seeds) * one
 
 
 def _timetable(params: Params, training: Training, split: Split, *, refit: bool = False) -> Timetable:

@@ -157,9 +157,15 @@ def make_tiny(raw: dict[str, Any]) -> None:
     budget = {"epochs": None, "steps": 12, "warmup": 2 / 12, "evaluations": 6, "checkpoints": 4}
     raw["training"].update(budget, batch_size=8, precision="fp32")
     raw["tune"].update(
-        trials=3, seeds=[0, 1], grace=0.25, reduction=2, training={"evaluations": 4, "precision": "fp32"}
+        lr=None,
+        trials=3,
+        seeds=[0, 1],
+        grace=0.25,
+        reduction=2,
+        training={"evaluations": 4, "precision": "fp32"},
     )
     raw["protocol"].update(baseline=["finetune"], combined=["stochca+swad"], seeds=[0])
+    raw["methods"]["stochca+swad"].pop("training")  # its many evaluations
     raw["compare"].update(analysed=["finetune"])
     raw["tracking"].update(log_model=False)
 

@@ -65,10 +65,10 @@ def test_checkpoints_are_found_again_by_all_that_decides_the_weights() -> None:
 
 def test_what_changes_no_result_leaves_the_checkpoints_to_be_found() -> None:
     """However the budget is written, and how often a checkpoint is."""
-    images = 3200
+    images = 100 * JOB.training.batch_size
 
     def folder(**settings: Any) -> Path:
-        training = dataclasses.replace(JOB.training, **settings)
+        training = dataclasses.replace(JOB.training, **{"epochs": None, **settings})
         method = dataclasses.replace(JOB.method, training=settings)  # as params.yaml may have it
         job = dataclasses.replace(JOB, method=method, training=training)
         return work_folder(job, training.timetable(images), CARD.to_dict(), "f", "fp32", "cpu")

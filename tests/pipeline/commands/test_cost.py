@@ -18,6 +18,7 @@ from pipeline.commands.cost import (
     cost_of,
     hours,
     measure,
+    search_cost_here,
     search_seconds,
     split_of,
     teacher_share,
@@ -112,7 +113,7 @@ def test_official_splits_and_shares() -> None:
     flowers = split_of(find_preset("toast_fgvc/flowers").params(), "all")
     assert flowers == Split(1020, 1020, 6149)
     default = split_of(find_preset("default").params(), "all")
-    assert default == Split(1898 - 474 - 285, 285, 474)
+    assert default == Split(1898 - 1518 - 190, 190, 1518)
 
 
 @pytest.mark.parametrize("prob", [0.0, 0.1, 0.5, 1.0])
@@ -143,6 +144,18 @@ def test_the_search_is_counted_by_trials_and_seeds(cub: Params) -> None:
     share = teacher_share(Method(attention=StochasticCrossAttention(prob=0.5)), 12)
     one = 10_000 * (16 * (0.3 + share * 0.1) + 1.0) + 20 * 599 * 0.1
     assert search_seconds(cub, SPEED) == pytest.approx(8 * one)
+
+
+def test_the_search_is_announced(cub: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight trials; of a space with fewer values, as many as it has."""
+    monkeypatch.setattr(cost, "measure", lambda params: SPEED)
+    share = teacher_share(Method(attention=StochasticCrossAttention(prob=0.5)), 12)
+    one = 10_000 * (16 * (0.3 + share * 0.1) + 1.0) + 20 * 599 * 0.1
+    _, length, stopper = search_cost_here(cub)
+    assert length == f"  8 trials on one seed: at most {8 * one / 3600:,.0f} hours on a device (fp32)"
+    assert stopper == "  bad ones may be stopped once 25% of their steps are over"
+    few = cub.model_copy(update={"tune": cub.tune.model_copy(update={"lr": None})})
+    assert search_seconds(few, SPEED) == pytest.approx(5 * one)
 
 
 def test_the_sentences(pacs: Params) -> None:

@@ -134,7 +134,10 @@ def method(**choices: Any) -> Edit:
         ),
         (lambda raw: raw.pop("dataset"), "the key 'dataset' is missing"),
         (lambda raw: raw["backbone"].pop("name"), "the key 'backbone.name' is missing"),
-        (lambda raw: raw["training"].update(steps=0), "training.steps must be 1 or more, found 0"),
+        (
+            lambda raw: raw["training"].update(epochs=None, steps=0),
+            "training.steps must be 1 or more, found 0",
+        ),
         (lambda raw: raw["training"].update(steps="many"), "training.steps: .* integer.*found 'many'"),
         (lambda raw: raw["training"].update(precision="fp8"), "training.precision: .*found 'fp8'"),
         (
@@ -142,11 +145,11 @@ def method(**choices: Any) -> Edit:
             "training.batch_size 9, split by accumulate 2, leaves",
         ),
         (
-            lambda raw: raw["training"].update(epochs=0.5),
-            "training.epochs 0.5 and steps 50 both say how long to train; set one of them to null",
+            lambda raw: raw["training"].update(steps=50),
+            "training.epochs 28.0 and steps 50 both say how long to train; set one of them to null",
         ),
         (
-            lambda raw: raw["training"].update(steps=None),
+            lambda raw: raw["training"].update(epochs=None),
             "training.epochs or steps must say how long to train, and both are null; set one of them",
         ),
         (method(training={"epochs": 2, "steps": 5}), "methods.stochca.training.epochs 2.0 and steps 5 both"),
@@ -248,8 +251,8 @@ def method(**choices: Any) -> Edit:
         (lambda raw: raw["dataset"].update(root="~/photos"), "dataset.root: must not begin with ~"),
         (lambda raw: raw["pretune"].update(images="~/photos"), "pretune.images: must not begin with ~"),
         (
-            method(penalties=[{"name": "bss", "k": 33}]),
-            r"methods.stochca.penalties bss takes the 33 smallest .* which has only 32 images",
+            method(penalties=[{"name": "bss", "k": 17}]),
+            r"methods.stochca.penalties bss takes the 17 smallest .* which has only 16 images",
         ),
         (
             lambda raw: raw["compare"].update(analysed=["linear_probe"]),
@@ -377,7 +380,7 @@ def method(**choices: Any) -> Edit:
         ),
         (
             lambda raw: raw["workers"].update(num_workers=3),
-            "workers.num_workers, with methods.* batch_size 32, split by 3 workers",
+            "workers.num_workers, with methods.* batch_size 16, split by 3 workers",
         ),
         (
             lambda raw: (

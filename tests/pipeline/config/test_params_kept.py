@@ -36,7 +36,7 @@ def test_a_file_that_cannot_be_read_any_more_is_a_change(params: Params) -> None
 
 def test_other_settings_may_change_meanwhile(params: Params) -> None:
     with settings_kept(params, lambda p: p.dataset, "the stage prepare"):
-        edit("training", "steps", 7)
+        edit("training", "epochs", 7)
 
 
 def test_what_the_stage_raises_comes_first(params: Params) -> None:

@@ -60,6 +60,7 @@ def composed() -> dict[str, Params]:
 def test_every_preset_and_variant_is_valid(composed: dict[str, Params]) -> None:
     assert set(composed) == {
         "default",
+        "default/short_search",
         "openmoji_dg",
         "openmoji_methods",
         *(name + variant for name in TRANSFER for variant in ("", "/refit", "/refit_tuned")),

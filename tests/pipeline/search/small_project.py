@@ -34,7 +34,7 @@ def write_project(folder: Path, tune: dict[str, Any]) -> Params:
         epochs=None, steps=STEPS, warmup=0.0, evaluations=4, batch_size=8, lr=1e-3, head_lr_scale=1,
         precision="fp32",
     )  # fmt: skip
-    values["tune"].update({"training": {}, "grace": 0.25, "reduction": 2, "trials": 4, **tune})
+    values["tune"].update({"lr": None, "training": {}, "grace": 0.25, "reduction": 2, "trials": 4, **tune})
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -19,8 +19,8 @@ ANY = Range(low=0.0, high=0.5)
 
 
 def tune(**settings: Any) -> Tune:
-    """Settings as params.yaml has them."""
-    written = {**SHIPPED["tune"], "prob": ANY, **settings}
+    """Settings as params.yaml has them, but for the learning rate."""
+    written = {**SHIPPED["tune"], "prob": ANY, "lr": None, **settings}
     ranges = {name: value.model_dump() for name, value in written.items() if isinstance(value, Range)}
     return Tune.model_validate({**written, **ranges})
 

@@ -84,7 +84,7 @@ def test_it_goes_on_however_the_budget_is_written(edit: Edit, same: dict[str, An
 @pytest.mark.parametrize(
     ("training", "grace", "reduction", "rungs"),
     [
-        ({"steps": 36, "evaluations": 2}, 0.5, 2, [18, 36]),  # as params.yaml has it
+        ({"steps": 332, "evaluations": 4}, 0.75, 2, [249, 332]),  # as params.yaml has it
         ({"steps": 12, "evaluations": 4}, 0.25, 2, [3, 6, 12]),
         ({"steps": 10, "evaluations": 4}, 0.25, 2, [3, 5, 10]),  # evaluated after 3, 5, 8 and 10
         ({"steps": 10, "evaluations": 4}, 0.3, 3, [3, 8, 10]),

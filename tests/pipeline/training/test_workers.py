@@ -35,7 +35,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Everything that training needs, with two workers in params.yaml."""
 
     def edit(raw: dict[str, Any]) -> None:
-        raw["training"].update(steps=STEPS, evaluations=4, checkpoints=8)
+        raw["training"].update(epochs=None, steps=STEPS, evaluations=4, checkpoints=8)
         raw["workers"].update(num_workers=2)
         raw["methods"]["stochca"]["attention"]["teacher_precision"] = "same"  # to be told from rounding
 
@@ -202,7 +202,7 @@ def test_a_damaged_image_that_one_worker_alone_reads_ends_all_with_one_sentence(
     set_address(workspace, cluster.direct)
 
     def edit(raw: dict[str, Any]) -> None:
-        raw["training"].update(steps=steps, batch_size=batch)
+        raw["training"].update(epochs=None, steps=steps, batch_size=batch)
 
     workspace.edit_params(edit)
     folder = workspace.folder / "data" / "prepared"
