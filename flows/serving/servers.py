@@ -46,8 +46,10 @@ def prefect_server() -> Server:
 
 def mlflow_server() -> Server:
     """MLflow over the project's own database; runs stay readable without it."""
+    from pipeline.tracking.moved import follow_folder
     from pipeline.tracking.server import ARTIFACTS, DATABASE
 
+    follow_folder()
     port = _port("MLFLOW_PORT", 5000)
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),

@@ -1,6 +1,7 @@
 """`stochca new FOLDER`: params.yaml for one's own images and this machine, with a reason for each value."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -71,7 +72,8 @@ def new_params(
 
     plan, settings = advise(images, here, base, speed_at, budget * 3600)
     own = [Setting(f"dataset.{setting.key}", setting.value, setting.why) for setting in dataset]
-    text = _written([*own, *settings], dataset[1].value, images, here)
+    registered = Setting("promotion.model", _registered_name(folder), "its own, as a registry may be shared")
+    text = _written([*own, *settings, registered], dataset[1].value, images, here)
     params = parse_params(text, f"the {PARAMS_FILE} for {folder}")
     check_inputs(params)
     kept = keep_edited()
@@ -115,6 +117,12 @@ def _root(folder: Path) -> str:
     absolute = Path(os.path.abspath(folder))  # noqa: PTH100  links stay as they were given
     here = Path.cwd()
     return (absolute.relative_to(here) if absolute.is_relative_to(here) else absolute).as_posix()
+
+
+def _registered_name(folder: Path) -> str:
+    """After the folder, of the characters that MLflow allows."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(os.path.abspath(folder)).name).strip("-")  # noqa: PTH100
+    return name or "stochca"
 
 
 def _table(folder: Path) -> str | None:

@@ -6,7 +6,7 @@ is the one with that alias.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -108,14 +108,17 @@ def promote(params: Params) -> Decision:
     run = choose(params, runs)
     client, name = MlflowClient(), params.promotion.model
     with registry_errors():
-        version = register(client, name, run)
         champion = version_called(client, name, CHAMPION)
-        if champion is not None and str(champion.version) == str(version.version):
-            return Decision(False, f"version {version.version} is the champion already; nothing to do")
+        if champion is not None and champion.run_id == run.description["mlflow_run_id"]:
+            return Decision(False, f"version {champion.version} is the champion already; nothing to do")
+        crowned = None if champion is None else _contender(client, champion)
+        if crowned is not None:
+            check_same_task(name, crowned, prepared)
+        version = register(client, name, run)
         client.set_registered_model_alias(name, CHALLENGER, version.version)
         decision = decide(
             _contender(client, version),
-            None if champion is None else _contender(client, champion),
+            crowned,
             prepared,
             params.compare,
             params.protocol.selection,
@@ -125,6 +128,33 @@ def promote(params: Params) -> Decision:
             crown(client, name, str(version.version))
         conclude(client, version, decision, champion)  # last: what is concluded is not decided again
     return decision
+
+
+def check_same_task(name: str, champion: Contender, prepared: Prepared) -> None:
+    """See that the champion of the registered model `name` is one of this project's kind.
+
+    Classes may have come or gone since it was trained, but not both, and the dataset is the same.
+
+    Raises:
+        UserError: it is not: another project uses the same name.
+    """
+    its, ours = set(champion.model.classes), set(prepared.classes)
+    dataset = champion.version.tags.get("dataset", prepared.manifest["dataset"])
+    if dataset != prepared.manifest["dataset"]:
+        found = f"was trained on {dataset}, and this project's images are {prepared.manifest['dataset']}"
+    elif not (its <= ours or ours <= its):
+        found = f"tells {_listed(its)} apart, and this project {_listed(ours)}"
+    else:
+        return
+    raise UserError(
+        f"the registered model {name!r} is another project's: its champion, {champion.title}, {found}; set "
+        "promotion.model in params.yaml to a name of this project's own"
+    )
+
+
+def _listed(classes: Collection[str]) -> str:
+    first = sorted(classes)[:3]
+    return ", ".join([*first, *(["..."] if len(classes) > len(first) else [])])
 
 
 def is_decided(params: Params) -> bool:

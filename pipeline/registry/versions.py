@@ -57,6 +57,7 @@ def register(client: MlflowClient, name: str, run: Run) -> ModelVersion:
         "method": run.method,
         "target": run.target,
         "seed": run.seed,
+        "dataset": run.description["dataset"]["name"],
         "dataset_fingerprint": run.description["dataset"]["fingerprint"],
         "git_commit": run.description["git_commit"],
     }

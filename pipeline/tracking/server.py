@@ -18,6 +18,7 @@ from pipeline.runtime.boundary import first_line
 from pipeline.runtime.exclusive import in_turn
 from pipeline.runtime.paths import ARTIFACTS, DATABASE
 from pipeline.tracking.labels import without_password
+from pipeline.tracking.moved import follow_folder
 from stochca.errors import UserError
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which pages MLflow's UI shows
@@ -61,6 +62,8 @@ def first_request(uri: str | None = None) -> Iterator[str | None]:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
         with patience(FIRST_REQUEST), _one_makes_the_tables(mlflow.get_tracking_uri()):
+            if uri is None:
+                follow_folder()
             yield uri
     except UserError:
         raise

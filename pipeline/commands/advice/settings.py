@@ -185,7 +185,7 @@ def _of_training(
     yield Setting("training.lr", LR, "low, so that what pretraining has learned stays")
     yield Setting("training.head_lr_scale", HEAD_LR_SCALE, "the head is new, and learns faster")
     yield Setting("training.warmup", 0.1, "until the new head is of some use")
-    yield Setting("training.evaluations", evaluations, "enough for SWAD to find a valley")
+    yield Setting("training.evaluations", evaluations, "enough to choose the weights; SWAD has its own")
     yield Setting(
         "training.patience", None, "every method is trained to its end, SWAD and the cosine need it"
     )

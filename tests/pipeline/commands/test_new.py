@@ -186,3 +186,13 @@ def test_mistakes_are_a_sentence_and_leave_params_as_they_were(
     assert words in str(error.value)
     assert "\n" not in str(error.value)
     assert Path("params.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("cells", "cells"), ("Été 2024 (raw)", "t-2024-raw"), ("写真", "stochca")]
+)
+def test_the_registered_model_is_called_after_the_folder(project: Path, folder: str, name: str) -> None:
+    for label in ("a", "b"):
+        write_pictures(Path("data/raw", folder, label), 8, side=60)
+    new(f"data/raw/{folder}")
+    assert written().promotion.model == name

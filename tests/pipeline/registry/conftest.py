@@ -42,6 +42,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, new_database: Path) -> Pat
 def params(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """The project's params, in a copy of it."""
     shutil.copytree(project, tmp_path / "project", ignore=shutil.ignore_patterns("mlruns"))
+    (tmp_path / "project" / "mlruns").symlink_to(project / "mlruns")
     monkeypatch.chdir(tmp_path / "project")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return load_params()

@@ -15,7 +15,16 @@ from pipeline.config.sections import Compare
 from pipeline.images.prepared import PreparedImages
 from pipeline.images.seen_images import hashes_of, was_seen
 from pipeline.registry import promote as promotion
-from pipeline.registry.promote import REASON, Contender, Decision, choose, decide, is_decided, promote
+from pipeline.registry.promote import (
+    REASON,
+    Contender,
+    Decision,
+    check_same_task,
+    choose,
+    decide,
+    is_decided,
+    promote,
+)
 from pipeline.registry.versions import rollback
 from pipeline.report.results import read_run
 from pipeline.runtime.paths import RUNS
@@ -276,6 +285,54 @@ def test_a_class_that_the_champion_does_not_know_is_wrong_and_others_match_by_na
     decision = decide(contender([], 2, NOTHING), champion, prepared, COMPARE, "accuracy")
     assert decision.difference is not None
     assert decision.difference.mean == pytest.approx(TEST_IMAGES["white"] / 60)
+
+
+@pytest.mark.parametrize(
+    ("classes", "dataset", "sentence"),
+    [
+        (
+            ("rose", "tulip", "lily"),
+            "image_folder",
+            "tells lily, rose, tulip apart, and this project blue, gr",
+        ),
+        (("red", "green", "blue", "rose"), "image_folder", "apart, and this project blue, green, red, ...;"),
+        (("red", "green", "blue", "white"), "openmoji", "was trained on openmoji, and this project's images"),
+        (("red", "green", "blue"), "image_folder", None),
+        (("red", "green", "blue", "white", "rose"), "image_folder", None),
+    ],
+)
+def test_the_champion_of_another_project_is_told_from_an_older_one(
+    classes: tuple[str, ...],
+    dataset: str,
+    sentence: str | None,
+    contender: Callable[..., Contender],
+    tmp_path: Path,
+) -> None:
+    prepared = write_prepared(tmp_path / "today", items())
+    prepared.manifest["dataset"] = "image_folder"
+    champion = contender([], 1, NOTHING)
+    champion.model.card["classes"] = list(classes)
+    champion.version.tags["dataset"] = dataset
+    if sentence is None:
+        check_same_task("stochca", champion, prepared)
+    else:
+        with pytest.raises(UserError, match=sentence) as error:
+            check_same_task("stochca", champion, prepared)
+        assert str(error.value).startswith(
+            "the registered model 'stochca' is another project's: its champion"
+        )
+        assert str(error.value).endswith("set promotion.model in params.yaml to a name of this project's own")
+
+
+def test_another_projects_registered_model_is_left_as_it_is(params: Params) -> None:
+    promote(params)
+    client = MlflowClient()
+    client.set_model_version_tag("stochca", "1", "dataset", "roses")
+    before = aliases()
+    with pytest.raises(UserError, match="was trained on roses, and this project's images are colours; set"):
+        promote(with_promotion(params, "finetune"))
+    assert aliases() == before
+    assert len(client.search_model_versions("name = 'stochca'")) == 1
 
 
 def test_the_metric_that_selects_decides(contender: Callable[..., Contender], tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""A project with a real MLflow database and a logged model, moved and copied."""
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+from pipeline.tracking.server import connect
+
+
+@pytest.fixture
+def project(new_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Has a run with an artifact, and a version of a registered model."""
+    folder = tmp_path / "first one"
+    folder.mkdir()
+    shutil.copy(new_database, folder)
+    monkeypatch.chdir(folder)
+    log_a_run("before")
+    client = MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("trial").experiment_id])
+    client.create_registered_model("m")
+    client.create_model_version("m", f"{run.info.artifact_uri}/note.txt", run.info.run_id)
+    return folder
+
+
+def log_a_run(text: str) -> None:
+    experiment = connect("trial")
+    with mlflow.start_run(experiment_id=experiment):
+        mlflow.log_text(text, "note.txt")
+
+
+def notes() -> set[str]:
+    experiment = connect("trial")
+    client = MlflowClient()
+    runs = client.search_runs([experiment])
+    return {Path(client.download_artifacts(run.info.run_id, "note.txt")).read_text() for run in runs}
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in (folder / "mlruns").rglob("*") if path.is_file()}
+
+
+def test_a_project_that_was_moved_keeps_its_runs_and_its_models(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = project.rename(project.with_name("second"))
+    monkeypatch.chdir(moved)
+    assert notes() == {"before"}
+    log_a_run("after")
+    assert notes() == {"before", "after"}
+    version = MlflowClient().get_model_version("m", "1")
+    assert version.source.startswith((moved / "mlruns").as_uri())
+    assert not project.exists()
+
+
+def test_a_copy_leaves_the_original_alone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = project.with_name("first one, copied")  # begins as the original does
+    shutil.copytree(project, copy)
+    before = files(project)
+    monkeypatch.chdir(copy)
+    log_a_run("in the copy")
+    assert notes() == {"before", "in the copy"}
+    assert files(project) == before
+    monkeypatch.chdir(project)
+    assert notes() == {"before"}
+
+
+def test_artifacts_elsewhere_stay_there(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect("trial")
+    elsewhere = {"bucket": "s3://bucket/mlruns", "folder": (tmp_path / "artifacts").as_uri()}
+    for name, place in elsewhere.items():
+        MlflowClient().create_experiment(name, place)
+    monkeypatch.chdir(project.rename(project.with_name("second")))
+    connect("trial")
+    found = {name: MlflowClient().get_experiment_by_name(name).artifact_location for name in elsewhere}
+    assert found == elsewhere
