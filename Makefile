@@ -15,6 +15,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 unexport PYTHONDONTWRITEBYTECODE  # as images of Docker set it: every start would compile all that it imports
 
+# A download has no git, and DVC wants to be told so.
+WITHOUT_GIT = [ -e .git ] || dvc config --local core.no_scm true
+
 .DEFAULT_GOAL := help
 .PHONY: help demo new use presets repro tune serve test test-slow test-all lint docs ui clean
 
@@ -44,10 +47,12 @@ presets: $(READY)  ## list the presets
 	@stochca presets
 
 repro: $(READY)  ## run the stages up to the page that params.yaml, the code or the data have changed
+	@$(WITHOUT_GIT)
 	@stochca check
 	@dvc repro compare
 
 tune: $(READY)  ## search the probability of cross-attention with Ray Tune; says how long first, ends with reports/tune/
+	@$(WITHOUT_GIT)
 	@stochca check
 	@dvc repro prepare
 	@stochca cost --search

@@ -38,10 +38,11 @@ def check() -> None:
 
 def _check() -> None:
     from pipeline.config.params import load_params
-    from pipeline.config.precheck import check_inputs, check_lock, check_work
+    from pipeline.config.precheck import check_git, check_inputs, check_lock, check_work
 
     params = load_params()
     check_inputs(params)
+    check_git()
     check_lock()
     check_work()
     protocol = params.protocol

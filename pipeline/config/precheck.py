@@ -1,5 +1,7 @@
 """What can be checked before any stage runs: the files and folders that params.yaml points at."""
 
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from pathlib import Path
 
 import yaml
@@ -9,6 +11,7 @@ from pipeline.runtime.paths import WORK
 from stochca.errors import UserError
 
 LOCK = Path("dvc.lock")
+DVC = Path(".dvc")  # its settings
 
 
 def check_inputs(params: Params) -> None:
@@ -31,6 +34,23 @@ def check_work() -> None:
         raise UserError(
             f"{checkpoint.parent} holds a training that an earlier version of stochca has begun, and which "
             "it alone can go on with; finish it there, or forget it: make clean"
+        )
+
+
+def check_git() -> None:
+    """Raise `UserError` where there is no git, as in a download, and DVC does not know so."""
+    if Path(".git").exists() or not DVC.exists():
+        return
+    settings = ConfigParser(strict=False)
+    try:
+        settings.read([DVC / "config", DVC / "config.local"])
+        known = settings.getboolean("core", "no_scm", fallback=False)
+    except (ConfigParserError, UnicodeDecodeError, ValueError):
+        return  # DVC says what is wrong with it
+    if not known:
+        raise UserError(
+            "this folder is no git repository, and DVC has to be told that it works without: "
+            "dvc config --local core.no_scm true"
         )
 
 

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable
 
+from pipeline.runtime.proxies import go_past_proxies
 from stochca.errors import UserError
 
 _CONTINUES = "then run the same command again: it continues from what is there"
@@ -26,6 +27,7 @@ def run(main: Callable[[], None]) -> None:
     So is what the machine lacks, such as space on its disk, with code 1. Ctrl-C ends it with code 130, as
     shells expect of an interrupted command.
     """
+    go_past_proxies()
     try:
         main()
     except UserError as error:
