@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+
+from pipeline.runtime.drawing import plt
 
 MOST_BLOCKS = 6  # whose attention is shown: the last is, and others spread evenly before it
 

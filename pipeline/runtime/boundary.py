@@ -4,6 +4,7 @@ import errno
 import re
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 
 from pipeline.runtime.proxies import go_past_proxies
 from stochca.errors import UserError
@@ -28,6 +29,9 @@ def run(main: Callable[[], None]) -> None:
     shells expect of an interrupted command.
     """
     go_past_proxies()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal may lack letters that names have
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as error:

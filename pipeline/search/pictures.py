@@ -2,13 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline.runtime.drawing import plt
 from pipeline.search.records import Record
 from pipeline.search.space import mean_prob, prob_of
 from stochca.config.selection import Metric

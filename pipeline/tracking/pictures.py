@@ -4,14 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pipeline.runtime.drawing import plt
 from stochca.config.selection import SELECTIONS, Metric
 
 
