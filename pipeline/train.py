@@ -16,7 +16,14 @@ from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.startup import importing, leave
 from pipeline.tracking.follow import Follower
 from pipeline.tracking.labels import origin
-from pipeline.training.job import LOG, Job, plan, settings_to_compare, work_folder
+from pipeline.training.job import (
+    LOG,
+    Job,
+    all_that_decides,
+    plan,
+    settings_to_compare,
+    work_folder,
+)
 
 
 def train(job: Job, params: Params) -> None:
@@ -29,6 +36,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
     # Heavy, and not needed to find a mistake in params.yaml.
     with importing():
         from pipeline.training.inputs import decoders_sha256, load_job
+        from pipeline.training.interrupted import why_anew
         from pipeline.training.outcome import Outcome
         from pipeline.training.progress import TrainingProgress
         from pipeline.training.workers import Assignment, fit_on_workers
@@ -45,7 +53,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
     check_settings(inputs, device)
     precision = resolve_precision(job.training.precision, device)
     backbone = card.to_dict() | {"decoders_sha256": decoders_sha256(job.method, card)}
-    folder = work_folder(
+    decides = all_that_decides(
         job,
         inputs.timetable,
         backbone,
@@ -55,6 +63,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         loaded.teacher.to_dict() if loaded.teacher else None,
         build(job.method.attention).teacher_precision(precision, device),
     )
+    folder = work_folder(job, decides)
     tags = {
         **origin(),
         "backbone_sha256": card.weights_sha256,
@@ -70,6 +79,8 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         ) as run,
     ):
         run.add_params(settings_to_compare(job, inputs.timetable, card, prepared.manifest))
+        if reason := why_anew(folder, decides):
+            print(f"{job.name}: {reason}", flush=True)
         if params.workers.num_workers > 1:
             fitted = fit_on_workers(
                 Assignment(Path.cwd(), folder.resolve(), job, inputs.class_texts),

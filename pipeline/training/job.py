@@ -1,6 +1,7 @@
 """What one training run is asked to do, and what decides its result."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def plan(params: Params, method: str, target: str, seed: int) -> Job:
     return Job(method, target, seed, chosen, training, params.protocol)
 
 
-def work_folder(
+def all_that_decides(
     job: Job,
     timetable: Timetable,
     backbone: dict[str, Any],
@@ -83,9 +84,9 @@ def work_folder(
     device_type: str,
     teacher: dict[str, Any] | None = None,
     teacher_precision: str | None = None,
-) -> Path:
-    """The run's folder, which checkpoints share: named after all that decides the weights, code included."""
-    decides = {
+) -> dict[str, Any]:
+    """What decides the weights, code included."""
+    return {
         **job.decides,
         "training": deciding_settings(job.training, timetable),
         "teacher": teacher,
@@ -95,6 +96,10 @@ def work_folder(
         "device": device_type,
         "code": code_sha256("train"),
     }
+
+
+def work_folder(job: Job, decides: Mapping[str, Any]) -> Path:
+    """The run's folder, which checkpoints share: named after all that decides the weights."""
     return RUNS / f"{job.name}-{digest_of(decides)}"
 
 

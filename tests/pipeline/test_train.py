@@ -12,7 +12,7 @@ from pipeline.backbone import make_backbone
 from pipeline.config.params import Backbone, load_params
 from pipeline.train import train
 from pipeline.training.inputs import Loaded
-from pipeline.training.job import plan, settings_to_compare, work_folder
+from pipeline.training.job import Job, all_that_decides, plan, settings_to_compare, work_folder
 from pipeline.training.outcome import Outcome
 from stochca.errors import UserError
 from tests.pipeline.backbone_card import backbone_card
@@ -38,12 +38,16 @@ def test_what_is_asked_for_must_make_sense(arguments: tuple[str, str, int], sent
         plan(PARAMS, *arguments)
 
 
+def work_of(job: Job, *arguments: Any, **options: Any) -> Path:
+    return work_folder(job, all_that_decides(job, *arguments, **options))
+
+
 def test_checkpoints_are_found_again_by_all_that_decides_the_weights() -> None:
     def folder(
         job: Any = JOB, fingerprint: str = "f", precision: str = "fp32", device: str = "cpu", **card: Any
     ) -> Path:
         backbone = dataclasses.replace(CARD, **card).to_dict()
-        return work_folder(job, job.training.timetable(64), backbone, fingerprint, precision, device)
+        return work_of(job, job.training.timetable(64), backbone, fingerprint, precision, device)
 
     assert folder() == folder()
     others = [
@@ -51,8 +55,8 @@ def test_checkpoints_are_found_again_by_all_that_decides_the_weights() -> None:
         folder(fingerprint="g"),
         folder(precision="bf16"),
         folder(device="cuda"),
-        work_folder(JOB, TIMETABLE, CARD.to_dict(), "f", "fp32", "cpu", teacher=CARD.to_dict()),
-        work_folder(JOB, TIMETABLE, CARD.to_dict(), "f", "fp32", "cpu", teacher_precision="bf16"),
+        work_of(JOB, TIMETABLE, CARD.to_dict(), "f", "fp32", "cpu", teacher=CARD.to_dict()),
+        work_of(JOB, TIMETABLE, CARD.to_dict(), "f", "fp32", "cpu", teacher_precision="bf16"),
         folder(architecture="test_vit2"),
         folder(weights_sha256="1" * 64),
         folder(global_pool="avg"),
@@ -71,7 +75,7 @@ def test_what_changes_no_result_leaves_the_checkpoints_to_be_found() -> None:
         training = dataclasses.replace(JOB.training, **{"epochs": None, **settings})
         method = dataclasses.replace(JOB.method, training=settings)  # as params.yaml may have it
         job = dataclasses.replace(JOB, method=method, training=training)
-        return work_folder(job, training.timetable(images), CARD.to_dict(), "f", "fp32", "cpu")
+        return work_of(job, training.timetable(images), CARD.to_dict(), "f", "fp32", "cpu")
 
     by_steps = folder(steps=100, warmup=0.1, evaluations=10)
     assert by_steps == folder(epochs=1, steps=None, warmup=0.1, evaluations=10)
@@ -94,7 +98,7 @@ def test_a_changed_extension_continues_no_old_checkpoint(
     folders = []
     for code in ("one = 1\n", "one = 2\n"):
         extension.write_text(code)
-        folders.append(work_folder(JOB, TIMETABLE, CARD.to_dict(), "f", "fp32", "cpu"))
+        folders.append(work_of(JOB, TIMETABLE, CARD.to_dict(), "f", "fp32", "cpu"))
     assert folders[0] != folders[1]
 
 

@@ -146,3 +146,17 @@ run(lambda: torch.zeros(1 << 33))
 def test_other_errors_are_no_lack_of_the_machine(tmp_path: Path) -> None:
     for error in (ValueError("x"), FileNotFoundError(2, "x"), ConnectionRefusedError(111, "x")):
         assert sentence_of(error) is None
+
+
+def test_a_terminal_that_lacks_a_letter() -> None:
+    code = (
+        "from pipeline.runtime import boundary; from stochca.errors import UserError\n"
+        "def main(): print('写真'); raise UserError('the class café')\n"
+        "boundary.run(main)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (2, "\\u5199\\u771f\n")
+    assert ended.stderr == "error: the class caf\\xe9\n"

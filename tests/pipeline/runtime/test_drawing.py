@@ -1,8 +1,5 @@
 """Whatever a folder may be called can be a class: it passes through every picture, table and page."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,17 +48,3 @@ def test_the_page_and_the_tables(project: Path) -> None:
     assert "&lt;script&gt;alert" in page
     for name in ("$5_to_$10", "写真", "café 🐝", "{{ 7 * 7 }}", "x" * 200):
         assert name in page
-
-
-def test_a_terminal_that_lacks_a_letter() -> None:
-    code = (
-        "from pipeline.runtime import boundary; from stochca.errors import UserError\n"
-        "def main(): print('写真'); raise UserError('the class café')\n"
-        "boundary.run(main)"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii"},
-    )  # fmt: skip
-    assert (ended.returncode, ended.stdout) == (2, "\\u5199\\u771f\n")
-    assert ended.stderr == "error: the class caf\\xe9\n"

@@ -1,0 +1,48 @@
+"""Why a training does not go on where another of its name was interrupted."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.runtime.files import write_text
+from pipeline.tracking.labels import flatten
+from stochca.compute.checkpoint import CHECKPOINT
+
+DECIDES = "decides.json"
+SAID = {"code": "the code", "dataset": "the images", "backbone": "the backbone", "teacher": "the teacher"}
+
+
+def why_anew(folder: Path, decides: Mapping[str, Any]) -> str | None:
+    """What has changed since a training of this name was interrupted, where that is why it starts over.
+
+    What decides is written into `folder`, for the next to compare itself with.
+
+    Args:
+        folder: the run's, which is named after its training and a digest of `decides`.
+        decides: all that decides the weights.
+    """
+    write_text(folder / DECIDES, json.dumps(decides, sort_keys=True))
+    if (folder / CHECKPOINT).exists():
+        return None
+    name, _, _ = folder.name.rpartition("-")
+    others = [
+        other / DECIDES
+        for other in folder.parent.glob(f"{name}-*")
+        if re.fullmatch(r"[0-9a-f]{16}", other.name.removeprefix(f"{name}-"))
+        and other != folder
+        and (other / CHECKPOINT).exists()
+        and (other / DECIDES).exists()
+    ]
+    if not others:
+        return None
+    last = max(others, key=lambda path: path.stat().st_mtime)
+    changed = _differences(json.loads(last.read_text(encoding="utf-8")), json.loads(json.dumps(decides)))
+    return f"starts over: since it was interrupted, {', '.join(changed)} changed" if changed else None
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    old, new = flatten(before), flatten(now)
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return sorted({SAID.get(name.partition(".")[0], name) for name in names})

@@ -1,0 +1,59 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config.params import load_params
+from pipeline.training.interrupted import why_anew
+from pipeline.training.job import Job, all_that_decides, plan, work_folder
+from stochca.compute.checkpoint import CHECKPOINT
+from tests.pipeline.backbone_card import backbone_card
+
+JOB = plan(load_params(), "finetune", "all", 0)
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def begin(job: Job = JOB, *, images: str = "some", code: str = "as it is") -> str | None:
+    """As a training does that is interrupted after its first checkpoint; what it says."""
+    decides: dict[str, Any] = all_that_decides(
+        job, job.training.timetable(64), backbone_card().to_dict(), images, "fp32", "cpu"
+    )
+    decides["code"] = code
+    folder = work_folder(job, decides)
+    folder.mkdir(parents=True, exist_ok=True)
+    said = why_anew(folder, decides)
+    (folder / CHECKPOINT).touch()
+    return said
+
+
+def with_training(**settings: Any) -> Job:
+    return dataclasses.replace(JOB, training=dataclasses.replace(JOB.training, **settings))
+
+
+def test_what_is_gone_on_with_says_nothing() -> None:
+    assert begin() is None
+    assert begin() is None
+    assert begin(with_training(workers=3, checkpoints=9)) is None  # which change no result
+
+
+def test_what_changed_is_named() -> None:
+    begin()
+    lr = with_training(lr=0.5)
+    assert begin(lr) == "starts over: since it was interrupted, training.lr changed"
+    assert begin(lr, images="others") == "starts over: since it was interrupted, the images changed"
+    said = begin(with_training(lr=0.25), images="others", code="new")
+    assert said == "starts over: since it was interrupted, the code, training.lr changed"
+
+
+def test_only_trainings_of_the_same_name_that_were_interrupted_count() -> None:
+    begin()
+    assert begin(dataclasses.replace(JOB, seed=1)) is None
+    assert begin(dataclasses.replace(JOB, method_name="fine")) is None
+    for checkpoint in Path("work", "runs").glob(f"*/{CHECKPOINT}"):
+        checkpoint.unlink()  # they came to their ends
+    assert begin(with_training(lr=0.5)) is None
