@@ -5,6 +5,8 @@ from importlib import import_module
 from pathlib import Path
 
 PARTS = ("stochca/_command.py", "pipeline/cli.py")  # by which a clone is told from another's `pipeline`
+OWN = ("stochca", "pipeline", "flows")
+INSTALL = "`pip install -e '.[pipeline]'`"
 
 
 def main() -> None:
@@ -12,11 +14,19 @@ def main() -> None:
     for folder in (Path(__file__).parents[1], Path.cwd()):
         if all((folder / part).is_file() for part in PARTS):
             sys.path.insert(0, str(folder))
-            import_module("pipeline.cli").main()
+            try:
+                import_module("pipeline.cli").main()
+            except ModuleNotFoundError as error:
+                if (error.name or "").partition(".")[0] in OWN:
+                    raise
+                _end(f"{error.name} is not installed, which the command needs; run {INSTALL} in {folder}")
             return
-    print(
-        "error: the command stochca works on a clone of the project, and here is the library alone; get a "
-        "clone, run `pip install -e '.[pipeline]'` in its folder, and call it there",
-        file=sys.stderr,
+    _end(
+        "the command stochca works on a clone of the project, and here is the library alone; get a clone, "
+        f"run {INSTALL} in its folder, and call it there"
     )
+
+
+def _end(sentence: str) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
     sys.exit(2)

@@ -71,3 +71,14 @@ def test_the_command_works_in_the_folder_of_a_clone(wheel: Path, tmp_path: Path)
     ended = run(COMMAND, tmp_path, ROOT, "check")
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: params.yaml is missing; run from the project's folder")
+
+
+@pytest.mark.parametrize("missing", ["typer", "yaml"])
+def test_without_what_the_pipeline_needs_the_command_says_how_to_get_it(missing: str, tmp_path: Path) -> None:
+    hidden = f"import sys; sys.modules[{missing!r}] = None; {COMMAND}"
+    ended = run(hidden, tmp_path, ROOT, "check")
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        f"error: {missing} is not installed, which the command needs; run `pip install -e '.[pipeline]'` in "
+        f"{ROOT}\n"
+    )
