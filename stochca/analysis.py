@@ -1,7 +1,6 @@
 """What fine-tuning has done to a model, block by block: features, weights, and where it looks."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from stochca._typing import TimmModule
+from stochca.compute.precision import attention_kernel
 from stochca.errors import UserError
 from stochca.timm_models.families import blocks_of, positions_of
 from stochca.timm_models.recording import recorded
@@ -80,7 +80,7 @@ def attention_maps(model: TimmModule, images: Tensor) -> list[Tensor]:
     tokens = prefix + rows * columns
     was_training = model.training
     model.eval()
-    with _fused_attention(model), _AttentionWeights() as recorder:
+    with attention_kernel(model, fused=True), _AttentionWeights() as recorder:
         model.forward_features(images)
     model.train(was_training)
     found = [weights for weights in recorder.found if weights.shape[-2:] == (tokens, tokens)]
@@ -118,20 +118,6 @@ class _AttentionWeights(TorchFunctionMode):
             identity = identity.expand(*value.shape[:-2], -1, -1)
             self.found.append(function(query, key, identity, *others, **kwargs).float().mean(dim=1))
         return function(*args, **kwargs)
-
-
-@contextmanager
-def _fused_attention(model: nn.Module) -> Iterator[None]:
-    """Every attention of the model goes through torch's own function."""
-    modules = [module for module in model.modules() if hasattr(module, "fused_attn")]
-    before = [getattr(module, "fused_attn") for module in modules]  # noqa: B009 (typed as Final by timm)
-    try:
-        for module in modules:
-            setattr(module, "fused_attn", True)  # noqa: B010
-        yield
-    finally:
-        for module, value in zip(modules, before, strict=True):
-            setattr(module, "fused_attn", value)  # noqa: B010
 
 
 def _joined(module: nn.Module) -> Tensor:

@@ -16,6 +16,7 @@ from pipeline.registry.model_address import open_model
 from pipeline.runtime.files import replace_file, replace_folder
 from pipeline.training.saved_model import TrainedModel
 from stochca.adapters.adapted import AdaptedModel
+from stochca.compute.precision import attention_kernel
 from stochca.errors import UserError
 
 IMAGES = 16  # that the exported model is checked on
@@ -175,7 +176,8 @@ def _write_graph(trained: TrainedModel, path: Path) -> None:
 
     preprocessing = trained.preprocessing
     example = torch.zeros(2, 3, preprocessing.image_size, preprocessing.image_size)
-    with warnings.catch_warnings(action="ignore"):
+    # Fused attention with a bias, as in BEiT, gives a graph of this one batch size.
+    with warnings.catch_warnings(action="ignore"), attention_kernel(trained.model, fused=False):
         program: Any = torch.onnx.export(
             trained.model,
             (example,),

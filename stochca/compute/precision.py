@@ -1,6 +1,7 @@
 """Which number format a run computes in, and which attention kernel is fastest there."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -46,6 +47,20 @@ def choose_attention_kernel(model: nn.Module, precision: str, device: torch.devi
         for module in model.modules():
             if hasattr(module, "fused_attn"):
                 setattr(module, "fused_attn", False)  # noqa: B010 (typed as Final by timm)
+
+
+@contextmanager
+def attention_kernel(model: nn.Module, *, fused: bool) -> Iterator[None]:
+    """Every attention of the model goes through torch's own function meanwhile, or through none of it."""
+    modules = [module for module in model.modules() if hasattr(module, "fused_attn")]
+    before = [getattr(module, "fused_attn") for module in modules]  # noqa: B009 (typed as Final by timm)
+    try:
+        for module in modules:
+            setattr(module, "fused_attn", fused)  # noqa: B010
+        yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            setattr(module, "fused_attn", value)  # noqa: B010
 
 
 def store_in_half(model: nn.Module, precision: str) -> None:

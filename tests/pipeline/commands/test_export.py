@@ -2,6 +2,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from pipeline.commands import export
 from pipeline.commands.export import export_model
 from pipeline.runtime.files import write_json
 from pipeline.training.saved_model import load_trained
+from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from tests.pipeline.small_model import CLASSES, MEAN, SIZE, STD, picture, save_small_model
+from tests.stochca.timm_models.families.cases import CASES, IMAGE_SIZE, images
 
 
 class TestImages:
@@ -293,3 +296,25 @@ def test_models_that_cannot_be_used(folder: Path, tmp_path: Path, monkeypatch: p
     refused(folder, "is damaged", "head.bias")
     weights.unlink()
     refused(folder, "holds no trained model", "model.safetensors")
+
+
+# Those whose attention adds something to the scores, works on windows, or turns queries and keys.
+UNLIKE_VIT = [
+    "dinov3", "eva02", "rope, mixed", "beit", "relative positions, class token", "sam", "swin", "swin v2",
+    "swin v2, christoph reich", "maxvit", "coatnet",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", UNLIKE_VIT)
+def test_families_become_graphs_for_any_batch_size(name: str, tmp_path: Path) -> None:
+    model = CASES[name].model()
+    preprocessing = Preprocessing(IMAGE_SIZE, MEAN, STD)
+    trained: Any = SimpleNamespace(model=model, preprocessing=preprocessing, classes=CLASSES)
+    export._write_graph(trained, tmp_path / "model.onnx")
+    graph = ReferenceEvaluator(str(tmp_path / "model.onnx"))
+    for size in (1, 3, 16):
+        batch = images(size)
+        (logits,) = graph.run(["logits"], {"images": batch.numpy()})
+        with torch.inference_mode():
+            torch.testing.assert_close(torch.from_numpy(logits), model(batch), atol=1e-4, rtol=1e-4)
