@@ -1,6 +1,8 @@
 """dvc.yaml against the code that its stages really run."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +95,26 @@ def test_the_library_needs_nothing_but_torch_timm_and_numpy() -> None:
         roots = {name.split(".")[0] for name in imported_names(path)}
         own = {"low_rank.py": {"peft"}, "evaluation.py": {"sklearn"}}.get(path.name, set())  # if asked for
         assert roots <= allowed | own, f"{path.relative_to(ROOT)} imports {sorted(roots - allowed)}"
+
+
+def test_dvc_may_track_images_wherever_they_lie(tmp_path: Path) -> None:
+    """`dvc add` refuses what git ignores, and so does `dvc exp run --temp`; images themselves are ignored."""
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    ignored = ["data/raw/x/1.png", "data/raw/a/b/1.png", "data/raw/archive.zip", "data/raw/x/labels.csv"]
+    wanted = ["data/raw/x.dvc", "data/raw/a/b.dvc", "data/raw/.gitignore", "data/raw/a/.gitignore"]
+    for name in (*ignored, *wanted):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    listed = ["git", "ls-files", "--others", "--exclude-standard"]
+    found = subprocess.run(listed, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert sorted(found.stdout.split()) == sorted([".gitignore", *wanted])
+
+
+def test_what_is_slow_to_make_again_is_there_until_there_is_a_new_one() -> None:
+    """DVC deletes other outputs before a stage runs, also where its inputs turn out to be missing."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for name in ("backbone", "prepare"):
+        (output,) = stages[name]["outs"]
+        ((_, options),) = output.items()
+        assert options == {"persist": True}
