@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
-from pipeline.datasets.source import SPLITS, Record, Source, select_domains
+from pipeline.datasets.source import Record, Source, select_domains
+from pipeline.datasets.split_names import split_named
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
@@ -39,7 +40,7 @@ class ArrayFile:
 
     @property
     def split(self) -> str | None:
-        return SPLITS.get(self.path.stem.lower())
+        return split_named(self.path.stem)
 
 
 def load(dataset: Dataset, sides: Sides) -> Source:

@@ -12,7 +12,8 @@ from typing import Any
 
 from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
-from pipeline.datasets.source import LEFT_OUT, SPLITS, Problem, Record, Source, select_domains, unusable
+from pipeline.datasets.source import LEFT_OUT, Problem, Record, Source, select_domains, unusable
+from pipeline.datasets.split_names import SPLITS
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
@@ -141,9 +142,9 @@ def _records(tables: Mapping[str, Any], image: str, label: str, classes: list[st
         for index, row in enumerate(table):
             identity = f"{split}/{index:06}"
             if row[label] is None or row[label] < 0:
-                yield unusable(identity, "has no class")
+                yield unusable(identity, "has no class", split)
             elif row[image] is None:
-                yield unusable(identity, "is missing")
+                yield unusable(identity, "is missing", split)
             else:
                 read = partial(_read, row[image])
                 yield Record(id=identity, class_name=classes[row[label]], read=read, split=split)

@@ -1,10 +1,11 @@
-"""Your own images: root/CLASS/*, root/SPLIT/CLASS/* or root/DOMAIN/CLASS/*, or with a table of labels.
+"""Your own images: root/CLASS/*, with splits or domains above or splits below, or with a table of labels.
 
-Which of them it is, is recognised by what is there.
+Which of them it is, is recognised by what is there. Where names and places contradict each other, nothing is
+guessed.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from pipeline.config.params import Dataset
 from pipeline.datasets.label_tables import find_tables, labelled_source
 from pipeline.datasets.source import (
     LEFT_OUT,
-    SPLITS,
     ClassFolder,
     Problem,
     Source,
@@ -21,14 +21,17 @@ from pipeline.datasets.source import (
     select_domains,
     shown,
 )
+from pipeline.datasets.split_names import CLASSES_TOO, names_contents, split_named
+from pipeline.datasets.table_files import FORMATS
 from pipeline.images.image_files import named_like_an_image, printable
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
 LAYOUTS = (
-    "expected are root/CLASS/*.jpg, root/SPLIT/CLASS/*.jpg or root/DOMAIN/CLASS/*.jpg, or a table that "
-    "dataset.labels names"
+    "expected are root/CLASS/*.jpg, root/SPLIT/CLASS/*.jpg, root/CLASS/SPLIT/*.jpg or "
+    "root/DOMAIN/CLASS/*.jpg, or a table that dataset.labels names"
 )
+SHAPES = {"class": "CLASS", "split": "SPLIT/CLASS", "class split": "CLASS/SPLIT", "domain": "DOMAIN/CLASS"}
 
 register("image_folder", __name__, sources=(), takes=("labels", "label_column", "group_column"))
 
@@ -77,6 +80,13 @@ class Scan:
             raise UserError(f"{self.described} is a file, not a folder; {LAYOUTS}")
         self.problems: list[Problem] = []
 
+    @property
+    def expected(self) -> str:
+        """For the end of a sentence: what may be in the root, and the tables that are."""
+        tables = [entry.name for entry in shown(self.root) if Path(entry.name).suffix.lower() in FORMATS]
+        there = f"; there is {', '.join(map(printable, tables[:3]))}" if tables else ""
+        return LAYOUTS + there
+
     def look(self, folder: Path) -> tuple[list[str], list[Path]]:
         """The images' names and the folders directly in `folder`, in order; hidden ones are ignored."""
         images: list[str] = []
@@ -109,7 +119,7 @@ def _holds_images(folder: Path) -> bool:
 
 
 def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
-    """Name the layout (class, split or domain) and find its class folders."""
+    """Name the layout, one of SHAPES, and find its class folders."""
     loose, tops = scan.look(scan.root)
     for name in loose:
         scan.note(scan.root / name, "lies in no class folder", LEFT_OUT)
@@ -117,31 +127,35 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
         found = "images but no class folders" if loose else "no class folders"
         if any(problem["action"] == "not followed" for problem in scan.problems):
             found += " (links that lead out of it are not followed)"
-        raise UserError(f"{scan.described} holds {found}; {LAYOUTS}")
+        raise UserError(f"{scan.described} holds {found}; {scan.expected}")
 
     inside = {top: scan.look(top) for top in tops}
     shallow = [top for top, (images, _) in inside.items() if images]
-    deep = [top for top, (_, below) in inside.items() if any(map(_holds_images, below))]
-    splits = [top for top in tops if top.name.lower() in SPLITS]
+    filled = {top: [path for path in below if _holds_images(path)] for top, (_, below) in inside.items()}
+    deep = [top for top, below in filled.items() if below]
+    splits = [top for top in tops if split_named(top.name)]
     if shallow and deep:
         raise UserError(
             f"{scan.described} is ambiguous: {scan.name(shallow[0])} holds images and {scan.name(deep[0])} "
-            f"holds folders of images; {LAYOUTS}"
+            f"holds folders of images; {scan.expected}"
         )
     if not deep:
         if shallow and len(splits) == len(tops):
             raise UserError(
                 f"{scan.described}: the folder {scan.name(shallow[0])} is named like a split but holds "
-                f"images instead of class folders; {LAYOUTS}"
+                f"images instead of class folders; {scan.expected}"
             )
         folders = [_class_folder(scan, top, images, below) for top, (images, below) in inside.items()]
-        return "class", _with_images(scan, folders)
+        return "class", _classes(scan, folders)
     if splits and len(splits) < len(tops):
         other = next(top for top in tops if top not in splits)
         raise UserError(
             f"{scan.described} is ambiguous: {scan.name(splits[0])} is named like a split, "
-            f"{scan.name(other)} is not; {LAYOUTS}"
+            f"{scan.name(other)} is not; {scan.expected}"
         )
+    if not splits and all(split_named(path.name) for below in filled.values() for path in below):
+        below = {top: found for top, (_, found) in inside.items()}
+        return "class split", _splits_of_classes(scan, below, filled)
     if not splits:
         _check_domains_alike(
             scan, {top: {folder.name for folder in below} for top, (_, below) in inside.items()}
@@ -151,13 +165,55 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
         for path in class_folders:
             folder = _class_folder(scan, path, *scan.look(path))
             if splits:
-                folders.append(folder._replace(split=SPLITS[top.name.lower()]))
+                folders.append(folder._replace(split=split_named(top.name)))
             else:
                 folders.append(folder._replace(domain=scan.name(top)))
-    folders = _with_images(scan, folders)
-    if splits and not any(folder.split == "train" for folder in folders):
-        raise UserError(f"{scan.described} has folders for splits, but no images to train on in root/train")
+    folders = _classes(scan, folders)
+    if splits:
+        _check_splits(scan, tops, folders)
     return ("split" if splits else "domain"), folders
+
+
+def _check_splits(scan: Scan, splits: Sequence[Path], folders: Sequence[ClassFolder]) -> None:
+    """Each has images: what is missing would be drawn from the training images."""
+    if not any(folder.split == "train" for folder in folders):
+        raise UserError(f"{scan.described} has folders for splits, but no images to train on in root/train")
+    filled = {folder.split for folder in folders}
+    for path in splits:
+        if split_named(path.name) not in filled:
+            raise UserError(
+                f"{scan.described}: the folder {scan.name(path)} is named like a split and holds no image; "
+                "add some, or remove it, and its images are drawn from those to train on"
+            )
+
+
+def _splits_of_classes(
+    scan: Scan, below: Mapping[Path, Sequence[Path]], filled: Mapping[Path, Sequence[Path]]
+) -> list[ClassFolder]:
+    """Of root/CLASS/SPLIT/*, which images/train beside labels/train is not.
+
+    Args:
+        below: the folders in each class.
+        filled: those of them that hold images.
+    """
+    seen = [path for paths in filled.values() for path in paths]
+    if len(filled) < 2 or not all(filled.values()) or any(names_contents(top.name) for top in filled):
+        named = " and ".join(scan.name(path) for path in seen[:2])
+        raise UserError(
+            f"{scan.described} holds {named}, named like splits, where classes should be; {scan.expected}"
+        )
+    folders = []
+    for top, paths in filled.items():
+        for path in paths:
+            folder = _class_folder(scan, path, *scan.look(path))
+            name = Path(scan.name(top)).name
+            folders.append(folder._replace(class_name=name, split=split_named(path.name)))
+    _check_splits(
+        scan, [path for paths in below.values() for path in paths if split_named(path.name)], folders
+    )
+    for path in (path for paths in below.values() for path in paths if path not in seen):
+        scan.note(path, "is a folder without images in a class folder", LEFT_OUT)
+    return folders
 
 
 def _check_domains_alike(scan: Scan, classes: dict[Path, set[str]]) -> None:
@@ -168,7 +224,7 @@ def _check_domains_alike(scan: Scan, classes: dict[Path, set[str]]) -> None:
             raise UserError(
                 f"{scan.described} is ambiguous: {scan.name(top)} holds the folders "
                 f"{', '.join(sorted(names)[:3]) or 'none'}, which are not most of the {len(every)} that are "
-                f"found in {', '.join(scan.name(path) for path in list(classes)[:3])}; {LAYOUTS}"
+                f"found in {', '.join(scan.name(path) for path in list(classes)[:3])}; {scan.expected}"
             )
 
 
@@ -177,10 +233,24 @@ def _class_folder(scan: Scan, path: Path, images: list[str], below: list[Path]) 
         if _holds_images(folder):
             raise UserError(
                 f"{scan.described} is ambiguous: the class folder {scan.name(path)} holds the folder "
-                f"{folder.name} with more images; {LAYOUTS}"
+                f"{folder.name} with more images; {scan.expected}"
             )
         scan.note(folder, "is a folder without images in a class folder", LEFT_OUT)
     return ClassFolder(Path(scan.name(path)).name, path, scan.name(path), images)
+
+
+def _classes(scan: Scan, folders: Sequence[ClassFolder]) -> list[ClassFolder]:
+    """As `_with_images`; what is named like a split among them is no class, unless its name may be one."""
+    folders = _with_images(scan, folders)
+    named = sorted({folder.class_name for folder in folders if split_named(folder.class_name)})
+    for folder in (folder for folder in folders if folder.class_name in named):
+        if len(named) > 1 or folder.class_name.lower() not in CLASSES_TOO:
+            raise UserError(
+                f"{scan.described}: the folder {folder.place} is named like a split but stands where classes "
+                f"are; if it is a class, rename it, else take it away: {scan.expected}"
+            )
+        scan.note(folder.path, "is named like a split, but stands where classes are", "taken for a class")
+    return folders
 
 
 def _with_images(scan: Scan, folders: Sequence[ClassFolder]) -> list[ClassFolder]:
@@ -197,10 +267,10 @@ def _with_images(scan: Scan, folders: Sequence[ClassFolder]) -> list[ClassFolder
 def _summary(
     scan: Scan, layout: str, folders: Sequence[ClassFolder], classes: Sequence[str], count: int
 ) -> str:
-    shape = {"class": "CLASS", "split": "SPLIT/CLASS", "domain": "DOMAIN/CLASS"}[layout]
     parts = sorted({folder.split or folder.domain for folder in folders})
-    within = "" if layout == "class" else f" in the {layout}s {', '.join(parts)}"
+    kind = "domains" if layout == "domain" else "splits"
+    within = "" if layout == "class" else f" in the {kind} {', '.join(parts)}"
     return (
-        f"{scan.described}: recognised root/{shape}/*: {len(classes)} classes "
+        f"{scan.described}: recognised root/{SHAPES[layout]}/*: {len(classes)} classes "
         f"({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}), {count:,} images{within}"
     )

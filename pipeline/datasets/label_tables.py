@@ -7,11 +7,12 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from pipeline.config.params import Dataset
-from pipeline.datasets.source import ALL, LEFT_OUT, SPLITS, Problem, Record, Source, select_domains, shown
+from pipeline.datasets.source import ALL, LEFT_OUT, Problem, Record, Source, select_domains, shown
+from pipeline.datasets.split_names import SPLITS, split_named
 from pipeline.datasets.table_files import FORMATS, INDEXES, read_table
 from pipeline.images.image_files import images_below, printable
 from pipeline.images.sizes import Sides
@@ -57,10 +58,7 @@ def find_tables(dataset: Dataset, root: Path) -> list[Table]:
                 "there, where its changes are seen, and give its path from there"
             )
         return [Table(path, None)]
-    found = _metadata(root, None)
-    for entry in shown(root) if not found else ():
-        if entry.is_dir() and entry.name.lower() in SPLITS:
-            found += _metadata(Path(entry.path), SPLITS[entry.name.lower()])
+    found = _metadata(root, None) or _metadata_of_splits(dataset, root)
     for key in ("label_column", "group_column"):
         if not found and getattr(dataset, key) is not None:
             raise UserError(
@@ -68,6 +66,21 @@ def find_tables(dataset: Dataset, root: Path) -> list[Table]:
                 f"name the table in dataset.labels, or remove dataset.{key}"
             )
     return found
+
+
+def _metadata_of_splits(dataset: Dataset, root: Path) -> list[Table]:
+    """That of every folder of a split, or of none."""
+    folders = {entry.name: split_named(entry.name) for entry in shown(root) if entry.is_dir()}
+    tables = {name: _metadata(root / name, split) for name, split in folders.items() if split}
+    without = [name for name, found in tables.items() if not found]
+    if without and any(tables.values()):
+        other = next(name for name, found in tables.items() if found)
+        raise UserError(
+            f"dataset.root {dataset.root}: the folder {without[0]} is named like a split and holds no "
+            f"{METADATA}.csv, as {other} does; put its table there, or take the folder away, and its images "
+            "are drawn from the others"
+        )
+    return [table for found in tables.values() for table in found]
 
 
 def _metadata(folder: Path, split: str | None) -> list[Table]:
@@ -88,7 +101,7 @@ def labelled_source(dataset: Dataset, sides: Sides, root: Path, tables: Sequence
     )
     names = ", ".join(_below(table.path, root) for table in tables)
     described = f"{names} in dataset.root {dataset.root}"
-    problems += _not_named(root, rows, names)
+    problems += [*_not_named(root, rows, names), *_split_by_folders_alone(rows, names)]
     domains = select_domains(dataset.domains, sorted({row.domain for row in rows}) or [ALL])
     rows = [row for row in rows if row.domain in domains]
     classes = sorted({row.label for row in rows})
@@ -258,6 +271,16 @@ def _not_named(root: Path, rows: Sequence[Labelled], tables: str) -> list[Proble
         return []
     what = f"{len(others):,} images, of which the first is {printable(_below(others[0], root))}"
     return [{"file": tables, "problem": f"does not name {what}", "action": LEFT_OUT}]
+
+
+def _split_by_folders_alone(rows: Sequence[Labelled], tables: str) -> list[Problem]:
+    """That folders of a train and a test split are mixed, where the table has no column for it."""
+    folders = {part for row in rows if row.split is None for part in PurePosixPath(row.id).parts[:-1]}
+    named = sorted(folder for folder in folders if split_named(folder))
+    if len({split_named(folder) for folder in named}) < 2:
+        return []
+    problem = f"has no column split, and names images in {', '.join(map(printable, named))}"
+    return [{"file": tables, "problem": problem, "action": "splits are drawn from all of them"}]
 
 
 def _below(path: Path, root: Path) -> str:

@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 
 LEFT_OUT = "left out"  # the action for what is not among the prepared images
 ALL = "all"  # the domain of images without domains
-SPLITS = {  # what folders and files call the splits
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 class Problem(TypedDict):
@@ -96,14 +87,14 @@ def select_domains(wanted: Sequence[str] | None, available: Sequence[str] = (ALL
     return [name for name in available if name in wanted]
 
 
-def unusable(id: str, problem: str) -> Record:
+def unusable(id: str, problem: str, split: str | None = None) -> Record:
     """An image that is left out, and why."""
     from pipeline.images.decoding import UnusableImage
 
     def refuse() -> bytes:
         raise UnusableImage(problem)
 
-    return Record(id=id, class_name="", read=refuse)
+    return Record(id=id, class_name="", read=refuse, split=split)
 
 
 class ClassFolder(NamedTuple):

@@ -156,19 +156,20 @@ def _class_names(opened: Opened) -> dict[int, str]:
 
 def _records(opened: Opened, names: Mapping[int, str], short_side: int) -> Iterator[Record]:
     for split, images in opened.items():
+        given = None if split == NO_SPLIT else split
         for index in range(len(images)):
             identity = f"{split}/{index:06}"
             try:
                 image, label = images[index]
             except DAMAGED as error:
-                yield unusable(identity, f"can't be decoded: {_one_line(error)}")
+                yield unusable(identity, f"can't be decoded: {_one_line(error)}", given)
                 continue
             yield Record(
                 id=identity,
                 class_name=names[int(label)],
                 read=partial(_pixels, image),
                 decode=partial(_decode, image=image, short_side=short_side),
-                split=None if split == NO_SPLIT else split,
+                split=given,
             )
 
 

@@ -139,6 +139,15 @@ def test_given_splits_are_kept_and_missing_ones_are_taken_from_train(tmp_path: P
     }
 
 
+def test_a_split_without_usable_images_is_not_replaced_by_a_draw(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", {f"{s}/{c}": 9 for s in ("train", "test") for c in ("cat", "dog")})
+    for path in root.glob("test/*/*.png"):
+        path.write_bytes(b"garbage")
+    with pytest.raises(UserError, match=r"of the split test could be used .*test/cat/000.png is no image"):
+        run(root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_drawn_splits_keep_equal_images_together(tmp_path: Path) -> None:
     root = make(tmp_path / "raw", {"cat": 40, "dog": 40})
     copies = {f"cat/{index:03}.png": f"cat/z{index:03}.png" for index in range(15)}

@@ -27,7 +27,7 @@ DECODED_SIDE = 64  # pixels; to decode at this size shows what is broken, and is
 class Survey:
     """What was found in a folder of labelled images."""
 
-    layout: str  # class | split | domain | table
+    layout: str  # class | split | class split | domain | table
     classes: Mapping[str, int]  # images of each
     domains: list[str]
     splits: Mapping[

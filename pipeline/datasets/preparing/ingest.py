@@ -12,6 +12,7 @@ from typing import IO
 from pipeline.datasets.source import LEFT_OUT, Problem, Record, Source
 from pipeline.images.decoding import UnusableImage, decode, encode
 from pipeline.runtime.progress import track
+from stochca.errors import UserError
 
 BATCH = 64  # images under way at a time; bounds the memory
 THREADS = min(8, os.cpu_count() or 1)  # each may hold a whole decoded image
@@ -39,36 +40,48 @@ def ingest(source: Source, store: IO[bytes], max_megapixels: float) -> tuple[lis
 
     Returns:
         A row per stored image, and what was wrong or odd about the others and these.
+
+    Raises:
+        UserError: no image of a split could be used, which would be replaced by a draw.
     """
     rows: list[Row] = []
     problems: list[Problem] = []
-    for id, result in track(_in_threads(source, max_megapixels), source.count, "reading images"):
+    left_out: dict[str, Problem] = {}  # the first of each split
+    for record, result in track(_in_threads(source, max_megapixels), source.count, "reading images"):
         if isinstance(result, str):
-            problems.append({"file": id, "problem": result, "action": LEFT_OUT})
+            problems.append({"file": record.id, "problem": result, "action": LEFT_OUT})
+            if record.split is not None:
+                left_out.setdefault(record.split, problems[-1])
             continue
         row, encoded, note = result
         if note:
-            problems.append({"file": id, "problem": note, "action": "kept"})
+            problems.append({"file": record.id, "problem": note, "action": "kept"})
         store.write(encoded)
         rows.append(row)
+    for split in sorted(left_out.keys() - {row.split for row in rows}):
+        file, why = left_out[split]["file"], left_out[split]["problem"]
+        raise UserError(
+            f"no image of the split {split} could be used (for example {file} {why}); repair them, or take "
+            "the split away, and its images are drawn from those to train on"
+        )
     return rows, problems
 
 
-def _in_threads(source: Source, max_megapixels: float) -> Iterator[tuple[str, Read | str]]:
+def _in_threads(source: Source, max_megapixels: float) -> Iterator[tuple[Record, Read | str]]:
     """In order, a batch at a time; Pillow decodes outside of Python's lock."""
     labels = {name: label for label, name in enumerate(source.classes)}
     opened = partial(decode, short_side=source.stored_side, max_megapixels=max_megapixels)
     remaining = source.records()
 
-    def read(record: Record) -> tuple[str, Read | str]:
+    def read(record: Record) -> tuple[Record, Read | str]:
         """The image, or why there is none."""
         try:
             content = record.read()
             decoded = (record.decode or opened)(content)
         except OSError as error:
-            return record.id, f"can't be read: {error.strerror or error}"
+            return record, f"can't be read: {error.strerror or error}"
         except UnusableImage as error:
-            return record.id, str(error)
+            return record, str(error)
         encoded = encode(decoded.image, lossless=decoded.lossless)
         row = Row(
             id=record.id,
@@ -80,7 +93,7 @@ def _in_threads(source: Source, max_megapixels: float) -> Iterator[tuple[str, Re
             stored_hash=hashlib.sha256(encoded).digest(),
             stored_bytes=len(encoded),
         )
-        return record.id, (row, encoded, decoded.note)
+        return record, (row, encoded, decoded.note)
 
     with ThreadPoolExecutor(THREADS) as pool:
         while batch := list(islice(remaining, BATCH)):

@@ -66,6 +66,15 @@ def test_any_name_without_splits_and_labels_without_names(tmp_path: Path) -> Non
     refused(error, "test.npz is named like a split, part1.npz is not", "root/train.npz")
 
 
+def test_splits_with_more_to_their_names(tmp_path: Path) -> None:
+    for name in ("train_images", "Test-Data"):
+        np.savez(tmp_path / f"{name}.npz", images=noise(1), labels=[10])
+    assert found(load(tmp_path)) == {
+        "Test-Data/000000": ("10", "test"),
+        "train_images/000000": ("10", "train"),
+    }
+
+
 GOOD: dict[str, Any] = {"images": np.zeros((3, 4, 5, 3), np.uint8), "labels": np.array([0, 1, 1])}
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "grey": ({"images": np.zeros((3, 4, 5), np.uint8)}, "found 3 x 4 x 5 of uint8"),

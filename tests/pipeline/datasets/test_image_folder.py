@@ -96,6 +96,72 @@ def test_a_domain_that_is_not_there(tmp_path: Path) -> None:
 def test_a_class_may_be_named_like_a_split(tmp_path: Path) -> None:
     source = load(make(tmp_path, "train/1.png", "car/1.png"))
     assert (source.layout, source.classes) == ("class", ["car", "train"])
+    assert told(source) == {("train", "taken for a class")}
+    assert load(make(tmp_path / "forms", "valid/1.png", "invalid/1.png")).classes == ["invalid", "valid"]
+
+
+def test_splits_below_the_classes(tmp_path: Path) -> None:
+    make(tmp_path, *[f"{c}/{s}/1.png" for c in ("cat", "dog") for s in ("train", "Test", "val_images")])
+    (tmp_path / "cat/val_images/1.png").unlink()
+    source = load(tmp_path)
+    assert (source.layout, source.classes, source.domains) == ("class split", ["cat", "dog"], ["all"])
+    assert "root/CLASS/SPLIT/*" in source.summary
+    assert found(source) == {
+        "cat/train/1.png": ("cat", "all", "train"),
+        "cat/Test/1.png": ("cat", "all", "test"),
+        "dog/train/1.png": ("dog", "all", "train"),
+        "dog/Test/1.png": ("dog", "all", "test"),
+        "dog/val_images/1.png": ("dog", "all", "val"),
+    }
+    assert told(source) == {("cat/val_images", "left out")}
+    (tmp_path / "dog/val_images/1.png").unlink()
+    refused(tmp_path, "cat/val_images is named like a split and holds no image")
+
+
+@pytest.mark.parametrize(
+    "names", [("train_images", "test_images"), ("seg_train", "seg_test"), ("train2017", "Images-Test (1)")]
+)
+def test_splits_with_more_to_their_names(tmp_path: Path, names: Sequence[str]) -> None:
+    source = load(make(tmp_path / "deep", *[f"{name}/{c}/1.png" for name in names for c in ("cat", "dog")]))
+    assert {split for _, _, split in found(source).values()} == {"train", "test"}
+    flat = make(tmp_path / "flat", *[f"{name}/1.png" for name in names])
+    (flat / "train.csv").write_text("id,label")
+    refused(flat, "named like a split but holds images", "dataset.labels", "there is train.csv")
+
+
+def test_names_that_begin_like_splits_are_classes(tmp_path: Path) -> None:
+    names = ["test_tube", "train_station", "valley", "devil", "trainers", "testament", "validator"]
+    assert load(make(tmp_path, *[f"{name}/1.png" for name in names])).classes == sorted(names)
+
+
+def test_splits_where_classes_should_be(tmp_path: Path) -> None:
+    boxes = make(tmp_path / "boxes", "images/train/1.png", "images/val/1.png")
+    for name in ("train", "val"):
+        (boxes / "labels" / name).mkdir(parents=True)
+        (boxes / "labels" / name / "1.txt").touch()
+    refused(boxes, "holds images/train and images/val, named like splits", "dataset.labels")
+    masks = make(
+        tmp_path / "masks", *[f"{top}/{s}/1.png" for top in ("images", "masks") for s in ("train", "val")]
+    )
+    refused(masks, "images/train", "where classes should be")
+    refused(make(tmp_path / "kaggle", "cat/1.png", "dog/1.png", "test/1.png"), "test is named like a split")
+    refused(
+        make(tmp_path / "three", "cat/1.png", "train/1.png", "valid/1.png"), "train is named like a split"
+    )
+    twice = make(tmp_path / "twice", *[f"train/{c}/1.png" for c in ("train", "val")])
+    refused(twice, "train/train is named like a split")
+    domain = make(
+        tmp_path / "domain", *[f"{d}/{c}/1.png" for d in ("a", "b") for c in ("cat", "dog", "test")]
+    )
+    refused(domain, "a/test is named like a split")
+
+
+def test_a_split_without_images_is_not_replaced_by_a_draw(tmp_path: Path) -> None:
+    make(tmp_path, "train/cat/1.png", "train/dog/1.png")
+    (tmp_path / "test").mkdir()
+    refused(tmp_path, "folder test is named like a split and holds no image")
+    (tmp_path / "test/cat").mkdir()
+    refused(tmp_path, "folder test is named like a split and holds no image")
 
 
 def test_what_is_no_image_is_skipped_and_named_unless_hidden(tmp_path: Path) -> None:

@@ -251,3 +251,21 @@ def test_ratios_and_held_out_domains_keep_groups_whole(tmp_path: Path) -> None:
         assert all(parts)
         assert not parts[0] & parts[1]
         assert not (parts[0] | parts[1]) & parts[2]
+
+
+def test_a_split_without_its_table_is_not_replaced_by_a_draw(tmp_path: Path) -> None:
+    write(tmp_path / "train", "file_name,label\na.png,cat\nsub/b.png,dog\n", "metadata.csv")
+    photograph(tmp_path / "test_images/a.png", 9)
+    refused(tmp_path, "folder test_images", "holds no metadata.csv, as train does", labels=None)
+
+
+def test_folders_of_splits_without_a_column_are_told(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        photograph(tmp_path / f"{split}_images/a.png", len(split), (20, 16))
+    table = "path,label\ntrain_images/a.png,cat\ntest_images/a.png,dog\n"
+    (tmp_path / "labels.csv").write_text(table)
+    problem = load(tmp_path, labels="labels.csv").problems[-1]
+    assert problem["problem"] == "has no column split, and names images in test_images, train_images"
+    lines = "path,label,split\ntrain_images/a.png,cat,train\ntest_images/a.png,dog,test\n"
+    (tmp_path / "labels.csv").write_text(lines)
+    assert load(tmp_path, labels="labels.csv").problems == []

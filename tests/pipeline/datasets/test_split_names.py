@@ -1,0 +1,38 @@
+import time
+
+import pytest
+
+from pipeline.datasets.split_names import names_contents, split_named
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *(("train", "train"), ("Training", "train"), ("TRAIN_IMAGES", "train"), ("trainset", "train")),
+        *(("val", "val"), ("valid", "val"), ("Validation-Set", "val"), ("dev", "val"), ("val2017", "val")),
+        *(("test", "test"), ("testing", "test"), ("images_test", "test"), ("test (2)", "test")),
+        *(("cat", None), ("", None), ("images", None), ("2017", None), ("train_test", None)),
+        *(
+            ("trains", None),
+            ("test_tube", None),
+            ("contest", None),
+            ("device", None),
+            ("train station", None),
+        ),
+    ],
+)
+def test_the_split_that_a_name_speaks_of(name: str, split: str | None) -> None:
+    assert split_named(name) == split
+
+
+def test_names_that_are_no_classes() -> None:
+    assert all(map(names_contents, ("images", "Labels", "image_data", "imgs 2", "masks", "annotations")))
+    assert not any(map(names_contents, ("", "cat", "imagery", "setter", "photographer")))
+
+
+def test_hostile_names_take_no_time() -> None:
+    start = time.perf_counter()
+    for part in ("images", "data", "set_", "train", "_", "seg0", "sets"):
+        split_named(part * 2000 + "!x")
+        names_contents(part * 2000 + "!x")
+    assert time.perf_counter() - start < 2
