@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
+from pipeline.datasets.alike import refuse_alike
 from pipeline.datasets.label_tables import find_tables, labelled_source
 from pipeline.datasets.source import (
     LEFT_OUT,
@@ -41,15 +42,19 @@ def load(dataset: Dataset, sides: Sides) -> Source:
 
     Raises:
         UserError: the root is missing, unreadable or empty, its layout is ambiguous, it holds fewer than
-            two classes, a class folder holds no image, or a wanted domain is not there; or a table is wrong.
+            two classes or two names that look alike, a class folder holds no image, or a wanted domain is
+            not there; or a table is wrong.
     """
     scan = Scan(Path(dataset.root))
     if tables := find_tables(dataset, scan.root):
         return labelled_source(dataset, sides, scan.root, tables)
     layout, folders = _recognise(scan)
-    domains = select_domains(dataset.domains, sorted({folder.domain for folder in folders}))
+    there = sorted({folder.domain for folder in folders})
+    refuse_alike(scan.described, "domains", there)
+    domains = select_domains(dataset.domains, there)
     folders = [folder for folder in folders if folder.domain in domains]
     classes = sorted({folder.class_name for folder in folders})
+    refuse_alike(scan.described, "classes", classes)
     if len(classes) < 2:
         raise UserError(
             f"{scan.described} holds only the class {classes[0]}; at least two are needed, {LAYOUTS}"

@@ -7,10 +7,12 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from pipeline.config.params import Dataset
+from pipeline.datasets.alike import alike, both, forms, refuse_alike
 from pipeline.datasets.source import ALL, LEFT_OUT, Problem, Record, Source, select_domains, shown
 from pipeline.datasets.split_names import SPLITS, split_named
 from pipeline.datasets.table_files import FORMATS, INDEXES, read_table
@@ -102,9 +104,12 @@ def labelled_source(dataset: Dataset, sides: Sides, root: Path, tables: Sequence
     names = ", ".join(_below(table.path, root) for table in tables)
     described = f"{names} in dataset.root {dataset.root}"
     problems += [*_not_named(root, rows, names), *_split_by_folders_alone(rows, names)]
-    domains = select_domains(dataset.domains, sorted({row.domain for row in rows}) or [ALL])
+    there = sorted({row.domain for row in rows})
+    refuse_alike(described, "domains", there)
+    domains = select_domains(dataset.domains, there or [ALL])
     rows = [row for row in rows if row.domain in domains]
     classes = sorted({row.label for row in rows})
+    refuse_alike(described, "classes", classes)
     if len(classes) < 2:
         found = f"only the class {classes[0]}" if classes else "no image"
         raise UserError(f"{described} names {found}; images of two classes or more are needed")
@@ -112,6 +117,9 @@ def labelled_source(dataset: Dataset, sides: Sides, root: Path, tables: Sequence
     for row in rows:
         if row.group is not None:
             domains_of.setdefault(row.group, set()).add(row.domain)
+    for one, other in alike(domains_of):
+        problem = f"has the groups {both(one, other)}, which look alike"
+        problems.append({"file": names, "problem": problem, "action": "taken for two"})
     return Source(
         layout="table",
         summary=_summary(described, rows, classes, len(domains_of)),
@@ -225,11 +233,10 @@ def _refuse_unknown(file: str, columns: Sequence[str], known: set[str]) -> None:
 
 def _find(name: str, folder: Path, root: Path) -> Path | None:
     """The image, its path told from the table or from the root."""
-    for base in (folder, root):
-        with suppress(
-            OSError, ValueError, RuntimeError
-        ):  # a name too long or with a zero byte, links in a circle
-            if (path := (base / name).resolve()).is_file():
+    for base, form in product((folder, root), forms(name)):
+        # A name too long or with a zero byte, links in a circle.
+        with suppress(OSError, ValueError, RuntimeError):
+            if (path := (base / form).resolve()).is_file():
                 return path
     return None
 

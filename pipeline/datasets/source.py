@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from pipeline.config.datasets import registered
 from pipeline.config.params import Dataset
+from pipeline.datasets.alike import alike, both
 from pipeline.images.image_files import printable
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
@@ -67,7 +68,12 @@ def open_source(dataset: Dataset, sides: Sides) -> Source:
         UserError: it is not there, or not whole; the sentence says what to download, and where to put it.
     """
     source: Source = import_module(registered(dataset.name).module).load(dataset, sides)
-    return source
+    notes: list[Problem] = [
+        {"file": other, "problem": f"looks like another: {both(one, other)}", "action": "taken for two"}
+        for names in (source.classes, source.domains)
+        for one, other in alike(names)
+    ]
+    return replace(source, problems=[*source.problems, *notes]) if notes else source
 
 
 def select_domains(wanted: Sequence[str] | None, available: Sequence[str] = (ALL,)) -> list[str]:
@@ -81,6 +87,8 @@ def select_domains(wanted: Sequence[str] | None, available: Sequence[str] = (ALL
     unknown = [name for name in wanted if name not in available]
     if unknown or not wanted:
         found = f"names {', '.join(unknown)}" if unknown else "is empty"
+        near = next((both(*pair) for pair in alike([*unknown, *available])), None)
+        found += f" ({near} look alike)" if near else ""
         raise UserError(
             f"dataset.domains {found}; allowed here are {', '.join(available)}, or null for all of them"
         )

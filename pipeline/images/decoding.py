@@ -1,6 +1,7 @@
 """Any image file to a clean RGB picture of a sensible size, and back to bytes."""
 
 import contextlib
+import hashlib
 import io
 import threading
 from dataclasses import dataclass
@@ -93,6 +94,11 @@ def encode(image: Image.Image, *, lossless: bool) -> bytes:
     else:
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
+
+
+def hash_of_pixels(image: Image.Image) -> bytes:
+    """Equal for equal pictures, whatever file they came in."""
+    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).digest()
 
 
 def on_white(image: Image.Image) -> Image.Image:

@@ -178,6 +178,20 @@ def test_duplicates_across_given_splits_warn_or_fail(tmp_path: Path) -> None:
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize(("suffix", "options"), [("bmp", {}), ("webp", {"lossless": True}), ("tiff", {})])
+def test_the_same_pixels_in_another_encoding_are_the_same_image(
+    suffix: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    root = make(tmp_path / "raw", {f"{s}/{c}": 5 for s in ("train", "val", "test") for c in ("cat", "dog")})
+    Image.open(root / "train/cat/000.png").save(root / f"test/cat/leak.{suffix}", **options)
+    problems = problems_of(run(root, tmp_path / "out"))
+    assert "kept in both splits" in problems["train/cat/000.png"]
+    with pytest.raises(UserError, match="are the same image"):
+        run(root, tmp_path / "out", duplicates="error")
+    run(root, tmp_path / "out", duplicates="leave_out")
+    assert splits_of(tmp_path / "out")["train/cat/000.png"] == "repeated"
+
+
 def test_repeated_pictures_are_left_out_on_request(tmp_path: Path) -> None:
     root = make(tmp_path / "raw", {f"{s}/{c}": 5 for s in ("train", "val", "test") for c in ("cat", "dog")})
     shutil.copy(root / "train/cat/000.png", root / "test/cat/leak.png")

@@ -1,6 +1,5 @@
 """What one's own images are: all counted, as the stage `prepare` reads them, and some looked at."""
 
-import hashlib
 import io
 import random
 import statistics
@@ -13,7 +12,7 @@ from PIL import Image
 from pipeline.commands.cost import Split
 from pipeline.config.params import Dataset
 from pipeline.datasets.source import Record, open_source
-from pipeline.images.decoding import UnusableImage, decode
+from pipeline.images.decoding import UnusableImage, decode, hash_of_pixels
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
@@ -136,8 +135,8 @@ def survey(dataset: Dataset) -> Survey:
 
 
 def _look_at(record: Record, max_megapixels: float) -> tuple[int, bytes]:
-    """The short side in pixels, and what is equal only for equal files."""
+    """The short side in pixels, and what is equal only for equal pictures."""
     content = record.read()
-    decode(content, short_side=DECODED_SIDE, max_megapixels=max_megapixels)
+    decoded = decode(content, short_side=DECODED_SIDE, max_megapixels=max_megapixels)
     with Image.open(io.BytesIO(content)) as image:
-        return min(image.size), hashlib.sha256(content).digest()
+        return min(image.size), hash_of_pixels(decoded.image)

@@ -65,7 +65,7 @@ def refuse_across_splits(rows: Sequence[Row], splits: Sequence[str]) -> None:
 def leave_out_repeated(rows: Sequence[Row], splits: Sequence[str]) -> tuple[list[str], list[Problem]]:
     """Of equal pictures of a class in a domain only one stays in use: one to test on before one to train on.
 
-    Pictures are compared as they are stored: what differs in one style may be drawn alike in another.
+    Pictures are compared by their pixels: what differs in one style may be drawn alike in another.
 
     Returns:
         The split of each row, `repeated` where its picture is another's, and one problem for each of those.
@@ -76,7 +76,7 @@ def leave_out_repeated(rows: Sequence[Row], splits: Sequence[str]) -> tuple[list
     problems: list[Problem] = []
     for index in order:
         row = rows[index]
-        first = stays.setdefault((row.label, row.domain, row.stored_hash), index)
+        first = stays.setdefault((row.label, row.domain, row.pixels_hash), index)
         if first != index:
             kept[index] = "repeated"
             same = f"is the same picture as {rows[first].id}"

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import IO
 
 from pipeline.datasets.source import LEFT_OUT, Problem, Record, Source
-from pipeline.images.decoding import UnusableImage, decode, encode
+from pipeline.images.decoding import UnusableImage, decode, encode, hash_of_pixels
 from pipeline.runtime.progress import track
 from stochca.errors import UserError
 
@@ -28,6 +28,7 @@ class Row:
     group: str
     split: str | None  # the dataset's own
     source_hash: bytes  # equal where the sources are the same image
+    pixels_hash: bytes  # equal where the pictures are, however they were encoded
     stored_hash: bytes
     stored_bytes: int  # of the encoded image
 
@@ -83,13 +84,16 @@ def _in_threads(source: Source, max_megapixels: float) -> Iterator[tuple[Record,
         except UnusableImage as error:
             return record, str(error)
         encoded = encode(decoded.image, lossless=decoded.lossless)
+        pixels = hash_of_pixels(decoded.image)
         row = Row(
             id=record.id,
             label=labels[record.class_name],
             domain=record.domain,
             group=record.group or record.id,
             split=record.split,
-            source_hash=hashlib.sha256(content).digest(),
+            # What is drawn or cut out by a rule of its own may come out alike and yet be another image.
+            source_hash=hashlib.sha256(content).digest() if record.decode else pixels,
+            pixels_hash=pixels,
             stored_hash=hashlib.sha256(encoded).digest(),
             stored_bytes=len(encoded),
         )

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pipeline.datasets import image_folder
-from pipeline.datasets.source import Source
+from pipeline.datasets.source import Source, open_source
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 from tests.pipeline.datasets.miniatures import opened
@@ -255,3 +255,35 @@ def test_ambiguous_layouts_are_refused(tmp_path: Path) -> None:
         make(tmp_path / "bare", "train/1.png", "test/1.png"), "named like a split", "instead of class folders"
     )
     refused(make(tmp_path / "untrained", "test/cat/1.png", "test/dog/1.png"), "no images to train on")
+
+
+NAMES = [
+    ("caf\u00e9", "cafe\u0301", r"'cafe\u0301' and 'caf\xe9'"),
+    ("cat", "cat ", "'cat' and 'cat '"),
+    ("cat", "Cat", "'Cat' and 'cat'"),
+    ("hot dog", "hot  dog", "'hot  dog' and 'hot dog'"),
+    ("cat", "c\u200bat", r"'cat' and 'c\u200bat'"),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "shown"), NAMES)
+def test_names_that_look_alike_are_refused(tmp_path: Path, one: str, other: str, shown: str) -> None:
+    refused(make(tmp_path / "a", f"{one}/1.png", f"{other}/1.png", "owl/1.png"), "classes " + shown)
+    refused(make(tmp_path / "b", f"train/{one}/1.png", f"test/{other}/1.png", "train/x/1.png"), shown)
+    domains = make(tmp_path / "c", *[f"{d}/{c}/1.png" for d in (one, other) for c in ("x", "y")])
+    refused(domains, "domains " + shown)
+
+
+def test_letters_in_upper_and_lower_case_are_classes(tmp_path: Path) -> None:
+    make(tmp_path, "a/1.png", "A/1.png")
+    dataset = dataset_section(name="image_folder", root=str(tmp_path))
+    source = open_source(dataset, Sides.of(70, None))
+    assert source.classes == ["A", "a"]
+    assert source.problems == [
+        {"file": "a", "problem": "looks like another: 'A' and 'a'", "action": "taken for two"}
+    ]
+
+
+def test_a_wanted_domain_in_another_form(tmp_path: Path) -> None:
+    make(tmp_path, *[f"{d}/{c}/1.png" for d in ("cafe\u0301", "b") for c in ("x", "y")])
+    refused(tmp_path, r"'caf\xe9' and 'cafe\u0301' look alike", domains=["caf\u00e9"])

@@ -269,3 +269,20 @@ def test_folders_of_splits_without_a_column_are_told(tmp_path: Path) -> None:
     lines = "path,label,split\ntrain_images/a.png,cat,train\ntest_images/a.png,dog,test\n"
     (tmp_path / "labels.csv").write_text(lines)
     assert load(tmp_path, labels="labels.csv").problems == []
+
+
+def test_names_that_look_alike(tmp_path: Path) -> None:
+    lines = "path,label,domain,group\na.png,cat,day,p1\nsub/b.png,{},{},P1\nd.png,dog,day,\n"
+    refused(write(tmp_path, lines.format("Cat", "day")), "classes 'Cat' and 'cat', which look alike")
+    refused(write(tmp_path, lines.format("dog", "Day")), "domains 'Day' and 'day', which look alike")
+    source = load(write(tmp_path, lines.format("dog", "day")), labels="labels.csv")
+    told = [problem for problem in source.problems if "groups" in problem["problem"]]
+    assert told[0]["problem"] == "has the groups 'p1' and 'P1', which look alike"
+
+
+def test_a_path_in_another_form_of_unicode_is_found(tmp_path: Path) -> None:
+    photograph(tmp_path / "cafe\u0301/1.png", 1)
+    photograph(tmp_path / "th\u00e9.png", 2)
+    table = "path,label\ncaf\u00e9/1.png,cat\nthe\u0301.png,dog\n"
+    source = load(write(tmp_path, table), labels="labels.csv")
+    assert [row[0] for row in found(source)] == ["cafe\u0301/1.png", "th\u00e9.png"]

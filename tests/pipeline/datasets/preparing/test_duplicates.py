@@ -5,7 +5,7 @@ from pipeline.datasets.preparing.ingest import Row
 
 
 def row(number: int, group: str, source: bytes) -> Row:
-    return Row(str(number), 0, "all", group, None, source, b"", 0)
+    return Row(str(number), 0, "all", group, None, source, b"", b"", 0)
 
 
 def connected(rows: list[Row]) -> list[str]:
@@ -66,6 +66,7 @@ def test_one_of_equal_pictures_of_a_class_and_domain_stays() -> None:
                 None,
                 b"",
                 draw.choice([b"x", b"y"]),
+                b"",
                 0,
             )
             for number in range(14)
@@ -76,8 +77,8 @@ def test_one_of_equal_pictures_of_a_class_and_domain_stays() -> None:
             alike = [
                 other
                 for other in range(14)
-                if (rows[other].label, rows[other].domain, rows[other].stored_hash)
-                == (row.label, row.domain, row.stored_hash)
+                if (rows[other].label, rows[other].domain, rows[other].pixels_hash)
+                == (row.label, row.domain, row.pixels_hash)
             ]
             staying = [other for other in alike if kept[other] != "repeated"]
             assert len(staying) == 1
