@@ -23,6 +23,9 @@ EXTENSIONS = frozenset(
 
 TINY = 128  # pixels, longer side: up to here PNG costs little and keeps every pixel
 JPEG_QUALITY = 95
+# Times the short side. A model sees the short side at its own size, and the long one is resized along with
+# it: what is a line of pixels in the file would take gigabytes.
+LONGEST = 100
 
 _open_lock = threading.Lock()
 
@@ -46,8 +49,8 @@ def decode(content: bytes, *, short_side: int, max_megapixels: float) -> Decoded
     Of an animation the first frame is taken. Values of more than 8 bits are scaled, not clipped.
 
     Raises:
-        UnusableImage: the file is empty, damaged, no image, or larger than `max_megapixels`, which is
-            found out before any pixel is decoded.
+        UnusableImage: the file is empty, damaged, no image, or larger than `max_megapixels` or thinner than
+            `LONGEST` allows, which is found out before any pixel is decoded.
     """
     if not content:
         raise UnusableImage("the file is empty")
@@ -58,6 +61,7 @@ def decode(content: bytes, *, short_side: int, max_megapixels: float) -> Decoded
             raise UnusableImage(
                 f"{width} x {height} pixels are more than the limit of {max_megapixels:g} megapixels"
             )
+        _refuse_thin(source)
         # An MPO is a photo with previews or depth beside it.
         frames = 1 if source.format == "MPO" else getattr(source, "n_frames", 1)
         scale = short_side / min(width, height)
@@ -82,6 +86,7 @@ def decode(content: bytes, *, short_side: int, max_megapixels: float) -> Decoded
 
 def from_image(image: Image.Image, *, short_side: int, lossless: bool) -> Decoded:
     """The same for a picture that is in memory already."""
+    _refuse_thin(image)
     rgb, note = _to_rgb(image)
     return Decoded(_shrink(rgb, short_side), lossless, note)
 
@@ -118,6 +123,12 @@ def _open(content: bytes) -> Image.Image:
             return Image.open(io.BytesIO(content), formats=_FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _refuse_thin(image: Image.Image) -> None:
+    if max(image.size) > LONGEST * min(image.size):
+        width, height = image.size
+        raise UnusableImage(f"{width} x {height} pixels are more than {LONGEST} times as long as wide")
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:

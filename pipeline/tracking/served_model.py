@@ -13,6 +13,8 @@ from typing import Any
 import mlflow
 import numpy as np
 
+LONGEST = 100  # times the short side; as training images, which says pipeline/images/decoding.py
+
 
 class ImageClassifier(mlflow.pyfunc.PythonModel):
     """uint8 RGB images (B, height, width, 3) to probabilities (B, classes)."""
@@ -58,7 +60,11 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         import torch
         from PIL import Image
 
-        images = [self.transform(Image.fromarray(pixels)) for pixels in np.asarray(model_input, np.uint8)]
+        pixels_BHW3 = np.asarray(model_input, np.uint8)
+        _, height, width, _ = pixels_BHW3.shape
+        if max(height, width) > LONGEST * min(height, width):
+            raise ValueError(f"{width} x {height} pixels are more than {LONGEST} times as long as wide")
+        images = [self.transform(Image.fromarray(pixels_HW3)) for pixels_HW3 in pixels_BHW3]
         with torch.inference_mode():
             return self.model(torch.stack(images)).softmax(dim=1).numpy()
 

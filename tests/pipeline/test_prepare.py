@@ -91,6 +91,7 @@ def test_unusable_images_are_left_out_and_named(tmp_path: Path, capsys: pytest.C
     (root / "cat" / "zero.png").touch()
     (root / "cat" / "notes.txt").touch()
     Image.new("RGB", (300, 300)).save(root / "dog" / "huge.png")
+    Image.new("RGB", (1, 20_000)).save(root / "dog" / "thin.png")
     frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
     frames[0].save(root / "cat" / "moving.gif", save_all=True, append_images=frames[1:])
     manifest = run(root, tmp_path / "out", max_megapixels=0.05)
@@ -99,7 +100,8 @@ def test_unusable_images_are_left_out_and_named(tmp_path: Path, capsys: pytest.C
     assert problems["cat/zero.png"] == "the file is empty; left out"
     assert "300 x 300 pixels" in problems["dog/huge.png"]
     assert problems["cat/moving.gif"] == "has 2 frames, of which the first is used; kept"
-    assert len(problems) == 5
+    assert "100 times as long as wide; left out" in problems["dog/thin.png"]
+    assert len(problems) == 6
     ids = splits_of(tmp_path / "out")
     assert len(ids) == 25
     assert "cat/moving.gif" in ids

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.images.decoding import EXTENSIONS, Decoded, UnusableImage, decode, encode
+from pipeline.images.decoding import EXTENSIONS, Decoded, UnusableImage, decode, encode, from_image
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -183,6 +183,22 @@ def test_gigantic_images_are_refused_by_their_header() -> None:
         with pytest.raises(UnusableImage, match="can't be decoded"):  # allowed, so it is decoded
             opened(png_header(10_000, 9_999), max_megapixels=100)
         assert Image.MAX_IMAGE_PIXELS == 89478485  # Pillow's own protection stands for everyone else
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (200_000, 1), (3, 301)])
+def test_thin_images_are_refused_by_their_header(size: tuple[int, int]) -> None:
+    """At 224 pixels, resizing 1 x 20,000 takes 4 GB."""
+    width, height = size
+    reason = f"{width} x {height} pixels are more than 100 times as long as wide"
+    for content in (png_header(width, height), saved(Image.new("1", size), "PNG")):
+        with pytest.raises(UnusableImage, match=reason):
+            opened(content)
+    with pytest.raises(UnusableImage, match=reason):
+        from_image(Image.new("L", size), short_side=80, lossless=True)
+
+
+def test_long_images_are_not_thin() -> None:
+    assert opened(saved(Image.new("RGB", (3, 300)), "PNG")).image.size == (3, 300)
 
 
 @pytest.mark.parametrize(
