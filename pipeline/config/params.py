@@ -31,6 +31,7 @@ from pipeline.config.sections import (
 )
 from pipeline.config.sentences import sentence, validated
 from pipeline.config.tuned import is_tuned
+from pipeline.config.yaml_text import read_yaml
 from pipeline.runtime.paths import BEST, PARAMS_FILE, PRETUNED
 from stochca.config import Method
 from stochca.config.training import BUDGETS, Training
@@ -238,16 +239,6 @@ def _check_known(key: str, name: str, known: Collection[str], problem: str) -> N
         raise ValueError(f"{key} {name!r}{problem} {', '.join(known) or 'none'}")
 
 
-class _Loader(yaml.SafeLoader):
-    """Leaves true, no, on and their like as text: fields that are booleans read them, numbers refuse them."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [resolver for resolver in resolvers if resolver[0] != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check the whole file.
 
@@ -267,7 +258,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 def parse_params(text: str, subject: str) -> Params:
     """Check the text of a params.yaml, which errors call `subject`; as `load_params`."""
     try:
-        raw = yaml.load(text, _Loader)
+        raw = read_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"{subject} can't be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
