@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from pipeline.config.params import Params
-from pipeline.runtime.paths import WORK
+from pipeline.runtime.paths import OUTPUTS, PREPARED, WORK
 from stochca.errors import UserError
 
 LOCK = Path("dvc.lock")
@@ -15,7 +15,7 @@ DVC = Path(".dvc")  # its settings
 
 
 def check_inputs(params: Params) -> None:
-    """Raise `UserError` when a file or folder that params.yaml names is not there."""
+    """Raise `UserError` when what params.yaml names is not there, or is what the pipeline itself writes."""
     teachers = {f"teachers.{name}": teacher for name, teacher in params.teachers.items()}
     for key, backbone in {"backbone": params.backbone, **teachers}.items():
         kind, _, path = backbone.weights.partition(":")
@@ -26,6 +26,22 @@ def check_inputs(params: Params) -> None:
             f"dataset.root: there is no folder {params.dataset.root}; give the folder that holds the images, "
             f"or the archives, of {params.dataset.name}"
         )
+    _refuse_outputs("dataset.root", params.dataset.root)
+    if Path(params.pretune.images).resolve() != PREPARED.resolve():
+        _refuse_outputs("pretune.images", params.pretune.images)
+
+
+def _refuse_outputs(key: str, folder: str) -> None:
+    """What a stage reads would change with what it, or a later one, writes."""
+    path = Path(folder).resolve()
+    for output in OUTPUTS:
+        written = output.resolve()
+        if path.is_relative_to(written) or written.is_relative_to(path):
+            where = "lies in" if path.is_relative_to(written) else "holds"
+            raise UserError(
+                f"{key}: the folder {folder} {where} {output}, which the pipeline itself writes; give a "
+                "folder of images alone, such as data/raw/NAME"
+            )
 
 
 def check_work() -> None:

@@ -9,7 +9,15 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.config.datasets import registered
 from stochca.config import Method, SelfAttention, StochasticCrossAttention
@@ -18,9 +26,30 @@ from stochca.config.selection import Selection
 SEED_LIMIT = 2**63  # what torch takes
 # The name becomes an argument on a command line, so that it must not look like an option.
 MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+-]*$")]
-# A target becomes part of file names and of arguments on a command line.
-Target = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
-Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=SEED_LIMIT)]], Field(min_length=1)]
+
+
+def _fit_for_names(target: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", target):
+        raise ValueError(
+            f"{target!r} would become part of the names of stages and folders, which hold only letters, "
+            "digits, _ . + and -, and start with none of the last three; rename the domain where the images "
+            "are: its folder, or in the column domain of the table"
+        )
+    return target
+
+
+Target = Annotated[str, AfterValidator(_fit_for_names)]
+
+
+def _without_point(value: Any) -> Any:
+    if isinstance(value, float):
+        raise ValueError(f"must be a whole number, written without a point or an e, found {value}")
+    return value
+
+
+# A seed becomes part of file names too, as it is written.
+Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT), BeforeValidator(_without_point)]
+Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
 class Section(BaseModel):

@@ -29,5 +29,7 @@ SEARCHES = WORK / "tune"
 UNPACKED = WORK / "unpacked"
 DOWNLOADED = WORK / "downloaded"
 
+OUTPUTS = (BACKBONE, PREPARED, PRETUNED, MODELS, RESULTS, METRICS, REPORTS, WORK)
+
 DATABASE = Path("mlflow.db")
 ARTIFACTS = Path("mlruns")

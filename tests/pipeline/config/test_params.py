@@ -347,6 +347,10 @@ def method(**choices: Any) -> Edit:
         ),
         (lambda raw: raw["protocol"].update(seeds=[True]), "protocol.seeds.0: .*integer.*found 'true'"),
         (
+            lambda raw: raw["protocol"].update(name="leave_one_domain_out", targets=["Real World"]),
+            "protocol.targets.0: 'Real World' would become part of the names of stages and folders",
+        ),
+        (
             lambda raw: raw["protocol"].update(name="sampling_ratios", targets=[50, 50]),
             "targets lists 50 twice",
         ),
