@@ -13,6 +13,7 @@ from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
 from pipeline.datasets.alike import refuse_alike
 from pipeline.datasets.label_tables import find_tables, labelled_source
+from pipeline.datasets.links import leads_out
 from pipeline.datasets.source import (
     LEFT_OUT,
     ClassFolder,
@@ -74,7 +75,7 @@ def load(dataset: Dataset, sides: Sides) -> Source:
 
 
 class Scan:
-    """Looks into folders under a root, leaving links that lead out of it alone, and notes what it skips."""
+    """Looks into folders under a root, and notes what it skips, such as links that lead out of it."""
 
     def __init__(self, root: Path) -> None:
         self.described = f"dataset.root {root}"
@@ -100,7 +101,7 @@ class Scan:
             path = folder / entry.name
             if entry.is_symlink() and not path.exists():
                 self.note(path, "is a link to nothing", LEFT_OUT)
-            elif entry.is_symlink() and not path.resolve().is_relative_to(self.root):
+            elif entry.is_symlink() and leads_out(path, self.root):
                 self.note(path, "is a link that leads out of dataset.root", "not followed")
             elif entry.is_dir():
                 folders.append(path)
@@ -263,8 +264,12 @@ def _with_images(scan: Scan, folders: Sequence[ClassFolder]) -> list[ClassFolder
     filled = [folder for folder in folders if folder.names]
     empty = sorted({folder.class_name for folder in folders} - {folder.class_name for folder in filled})
     if empty:
+        places = [f"{folder.place}/" for folder in folders if folder.class_name == empty[0]]
+        skipped = (p for p in scan.problems if p["file"].startswith(tuple(places)) and "link" in p["problem"])
+        why = next((f" (for example {p['file']} {p['problem']})" for p in skipped), "")
         raise UserError(
-            f"{scan.described}: the class folder {empty[0]} holds no image; add some or remove the folder"
+            f"{scan.described}: the class folder {empty[0]} holds no image{why}; add some or remove the "
+            "folder"
         )
     return filled
 

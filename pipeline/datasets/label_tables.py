@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pipeline.config.params import Dataset
 from pipeline.datasets.alike import alike, both, forms, refuse_alike
+from pipeline.datasets.links import leads_out
 from pipeline.datasets.source import ALL, LEFT_OUT, Problem, Record, Source, select_domains, shown
 from pipeline.datasets.split_names import SPLITS, split_named
 from pipeline.datasets.table_files import FORMATS, INDEXES, read_table
@@ -53,8 +54,8 @@ def find_tables(dataset: Dataset, root: Path) -> list[Table]:
         UserError: it is not there, or columns are named and there is no table.
     """
     if dataset.labels is not None:
-        path = (root / dataset.labels).resolve()
-        if not path.is_relative_to(root) or not path.is_file():
+        path = _within(root / dataset.labels, root)
+        if path is None or not path.is_relative_to(root):
             raise UserError(
                 f"dataset.labels {dataset.labels} is no file in dataset.root {dataset.root}; put the table "
                 "there, where its changes are seen, and give its path from there"
@@ -236,9 +237,19 @@ def _find(name: str, folder: Path, root: Path) -> Path | None:
     for base, form in product((folder, root), forms(name)):
         # A name too long or with a zero byte, links in a circle.
         with suppress(OSError, ValueError, RuntimeError):
-            if (path := (base / form).resolve()).is_file():
+            if (path := _within(base / form, root)) is not None:
                 return path
     return None
+
+
+def _within(path: Path, root: Path) -> Path | None:
+    """Where a file lies in the end, or in `root` where its content is in DVC's cache; None: there is none."""
+    target = path.resolve()
+    if not target.is_file():
+        return None
+    linked = path.parent.resolve() / path.name
+    in_cache = not target.is_relative_to(root) and linked.is_relative_to(root) and not leads_out(linked, root)
+    return linked if in_cache else target
 
 
 def _without_contradictions(rows: Sequence[Labelled], problems: list[Problem]) -> list[Labelled]:
