@@ -22,6 +22,7 @@ from pipeline.datasets.preparing.duplicates import (
 from pipeline.datasets.preparing.ingest import Row, ingest
 from pipeline.datasets.source import LEFT_OUT, Problem, Source, open_source
 from pipeline.images.group_splits import splitting
+from pipeline.images.levels import Levels
 from pipeline.images.prepared import FOLDER, MANIFEST, SPLITS, TABLE, TableRow, write_table
 from pipeline.images.sizes import Sides
 from pipeline.images.splits import Item
@@ -44,7 +45,7 @@ def prepare(dataset: Dataset, sides: Sides, folder: Path) -> dict[str, Any]:
     print(source.summary, flush=True)
     # An image's split may depend on all others, so they wait beside the table until every one is read.
     with replace_folder(folder) as temporary, TemporaryFile(dir=temporary) as store:
-        rows, problems = ingest(source, store, dataset.max_megapixels)
+        rows, problems, levels = ingest(source, store, dataset.max_megapixels)
         problems = [*source.problems, *problems]
         _check_usable(rows, source, problems)
         groups = merge_groups(rows)
@@ -56,7 +57,7 @@ def prepare(dataset: Dataset, sides: Sides, folder: Path) -> dict[str, Any]:
         )
         write_table(temporary / TABLE, source.classes, table)
         problems = [*problems, *_gaps(rows, source), *split_problems]
-        manifest = _manifest(source, dataset, rows, groups, splits, problems)
+        manifest = _manifest(source, dataset, rows, groups, splits, problems, levels)
         write_json(temporary / MANIFEST, manifest)
     _log(manifest)
     return manifest
@@ -185,6 +186,7 @@ def _manifest(
     groups: Sequence[str],
     splits: Sequence[str],
     problems: list[Problem],
+    levels: Levels | None,
 ) -> dict[str, Any]:
     found = Counter(
         (split, row.domain, source.classes[row.label]) for row, split in zip(rows, splits, strict=True)
@@ -212,6 +214,7 @@ def _manifest(
         "totals": {split: splits.count(split) for split in SPLITS},
         "counts": counts,
         "fingerprint": fingerprint.hexdigest(),
+        **({} if levels is None else {"levels": levels}),
         "license": source.license,
         "attribution": source.attribution,
         "problems": problems,

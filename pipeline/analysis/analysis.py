@@ -184,9 +184,8 @@ def _read(files: Sequence[Path], trained: TrainedModel) -> dict[str, Image.Image
     images = {}
     for file in files:
         try:
-            images[str(file)] = decode(
-                file.read_bytes(), short_side=short_side, max_megapixels=MAX_MEGAPIXELS
-            ).image
+            decoded = decode(file.read_bytes(), short_side=short_side, max_megapixels=MAX_MEGAPIXELS)
+            images[str(file)] = decoded.at(trained.levels).image
         except (OSError, UnusableImage) as error:
             raise UserError(f"{file} can't be used: {error}") from None
     return images

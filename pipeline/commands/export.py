@@ -80,6 +80,7 @@ def export_timm(trained: TrainedModel, output: Path) -> str:
             str(folder),
             model_config={
                 "label_names": trained.classes,
+                **({} if trained.levels is None else {"levels": trained.levels}),
                 "pretrained_cfg": {
                     "input_size": (3, preprocessing.image_size, preprocessing.image_size),
                     **{name: getattr(preprocessing, name) for name in TIMM_PREPROCESSING},
@@ -190,6 +191,7 @@ def _write_graph(trained: TrainedModel, path: Path) -> None:
     ClearMetadataAndDocStringPass()(program.model)  # it names source files of this machine
     program.model.metadata_props.update(
         class_names=json.dumps(trained.classes),
+        **({} if trained.levels is None else {"levels": json.dumps(trained.levels)}),
         **{name: json.dumps(getattr(preprocessing, name)) for name in PREPROCESSING},
     )
     program.save(path, external_data=False)

@@ -44,7 +44,7 @@ class Prediction:
 def predict_images(model: Path, images: list[Path], top: int) -> list[Prediction]:
     """Classify image files, and those anywhere in folders, in fp32; the `top` likeliest classes of each.
 
-    Images that can't be used are left out and named on stderr, one line each.
+    Images that can't be used are left out and named on stderr, one line each; so is what is odd about others.
 
     Raises:
         UserError: a path does not exist or can't be read, `model` is no trained model (a folder or an
@@ -54,15 +54,17 @@ def predict_images(model: Path, images: list[Path], top: int) -> list[Prediction
     files = find_images(images)
     trained, _ = open_model(model)
     predictions: list[Prediction] = []
-    skipped: list[str] = []
-    for file, outcome in track(_classify(trained, files), len(files), "classifying images"):
+    said: list[str] = []
+    for file, outcome, note in track(_classify(trained, files), len(files), "classifying images"):
+        if note:
+            said.append(f"{file} {note}")
         if isinstance(outcome, str):
-            skipped.append(f"skipped {file}: {outcome}")
+            said.append(f"skipped {file}: {outcome}")
         else:
             best = outcome.topk(min(top, len(outcome)))
             classes = [trained.classes[i] for i in best.indices.tolist()]
             predictions.append(Prediction(file, classes, best.values.tolist()))
-    for line in skipped:
+    for line in said:
         print(printable(line), file=sys.stderr)
     if not predictions:
         raise UserError("none of the images can be used; give other image files, or folders of them")
@@ -107,30 +109,36 @@ def printable(text: str) -> str:
     )
 
 
-def _classify(trained: TrainedModel, files: Sequence[Path]) -> Iterator[tuple[Path, Tensor | str]]:
-    """Every file with its probabilities (classes,), in fp32 on the CPU, or the reason why there are none."""
+def _classify(
+    trained: TrainedModel, files: Sequence[Path]
+) -> Iterator[tuple[Path, Tensor | str, str | None]]:
+    """Every file with its probabilities (classes,), in fp32 on the CPU, or the reason why there are none.
+
+    What is odd about it comes last.
+    """
     device = default_device()
     model = trained.model.to(device)
     transform = trained.preprocessing.evaluation()
     # Shrunk first as `prepare` does it, so that an image looks to the model as it did in training.
     short_side = Sides.of(trained.preprocessing.image_size, trained.preprocessing.resize).stored
 
-    def read(file: Path) -> Tensor | str:
+    def read(file: Path) -> tuple[Tensor | str, str | None]:
         try:
             content = file.read_bytes()
-            return transform(decode(content, short_side=short_side, max_megapixels=MAX_MEGAPIXELS).image)
+            decoded = decode(content, short_side=short_side, max_megapixels=MAX_MEGAPIXELS).at(trained.levels)
         except OSError as error:
-            return f"can't be read: {error.strerror or error}"
+            return f"can't be read: {error.strerror or error}", None
         except UnusableImage as error:
-            return str(error)
+            return str(error), None
+        return transform(decoded.image), decoded.note
 
     with ThreadPoolExecutor(THREADS) as pool:  # Pillow decodes outside of Python's lock
         for start in range(0, len(files), BATCH_SIZE):
             batch = files[start : start + BATCH_SIZE]
             inputs = list(pool.map(read, batch))
-            usable = [item for item in inputs if isinstance(item, Tensor)]
+            usable = [item for item, _ in inputs if isinstance(item, Tensor)]
             with torch.inference_mode():
                 results = model(torch.stack(usable).to(device)).softmax(dim=1).cpu() if usable else ()
             probabilities = iter(results)
-            for file, item in zip(batch, inputs, strict=True):
-                yield file, item if isinstance(item, str) else next(probabilities)
+            for file, (item, note) in zip(batch, inputs, strict=True):
+                yield file, item if isinstance(item, str) else next(probabilities), note

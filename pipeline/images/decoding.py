@@ -7,7 +7,9 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from pipeline.images.levels import Levels, Span, levels_of, to_8_bits
 
 Image.init()  # loads every decoder, so that the tables below are complete
 
@@ -26,6 +28,9 @@ JPEG_QUALITY = 95
 # Times the short side. A model sees the short side at its own size, and the long one is resized along with
 # it: what is a line of pixels in the file would take gigabytes.
 LONGEST = 100
+AGREED = ((0, 255), (0, 65535))  # black and white of a whole format, which no one has to be told of
+DARK = 128  # of 255: where no colour of 16 bits is brighter, there may be fewer bits in them
+SIGNED = 2  # the format of whole numbers in a TIFF
 
 _open_lock = threading.Lock()
 
@@ -35,18 +40,35 @@ class UnusableImage(Exception):
 
 
 @dataclass(frozen=True)
+class Grey:
+    """Values of more than 8 bits, or with signs: a picture by what is black and what is white."""
+
+    values: np.ndarray  # (H, W)
+    short_side: int  # to which the picture is made small
+    note: str | None  # what else there is to know about the image
+
+
+@dataclass(frozen=True)
 class Decoded:
     """A picture ready to be stored."""
 
     image: Image.Image  # RGB
     lossless: bool  # whether the source kept every pixel
     note: str | None = None  # what the user should know about it
+    grey: Grey | None = None  # what `image` was made of, by what it holds itself
+
+    def at(self, levels: Levels | None) -> "Decoded":
+        """The same by the levels of a set, where there are any for such values."""
+        if self.grey is None or levels is None:
+            return self
+        return _from_grey(self.grey, self.lossless, levels)
 
 
 def decode(content: bytes, *, short_side: int, max_megapixels: float) -> Decoded:
     """Decode an image file to upright RGB on white, its short side at most `short_side` pixels.
 
-    Of an animation the first frame is taken. Values of more than 8 bits are scaled, not clipped.
+    Of an animation the first frame is taken. Grey values of more than 8 bits are scaled by what this image
+    holds; `Decoded.at` scales them as those of a set.
 
     Raises:
         UnusableImage: the file is empty, damaged, no image, or larger than `max_megapixels` or thinner than
@@ -62,6 +84,7 @@ def decode(content: bytes, *, short_side: int, max_megapixels: float) -> Decoded
                 f"{width} x {height} pixels are more than the limit of {max_megapixels:g} megapixels"
             )
         _refuse_thin(source)
+        coding = str(source.tile[0].args) if source.tile else ""  # gone once the pixels are there
         # An MPO is a photo with previews or depth beside it.
         frames = 1 if source.format == "MPO" else getattr(source, "n_frames", 1)
         scale = short_side / min(width, height)
@@ -69,8 +92,10 @@ def decode(content: bytes, *, short_side: int, max_megapixels: float) -> Decoded
         source.load()
         with contextlib.suppress(Exception):  # damaged EXIF data don't make the picture useless
             ImageOps.exif_transpose(source, in_place=True)
-        image, note = _to_rgb(source)
-        image = _shrink(image, short_side)
+        note = _lost_bits(source, coding)
+        if frames > 1:
+            note = f"has {frames} frames, of which the first is used"
+        return _decoded(source, short_side, source.format not in _LOSSY, note)
     except UnusableImage:
         raise
     except UnidentifiedImageError:
@@ -79,16 +104,12 @@ def decode(content: bytes, *, short_side: int, max_megapixels: float) -> Decoded
         raise UnusableImage(
             f"can't be decoded: {' '.join(str(error).split()) or type(error).__name__}"
         ) from None
-    if frames > 1:
-        note = f"has {frames} frames, of which the first is used"
-    return Decoded(image, lossless=source.format not in _LOSSY, note=note)
 
 
 def from_image(image: Image.Image, *, short_side: int, lossless: bool) -> Decoded:
     """The same for a picture that is in memory already."""
     _refuse_thin(image)
-    rgb, note = _to_rgb(image)
-    return Decoded(_shrink(rgb, short_side), lossless, note)
+    return _decoded(image, short_side, lossless, None)
 
 
 def encode(image: Image.Image, *, lossless: bool) -> bytes:
@@ -114,7 +135,7 @@ def on_white(image: Image.Image) -> Image.Image:
     return background.convert("RGB")
 
 
-def _open(content: bytes) -> Image.Image:
+def _open(content: bytes) -> ImageFile.ImageFile:
     """Read the header only, without Pillow's own size limit: `decode` has a stricter one of its own."""
     with _open_lock:
         limit = Image.MAX_IMAGE_PIXELS
@@ -131,32 +152,50 @@ def _refuse_thin(image: Image.Image) -> None:
         raise UnusableImage(f"{width} x {height} pixels are more than {LONGEST} times as long as wide")
 
 
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
-    if image.mode.startswith("I;16"):
-        return _from_16_bit(np.asarray(image)), None
-    if image.mode in ("I", "F"):
-        return _from_32_bit(np.asarray(image))
-    if image.has_transparency_data:
-        return on_white(image), None
-    return image.convert("RGB"), None
+def _decoded(source: Image.Image, short_side: int, lossless: bool, note: str | None) -> Decoded:
+    values = _grey_values(source)
+    if values is not None:
+        return _from_grey(Grey(values, short_side, note), lossless, {})
+    rgb = on_white(source) if source.has_transparency_data else source.convert("RGB")
+    return Decoded(_shrink(rgb, short_side), lossless, note)
 
 
-def _from_16_bit(values: np.ndarray) -> Image.Image:
-    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)).convert(
-        "RGB"
-    )
+def _grey_values(image: Image.Image) -> np.ndarray | None:
+    """Those that are more than 8 bits, or have signs: what an image holds, whichever way Pillow reads it."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    signed = tags.get(TiffImagePlugin.SAMPLEFORMAT) == (SIGNED,)
+    if image.mode == "L" and signed:
+        return np.asarray(image).view(np.int8)
+    if image.mode == "I" and not signed and tags.get(TiffImagePlugin.BITSPERSAMPLE) == (32,):
+        return np.asarray(image).view(np.uint32)
+    return np.asarray(image) if image.mode == "F" or image.mode.startswith("I") else None
 
 
-def _from_32_bit(values: np.ndarray) -> tuple[Image.Image, str | None]:
-    """Integers within 16 bits are such; anything else has no agreed white, so its range is stretched."""
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite([low, high]).all():
+def _from_grey(grey: Grey, lossless: bool, levels: Levels) -> Decoded:
+    span = Span.of(grey.values)
+    if not np.isfinite([span.low, span.high]).all():
         raise UnusableImage("holds values that are not finite")
-    if values.dtype.kind == "i" and low >= 0 and high <= 65535:
-        return _from_16_bit(values), None
-    stretched = (values.astype(np.float64) - low) / max(high - low, 1e-12) * 255
-    image = Image.fromarray(stretched.round().astype(np.uint8)).convert("RGB")
-    return image, f"holds values from {low:g} to {high:g}, which were stretched to 8 bits"
+    of_its_own = span.kind not in levels
+    used = levels_of([span]) if of_its_own else levels
+    black, white = used[span.kind]
+    holds = f"holds {span}, of which {black:g} becomes black and {white:g} white"
+    notes = [grey.note]
+    if of_its_own and (black, white) not in AGREED:
+        notes.append(f"{holds}, for want of other images")
+    elif not span.is_within(used):
+        notes.append(f"{holds}, and what is beyond likewise")
+    picture = Image.fromarray(to_8_bits(grey.values, used)).convert("RGB")
+    return Decoded(_shrink(picture, grey.short_side), lossless, "; ".join(filter(None, notes)) or None, grey)
+
+
+def _lost_bits(image: Image.Image, coding: str) -> str | None:
+    """Of colours Pillow reads 8 bits of 16: dark are those that hold no more than 12."""
+    if ";16" not in coding or image.mode.startswith("I"):
+        return None
+    brightest = int(np.asarray(image.convert("RGB")).max())
+    if brightest >= DARK:
+        return None
+    return f"has colours of 16 bits, whose upper 8 are at most {brightest}; save it with 8 bits"
 
 
 def _shrink(image: Image.Image, short_side: int) -> Image.Image:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Pillow
 
+from pipeline.images.levels import Levels
 from pipeline.images.splits import Item
 from pipeline.runtime.paths import PREPARED as FOLDER
 from stochca.errors import UserError
@@ -111,6 +112,11 @@ class Prepared:
     def fingerprint(self) -> str:
         """SHA-256 over every image's id, label, domain, split and content."""
         return self.manifest["fingerprint"]
+
+    @property
+    def levels(self) -> Levels | None:
+        """What grey values of more than 8 bits were made pictures by; None: there were none."""
+        return self.manifest.get("levels")
 
     @property
     def grouped(self) -> bool:

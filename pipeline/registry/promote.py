@@ -268,6 +268,9 @@ def decide(
     left_out = f"; {(~fair).sum()} that a model had seen in training or validation were left out"
     if fair.all():
         left_out = ""
+    for each in (challenger, champion):
+        if each.model.levels != prepared.levels:
+            left_out += f"; {each.title} has learned from images with other levels of grey than these"
     kinds = len(np.unique(test.labels[fair]))
     if kinds < (2 if selection == "auroc" else 1):
         return Decision(

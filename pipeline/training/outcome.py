@@ -156,6 +156,7 @@ class Outcome:
                 method=self.job.method_name,
                 classes=self.loaded.prepared.classes,
                 mlflow_run_id=self.mlflow_run_id,
+                levels=self.loaded.prepared.levels,
             )
         with replace_folder(RESULTS / self.job.name) as folder:
             write_json(folder / "run.json", self.description)

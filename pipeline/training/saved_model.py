@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from pipeline.images.levels import Levels
 from pipeline.runtime.files import sha256, write_json
 from pipeline.runtime.paths import BACKBONE
 from pipeline.runtime.paths import MODELS as FOLDER
@@ -42,6 +43,11 @@ class TrainedModel:
         return self.card["classes"]
 
     @property
+    def levels(self) -> Levels | None:
+        """What grey values of more than 8 bits become a picture by; None: it has learned from none."""
+        return self.card.get("levels")
+
+    @property
     def preprocessing(self) -> Preprocessing:
         return Preprocessing(
             self.card["image_size"],
@@ -61,8 +67,9 @@ def save_trained(
     method: str,
     classes: list[str],
     mlflow_run_id: str,
+    levels: Levels | None = None,
 ) -> None:
-    """Write weights and card into an existing folder."""
+    """Write weights and card into an existing folder; `levels` are those of the images it learned from."""
     plain, adapter, weights = student, None, WEIGHTS
     if isinstance(student, AdaptedModel):
         plain, adapter, weights = student.backbone, describe(student), ADAPTER
@@ -86,6 +93,7 @@ def save_trained(
         "crop_pct": preprocessing.crop_pct,
         "crop_mode": preprocessing.crop_mode,
         "classes": classes,
+        "levels": levels,
         "weights_sha256": sha256(folder / weights),
         "backbone": backbone.to_dict(),
         "mlflow_run_id": mlflow_run_id,

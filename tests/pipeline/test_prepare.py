@@ -110,6 +110,37 @@ def test_unusable_images_are_left_out_and_named(tmp_path: Path, capsys: pytest.C
         assert name in printed
 
 
+def test_grey_values_of_a_set_have_one_black_and_one_white(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    originals = {}
+    for name in ("cat", "dog"):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+        for index in range(12):
+            values = random.integers(0, 1000 if name == "cat" else 4000, (8, 8), dtype=np.uint16)
+            Image.fromarray(values).save(tmp_path / "raw" / name / f"{index}.png")
+            originals[f"{name}/{index}.png"] = values
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "raw/cat/colour.png")
+    manifest = run(tmp_path / "raw", tmp_path / "out")
+    assert manifest["levels"] == {"whole numbers": [0, 4095]}
+    problems = problems_of(manifest)
+    (problem,) = problems.values()
+    assert "24 images" in problems
+    assert problem.startswith("have grey values of more than 8 bits, whole numbers from 0 to 3")
+    assert problem.endswith("; 0 is black and 4095 white")
+    table = datasets.Dataset.from_file(str(tmp_path / "out" / "images.arrow"))
+    assert len(table) == 25
+    for row in table:
+        found = np.asarray(row["image"].convert("RGB"))
+        if row["id"] == "cat/colour.png":
+            assert (found == [255, 0, 0]).all()
+        else:
+            expected = np.floor(originals[row["id"]].astype(float) * 255 / 4095 + 0.5)
+            assert (found == expected[..., None]).all()
+    assert load_prepared(tmp_path / "out").levels == manifest["levels"]
+    coloured = run(make(tmp_path / "colours", {"cat": 12, "dog": 12}), tmp_path / "out")
+    assert "levels" not in coloured
+
+
 def test_a_class_without_any_usable_image_is_an_error_and_nothing_changes(tmp_path: Path) -> None:
     root = make(tmp_path / "raw", {"cat": 9, "dog": 9})
     run(root, tmp_path / "out")

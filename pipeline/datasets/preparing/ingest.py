@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import IO
+from typing import IO, NamedTuple
 
 from pipeline.datasets.source import LEFT_OUT, Problem, Record, Source
 from pipeline.images.decoding import UnusableImage, decode, encode, hash_of_pixels
+from pipeline.images.levels import Levels, Span, joined, levels_of
 from pipeline.runtime.progress import track
 from stochca.errors import UserError
 
@@ -33,28 +34,67 @@ class Row:
     stored_bytes: int  # of the encoded image
 
 
-Read = tuple[Row, bytes, str | None]  # an image with its file as it is stored, and what is odd about it
+class Read(NamedTuple):
+    """An image that was read."""
+
+    row: Row
+    encoded: bytes  # its file as it is stored
+    note: str | None  # what is odd about it
+    span: Span | None  # of values that mean nothing without the levels of the set
 
 
-def ingest(source: Source, store: IO[bytes], max_megapixels: float) -> tuple[list[Row], list[Problem]]:
+def ingest(
+    source: Source, store: IO[bytes], max_megapixels: float
+) -> tuple[list[Row], list[Problem], Levels | None]:
     """Write every usable image of `source` to `store`, encoded, one right after the other in its order.
 
+    Where there are grey values of more than 8 bits, all images are read again once it is known what these
+    lie between.
+
     Returns:
-        A row per stored image, and what was wrong or odd about the others and these.
+        A row per stored image, what was wrong or odd about the others and these, and the levels of such
+        values, if there are any.
 
     Raises:
         UserError: no image of a split could be used, which would be replaced by a draw.
     """
+    spans: list[Span] = []
+    rows, problems = _store(source, store, max_megapixels, None, spans)
+    if not spans:
+        return rows, problems, None
+    levels = levels_of(spans)
+    store.seek(0)
+    store.truncate()
+    rows, problems = _store(source, store, max_megapixels, levels, [])
+    for span in joined(spans):
+        count = sum(each.kind == span.kind for each in spans)
+        black, white = levels[span.kind]
+        problem = f"have grey values of more than 8 bits, {span}"
+        action = f"{black:g} is black and {white:g} white"
+        problems.append({"file": f"{count:,} images", "problem": problem, "action": action})
+    return rows, problems, levels
+
+
+def _store(
+    source: Source, store: IO[bytes], max_megapixels: float, levels: Levels | None, spans: list[Span]
+) -> tuple[list[Row], list[Problem]]:
+    """As `ingest`, by given levels; what grey values of more than 8 bits lie between is added to `spans`."""
     rows: list[Row] = []
     problems: list[Problem] = []
     left_out: dict[str, Problem] = {}  # the first of each split
-    for record, result in track(_in_threads(source, max_megapixels), source.count, "reading images"):
+    for record, result in track(
+        _in_threads(source, max_megapixels, levels),
+        source.count,
+        "reading images" if levels is None else "reading images again, by the values of all",
+    ):
         if isinstance(result, str):
             problems.append({"file": record.id, "problem": result, "action": LEFT_OUT})
             if record.split is not None:
                 left_out.setdefault(record.split, problems[-1])
             continue
-        row, encoded, note = result
+        row, encoded, note, span = result
+        if span is not None:
+            spans.append(span)
         if note:
             problems.append({"file": record.id, "problem": note, "action": "kept"})
         store.write(encoded)
@@ -68,7 +108,9 @@ def ingest(source: Source, store: IO[bytes], max_megapixels: float) -> tuple[lis
     return rows, problems
 
 
-def _in_threads(source: Source, max_megapixels: float) -> Iterator[tuple[Record, Read | str]]:
+def _in_threads(
+    source: Source, max_megapixels: float, levels: Levels | None
+) -> Iterator[tuple[Record, Read | str]]:
     """In order, a batch at a time; Pillow decodes outside of Python's lock."""
     labels = {name: label for label, name in enumerate(source.classes)}
     opened = partial(decode, short_side=source.stored_side, max_megapixels=max_megapixels)
@@ -78,7 +120,8 @@ def _in_threads(source: Source, max_megapixels: float) -> Iterator[tuple[Record,
         """The image, or why there is none."""
         try:
             content = record.read()
-            decoded = (record.decode or opened)(content)
+            own = (record.decode or opened)(content)
+            decoded = own.at(levels)
         except OSError as error:
             return record, f"can't be read: {error.strerror or error}"
         except UnusableImage as error:
@@ -97,7 +140,8 @@ def _in_threads(source: Source, max_megapixels: float) -> Iterator[tuple[Record,
             stored_hash=hashlib.sha256(encoded).digest(),
             stored_bytes=len(encoded),
         )
-        return record, (row, encoded, decoded.note)
+        span = None if own.grey is None else Span.of(own.grey.values)
+        return record, Read(row, encoded, decoded.note, span)
 
     with ThreadPoolExecutor(THREADS) as pool:
         while batch := list(islice(remaining, BATCH)):

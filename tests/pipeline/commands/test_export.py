@@ -318,3 +318,15 @@ def test_families_become_graphs_for_any_batch_size(name: str, tmp_path: Path) ->
         (logits,) = graph.run(["logits"], {"images": batch.numpy()})
         with torch.inference_mode():
             torch.testing.assert_close(torch.from_numpy(logits), model(batch), atol=1e-4, rtol=1e-4)
+
+
+def test_levels_of_grey_go_with_the_model(folder: Path) -> None:
+    levels = {"whole numbers": [0, 4095]}
+    card = json.loads((folder / "model.json").read_text())
+    write_json(folder / "model.json", {**card, "levels": levels})
+    graph, plain = folder.parent / "it.onnx", folder.parent / "it"
+    export_model(folder, "onnx", graph)
+    export_model(folder, "timm", plain)
+    properties = {each.key: json.loads(each.value) for each in onnx.load(graph).metadata_props}
+    assert properties["levels"] == levels
+    assert json.loads((plain / "config.json").read_text())["levels"] == levels

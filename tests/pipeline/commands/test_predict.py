@@ -76,6 +76,28 @@ def test_stored_images_are_seen_as_in_the_evaluation_of_training(folder: Path, t
         np.testing.assert_allclose(result.probabilities, sorted(expected, reverse=True), atol=1e-5)
 
 
+def test_grey_values_are_seen_by_the_levels_that_the_model_has_learned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 12 bits as the same picture of 8 bits, also where no value of the image needs so many."""
+    model = tmp_path / "model"
+    save_small_model(model)
+    card = json.loads((model / "model.json").read_text())
+    (model / "model.json").write_text(json.dumps({**card, "levels": {"whole numbers": [0, 4095]}}))
+    grey = np.asarray(picture(SIZE, SIZE).convert("L"))
+    dark = (grey // 8).astype(np.uint8)
+    Image.fromarray(dark).save(tmp_path / "8.png")
+    Image.fromarray(np.round(dark * (4095 / 255)).astype(np.uint16)).save(tmp_path / "12.png")
+    Image.fromarray(np.full((SIZE, SIZE), 65535, np.uint16)).save(tmp_path / "16.png")
+    files = [tmp_path / f"{bits}.png" for bits in (8, 12, 16)]
+    first, second, _ = predict_images(model, files, top=3)
+    assert first.classes == second.classes
+    np.testing.assert_allclose(first.probabilities, second.probabilities, atol=1e-6)
+    told = capsys.readouterr().err
+    assert "16.png holds whole numbers from 65535 to 65535, of which 0 becomes black and 4095 white" in told
+    assert "12.png" not in told
+
+
 def test_more_images_than_a_batch_keep_their_order(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

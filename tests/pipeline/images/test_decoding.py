@@ -52,6 +52,89 @@ def test_16_bit_values_are_rounded_to_the_nearest() -> None:
     assert found[0, :, 0].tolist() == [0, 0, 1, 127, 254, 255, 255]
 
 
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_values_of_any_number_of_bits_are_seen(bits: int) -> None:
+    white = 2**bits - 1
+    values = np.array([[0, white // 2, white]], np.uint16)
+    decoded = opened(saved(Image.fromarray(values), "PNG"))
+    expected = np.floor(values[0] * 255.0 / max(white, 255) + 0.5)
+    assert np.asarray(decoded.image)[0, :, 0].tolist() == expected.tolist()
+    assert (decoded.note is None) == (bits in (*range(1, 9), 16))
+    if decoded.note:
+        assert f"from 0 to {white}, of which 0 becomes black and {white} white" in decoded.note
+
+
+def tiff(values: np.ndarray, sample_format: int) -> bytes:
+    """As scanners and microscopes write them; Pillow itself writes few kinds."""
+    height, width = values.shape
+    data = values.tobytes()
+    tags = [
+        *((256, width), (257, height), (258, values.itemsize * 8), (259, 1), (262, 1), (273, 0), (277, 1)),
+        *((278, height), (279, len(data)), (339, sample_format)),
+    ]
+    start = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, start if tag == 273 else value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
+@pytest.mark.parametrize(
+    ("kind", "sample_format", "values", "expected"),
+    [
+        (np.int8, 2, [-128, 0, 127], [0, 128, 255]),
+        (np.int16, 2, [-1000, 0, 1000], [0, 127, 255]),
+        (np.int16, 2, [0, 2048, 4095], [0, 128, 255]),
+        (np.uint16, 1, [0, 2048, 4095], [0, 128, 255]),
+        (np.uint32, 1, [0, 1 << 31, (1 << 32) - 1], [0, 128, 255]),
+        (np.uint32, 1, [0, 2048, 4095], [0, 128, 255]),
+        (np.int32, 2, [-(1 << 31), 0, (1 << 31) - 1], [0, 128, 255]),
+        (np.float32, 3, [0.25, 0.5, 0.75], [0, 127, 255]),
+        (np.uint8, 1, [0, 128, 250], [0, 128, 250]),
+    ],
+)
+def test_every_kind_of_number(
+    kind: Any, sample_format: int, values: list[float], expected: list[int]
+) -> None:
+    found = pixels(tiff(np.array([values], kind), sample_format))
+    assert np.abs(found[0, :, 0] - expected).max() <= 1  # which is a half that is rounded either way
+
+
+def test_the_levels_of_a_set_count_not_those_of_an_image() -> None:
+    dark = opened(saved(Image.fromarray(np.array([[0, 100, 200]], np.uint16)), "PNG"))
+    assert np.asarray(dark.image)[0, :, 0].tolist() == [0, 100, 200]
+    assert dark.at(None) is dark
+    of_set = dark.at({"whole numbers": [0, 4095]})
+    assert np.asarray(of_set.image)[0, :, 0].tolist() == [0, 6, 12]
+    assert of_set.note is None
+    bright = opened(saved(Image.fromarray(np.array([[0, 4095, 9000]], np.uint16)), "PNG"))
+    cut = bright.at({"whole numbers": [0, 4095]})
+    assert np.asarray(cut.image)[0, :, 0].tolist() == [0, 255, 255]
+    assert cut.note
+    assert "from 0 to 9000, of which 0 becomes black and 4095 white, and what is beyond likewise" in cut.note
+    other = bright.at({"floating-point numbers": [0, 1]})
+    assert other.note == bright.note
+    colour = opened(saved(Image.new("RGB", (8, 8), RED), "PNG"))
+    assert colour.at({"whole numbers": [0, 4095]}) is colour
+
+
+def png_of_16_bit_colours(values: np.ndarray) -> bytes:
+    height, width, _ = values.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def test_colours_of_16_bits_that_come_out_dark_are_told() -> None:
+    values = np.full((4, 4, 3), 4095)
+    note = opened(png_of_16_bit_colours(values)).note
+    assert note == "has colours of 16 bits, whose upper 8 are at most 15; save it with 8 bits"
+    assert opened(png_of_16_bit_colours(values * 16)).note is None
+    assert opened(saved(Image.new("RGB", (8, 8)), "PNG")).note is None
+
+
 def test_float_values_are_stretched_and_told() -> None:
     values = np.linspace(-1, 1, 256, dtype=np.float32).reshape(16, 16)
     decoded = opened(saved(Image.fromarray(values), "TIFF"))

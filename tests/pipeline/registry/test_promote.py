@@ -335,6 +335,18 @@ def test_another_projects_registered_model_is_left_as_it_is(params: Params) -> N
     assert len(client.search_model_versions("name = 'stochca'")) == 1
 
 
+def test_who_has_learned_from_other_levels_of_grey_is_named(
+    contender: Callable[..., Contender], tmp_path: Path
+) -> None:
+    prepared = write_prepared(tmp_path / "today", items())
+    champion, challenger = contender(["blue"], 1, NOTHING), contender([], 2, NOTHING)
+    assert "grey" not in decide(challenger, champion, prepared, COMPARE, "accuracy").reason
+    champion.model.card["levels"] = {"whole numbers": [0, 4095]}
+    reason = decide(challenger, champion, prepared, COMPARE, "accuracy").reason
+    assert f"{champion.title} has learned from images with other levels of grey than these" in reason
+    assert reason.count("grey") == 1
+
+
 def test_the_metric_that_selects_decides(contender: Callable[..., Contender], tmp_path: Path) -> None:
     """Three in sixty images are white, seventeen are blue: of classes that count the same, one is one."""
     prepared = write_prepared(tmp_path / "today", items())

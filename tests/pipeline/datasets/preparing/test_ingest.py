@@ -37,7 +37,7 @@ def most_memory(count: int, target: Path) -> tuple[int, int]:
     source = Source("class", "", ["cat"], ["all"], partial(records, count), count, SIDE)
     tracemalloc.start()
     with TemporaryFile(dir=target.parent) as store:
-        rows, problems = ingest(source, store, 50)
+        rows, problems, levels = ingest(source, store, 50)
         store.seek(0)
         table = (
             TableRow(store.read(row.stored_bytes), row.label, row.domain, row.id, "train", row.group)
@@ -46,7 +46,7 @@ def most_memory(count: int, target: Path) -> tuple[int, int]:
         write_table(target, source.classes, table)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert (len(rows), problems) == (count, [])
+    assert (len(rows), problems, levels) == (count, [], None)
     return most, target.stat().st_size
 
 
