@@ -31,7 +31,7 @@ from stochca.errors import UserError
 
 LAYOUTS = (
     "expected are root/CLASS/*.jpg, root/SPLIT/CLASS/*.jpg, root/CLASS/SPLIT/*.jpg or "
-    "root/DOMAIN/CLASS/*.jpg, or a table that dataset.labels names"
+    "root/DOMAIN/CLASS/*.jpg, or a table that dataset.labels names (stochca new: --labels)"
 )
 SHAPES = {"class": "CLASS", "split": "SPLIT/CLASS", "class split": "CLASS/SPLIT", "domain": "DOMAIN/CLASS"}
 

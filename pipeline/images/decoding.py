@@ -47,6 +47,12 @@ class Grey:
     short_side: int  # to which the picture is made small
     note: str | None  # what else there is to know about the image
 
+    @property
+    def has_agreed_levels(self) -> bool:
+        """Whether its black and white are those of a whole format, and so of every other image."""
+        span = Span.of(self.values)
+        return tuple(levels_of([span])[span.kind]) in AGREED
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -180,7 +186,7 @@ def _from_grey(grey: Grey, lossless: bool, levels: Levels) -> Decoded:
     black, white = used[span.kind]
     holds = f"holds {span}, of which {black:g} becomes black and {white:g} white"
     notes = [grey.note]
-    if of_its_own and (black, white) not in AGREED:
+    if of_its_own and not grey.has_agreed_levels:
         notes.append(f"{holds}, for want of other images")
     elif not span.is_within(used):
         notes.append(f"{holds}, and what is beyond likewise")

@@ -64,6 +64,11 @@ class ImageFiles:
             decoded = decode(content, short_side=self.short_side, max_megapixels=self.max_megapixels)
         except (OSError, UnusableImage) as error:
             raise UserError(f"pretune.images: {path}: {error}; mend the file or take it away") from None
+        if decoded.grey is not None and not decoded.grey.has_agreed_levels:
+            raise UserError(
+                f"pretune.images: {path} {decoded.note}; save all with 8 bits, or take data/prepared, where "
+                "all have the same black and white"
+            )
         return decoded.image, 0
 
 
