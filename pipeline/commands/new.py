@@ -18,7 +18,8 @@ from pipeline.config.params import PARAMS_FILE, Params, parse_params
 from pipeline.config.precheck import check_inputs
 from pipeline.config.presets import DEFAULT, find_preset, merged, read_yaml, write_yaml
 from pipeline.config.sections import Dataset
-from pipeline.datasets.label_tables import FILE_NAME, METADATA, PATH
+from pipeline.datasets.label_files import METADATA
+from pipeline.datasets.label_tables import FILE_NAME, PATH
 from pipeline.datasets.source import shown
 from pipeline.datasets.table_files import FORMATS, read_table
 from pipeline.runtime.files import replace_file

@@ -12,7 +12,8 @@ from pathlib import Path
 from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
 from pipeline.datasets.alike import refuse_alike
-from pipeline.datasets.label_tables import find_tables, labelled_source
+from pipeline.datasets.label_files import find_tables
+from pipeline.datasets.label_tables import labelled_source
 from pipeline.datasets.links import leads_out
 from pipeline.datasets.source import (
     LEFT_OUT,
@@ -181,7 +182,7 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
 
 
 def _check_splits(scan: Scan, splits: Sequence[Path], folders: Sequence[ClassFolder]) -> None:
-    """Each has images: what is missing would be drawn from the training images."""
+    """Each has images, or else they would be drawn from those to train on; two names of one are told."""
     if not any(folder.split == "train" for folder in folders):
         raise UserError(f"{scan.described} has folders for splits, but no images to train on in root/train")
     filled = {folder.split for folder in folders}
@@ -191,6 +192,11 @@ def _check_splits(scan: Scan, splits: Sequence[Path], folders: Sequence[ClassFol
                 f"{scan.described}: the folder {scan.name(path)} is named like a split and holds no image; "
                 "add some, or remove it, and its images are drawn from those to train on"
             )
+    names: dict[str | None, str] = {}
+    for path in splits:
+        split = split_named(path.name)
+        if (first := names.setdefault(split, path.name)) != path.name:
+            scan.note(path, f"is the split {split}, and so is {printable(first)}", "taken for one")
 
 
 def _splits_of_classes(

@@ -13,23 +13,17 @@ from typing import NamedTuple
 
 from pipeline.config.params import Dataset
 from pipeline.datasets.alike import alike, both, forms, refuse_alike
-from pipeline.datasets.links import leads_out
-from pipeline.datasets.source import ALL, LEFT_OUT, Problem, Record, Source, select_domains, shown
+from pipeline.datasets.label_files import Table, within
+from pipeline.datasets.source import ALL, LEFT_OUT, Problem, Record, Source, select_domains
 from pipeline.datasets.split_names import SPLITS, split_named
-from pipeline.datasets.table_files import FORMATS, INDEXES, read_table
+from pipeline.datasets.table_files import INDEXES, read_table
 from pipeline.images.image_files import images_below, printable
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
-METADATA = "metadata"  # what Hugging Face calls the table of a folder of images
 PATH, FILE_NAME = "path", "file_name"  # the column with the image: ours, and Hugging Face's
 COLUMNS = (PATH, "label", "split", "domain", "group")
 NEVER_EMPTY = COLUMNS[:-1]  # without a group an image is on its own
-
-
-class Table(NamedTuple):
-    path: Path
-    split: str | None  # that of the folder in which it lies
 
 
 class Labelled(NamedTuple):
@@ -45,50 +39,6 @@ class Labelled(NamedTuple):
     @property
     def said(self) -> dict[str, str | None]:
         return {"label": self.label, "split": self.split, "domain": self.domain, "group": self.group}
-
-
-def find_tables(dataset: Dataset, root: Path) -> list[Table]:
-    """The table that `dataset.labels` names; or metadata.csv in the root, or in its folders of splits.
-
-    Raises:
-        UserError: it is not there, or columns are named and there is no table.
-    """
-    if dataset.labels is not None:
-        path = _within(root / dataset.labels, root)
-        if path is None or not path.is_relative_to(root):
-            raise UserError(
-                f"dataset.labels {dataset.labels} is no file in dataset.root {dataset.root}; put the table "
-                "there, where its changes are seen, and give its path from there"
-            )
-        return [Table(path, None)]
-    found = _metadata(root, None) or _metadata_of_splits(dataset, root)
-    for key in ("label_column", "group_column"):
-        if not found and getattr(dataset, key) is not None:
-            raise UserError(
-                f"dataset.{key} names a column, but dataset.root {dataset.root} holds no {METADATA}.csv; "
-                f"name the table in dataset.labels, or remove dataset.{key}"
-            )
-    return found
-
-
-def _metadata_of_splits(dataset: Dataset, root: Path) -> list[Table]:
-    """That of every folder of a split, or of none."""
-    folders = {entry.name: split_named(entry.name) for entry in shown(root) if entry.is_dir()}
-    tables = {name: _metadata(root / name, split) for name, split in folders.items() if split}
-    without = [name for name, found in tables.items() if not found]
-    if without and any(tables.values()):
-        other = next(name for name, found in tables.items() if found)
-        raise UserError(
-            f"dataset.root {dataset.root}: the folder {without[0]} is named like a split and holds no "
-            f"{METADATA}.csv, as {other} does; put its table there, or take the folder away, and its images "
-            "are drawn from the others"
-        )
-    return [table for found in tables.values() for table in found]
-
-
-def _metadata(folder: Path, split: str | None) -> list[Table]:
-    files = (folder / f"{METADATA}{kind}" for kind in FORMATS)
-    return [Table(file, split) for file in files if file.is_file()][:1]
 
 
 def labelled_source(dataset: Dataset, sides: Sides, root: Path, tables: Sequence[Table]) -> Source:
@@ -157,6 +107,7 @@ def _rows(dataset: Dataset, root: Path, table: Table, problems: list[Problem]) -
         problem = f"has columns that mean nothing here: {', '.join(unused)}"
         problems.append({"file": _below(table.path, root), "problem": problem, "action": "not used"})
     places = {name: columns.index(column) for name, column in named.items()}
+    names: dict[str, str] = {}  # of splits, as they are written
     missing: list[str] = []
     for line, values in rows:
         place = f"{file}, {line}"
@@ -167,6 +118,14 @@ def _rows(dataset: Dataset, root: Path, table: Table, problems: list[Problem]) -
         split = said.get("split")
         if split is not None and split.lower() not in SPLITS:
             raise UserError(f"{place}: the split must be train, val or test, found {split!r}")
+        if split is not None and split not in names:
+            names[split] = SPLITS[split.lower()]
+            first = next(name for name, its_split in names.items() if its_split == names[split])
+            if first != split:
+                problem = f"names the split {split!r}, which is also called {first!r}"
+                problems.append(
+                    {"file": _below(table.path, root), "problem": problem, "action": "taken for one"}
+                )
         path = _find(said[PATH], table.path.parent, root)
         if path is None:
             missing.append(f"{place}: the image {said[PATH]}")
@@ -237,19 +196,9 @@ def _find(name: str, folder: Path, root: Path) -> Path | None:
     for base, form in product((folder, root), forms(name)):
         # A name too long or with a zero byte, links in a circle.
         with suppress(OSError, ValueError, RuntimeError):
-            if (path := _within(base / form, root)) is not None:
+            if (path := within(base / form, root)) is not None:
                 return path
     return None
-
-
-def _within(path: Path, root: Path) -> Path | None:
-    """Where a file lies in the end, or in `root` where its content is in DVC's cache; None: there is none."""
-    target = path.resolve()
-    if not target.is_file():
-        return None
-    linked = path.parent.resolve() / path.name
-    in_cache = not target.is_relative_to(root) and linked.is_relative_to(root) and not leads_out(linked, root)
-    return linked if in_cache else target
 
 
 def _without_contradictions(rows: Sequence[Labelled], problems: list[Problem]) -> list[Labelled]:

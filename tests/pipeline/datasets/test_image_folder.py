@@ -156,6 +156,15 @@ def test_splits_where_classes_should_be(tmp_path: Path) -> None:
     refused(domain, "a/test is named like a split")
 
 
+def test_two_names_of_a_split_are_told(tmp_path: Path) -> None:
+    source = load(make(tmp_path, *[f"{s}/{c}/1.png" for s in ("train", "Train", "dev", "val") for c in "xy"]))
+    assert {split for _, _, split in found(source).values()} == {"train", "val"}
+    assert {problem["problem"] for problem in source.problems} == {
+        "is the split train, and so is Train",
+        "is the split val, and so is dev",
+    }
+
+
 def test_a_split_without_images_is_not_replaced_by_a_draw(tmp_path: Path) -> None:
     make(tmp_path, "train/cat/1.png", "train/dog/1.png")
     (tmp_path / "test").mkdir()

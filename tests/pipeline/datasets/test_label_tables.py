@@ -76,6 +76,9 @@ def test_split_domain_and_group_are_read_where_they_stand(tmp_path: Path) -> Non
         ("d.png", "cat", "train", "day", "p1"),
     ]
     assert (source.grouped, source.paired, source.domains) == (True, False, ["day", "night"])
+    assert [problem["problem"] for problem in source.problems if "split" in problem["problem"]] == [
+        "names the split 'train', which is also called 'Training'"
+    ]
     assert [row[0] for row in found(load(tmp_path, labels="labels.csv", domains=["day"]))] == [
         *("a.png", "sub/c.png", "d.png")
     ]
