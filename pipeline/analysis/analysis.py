@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,10 @@ def _read(files: Sequence[Path], trained: TrainedModel) -> dict[str, Image.Image
     for file in files:
         try:
             decoded = decode(file.read_bytes(), short_side=short_side, max_megapixels=MAX_MEGAPIXELS)
-            images[str(file)] = decoded.at(trained.levels).image
+            decoded = decoded.at(trained.levels)
+            if decoded.note:
+                print(f"{file} {decoded.note}", file=sys.stderr)
+            images[str(file)] = decoded.image
         except (OSError, UnusableImage) as error:
             raise UserError(f"{file} can't be used: {error}") from None
     return images

@@ -209,7 +209,7 @@ def _splits_of_classes(
         filled: those of them that hold images.
     """
     seen = [path for paths in filled.values() for path in paths]
-    if len(filled) < 2 or not all(filled.values()) or any(names_contents(top.name) for top in filled):
+    if len(filled) < 2 or not all(filled.values()) or all(names_contents(top.name) for top in filled):
         named = " and ".join(scan.name(path) for path in seen[:2])
         raise UserError(
             f"{scan.described} holds {named}, named like splits, where classes should be; {scan.expected}"
@@ -254,6 +254,9 @@ def _class_folder(scan: Scan, path: Path, images: list[str], below: list[Path]) 
 def _classes(scan: Scan, folders: Sequence[ClassFolder]) -> list[ClassFolder]:
     """As `_with_images`; what is named like a split among them is no class, unless its name may be one."""
     folders = _with_images(scan, folders)
+    if all(names_contents(folder.class_name) for folder in folders):
+        places = " and ".join(folder.place for folder in folders[:2])
+        raise UserError(f"{scan.described} holds {places}, whose names say no class; {scan.expected}")
     named = sorted({folder.class_name for folder in folders if split_named(folder.class_name)})
     for folder in (folder for folder in folders if folder.class_name in named):
         if len(named) > 1 or folder.class_name.lower() not in CLASSES_TOO:

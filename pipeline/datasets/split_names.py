@@ -28,5 +28,5 @@ def split_named(name: str) -> str | None:
 
 
 def names_contents(name: str) -> bool:
-    """Whether a folder's name says only that there are images or labels in it: no class is called so."""
+    """Whether a folder's name says only that it holds images or labels; not all classes are called so."""
     return _CONTENTS.fullmatch(name) is not None

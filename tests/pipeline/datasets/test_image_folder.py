@@ -144,6 +144,14 @@ def test_splits_where_classes_should_be(tmp_path: Path) -> None:
         tmp_path / "masks", *[f"{top}/{s}/1.png" for top in ("images", "masks") for s in ("train", "val")]
     )
     refused(masks, "images/train", "where classes should be")
+    refused(
+        make(tmp_path / "pairs", "images/1.png", "masks/1.png"), "images and masks, whose names say no class"
+    )
+    inside = make(
+        tmp_path / "inside", *[f"{c}/{p}/1.png" for c in ("cat", "dog") for p in ("images", "masks")]
+    )
+    refused(inside, "cat/images and cat/masks, whose names say no class")
+    assert load(make(tmp_path / "faces", "mask/1.png", "no_mask/1.png")).classes == ["mask", "no_mask"]
     refused(make(tmp_path / "kaggle", "cat/1.png", "dog/1.png", "test/1.png"), "test is named like a split")
     refused(
         make(tmp_path / "three", "cat/1.png", "train/1.png", "valid/1.png"), "train is named like a split"
