@@ -4,7 +4,9 @@ import contextlib
 import hashlib
 import io
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
@@ -30,7 +32,7 @@ JPEG_QUALITY = 95
 LONGEST = 100
 AGREED = ((0, 255), (0, 65535))  # black and white of a whole format, which no one has to be told of
 DARK = 128  # of 255: where no colour of 16 bits is brighter, there may be fewer bits in them
-SIGNED = 2  # the format of whole numbers in a TIFF
+SIGNED, WHITE_IS_ZERO = 2, 0  # in a TIFF: a format of numbers, and a meaning of them
 
 _open_lock = threading.Lock()
 
@@ -46,6 +48,7 @@ class Grey:
     values: np.ndarray  # (H, W)
     short_side: int  # to which the picture is made small
     note: str | None  # what else there is to know about the image
+    negative: bool = False  # whether the lowest is white
 
     @property
     def has_agreed_levels(self) -> bool:
@@ -161,14 +164,20 @@ def _refuse_thin(image: Image.Image) -> None:
 def _decoded(source: Image.Image, short_side: int, lossless: bool, note: str | None) -> Decoded:
     values = _grey_values(source)
     if values is not None:
-        return _from_grey(Grey(values, short_side, note), lossless, {})
+        negative = _tags(source).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO
+        return _from_grey(Grey(values, short_side, note, negative), lossless, {})
     rgb = on_white(source) if source.has_transparency_data else source.convert("RGB")
     return Decoded(_shrink(rgb, short_side), lossless, note)
 
 
+def _tags(image: Image.Image) -> Mapping[int, Any]:
+    """Those of a TIFF, by their numbers; of other formats there are none."""
+    return getattr(image, "tag_v2", {})
+
+
 def _grey_values(image: Image.Image) -> np.ndarray | None:
     """Those that are more than 8 bits, or have signs: what an image holds, whichever way Pillow reads it."""
-    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    tags = _tags(image)
     signed = tags.get(TiffImagePlugin.SAMPLEFORMAT) == (SIGNED,)
     if image.mode == "L" and signed:
         return np.asarray(image).view(np.int8)
@@ -190,7 +199,8 @@ def _from_grey(grey: Grey, lossless: bool, levels: Levels) -> Decoded:
         notes.append(f"{holds}, for want of other images")
     elif not span.is_within(used):
         notes.append(f"{holds}, and what is beyond likewise")
-    picture = Image.fromarray(to_8_bits(grey.values, used)).convert("RGB")
+    shades = to_8_bits(grey.values, used)
+    picture = Image.fromarray(255 - shades if grey.negative else shades).convert("RGB")
     return Decoded(_shrink(picture, grey.short_side), lossless, "; ".join(filter(None, notes)) or None, grey)
 
 

@@ -64,12 +64,20 @@ def test_values_of_any_number_of_bits_are_seen(bits: int) -> None:
         assert f"from 0 to {white}, of which 0 becomes black and {white} white" in decoded.note
 
 
-def tiff(values: np.ndarray, sample_format: int) -> bytes:
+def tiff(values: np.ndarray, sample_format: int, photometric: int = 1) -> bytes:
     """As scanners and microscopes write them; Pillow itself writes few kinds."""
     height, width = values.shape
     data = values.tobytes()
     tags = [
-        *((256, width), (257, height), (258, values.itemsize * 8), (259, 1), (262, 1), (273, 0), (277, 1)),
+        *(
+            (256, width),
+            (257, height),
+            (258, values.itemsize * 8),
+            (259, 1),
+            (262, photometric),
+            (273, 0),
+            (277, 1),
+        ),
         *((278, height), (279, len(data)), (339, sample_format)),
     ]
     start = 8 + 2 + 12 * len(tags) + 4
@@ -96,6 +104,13 @@ def test_every_kind_of_number(
 ) -> None:
     found = pixels(tiff(np.array([values], kind), sample_format))
     assert np.abs(found[0, :, 0] - expected).max() <= 1  # which is a half that is rounded either way
+
+
+@pytest.mark.parametrize(("kind", "sample_format"), [(np.uint8, 1), (np.uint16, 1), (np.float32, 3)])
+def test_where_the_lowest_value_is_white(kind: Any, sample_format: int) -> None:
+    values = np.array([[0, 100, 255]], kind)
+    expected = np.asarray(opened(tiff(values, sample_format)).image)
+    assert (np.asarray(opened(tiff(values, sample_format, photometric=0)).image) == 255 - expected).all()
 
 
 def test_the_levels_of_a_set_count_not_those_of_an_image() -> None:
