@@ -9,6 +9,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from stochca._typing import TimmModule
+from stochca.compute.modes import evaluating
 from stochca.compute.precision import attention_kernel
 from stochca.errors import UserError
 from stochca.timm_models.families import blocks_of, positions_of
@@ -19,17 +20,14 @@ from stochca.timm_models.recording import recorded
 def block_features(model: TimmModule, images: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Of each block's output the class token and the mean of the patch tokens, each (B, D) in fp32.
 
-    Models without a class token give the mean twice. The model's mode is put back afterwards.
+    Models without a class token give the mean twice. Every part's mode is put back afterwards.
 
     Args:
         images: (B, 3, height, width), normalised.
     """
     prefix = getattr(model, "num_prefix_tokens", 0)
-    was_training = model.training
-    model.eval()
-    with recorded(model) as records:
+    with evaluating(model), recorded(model) as records:
         model.forward_features(images)
-    model.train(was_training)
     outputs = [output.flatten(1, -2) for output in records.blocks]  # as tokens
     means = [tokens[:, prefix:].mean(dim=1) for tokens in outputs]
     firsts = [tokens[:, 0] for tokens in outputs] if prefix else means
@@ -65,8 +63,8 @@ def attention_maps(model: TimmModule, images: Tensor) -> list[Tensor]:
     """Of each block where it looks: attention per patch (B, rows, columns), the mean over the heads.
 
     What the class token pays to each patch; without a class token what all patches pay, on average.
-    Attention to other tokens than patches is left out, so that the sum is at most 1. The model's mode is
-    put back afterwards.
+    Attention to other tokens than patches is left out, so that the sum is at most 1. Every part's
+    mode is put back afterwards.
 
     Args:
         images: (B, 3, height, width), normalised.
@@ -78,11 +76,8 @@ def attention_maps(model: TimmModule, images: Tensor) -> list[Tensor]:
     rows, columns = model.patch_embed.grid_size
     prefix = model.num_prefix_tokens
     tokens = prefix + rows * columns
-    was_training = model.training
-    model.eval()
-    with attention_kernel(model, fused=True), _AttentionWeights() as recorder:
+    with evaluating(model), attention_kernel(model, fused=True), _AttentionWeights() as recorder:
         model.forward_features(images)
-    model.train(was_training)
     found = [weights for weights in recorder.found if weights.shape[-2:] == (tokens, tokens)]
     if len(found) != len(model.blocks):
         raise UserError(

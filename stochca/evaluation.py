@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from stochca._typing import TimmModule
 from stochca.compute.distributed import from_main, joined
+from stochca.compute.modes import evaluating
 from stochca.compute.precision import autocast
 from stochca.config.selection import SELECTIONS, Selection
 from stochca.data.batches import evaluation_batches
@@ -56,7 +57,7 @@ def predict(
     workers: int | str = 0,
     pre_logits: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (N, classes) in fp32 and labels (N,), on the CPU. The model's mode is put back afterwards.
+    """Logits (N, classes) in fp32 and labels (N,), on the CPU. Every part's mode is put back afterwards.
 
     With `pre_logits`, what the head sees in place of what it gives: (N, D).
     """
@@ -65,16 +66,14 @@ def predict(
         return model.forward_head(model.forward_features(batch), pre_logits=True)
 
     forward = features if pre_logits else model
-    was_training = model.training
-    model.eval()
     logits, labels = [], []
-    for batch, batch_labels in evaluation_batches(
-        images, preprocessing, batch_size=batch_size, workers=workers
-    ):
-        with autocast(precision, device):
-            logits.append(forward(batch.to(device, non_blocking=True)).float().cpu())
-        labels.append(batch_labels)
-    model.train(was_training)
+    with evaluating(model):
+        for batch, batch_labels in evaluation_batches(
+            images, preprocessing, batch_size=batch_size, workers=workers
+        ):
+            with autocast(precision, device):
+                logits.append(forward(batch.to(device, non_blocking=True)).float().cpu())
+            labels.append(batch_labels)
     return torch.cat(logits), torch.cat(labels)
 
 

@@ -17,6 +17,7 @@ from stochca._typing import TimmModule
 from stochca.attention.probability import one_per_block, scheduled
 from stochca.attention.teacher import Drawn, headless_copy, teacher_keys_values
 from stochca.compute.distributed import rank, world_size
+from stochca.compute.modes import evaluating
 from stochca.compute.precision import autocast, store_in_half
 from stochca.compute.randomness import Stream, derived_seed
 from stochca.config import Schedule
@@ -197,8 +198,9 @@ def averaged_predictions(
 ) -> Tensor:
     """Logits (B, classes): the mean over `passes` forwards, each with blocks drawn as in training.
 
-    Dropout and stochastic depth stay off; the mode is put back afterwards. It takes the teacher, so it is
-    for a `StochCA` at hand: a saved model is the student alone, whose one forward pass is `model.eval()`.
+    Dropout and stochastic depth stay off; every part's mode is put back afterwards. It takes the teacher, so
+    it is for a `StochCA` at hand: a saved model is the student alone, whose one forward pass is
+    `model.eval()`.
 
     Args:
         images: (B, 3, height, width), normalised.
@@ -210,9 +212,7 @@ def averaged_predictions(
     """
     if passes < 1:
         raise UserError(f"passes must be 1 or more, found {passes}")
-    was_training = model.training
-    model.eval()
-    total = sum(model.attend(images, model.draw(len(images), generator)).float() for _ in range(passes))
-    model.train(was_training)
+    with evaluating(model):
+        total = sum(model.attend(images, model.draw(len(images), generator)).float() for _ in range(passes))
     assert isinstance(total, Tensor)
     return total / passes
