@@ -15,15 +15,17 @@ from stochca.adapters.adaptation import Adaptation, unfreeze_heads
 from stochca.backbones.loading import load_backbone
 from stochca.config import CHOICES, code_of
 from stochca.timm_models.families import head_modules, positions_of
+from stochca.timm_models.wrapper import Wrapper
 
 
-class AdaptedModel(nn.Module):
+class AdaptedModel(Wrapper):
     """Stands where a timm model stands. The backbone is frozen and stays in evaluation mode; its head learns.
 
     Raises:
         UserError: the architecture is not supported.
     """
 
+    wrapped = "backbone"
     title: str  # what a sentence calls it
     options: dict[str, Any]  # what makes the same model around another copy of the backbone
 
@@ -62,24 +64,9 @@ class AdaptedModel(nn.Module):
             raise RuntimeError(f"the adapter's tensors differ: {', '.join(sorted(missing))}")
         self.load_state_dict(state, strict=False)
 
-    # What the training loop, optimiser and export ask of a timm model.
-
-    @property
-    def num_classes(self) -> int:
-        return self.backbone.num_classes
-
-    def get_classifier(self) -> Any:
-        return self.backbone.get_classifier()
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        self.backbone.set_grad_checkpointing(enable)
-
     def forward_features(self, images: Tensor) -> Tensor:
         """Tokens (B, N, D) as the backbone's own `forward_features` gives them."""
         raise NotImplementedError
-
-    def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
-        return self.backbone.forward_head(tokens, pre_logits=pre_logits)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of `images` (B, 3, height, width)."""

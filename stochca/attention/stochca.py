@@ -5,13 +5,13 @@ own queries but with the keys and values of the same block of the frozen pretrai
 teacher). In evaluation every block attends to itself, and the model is exactly the student.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stochca._typing import TimmModule
 from stochca.attention.probability import one_per_block, scheduled
@@ -27,9 +27,10 @@ from stochca.timm_models.families import block_names
 from stochca.timm_models.key_value import KeyValue, swapped
 from stochca.timm_models.projections import attention_layers, changed, projections_of
 from stochca.timm_models.support import check_same_architecture, check_supported
+from stochca.timm_models.wrapper import Wrapper
 
 
-class StochCA(nn.Module):
+class StochCA(Wrapper):
     """Wrap a pretrained transformer so that training it uses stochastic cross-attention.
 
     Args:
@@ -53,6 +54,8 @@ class StochCA(nn.Module):
     >>> model = StochCA(timm.create_model("vit_base_patch16_224", pretrained=True, num_classes=200), prob=0.1)
     >>> loss = criterion(model(images), labels)
     """
+
+    wrapped = "student"
 
     def __init__(
         self,
@@ -104,19 +107,24 @@ class StochCA(nn.Module):
         `cross_blocks` names the blocks that cross-attend, in any mode; None draws them while training
         and leaves all to self-attention in evaluation.
         """
-        if cross_blocks is not None:
-            drawn = self._forced(cross_blocks)
-        elif self.training:
-            drawn = self.draw(len(images))
-            self.tally.count(drawn)
-        else:
-            drawn = {}
-        return self.attend(images, drawn)
+        return self._run(self.student, images, cross_blocks)
 
-    def attend(self, images: Tensor, drawn: Drawn) -> Tensor:
-        """Logits of `images` where the blocks that `draw` gave cross-attend."""
+    def forward_features(self, images: Tensor, cross_blocks: Iterable[int] | None = None) -> Tensor:
+        """What the student's `forward_features` gives, its blocks attending as in `forward`."""
+        return self._run(self.student.forward_features, images, cross_blocks)
+
+    def _run(
+        self, forward: Callable[[Tensor], Tensor], images: Tensor, cross_blocks: Iterable[int] | None
+    ) -> Tensor:
+        return self.attend(images, self._drawn(images, cross_blocks), forward)
+
+    def attend(
+        self, images: Tensor, drawn: Drawn, forward: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Logits of `images`, or what another `forward` of the student gives, where drawn blocks do so."""
+        forward = forward or self.student
         if not drawn:
-            return self.student(images)
+            return forward(images)
         sources = self._keys_values(images, drawn)
         with ExitStack() as stack:
             for i, source in sources.items():
@@ -126,7 +134,7 @@ class StochCA(nn.Module):
                 layers = zip(attention_layers(block), source, strict=True)
                 changes = [partial(projections_of(layer).cross, given) for layer, given in layers]
                 stack.enter_context(swapped(blocks, **{name: changed(block, changes)}))
-            return self.student(images)
+            return forward(images)
 
     def _keys_values(self, images: Tensor, drawn: Drawn) -> dict[int, list[KeyValue]]:
         if self.teacher_precision is None:
@@ -150,6 +158,16 @@ class StochCA(nn.Module):
         uniform = torch.rand(self.num_blocks, numbers, generator=generator or self.generator)
         chosen = uniform[:, columns] < self.prob[:, None]
         return {i: chosen[i] if per_image else None for i in range(self.num_blocks) if chosen[i].any()}
+
+    def _drawn(self, images: Tensor, cross_blocks: Iterable[int] | None) -> Drawn:
+        """The blocks that cross-attend in a forward pass; training counts those that it draws."""
+        if cross_blocks is not None:
+            return self._forced(cross_blocks)
+        if not self.training:
+            return {}
+        drawn = self.draw(len(images))
+        self.tally.count(drawn)
+        return drawn
 
     def _forced(self, cross_blocks: Iterable[int]) -> Drawn:
         blocks = sorted(set(cross_blocks))
