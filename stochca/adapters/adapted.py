@@ -15,6 +15,7 @@ from stochca.adapters.adaptation import Adaptation, unfreeze_heads
 from stochca.backbones.loading import load_backbone
 from stochca.config import CHOICES, code_of
 from stochca.timm_models.families import head_modules, positions_of
+from stochca.timm_models.threads import alone_with
 from stochca.timm_models.wrapper import Wrapper
 
 
@@ -66,6 +67,11 @@ class AdaptedModel(Wrapper):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Tokens (B, N, D) as the backbone's own `forward_features` gives them."""
+        with alone_with(self.backbone):
+            return self.adapted_features(images)
+
+    def adapted_features(self, images: Tensor) -> Tensor:
+        """What `forward_features` gives; it may exchange parts of the backbone for as long as it runs."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class TOAST(AdaptedModel):
         super().check(model)
         check_supported(model)
 
-    def forward_features(self, images: Tensor) -> Tensor:
+    def adapted_features(self, images: Tensor) -> Tensor:
         """Tokens (B, N, D) of the second pass."""
         with torch.no_grad():
             seen_BND = self.backbone.forward_features(images)

@@ -56,7 +56,7 @@ class VPT(AdaptedModel):
         self.options = {"tokens": tokens, "deep": deep}
         self.dropout = nn.Dropout(dropout)
 
-    def forward_features(self, images: Tensor) -> Tensor:
+    def adapted_features(self, images: Tensor) -> Tensor:
         """Tokens (B, N, D), the prompts left out."""
         blocks = self.backbone.blocks
         prompted = [

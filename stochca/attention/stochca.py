@@ -5,6 +5,7 @@ own queries but with the keys and values of the same block of the frozen pretrai
 teacher). In evaluation every block attends to itself, and the model is exactly the student.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -27,6 +28,7 @@ from stochca.timm_models.families import block_names
 from stochca.timm_models.key_value import KeyValue, swapped
 from stochca.timm_models.projections import attention_layers, changed, projections_of
 from stochca.timm_models.support import check_same_architecture, check_supported
+from stochca.timm_models.threads import alone_with
 from stochca.timm_models.wrapper import Wrapper
 
 
@@ -116,7 +118,22 @@ class StochCA(Wrapper):
     def _run(
         self, forward: Callable[[Tensor], Tensor], images: Tensor, cross_blocks: Iterable[int] | None
     ) -> Tensor:
-        return self.attend(images, self._drawn(images, cross_blocks), forward)
+        if torch.compiler.is_compiling():
+            if not self.training and cross_blocks is None:
+                return forward(images)
+            return self._run_eagerly(forward, images, cross_blocks)
+        with alone_with(self.student):
+            return self.attend(images, self._drawn(images, cross_blocks), forward)
+
+    @torch.compiler.disable
+    def _run_eagerly(self, *arguments: Any) -> Tensor:
+        warnings.warn(
+            "torch.compile of a StochCA compiles its evaluation alone, because training would compile again "
+            "for every draw; train it uncompiled, but within "
+            "stochca.compute.compilation.compiled_blocks(model.student, model.teacher)",
+            stacklevel=2,
+        )
+        return self._run(*arguments)
 
     def attend(
         self, images: Tensor, drawn: Drawn, forward: Callable[[Tensor], Tensor] | None = None
@@ -181,6 +198,13 @@ class StochCA(Wrapper):
         self.teacher._apply(fn)
         return super()._apply(fn, recurse)
 
+    def _replicate_for_data_parallel(self) -> Any:
+        raise UserError(
+            "nn.DataParallel can't run a StochCA on several devices: its threads would share one teacher, on "
+            "the first device, and one stream of draws; use nn.parallel.DistributedDataParallel, one process "
+            "per device"
+        )
+
     def extra_repr(self) -> str:
         return f"prob={self.prob.tolist()}, granularity={self.granularity!r}"
 
@@ -230,7 +254,7 @@ def averaged_predictions(
     """
     if passes < 1:
         raise UserError(f"passes must be 1 or more, found {passes}")
-    with evaluating(model):
+    with alone_with(model.student), evaluating(model):
         total = sum(model.attend(images, model.draw(len(images), generator)).float() for _ in range(passes))
     assert isinstance(total, Tensor)
     return total / passes

@@ -12,6 +12,7 @@ from stochca.compute.compilation import uncompiled
 from stochca.timm_models.families import block_names
 from stochca.timm_models.key_value import DeepestReached, KeyValue, Record, swapped
 from stochca.timm_models.projections import attention_layers, projections_of
+from stochca.timm_models.threads import alone_with
 
 Drawn = dict[int, Tensor | None]  # blocks that cross-attend: their images as a boolean (B,), or None for all
 
@@ -48,6 +49,7 @@ def teacher_keys_values(teacher: TimmModule, images: Tensor, drawn: Drawn) -> di
     names = block_names(teacher)
     deepest = max(drawn)
     with ExitStack() as stack:
+        stack.enter_context(alone_with(teacher))  # which several students may share
         stack.enter_context(uncompiled(teacher.get_submodule(names[deepest])))
         for i in drawn:
             layers = attention_layers(teacher.get_submodule(names[i]))

@@ -11,6 +11,7 @@ from timm.layers.diff_attention import DiffAttention
 from timm.models import create_model
 from timm.models.vision_transformer import ParallelThingsBlock, ResPostBlock, VisionTransformer
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 import stochca
 from tests.stochca.slow_reference import slow_stochca
@@ -426,3 +427,23 @@ def test_data_parallel_training(options: dict[str, Any], tmp_path: Path) -> None
     finally:
         del model  # first: a process group that dies with its last model may wait for ever
         torch.distributed.destroy_process_group()
+
+
+def test_compiled_as_a_whole_it_says_what_to_do_and_never_compiles_a_draw() -> None:
+    student, teacher = student_and_teacher(depth=3)
+    model = stochca.StochCA(student, 0.5, teacher=teacher)
+    torch.compiler.reset()
+    counters.clear()
+    compiled = torch.compile(model, backend="aot_eager")
+    with pytest.warns(UserWarning, match=r"train it uncompiled, but within stochca\.compute\.compilation\.c"):
+        found = [compiled(images(), cross_blocks=blocks) for blocks in ([], [0], [2], [0, 1, 2])]
+    for blocks, output in zip(([], [0], [2], [0, 1, 2]), found, strict=True):
+        assert torch.equal(output, model(images(), cross_blocks=blocks))
+    with pytest.warns(UserWarning, match="compiles its evaluation alone"):
+        compiled(images()).sum().backward()
+    assert counters["stats"]["unique_graphs"] == 0
+    model.eval()
+    for _ in range(3):
+        torch.testing.assert_close(compiled(images()), student(images()))
+    assert counters["stats"]["unique_graphs"] == 1
+    torch.compiler.reset()
