@@ -16,7 +16,13 @@ from torch import Tensor
 
 from stochca._typing import TimmModule
 from stochca.attention.probability import one_per_block, scheduled
-from stochca.attention.teacher import Drawn, headless_copy, teacher_keys_values
+from stochca.attention.teacher import (
+    Drawn,
+    are_of_one_teacher,
+    headless_copy,
+    sample_of,
+    teacher_keys_values,
+)
 from stochca.compute.distributed import rank, world_size
 from stochca.compute.modes import evaluating
 from stochca.compute.precision import autocast, store_in_half
@@ -192,6 +198,20 @@ class StochCA(Wrapper):
         if wrong:
             raise UserError(f"cross_blocks {wrong} don't exist; the blocks are 0 to {self.num_blocks - 1}")
         return dict.fromkeys(blocks)
+
+    def get_extra_state(self) -> Tensor:
+        """A sample of the teacher, which stands in the state so that loading can tell another one."""
+        return sample_of(self.teacher)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        sample = state_dict.pop(f"{prefix}_extra_state", None)  # states from before it was saved have none
+        if sample is not None and not are_of_one_teacher(sample, self.get_extra_state()):
+            raise UserError(
+                "the state was saved beside another teacher than this StochCA has; wrap the model as it was "
+                "wrapped then, with its pretrained weights, or pass a model with those as teacher, and load "
+                f"the state after that (where another teacher is meant, leave {prefix}_extra_state out of it)"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "StochCA":
         # .to(), .cuda(), .half() and the like take the teacher along.

@@ -14,6 +14,9 @@ from stochca.timm_models.key_value import DeepestReached, KeyValue, Record, swap
 from stochca.timm_models.projections import attention_layers, projections_of
 from stochca.timm_models.threads import alone_with
 
+BEHIND = ("norm", "fc_norm", "attn_pool", "neck", "head", "head_dist")  # the last block
+SAMPLED = 4  # numbers of each parameter
+
 Drawn = dict[int, Tensor | None]  # blocks that cross-attend: their images as a boolean (B,), or None for all
 
 
@@ -23,7 +26,7 @@ def headless_copy(model: TimmModule) -> TimmModule:
     attention = attention_layers(last)[-1]
     around = next(part for part in last.modules() if attention in part.children())
     behind = {
-        model: ("norm", "fc_norm", "attn_pool", "neck", "head", "head_dist"),
+        model: BEHIND,
         around: ("ls1", "norm2", "mlp", "ls2"),
         attention: ("proj",),
     }
@@ -37,6 +40,33 @@ def headless_copy(model: TimmModule) -> TimmModule:
             if isinstance(module, DropPath):  # whose rate, unused, would tell compiled blocks apart
                 setattr(parent, name, nn.Identity())
     return teacher
+
+
+@torch.no_grad()
+def sample_of(teacher: TimmModule) -> Tensor:
+    """A few numbers, in fp32 on the CPU, that tell a teacher from others; none where it has no weights yet.
+
+    They are the same of a whole model and of its headless copy, whatever LoRA is about to add to it.
+    """
+    elsewhere = tuple(f"{name}." for name in (*BEHIND, block_names(teacher)[-1]))
+    parameters = [
+        parameter.flatten()
+        for name, parameter in teacher.named_parameters()
+        if not name.startswith(elsewhere) and ".lora_" not in name
+    ]
+    if any(parameter.is_meta for parameter in parameters):
+        return torch.empty(0)
+    return torch.cat([values[:: len(values) // SAMPLED + 1].float() for values in parameters]).cpu()
+
+
+def are_of_one_teacher(first: Tensor, second: Tensor) -> bool:
+    """Whether two samples are of the same weights, up to half precision; yes where one is empty."""
+    if not first.numel() or not second.numel():
+        return True
+    first, second = first.cpu().float(), second.cpu().float()
+    return first.shape == second.shape and torch.allclose(
+        first, second, rtol=2**-7, atol=1e-6, equal_nan=True
+    )
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.attention.stochca import StochCA
+from stochca.attention.teacher import are_of_one_teacher
 from stochca.averaging.averaging import Averaging
 from stochca.compute.checkpoint import CHECKPOINT, cloned, load_checkpoint, save_checkpoint, to_device
 from stochca.compute.distributed import (
@@ -240,10 +241,21 @@ class Loop:
                 "scaler": self.scaler.state_dict(),
                 "averaging": self.averaging.state_dict(),
                 "random": random,
+                "teacher": None if self.stochca is None else self.stochca.get_extra_state(),
                 "draws": None if self.stochca is None else self.stochca.generator.get_state(),
                 "tally": None if self.stochca is None else self.stochca.tally.state_dict(),
             },
         )
+
+    def _check_teacher(self, sample: Tensor | None) -> None:
+        """Raise `UserError` where the checkpoint's teacher was another; an old checkpoint does not say."""
+        if self.stochca is None or sample is None:
+            return
+        if not are_of_one_teacher(sample, self.stochca.get_extra_state()):
+            raise UserError(
+                f"{self.work_folder} holds a checkpoint of training beside another teacher; give the student "
+                "and teacher that this training started with, or another work_folder"
+            )
 
     def _restored(self) -> Progress:
         """Put everything back as the newest checkpoint has it; a fresh start without one.
@@ -254,6 +266,7 @@ class Loop:
         state = from_main(state, self.device)
         if state is None:
             return Progress()
+        self._check_teacher(state.get("teacher"))
         self.student.load_state_dict(state["student"])
         self.loss.load_state_dict(to_device(state["loss"], self.device))
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,4 +1,4 @@
-"""Steps whose gradients are not finite, made so on purpose."""
+"""Steps whose gradients are not finite, made so on purpose; and what a checkpoint may be continued by."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from stochca.compute.checkpoint import load_checkpoint
-from stochca.config import Method
+from stochca.compute.checkpoint import load_checkpoint, save_checkpoint
+from stochca.config import Method, StochasticCrossAttention
 from stochca.config.training import Augmentation
 from stochca.errors import UserError
 from stochca.training.callbacks import JsonLines, read_events
@@ -129,3 +129,32 @@ def test_the_images_that_are_named_are_those_that_were_seen(domains: list[str] |
         )
     assert set(str(ended.value).split("The last step saw ")[1].split(", ")) == seen[-1]
     assert len(seen) == 5
+
+
+def test_a_checkpoint_is_continued_beside_its_own_teacher(tmp_path: Path) -> None:
+    method = Method(attention=StochasticCrossAttention(prob=0.5))
+    poisoned = Poisoned(range(7, 100))
+    with pytest.raises(UserError, match="training diverged"):
+        poisoned.fit(tmp_path, method)
+    other = Poisoned(())
+    other.student.load_state_dict(tiny_vit(seed=1).state_dict())
+    with pytest.raises(
+        UserError, match="holds a checkpoint of training beside another teacher; give the student"
+    ):
+        other.fit(tmp_path, method)
+    again = Poisoned(())
+    again.fit(tmp_path, method)
+    assert again.step == 12 - 4  # it went on from the checkpoint
+
+
+def test_a_checkpoint_that_does_not_say_its_teacher_is_continued(tmp_path: Path) -> None:
+    method = Method(attention=StochasticCrossAttention(prob=0.5))
+    with pytest.raises(UserError, match="training diverged"):
+        Poisoned(range(7, 100)).fit(tmp_path, method)
+    state = load_checkpoint(tmp_path)
+    assert state is not None
+    del state["teacher"]
+    save_checkpoint(tmp_path, state)
+    again = Poisoned(())
+    again.fit(tmp_path, method)
+    assert again.step == 12 - 4
