@@ -33,7 +33,7 @@ from stochca.errors import UserError
 from stochca.timm_models.families import block_names
 from stochca.timm_models.key_value import KeyValue, swapped
 from stochca.timm_models.projections import attention_layers, changed, projections_of
-from stochca.timm_models.support import check_same_architecture, check_supported
+from stochca.timm_models.support import check_same_architecture, check_supported, check_uncompiled
 from stochca.timm_models.threads import alone_with
 from stochca.timm_models.wrapper import Wrapper
 
@@ -79,6 +79,7 @@ class StochCA(Wrapper):
     ) -> None:
         super().__init__()
         check_supported(model)
+        check_uncompiled(model)
         self.student: TimmModule = model
         self.block_names = block_names(model)
         self.num_blocks = len(self.block_names)

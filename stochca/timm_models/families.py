@@ -154,7 +154,29 @@ def family_of(model: nn.Module) -> Family:
     for family in FAMILIES:
         if isinstance(model, family.model):
             return family
-    raise UserError(f"{type(model).__name__} is not supported; supported are {SUPPORTED}")
+    _refuse_what_is_around_a_model(model)
+    kind, package = type(model).__name__, type(model).__module__.split(".")[0]
+    if package == "timm":
+        raise UserError(f"{kind} is not supported; supported are {SUPPORTED}")
+    raise UserError(
+        f"{kind} of {package} is not supported; create the model with timm.create_model; supported are "
+        f"{SUPPORTED}"
+    )
+
+
+def _refuse_what_is_around_a_model(model: nn.Module) -> None:
+    """Raise `UserError` where a part of `model` belongs to a family; the sentence says to pass that.
+
+    So it is of what `torch.compile`, PEFT, data-parallel training, this library and others put around one.
+    """
+    for name, part in model.named_modules() if isinstance(model, nn.Module) else ():
+        if isinstance(part, tuple(family.model for family in FAMILIES)):
+            plain = all(step.isidentifier() for step in name.split("."))
+            place = f"model.{name}" if plain else f"model.get_submodule({name!r})"
+            raise UserError(
+                f"{type(model).__name__} is not supported, but the {type(part).__name__} in it is; "
+                f"pass {place}"
+            )
 
 
 def block_names(model: nn.Module) -> list[str]:
@@ -187,6 +209,8 @@ def positions_of(model: nn.Module, method: str) -> Positions:
     for family in FAMILIES:
         if isinstance(model, family.model) and family.positions is not None:
             return family.positions
+    if not isinstance(model, tuple(family.model for family in FAMILIES)):
+        _refuse_what_is_around_a_model(model)
     raise UserError(
         f"{method} does not support {type(model).__name__}: its blocks don't hand on one sequence of tokens "
         f"that all attend to each other; supported are {names_of(f for f in FAMILIES if f.positions)}"

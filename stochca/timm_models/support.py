@@ -25,6 +25,17 @@ def check_supported(model: TimmModule) -> None:
         )
 
 
+def check_uncompiled(model: TimmModule) -> None:
+    """Raise `UserError` where something of `model` is compiled: exchanging parts would compile it again."""
+    for module in model.modules():
+        if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
+            raise UserError(
+                f"{type(model).__name__} is compiled, or a part of it is, and would compile again for every "
+                "draw of blocks; pass it uncompiled, and train within "
+                "stochca.compute.compilation.compiled_blocks(model.student, model.teacher)"
+            )
+
+
 def check_same_architecture(student: TimmModule, teacher: TimmModule) -> None:
     """Raise `UserError` naming the first difference, the heads excepted."""
     check_supported(teacher)
