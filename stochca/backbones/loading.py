@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.backbones.card import CARD_FILE, WEIGHTS_FILE, BackboneCard
+from stochca.backbones.prefixes import without_prefix
 from stochca.errors import UserError
 from stochca.timm_models.families import family_of
 from stochca.timm_models.support import check_supported
@@ -59,7 +60,8 @@ def adapt_weights(
 ) -> TimmModule:
     """Create a model with these weights, its positions and patches resampled to the image size by timm.
 
-    Every tensor must find its place. The head is as large as the state dict's, or absent as there;
+    Every tensor must find its place, but for those beside the one model that a longer state dict has under a
+    prefix (`model.`, `student.`). The head is as large as the state dict's, or absent as there;
     attention pooling that `global_pool` replaces is left out.
 
     Args:
@@ -70,6 +72,9 @@ def adapt_weights(
         UserError: as `create_backbone`; or tensors do not fit, are missing or have no place.
     """
     arguments, skeleton = _checked_arguments(architecture, image_size, global_pool)
+    heads = head_prefixes(skeleton)
+    body = {name for name in skeleton.state_dict() if not name.startswith(heads)}
+    state_dict = without_prefix(state_dict, body, source)
     try:
         converted = family_of(skeleton).convert(dict(state_dict), skeleton)
     except Exception as error:
@@ -79,10 +84,16 @@ def adapt_weights(
             f"{source} can't be converted to {architecture}: {reason}; is backbone.name right?"
         ) from error
     unused = () if getattr(skeleton, "attn_pool", None) is not None else ("attn_pool.",)
-    classifier = f"{head_prefixes(skeleton)[0]}weight"
+    classifier = f"{heads[0]}weight"
     num_classes = len(converted[classifier]) if classifier in converted else 0
     skeleton.reset_classifier(num_classes)
     found = {name: tensor for name, tensor in converted.items() if not name.startswith(unused)}
+    if not found.keys() & body:
+        some = ", ".join(sorted(state_dict)[:4])
+        raise UserError(
+            f"{source} holds no tensor that {architecture} has; its tensors are called {some}, ...: give the "
+            "weights of this architecture, in the layout of timm or of its authors"
+        )
     _check_fit(
         found, skeleton.state_dict(), f"{source} does not fit {architecture} at image size {image_size}"
     )

@@ -51,6 +51,15 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is one that `save_checkpoint` wrote."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "structure" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:
     """The structure of a nest, as JSON knows it; copies of its tensors go into `tensors`, by name."""
     if isinstance(value, Tensor):

@@ -24,6 +24,7 @@ from pipeline.config.params import Backbone
 from pipeline.runtime.files import sha256
 from pipeline.training.saved_model import load_trained, save_trained
 from stochca.backbones.loading import load_backbone
+from stochca.compute.checkpoint import CHECKPOINT, save_checkpoint
 from stochca.errors import UserError
 
 IMAGES = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
@@ -37,6 +38,13 @@ def pretrained() -> VisionTransformer:
 
 def from_file(path: Path, name: str = "test_vit", **settings: Any) -> Backbone:
     return Backbone(name=name, weights=f"file:{path}", **settings)
+
+
+ONE = torch.ones(1)
+
+
+def prefixed(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in weights.items()}
 
 
 def save_as_safetensors(weights: dict[str, Tensor], path: Path) -> None:
@@ -96,6 +104,33 @@ def test_local_checkpoints_arrive_unchanged(
         "resize": None,
     }
     assert json.loads((tmp_path / "backbone/card.json").read_text()) == card.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("lightning.ckpt", lambda weights: {"state_dict": prefixed("model.", weights), "loops": {"a": {}}}),
+        ("stochca.pt", lambda weights: {"model": prefixed("student.", weights), "epoch": 3}),
+        ("compiled.pt", lambda weights: prefixed("_orig_mod.module.", weights)),
+        ("task.bin", lambda weights: {"state_dict": prefixed("model.student._orig_mod.", weights)}),
+        ("nested.pth", lambda weights: {"student": weights, "optimizer": {"state": {0: {"exp_avg": ONE}}}}),
+        ("with_a_loss.pth", lambda weights: {**prefixed("backbone.", weights), "loss.centre": ONE}),
+    ],
+)
+def test_a_prefix_is_taken_off(
+    tmp_path: Path,
+    pretrained: VisionTransformer,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    wrap: Callable[[dict[str, Tensor]], Any],
+) -> None:
+    torch.save(wrap(pretrained.state_dict()), tmp_path / name)
+    make_backbone(from_file(tmp_path / name), 160, tmp_path / "backbone")
+    written = load_file(tmp_path / "backbone/model.safetensors")
+    assert written.keys() == pretrained.state_dict().keys()
+    assert all(torch.equal(written[key], tensor) for key, tensor in pretrained.state_dict().items())
+    left_out = "1 tensors that stand beside the model were left out" in capsys.readouterr().out
+    assert left_out == (name in ("nested.pth", "with_a_loss.pth"))
 
 
 def test_written_folder_is_what_the_library_loads(tmp_path: Path, pretrained: VisionTransformer) -> None:
@@ -164,7 +199,10 @@ def test_bad_files_are_refused_and_the_old_folder_stays(
     (tmp_path / "code.pth").write_bytes(pickle.dumps(Exploit(), protocol=2))
     torch.save({"state_dict": pretrained.state_dict(), "extra": Exploit()}, tmp_path / "hidden_code.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    torch.save({"weights": pretrained.state_dict(), "epoch": 3}, tmp_path / "unknown.pth")
+    torch.save({"weights": [pretrained.head.weight], "epoch": 3}, tmp_path / "unknown.pth")
+    save_checkpoint(tmp_path / "run", {"student": pretrained.state_dict(), "step": 3})
+    (tmp_path / "run" / CHECKPOINT).rename(tmp_path / "run.safetensors")
+    (tmp_path / "run").rmdir()
     save_file({**pretrained.state_dict(), "cls_token": torch.zeros(1, 1, 63)}, tmp_path / "shape.safetensors")
     (tmp_path / "notes.txt").write_text("x")
     expected = {
@@ -177,6 +215,7 @@ def test_bad_files_are_refused_and_the_old_folder_stays(
         "hidden_code.pth": "unpickling them can run code",
         "list.pth": "holds no state dict",
         "unknown.pth": "its keys are: weights, epoch",
+        "run.safetensors": "is what an interrupted run continues from, not a model; give the model.safe",
         "shape.safetensors": "cls_token is 1x1x63, not 1x1x64",
     }
     for name, words in expected.items():
