@@ -145,7 +145,7 @@ class StochCA(Wrapper):
     def attend(
         self, images: Tensor, drawn: Drawn, forward: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:
-        """Logits of `images`, or what another `forward` of the student gives, where drawn blocks do so."""
+        """What the student, or another `forward` of it, gives of `images` while drawn blocks cross-attend."""
         forward = forward or self.student
         if not drawn:
             return forward(images)
