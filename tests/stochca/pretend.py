@@ -43,7 +43,7 @@ class _State:
     generators: ClassVar[dict[int, Generator]] = {}  # of the device, by what PyTorch knows them by
 
 
-class _Hooks(torch._C._acc.PrivateUse1Hooks):  # type: ignore[name-defined,misc]
+class _Hooks(torch._C._acc.PrivateUse1Hooks):
     def is_available(self) -> bool:
         return _State.is_on
 
@@ -85,7 +85,7 @@ class PretendTensor(Tensor):
 
     @staticmethod
     def __new__(cls, inside: Tensor) -> "PretendTensor":
-        shell = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        shell = Tensor._make_wrapper_subclass(
             cls,
             inside.size(),
             strides=inside.stride(),
@@ -96,7 +96,7 @@ class PretendTensor(Tensor):
         shell.inside = inside
         return shell
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"PretendTensor({self.inside})"
 
     def tolist(self) -> Any:
