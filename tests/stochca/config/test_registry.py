@@ -23,6 +23,7 @@ ALLOWED = {
     "stochca/__init__.py": "the models VPT and TOAST can be used without a method",
     "stochca/training/pretuning.py": "TOAST's decoders are trained before it is",
     "stochca/adapters/low_rank.py": "a module of peft has the name of LoRA",
+    "stochca/backbones/prefixes.py": "a file of weights may hold updates that peft made",
     "pipeline/report/published.py": "what papers report of such methods",
     "pipeline/commands/advice/settings.py": "which of the methods in params.yaml it advises to train",
 }
