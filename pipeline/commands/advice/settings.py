@@ -32,7 +32,7 @@ METHODS: tuple[tuple[list[str], list[str]], ...] = (  # baseline and combined, b
 )
 GIB_PER_TOKEN = 0.5 / 1024  # of a GPU's memory in training, roughly
 DIGITS = 10  # so many classes with names of one character are characters
-LR, HEAD_LR_SCALE = 3.0e-5, 30
+LR, HEAD_LR_SCALE = 1.0e-5, 30
 
 
 class Setting(NamedTuple):

@@ -63,7 +63,7 @@ def test_two_unbalanced_classes_in_the_project(project: Path) -> None:
     assert params.protocol.selection == "balanced_accuracy"
     assert params.training.class_weights == "balanced"
     assert (params.training.epochs, params.training.steps) == (28, None)
-    assert (params.training.lr, params.training.head_lr_scale) == (3e-5, 30)
+    assert (params.training.lr, params.training.head_lr_scale) == (1e-5, 30)
     assert reasons()["class_weights"] == "functional has 4.0 times the images of defective"
     text = Path("params.yaml").read_text()
     assert text.startswith(
