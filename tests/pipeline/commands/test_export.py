@@ -299,10 +299,7 @@ def test_models_that_cannot_be_used(folder: Path, tmp_path: Path, monkeypatch: p
 
 
 # Those whose attention adds something to the scores, works on windows, or turns queries and keys.
-UNLIKE_VIT = [
-    "eva02", "rope, mixed", "beit", "sam", "swin v2", "maxvit",
-
-]  # fmt: skip
+UNLIKE_VIT = ["eva02", "rope, mixed", "beit", "sam", "swin v2", "maxvit"]
 
 
 @pytest.mark.slow
