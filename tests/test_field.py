@@ -17,6 +17,7 @@ KINDS = {
         "pipeline/datasets/test_image_folder.py::test_splits_below_the_classes",
         "pipeline/datasets/test_image_folder.py::test_splits_with_more_to_their_names",
         "pipeline/datasets/test_image_folder.py::test_a_split_without_images_is_not_replaced_by_a_draw",
+        "pipeline/datasets/test_image_folder.py::test_what_systems_leave_behind_is_no_class",
     ],
     "a project that was moved or copied": [
         "pipeline/tracking/test_moved.py::test_a_project_that_was_moved_keeps_its_runs_and_its_models",

@@ -116,15 +116,23 @@ class ClassFolder(NamedTuple):
     split: str | None = None
 
 
+# What archives and systems leave in folders: of macOS, Windows, Synology, Linux and Python.
+LEFT_BEHIND = {
+    *("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini"),
+    *("@eaDir", "#recycle", "lost+found", "__pycache__"),
+}
+
+
 def shown(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, in order; hidden files are passed over.
+    """What is in a folder, in order; hidden files, and what systems leave behind, are passed over.
 
     Raises:
         UserError: it can't be read.
     """
     try:
         with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+            kept = [e for e in entries if not e.name.startswith(".") and e.name not in LEFT_BEHIND]
+            return sorted(kept, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(
             f"the folder {folder} can't be read: {error.strerror}; check its permissions"

@@ -194,6 +194,15 @@ def test_what_is_no_image_is_skipped_and_named_unless_hidden(tmp_path: Path) -> 
     }
 
 
+@pytest.mark.parametrize(
+    "left",
+    ["__MACOSX/cat/._1.png", "$RECYCLE.BIN/1.png", "@eaDir/1.png/thumb.jpg", "cat/@eaDir/1.png/thumb.jpg"],
+)
+def test_what_systems_leave_behind_is_no_class(left: str, tmp_path: Path) -> None:
+    source = load(make(tmp_path, "cat/1.png", "dog/1.png", left, "cat/Thumbs.db", "desktop.ini"))
+    assert (source.classes, source.count) == (["cat", "dog"], 2)
+
+
 def test_links_that_lead_out_are_not_followed(tmp_path: Path) -> None:
     root = make(tmp_path / "root", "cat/1.png", "dog/1.png")
     make(tmp_path / "elsewhere", "secret.png", "owl/1.png")
