@@ -10,8 +10,6 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TypeVar
 
-import psutil
-
 MEGABYTE = 1e6
 T = TypeVar("T")
 
@@ -62,6 +60,8 @@ def measured(work: Callable[[], object]) -> dict[str, float]:
 
 def own_memory() -> float:
     """Anonymous memory of this process, in megabytes; the system may take mapped files' pages back."""
+    import psutil  # which a machine that is lent for its GPU may lack
+
     found = psutil.Process().memory_info()
     return (found.rss - found.shared) / MEGABYTE
 

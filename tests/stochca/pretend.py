@@ -9,6 +9,7 @@ around one on the CPU, and every operation goes through `_run`. What is drawn, a
 as on the CPU, so that results can be compared number by number. Left out are autocast and compilation.
 """
 
+import os
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
+REAL = os.environ.get("STOCHCA_TEST_DEVICE")  # such as cuda
 CPU = torch.device("cpu")
 # These may meet both devices: copies, and indices, which PyTorch moves itself.
 MIXED = (
@@ -187,7 +189,10 @@ def _inside(value: Any) -> Any:
 
 @contextmanager
 def pretended() -> Iterator[torch.device]:
-    """The device, which is there inside alone, as the one that torch prefers."""
+    """The device, which is there inside alone, as the one that torch prefers; or a real one."""
+    if REAL:
+        yield torch.device(REAL)
+        return
     with (
         pytest.MonkeyPatch.context() as patch,
         torch.autograd.set_multithreading_enabled(False),  # there are no streams to wait for

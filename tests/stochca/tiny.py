@@ -1,5 +1,7 @@
 """A transformer of a few thousand parameters and images that it can learn in a second."""
 
+import os
+
 import numpy as np
 import torch
 from PIL import Image
@@ -9,6 +11,7 @@ from stochca.data.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(image_size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 CLASSES = 3
+DEVICE = torch.device(os.environ.get("STOCHCA_TEST_DEVICE", "cpu"))  # of tests that are for any device
 EAGER = "aot_eager"  # finds and guards the graphs as inductor has them, and runs them without a compiler
 
 

@@ -34,12 +34,13 @@ from stochca.evaluation import predict
 from stochca.training.fit import Fitted, fit
 from stochca.training.inputs import Inputs
 from tests.stochca.phases.test_zero_shot import class_texts
-from tests.stochca.pretend import NAME, pretended
+from tests.stochca.pretend import NAME, REAL, pretended
 from tests.stochca.timm_models.families.cases import CASES, images
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 from tests.stochca.training.test_fit import settings
 
 CPU = torch.device("cpu")
+needs_pretending = pytest.mark.skipif(REAL is not None, reason="a real device is asked for")
 STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")
 PER_IMAGE = StochasticCrossAttention(prob=0.5, granularity="sample", teacher_precision="same")
 METHODS = {
@@ -99,8 +100,8 @@ def assert_as_on_the_cpu(found: Fitted, expected: Fitted) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_trains_and_is_evaluated_where_it_is(name: str, tmp_path: Path) -> None:
     with pretended() as device:
-        found = trained(METHODS[name], None, tmp_path)  # the device that is there
-        assert {parameter.device for parameter in found.model.parameters()} == {device}
+        found = trained(METHODS[name], device if REAL else None, tmp_path)  # the device that is there
+        assert {parameter.device.type for parameter in found.model.parameters()} == {device.type}
         logits, _ = predict(found.model, ColouredSquares(6), PREPROCESSING, device=device)
         assert logits.device == CPU
     assert_as_on_the_cpu(found, trained(METHODS[name], CPU))
@@ -120,8 +121,8 @@ def test_a_method_trains_and_is_evaluated_where_it_is(name: str, tmp_path: Path)
 def test_so_do_settings(options: dict[str, Any]) -> None:
     if options.get("augmentation") == "mixed":
         options = {"augmentation": type(settings().augmentation)(mixup=0.5, cutmix=0.5, random_erasing=0.5)}
-    with pretended():
-        found = trained(METHODS["stochca"], None, **options)
+    with pretended() as device:
+        found = trained(METHODS["stochca"], device, **options)
     assert_as_on_the_cpu(found, trained(METHODS["stochca"], CPU, **options))
 
 
@@ -145,6 +146,7 @@ def test_every_family_cross_attends_where_it_is(name: str) -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
+@needs_pretending
 def test_a_head_that_stays_behind_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     move = nn.Module._apply
     monkeypatch.setattr(
@@ -158,6 +160,7 @@ def test_a_head_that_stays_behind_is_caught(monkeypatch: pytest.MonkeyPatch) -> 
         trained(METHODS["finetune"], None)
 
 
+@needs_pretending
 def test_a_generator_of_another_device_is_caught() -> None:
     with pretended() as device:
         torch.rand(2, device=device, generator=torch.Generator(device))
@@ -169,6 +172,7 @@ def test_a_generator_of_another_device_is_caught() -> None:
                 torch.rand(2, device=where, generator=generator)
 
 
+@needs_pretending
 def test_a_mask_that_is_not_moved_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which images of a batch attend to the teacher, as drawn on the CPU."""
     move = Tensor.to
@@ -181,6 +185,7 @@ def test_a_mask_that_is_not_moved_is_caught(monkeypatch: pytest.MonkeyPatch) -> 
         trained(METHODS["stochca, per image"], None)
 
 
+@needs_pretending
 def test_outside_it_is_not_there() -> None:
     with pretended() as device:
         assert default_device().type == NAME

@@ -32,7 +32,7 @@ from stochca.evaluation import measure, predict, score
 from stochca.training.callbacks import Callback, EvalEvent, JsonLines, StepEvent, read_events
 from stochca.training.fit import Fitted, Keep, find_evaluated, fit
 from stochca.training.inputs import Inputs, check_settings
-from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
+from tests.stochca.tiny import DEVICE, PREPROCESSING, ColouredSquares, tiny_vit
 
 STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")
 METHODS = {
@@ -100,7 +100,7 @@ def run(
         ),
         work_folder=folder,
         callbacks=callbacks,
-        device=torch.device("cpu"),
+        device=DEVICE,
     )
     return student.state_dict(), fitted
 
@@ -269,7 +269,7 @@ def test_no_images(empty: str) -> None:
                 settings=settings(),
                 preprocessing=PREPROCESSING,
             ),
-            device=torch.device("cpu"),
+            device=DEVICE,
         )
 
 
@@ -319,7 +319,7 @@ def test_selection_keeps_the_best_weights_on_validation() -> None:
     assert fitted.selected_step == best.step
     student = tiny_vit()
     student.load_state_dict(weights)
-    logits, labels = predict(student, ColouredSquares(30, seed=1), PREPROCESSING, device=torch.device("cpu"))
+    logits, labels = predict(student, ColouredSquares(30, seed=1), PREPROCESSING, device=DEVICE)
     assert fitted.validation is not None
     assert score(logits, labels).accuracy == fitted.validation.accuracy == best.accuracy
 
@@ -443,7 +443,7 @@ def test_checking_the_settings_copies_no_teacher(monkeypatch: pytest.MonkeyPatch
     method = Method(attention=StochasticCrossAttention(prob=0.1))
     check_settings(
         Inputs(tiny_vit(), [], [], method=method, settings=settings(), preprocessing=PREPROCESSING),
-        torch.device("cpu"),
+        DEVICE,
     )
     with pytest.raises(AssertionError, match="a teacher was copied"):
         run(method, settings())
@@ -557,7 +557,7 @@ def test_refitting_trains_on_validation_images_too_and_keeps_the_last_step(name:
         ),
         work_folder=tmp_path,
         callbacks=[evaluations],
-        device=torch.device("cpu"),
+        device=DEVICE,
     )
     assert not evaluations.events
     assert fitted.validation is None
@@ -576,7 +576,7 @@ def test_refitting_trains_on_validation_images_too_and_keeps_the_last_step(name:
         ),
         work_folder=tmp_path / "plain",
         keep_evaluated="last",
-        device=torch.device("cpu"),
+        device=DEVICE,
     )
     assert last.validation is not None
     (weights,) = find_evaluated(tmp_path / "plain").values()
@@ -614,7 +614,7 @@ def test_evaluations_are_kept_as_asked_and_resuming_leaves_the_same(tmp_path: Pa
             ),
             work_folder=tmp_path / keep,
             keep_evaluated=keep,
-            device=torch.device("cpu"),
+            device=DEVICE,
         )
         assert list(find_evaluated(tmp_path / keep)) == steps
     whole = load_file(find_evaluated(tmp_path / "all")[12])
@@ -660,7 +660,7 @@ def unbalanced(folder: Path | None = None, selection: Selection = "accuracy", **
         preprocessing=PREPROCESSING,
         selection=selection,
     )
-    return fit(inputs, work_folder=folder, keep_evaluated="all", device=torch.device("cpu"))
+    return fit(inputs, work_folder=folder, keep_evaluated="all", device=DEVICE)
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
@@ -670,7 +670,7 @@ def test_the_metric_that_selects_chooses_the_weights(selection: Selection, tmp_p
     student, images, values = tiny_vit(), Unbalanced(60, seed=1), {}
     for step, path in find_evaluated(tmp_path).items():
         student.load_state_dict(load_file(path))
-        logits, labels = predict(student, images, PREPROCESSING, device=torch.device("cpu"))
+        logits, labels = predict(student, images, PREPROCESSING, device=DEVICE)
         values[step] = measure(selection, labels.numpy(), logits.softmax(dim=1).numpy())
     assert fitted.validation is not None
     best = (min if selection == "log_loss" else max)(values.values())
@@ -683,7 +683,7 @@ def test_rare_classes_are_found_more_often(options: dict[str, Any]) -> None:
     def recall(**options: Any) -> float:
         fitted = unbalanced(None, steps=40, **options)
         images = ColouredSquares(90, seed=2)
-        logits, labels = predict(fitted.model, images, PREPROCESSING, device=torch.device("cpu"))
+        logits, labels = predict(fitted.model, images, PREPROCESSING, device=DEVICE)
         found = logits.argmax(dim=1)
         return float((found[labels > 0] == labels[labels > 0]).double().mean())
 
@@ -704,7 +704,7 @@ def test_the_loss_of_a_step_weighs_images_by_their_class() -> None:
         class_weights=(1.0, 2.0, 5.0), batch_size=40, augmentation=still, drop_path=0.0, steps=3
     )
     run(Method(), options, None, First())
-    logits, labels = predict(tiny_vit(), images, PREPROCESSING, device=torch.device("cpu"))
+    logits, labels = predict(tiny_vit(), images, PREPROCESSING, device=DEVICE)
     weights = torch.tensor([1.0, 2.0, 5.0])[labels]
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     assert seen[0] == pytest.approx(((weights * losses).sum() / weights.sum()).item(), rel=1e-4)
@@ -739,4 +739,4 @@ def test_what_can_not_be_balanced_or_measured_is_refused(options: dict[str, Any]
             raise AssertionError("too late")
 
     with pytest.raises(UserError, match=sentence):
-        fit(inputs_with(**options), callbacks=[Starts()], device=torch.device("cpu"))
+        fit(inputs_with(**options), callbacks=[Starts()], device=DEVICE)
