@@ -23,7 +23,7 @@ from benchmarks.measuring import options
 STEP = ["-m", "benchmarks.step", "--precision", "bf16"]
 BASE = ["--model", "vit_base_patch16_224", "--image-size", "224", "--batch-size", "64", "--steps", "12"]
 LARGE = ["--model", "vit_large_patch16_224", "--image-size", "224", "--batch-size", "32", "--steps", "8"]
-SMALL = ["--model", "test_vit", "--image-size", "160", "--batch-size", "2", "--steps", "2", "--warm-up", "1"]
+SMALL = ["--model", "test_vit", "--image-size", "160", "--batch-size", "2", "--steps", "3", "--warm-up", "1"]
 TESTS = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
 DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
@@ -59,8 +59,8 @@ def parts(device: str, folder: Path, *, rehearse: bool) -> Iterator[Part]:
     yield Part("A larger model", 60, [*STEP, *large, *plain[:-1]])
     resumes = [*TESTS, "tests/stochca/training/test_fit.py", "-k", "resumed"]
     yield Part("Exact resuming", 60, resumes, on_device | DETERMINISTIC)
-    loaders = ["--workers", "0"] if rehearse else ["--workers", "0", "8"]
-    yield Part("Throughput", 90, ["-m", "benchmarks.throughput", "--runs", "1", *base, *loaders])
+    loop = ["--workers", "0"] if rehearse else ["--workers", "0", "8", "--steps", "30", "--precision", "bf16"]
+    yield Part("Throughput", 90, ["-m", "benchmarks.throughput", "--runs", "1", *base, *loop])
 
 
 def run(part: Part, seconds: float) -> Outcome:
