@@ -84,6 +84,7 @@ def run(part: Part, seconds: float) -> Outcome:
             ended = "cut off"
     said = " ".join(["python", *part.arguments])
     lines = [line.rpartition("\r")[2] for line in printed.splitlines()]
+    lines = [line for line in lines if not line.startswith("round ")]  # how far it was
     return Outcome(part.title, said, ended, round(time.monotonic() - started, 1), "\n".join(lines[-60:]))
 
 
