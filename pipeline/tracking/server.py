@@ -62,9 +62,9 @@ def first_request(uri: str | None = None) -> Iterator[str | None]:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
         with patience(FIRST_REQUEST), _one_makes_the_tables(mlflow.get_tracking_uri()):
-            if uri is None:
-                follow_folder()
             yield uri
+            if uri is None:  # not before MLflow has taken the database for one of its own
+                follow_folder()
     except UserError:
         raise
     except Exception as error:  # MLflow's own, a database's, or that of a driver which is not installed

@@ -153,7 +153,7 @@ def make_tiny(raw: dict[str, Any]) -> None:
     """A task of three colours, a tiny transformer with random weights, three methods."""
     raw["image_size"] = 32
     raw["backbone"].update(weights="file:weights.safetensors", sha256=None)
-    raw["dataset"].update(name="image_folder", root="photos", domains=None)
+    raw["dataset"].update(name="image_folder", root="photos", domains=None, validation=0.15, test=0.25)
     budget = {"epochs": None, "steps": 12, "warmup": 2 / 12, "evaluations": 6, "checkpoints": 4}
     raw["training"].update(budget, batch_size=8, precision="fp32")
     raw["tune"].update(

@@ -203,7 +203,7 @@ def test_cost_measures_the_architecture_of_params(
     first, runs, images, time, search = capsys.readouterr().out.splitlines()
     assert first == "What it will cost (measuring vit_tiny_patch16_224 at 32 pixels ...)"
     assert runs == "  6 runs: 6 methods x 1 target x 1 seed"
-    assert images.startswith("  9,600 training images; 30 evaluations on validation images, ")
+    assert images.startswith("  31,872 training images; 65 evaluations on validation images, ")
     assert re.fullmatch(r"  about \d+ minutes on .+, measured [\d.e+]+ training images/s with .*", time)
     assert search.startswith("  the search before it, if you run `make tune`: at most ")
     Path("params.yaml").write_text(text.replace("vit_tiny_patch16_224", "vit_tiny_patch61_224"))
