@@ -199,7 +199,7 @@ def test_epochs_of_own_images_are_counted_once_they_are_prepared(
     rows = [Row(b"", 0, f"{number}", split) for number, split in enumerate(splits)]
     write_prepared_folder(Path("data/prepared"), ["a"], rows, dataset="image_folder", root="photos")
     assert split_of(own, "all") == Split(48, 8, 16)
-    assert cost_of(own, SPEED).training_images == 6 * 96
+    assert cost_of(own, SPEED).training_images == 5 * 96
     other = dataset.model_copy(update={"root": "others"})
     assert split_of(own.model_copy(update={"dataset": other}), "all") == Split(0, 0, 0)
 

@@ -31,7 +31,6 @@ def test_the_default_is_valid_and_means_what_it_says() -> None:
         "finetune",
         "lp_ft",
         "stochca",
-        "stochca+lp_ft",
         "stochca+swad",
     ]
     combined = params.methods["stochca+swad"]
