@@ -45,7 +45,7 @@ class Outcome:
     printed: str
 
 
-def parts(device: str, folder: Path, *, rehearse: bool) -> Iterator[Part]:
+def parts(device: str, *, rehearse: bool) -> Iterator[Part]:
     """In order of what they tell, without the map."""
     base, large = (SMALL, SMALL) if rehearse else (BASE, LARGE)
     on_device = {"STOCHCA_TEST_DEVICE": device}
@@ -110,7 +110,7 @@ def main() -> None:
     device = "cpu" if arguments.rehearse else arguments.device
     end = time.monotonic() + 60 * arguments.minutes
     outcomes: list[Outcome] = []
-    for part in parts(device, arguments.folder, rehearse=arguments.rehearse):
+    for part in parts(device, rehearse=arguments.rehearse):
         if (left := end - time.monotonic()) < 5:
             break
         outcomes.append(run(part, min(left, part.seconds)))

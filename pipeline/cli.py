@@ -38,13 +38,10 @@ def check() -> None:
 
 def _check() -> None:
     from pipeline.config.params import load_params
-    from pipeline.config.precheck import check_git, check_inputs, check_lock, check_work
+    from pipeline.config.precheck import check_project
 
     params = load_params()
-    check_inputs(params)
-    check_git()
-    check_lock()
-    check_work()
+    check_project(params)
     protocol = params.protocol
     typer.echo(f"params.yaml is valid: {protocol.runs} training runs of {', '.join(protocol.methods)}")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.params import Params, load_params
-from pipeline.config.precheck import check_git, check_inputs, check_lock, check_work
+from pipeline.config.precheck import check_project
 from pipeline.runtime.exclusive import exclusive
 from stochca.errors import UserError
 
@@ -27,10 +27,7 @@ def held_workspace() -> Iterator[Params]:
     with exclusive("flow", otherwise):
         refuse_running_dvc()
         params = load_params()
-        check_inputs(params)
-        check_git()
-        check_lock()
-        check_work()
+        check_project(params)
         yield params
 
 

@@ -14,6 +14,14 @@ LOCK = Path("dvc.lock")
 DVC = Path(".dvc")  # its settings
 
 
+def check_project(params: Params) -> None:
+    """Raise `UserError` for whatever would end a run of `params` in this folder and can be seen before it."""
+    check_inputs(params)
+    check_git()
+    check_lock()
+    check_work()
+
+
 def check_inputs(params: Params) -> None:
     """Raise `UserError` when what params.yaml names is not there, or is what the pipeline itself writes."""
     teachers = {f"teachers.{name}": teacher for name, teacher in params.teachers.items()}
