@@ -38,8 +38,7 @@ class Grid:
     """Every combination; the seeds behind the first few train only at the rates that those chose."""
 
     sets: tuple[str, ...] = ("openmoji", "solar_cells")
-    shares: tuple[int, ...] = (15, 100)
-    epochs: tuple[int, ...] = (7, 28)
+    budgets: tuple[tuple[int, int], ...] = ((15, 7), (15, 28), (100, 4), (100, 14))  # share and epochs
     first_phases: tuple[str, ...] = ("none", "lp_ft")
     probs: tuple[float, ...] = (0.0, 0.1, 0.3)
     blocks: tuple[Blocks, ...] = ("all",)
@@ -48,9 +47,9 @@ class Grid:
     choosing: int = 2  # seeds that try every rate
 
     def places(self) -> list[tuple[str, int, int]]:
-        """In order of what they cost, solar cells being larger."""
-        found = product(self.sets, self.shares, self.epochs)
-        return sorted(found, key=lambda place: place[1] * place[2] * (1 + 2 * (place[0] != "openmoji")))
+        """In order of what they cost."""
+        budgets = sorted(self.budgets, key=lambda budget: budget[0] * budget[1])
+        return [(name, share, epochs) for share, epochs in budgets for name in self.sets]
 
     def methods(self) -> list[tuple[str, float, Blocks]]:
         return [
@@ -81,8 +80,7 @@ class Grid:
 
 SMALL = Grid()
 FULL = Grid(
-    shares=(15, 30, 50, 100),
-    epochs=(2, 7, 28, 84),
+    budgets=tuple(product((15, 30, 50, 100), (2, 7, 28, 84))),
     probs=(0.0, 0.03, 0.1, 0.3, 0.5),
     blocks=("all", "lower", "upper"),
     seeds=tuple(range(10)),

@@ -30,10 +30,11 @@ SPLITS = {
     "test": 0.4,
     "split_seed": SPLIT_SEED,
 }  # a large test split, for narrow intervals
-# What the sets are in `params.yaml`, and the side of their images in pixels.
-SETS: dict[str, tuple[dict[str, Any], int]] = {
-    "openmoji": ({"name": "openmoji", "domains": ["color"]}, 56),
-    "solar_cells": ({"name": "solar_cells", "domains": None}, 84),
+SIZE = 56  # of the images, in pixels
+# What the sets are in `params.yaml`.
+SETS: dict[str, dict[str, Any]] = {
+    "openmoji": {"name": "openmoji", "domains": ["color"]},
+    "solar_cells": {"name": "solar_cells", "domains": None},
 }
 
 
@@ -96,7 +97,7 @@ def pack(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     backbone = load_params(Path("params.yaml")).backbone
     write_weights(folder, backbone.name, fetch_weights(backbone).state_dict)
-    write_images(folder, {name: _packed_set(dataset, size) for name, (dataset, size) in SETS.items()})
+    write_images(folder, {name: _packed_set(dataset) for name, dataset in SETS.items()})
 
 
 def write_weights(folder: Path, architecture: str, weights: dict[str, Tensor]) -> None:
@@ -110,7 +111,7 @@ def write_images(folder: Path, sets: dict[str, dict[str, NDArray[Any]]]) -> None
     np.savez_compressed(folder / IMAGES, allow_pickle=False, **arrays)
 
 
-def _packed_set(dataset: dict[str, Any], size: int) -> dict[str, NDArray[Any]]:
+def _packed_set(dataset: dict[str, Any]) -> dict[str, NDArray[Any]]:
     from pipeline.config.params import load_params
     from pipeline.images.prepared import load_prepared
     from pipeline.images.sizes import Sides
@@ -119,9 +120,9 @@ def _packed_set(dataset: dict[str, Any], size: int) -> dict[str, NDArray[Any]]:
 
     section = load_params(Path("params.yaml")).dataset
     section = type(section).model_validate({**section.model_dump(), **dataset, **SPLITS})
-    resize = Preprocessing(size, (0, 0, 0), (1, 1, 1)).evaluation().transforms[:2]  # type: ignore[attr-defined]
+    resize = Preprocessing(SIZE, (0, 0, 0), (1, 1, 1)).evaluation().transforms[:2]  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as temporary:
-        prepare(section, Sides.of(size, None), Path(temporary, "prepared"))
+        prepare(section, Sides.of(SIZE, None), Path(temporary, "prepared"))
         prepared = load_prepared(Path(temporary, "prepared"))
         found = prepared.select(range(len(prepared.table)))
         pictures = []

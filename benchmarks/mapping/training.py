@@ -15,7 +15,7 @@ from stochca.training.fit import fit
 from stochca.training.inputs import Inputs
 
 BATCH = 16
-EVALUATIONS = 7
+EVALUATIONS = 4
 
 
 def method_of(cell: Cell, depth: int) -> Method:

@@ -16,8 +16,7 @@ from benchmarks.mapping.packed import write_images, write_weights
 
 TINY = Grid(
     sets=("squares",),
-    shares=(100,),
-    epochs=(1,),
+    budgets=((100, 1),),
     first_phases=("none", "lp_ft"),
     probs=(0.0, 0.5),
     rates=(1e-4, 1e-3),
@@ -39,7 +38,7 @@ def test_further_seeds_train_at_the_rates_that_the_first_chose() -> None:
     while cell := next(SMALL.open(done), None):
         assert cell not in done
         done[cell] = scores(cell)
-    places = len(SMALL.sets) * len(SMALL.shares) * len(SMALL.epochs)
+    places = len(SMALL.sets) * len(SMALL.budgets)
     methods = len(SMALL.first_phases) * len(SMALL.probs)
     rates = {True: {1e-4, 1e-5}, False: {1e-5}}  # by accuracy and by loss; plain or not
     expected = {
