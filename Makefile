@@ -28,7 +28,7 @@ help:  ## list the targets
 $(READY): constraints.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there; install Python 3.11, or say PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --upgrade-strategy only-if-needed -c constraints.txt -e '.[pipeline,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --upgrade-strategy only-if-needed -c constraints.txt -e '.[pipeline,language,dev]'
 	@touch $@
 
 demo: repro  ## run the whole pipeline on the embedded default; ends with reports/index.html
