@@ -1,4 +1,4 @@
-"""All that is meant for a GPU, on one: tests, steps, throughput, exact resuming, and the map.
+"""All that is meant for a GPU, on one: tests, steps, exact resuming, two ranks, throughput, and the map.
 
     python -m benchmarks.map pack              # once, where the pipeline is: the map's two files
     python -m benchmarks.on_gpu --minutes 9    # needs torch, timm, torchvision, peft, pandas and pytest
@@ -59,6 +59,8 @@ def parts(device: str, *, rehearse: bool) -> Iterator[Part]:
     yield Part("A larger model", 60, [*STEP, *large, *plain[:-1]])
     resumes = [*TESTS, "tests/stochca/training/test_fit.py", "-k", "resumed"]
     yield Part("Exact resuming", 60, resumes, on_device | DETERMINISTIC)
+    ranks = [*TESTS[:-1], "slow", "tests/stochca/compute/test_distributed.py", "-k", "resume or same_weights"]
+    yield Part("Two ranks, over gloo", 90, ranks, on_device | DETERMINISTIC)
     loop = ["--workers", "0"] if rehearse else ["--workers", "0", "8", "--steps", "30", "--precision", "bf16"]
     yield Part("Throughput", 90, ["-m", "benchmarks.throughput", "--runs", "1", *base, *loop])
 

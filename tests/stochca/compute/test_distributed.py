@@ -32,7 +32,7 @@ from stochca.training import fit as training
 from stochca.training.callbacks import Callback, JsonLines, read_events
 from stochca.training.fit import fit
 from stochca.training.inputs import Inputs
-from tests.stochca.tiny import EAGER, PREPROCESSING, ColouredSquares, tiny_vit
+from tests.stochca.tiny import DEVICE, EAGER, PREPROCESSING, ColouredSquares, tiny_vit
 
 STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")
 BASE = Training(
@@ -99,7 +99,7 @@ def train(
         ),
         work_folder=folder / "work",
         callbacks=[JsonLines(folder / "log.jsonl"), *callbacks],
-        device=torch.device("cpu"),
+        device=DEVICE,
     )
     return student.state_dict()
 
