@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -45,11 +46,18 @@ def prefect_server() -> Server:
 
 
 def mlflow_server() -> Server:
-    """MLflow over the project's own database; runs stay readable without it."""
-    from pipeline.tracking.moved import follow_folder
-    from pipeline.tracking.server import ARTIFACTS, DATABASE
+    """MLflow over the project's own database; runs stay readable without it.
 
-    follow_folder()
+    Raises:
+        UserError: what should be that database is none, or can't be written to.
+    """
+    from pipeline.tracking.moved import follow_folder
+    from pipeline.tracking.server import ARTIFACTS, DATABASE, why_unusable
+
+    try:
+        follow_folder()
+    except sqlite3.Error as error:
+        raise UserError(why_unusable(None, str(DATABASE), error)) from None
     port = _port("MLFLOW_PORT", 5000)
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),

@@ -1,7 +1,7 @@
 """The embedded tracking follows its folder: MLflow's database has whole paths to the artifacts beside it."""
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -55,4 +55,5 @@ def _folder(location: str | None) -> Path | None:
 
 
 if __name__ == "__main__":
-    follow_folder()
+    with suppress(sqlite3.Error):  # MLflow, which is started next, says it of its database
+        follow_folder()

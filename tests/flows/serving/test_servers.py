@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from flows.serving import servers
@@ -25,3 +27,10 @@ def test_a_port_is_a_number(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_PORT", text)
     with pytest.raises(UserError, match=f"PREFECT_PORT must be a port, 1 to 65535, found '{text}'"):
         servers.prefect_server()
+
+
+def test_a_file_that_is_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mlflow.db").write_text("notes of mine, which are no database\n" * 40)
+    with pytest.raises(UserError, match=r"mlflow.db can't be used as MLflow's database: .*; move it away"):
+        servers.mlflow_server()
