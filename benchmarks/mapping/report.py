@@ -1,6 +1,6 @@
 """The map as heat maps and a table: what each method adds to plain fine-tuning, each at its own best rate."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -22,23 +22,43 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Measure:
-    """What is compared: per test image in each record, and the score on validation that chooses the rate."""
+    """What is compared, of every test image in a record, and the score on validation that chooses the rate."""
 
     title: str
     validation: str
-    key: str
+    of: Callable[[Mapping[str, Any]], NDArray[np.float64]]  # (N,)
     unit: float  # one percentage point, or one nat
     decimals: int
     better: int  # 1: more is better, -1: less is
     limit: float  # of a difference
 
-    def of(self, record: Mapping[str, Any]) -> NDArray[np.float64]:
-        """Of every test image (N,)."""
-        return np.array([float(value) for value in record[self.key]])
+
+def _right(record: Mapping[str, Any]) -> NDArray[np.float64]:
+    return np.array([float(value) for value in record["right"]])
 
 
-ACCURACY = Measure("accuracy, percentage points", "validation_accuracy", "right", 0.01, 1, 1, 1.0)
-LOG_LOSS = Measure("log loss, nats", "validation_loss", "losses", 1.0, 3, -1, inf)
+def _losses(record: Mapping[str, Any]) -> NDArray[np.float64]:
+    return np.array(record["losses"])
+
+
+def _confidence_beyond(record: Mapping[str, Any]) -> NDArray[np.float64]:
+    """What the model thinks its chance is to be right, less whether it is."""
+    return np.array(record["confidences"]) - _right(record)
+
+
+MEASURES = {
+    "accuracy": Measure("accuracy, percentage points", "validation_accuracy", _right, 0.01, 1, 1, 1.0),
+    "log-loss": Measure("log loss, nats", "validation_loss", _losses, 1.0, 3, -1, inf),
+    "confidence": Measure(
+        "confidence beyond accuracy, percentage points",
+        "validation_loss",
+        _confidence_beyond,
+        0.01,
+        1,
+        -1,
+        2.0,
+    ),
+}
 
 
 def at_best_rate(cells: list[Cell], results: Results, measure: Measure) -> dict[int, NDArray[np.float64]]:
@@ -74,7 +94,7 @@ def differences(results: Results, measure: Measure) -> dict[tuple[str, int, int]
 
 def report(results: Results) -> None:
     """Print a table for each measure, and draw its heat map as docs/map-*.png."""
-    for measure, name in ((ACCURACY, "map-accuracy.png"), (LOG_LOSS, "map-log-loss.png")):
+    for name, measure in MEASURES.items():
         found = differences(results, measure)
         methods = sorted({method for by_method in found.values() for method in by_method})
         print(f"\nDifference to plain fine-tuning: {measure.title}\n")
@@ -82,7 +102,7 @@ def report(results: Results) -> None:
         for method in methods:
             cells = [by_method.get(method) for by_method in found.values()]
             print_row(_method(method), *(_said(cell, measure) if cell else "" for cell in cells))
-        draw(found, methods, measure, PICTURES / name)
+        draw(found, methods, measure, PICTURES / f"map-{name}.png")
 
 
 def draw(
