@@ -22,7 +22,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Measure:
-    """What is compared, of every test image in a record, and the score on validation that chooses the rate."""
+    """What is compared, of every test image, and the score on validation that chooses the rate."""
 
     title: str
     validation: str
