@@ -1,0 +1,340 @@
+"""Top-down attention for language models (TOAST: Shi et al., arXiv 2305.15542, the part on LLaMA).
+
+A frozen decoder-only transformer reads its tokens twice. What the first pass made of a token, before the final
+norm, is weighted by its likeness to a learned task vector, and travels down through one decoder per layer, from
+the last to the first. What each decoder emits is added, in the second pass, to the normalised hidden states
+that the values of its layer are projected from; queries and keys are as ever. The feedback of a token depends
+on that token's own output of the first pass, so that no output depends on a later token.
+
+Shapes: B sequences, N tokens, D channels, L layers, H heads.
+"""
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from stochca.adapters.adapted import trunc_normal
+from stochca.adapters.low_rank import inject
+from stochca.adapters.toast import Decoder
+from stochca.errors import UserError
+from stochca.language.files import CARD, TENSORS, read_adapter, read_tensors, write_adapter, write_tensors
+from stochca.language.handing_down import ARGUMENT, HandedDown, receive
+from stochca.language.identity import identity_of
+from stochca.language.reconstruction import reconstruction_loss, share_of_batch
+from stochca.language.support import LanguageModel, check_supported, layers_of
+from stochca.language.two_pass_cache import TwoPassCache
+from stochca.language.wrapper import LanguageWrapper
+from stochca.timm_models.threads import alone_with
+
+# Of the arguments of a forward pass, those that the second pass alone is given.
+OF_THE_ANSWER = frozenset(
+    {"output_attentions", "output_hidden_states", "num_items_in_batch", "shift_labels", "return_dict"}
+)
+
+
+class TOAST(LanguageWrapper):
+    """Wrap a pretrained language model so that its top-down attention learns, and nothing else.
+
+    The model is frozen, and out of this module's parameters and state: what an optimiser, a checkpoint or the
+    Trainer sees is the adapter alone. `learn` says what of it learns.
+
+    Args:
+        model: a decoder-only model of `transformers` that shares LLaMA's layout, with its language head.
+        rank: TOAST-Lite: the decoders learn low-rank updates alone (through `peft`). None: TOAST.
+        alpha: these updates count alpha / rank.
+        decoders: a file of `save_decoders`, pre-tuned for this model; None: they start at random.
+
+    Raises:
+        UserError: the model is not supported, or the decoders are another model's.
+
+    >>> toast = TOAST(AutoModelForCausalLM.from_pretrained(folder), decoders=Path("decoders.safetensors"))
+    >>> loss = toast.train()(input_ids, attention_mask=mask, labels=labels).loss
+    >>> toast.eval().generate(input_ids, attention_mask=mask, max_new_tokens=64)
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        rank: int | None = None,
+        alpha: float = 4.0,
+        decoders: Path | str | None = None,
+    ) -> None:
+        super().__init__()
+        check_supported(model, "TOAST")
+        if rank is not None and rank < 1:
+            raise UserError(
+                f"rank must be 1 or more, or None for TOAST without low-rank updates, found {rank}"
+            )
+        # In a tuple, it is no submodule: state_dict(), parameters() and train() pass it by.
+        self._backbone = (model.requires_grad_(False).eval(),)
+        receive(model)
+        dim = model.config.hidden_size
+        self.rank, self.alpha = rank, alpha
+        self.decoders = nn.ModuleList(Decoder(dim) for _ in layers_of(model))
+        self.task = trunc_normal(dim)  # ξ
+        self.transform = nn.Parameter(torch.eye(dim))  # P
+        self.pretuned = decoders is not None
+        if decoders is not None:
+            advice = "pre-tune decoders for this model, and save them with save_decoders"
+            self._load(read_tensors(Path(decoders), model, advice), str(decoders), advice)
+        if rank is not None:
+            names = [name for name, module in self.decoders.named_modules() if isinstance(module, nn.Linear)]
+            inject(self.decoders, names, rank=rank, alpha=alpha)
+        self.to(model.device)
+        self.learn("task")
+        self.eval()
+
+    @property
+    def backbone(self) -> LanguageModel:
+        """The frozen model; moved along by `.to()`, otherwise out of sight."""
+        return self._backbone[0]
+
+    @property
+    def wrapped(self) -> LanguageModel:
+        return self.backbone
+
+    def learn(self, what: Literal["task", "decoders"]) -> None:
+        """Choose what learns.
+
+        "task": what the decoders emit (in TOAST-Lite the low-rank updates of all that they are made of) and the
+        task vector. "decoders": pre-tuning, of all of the decoders, the transform P and the task vector.
+
+        Raises:
+            UserError: a TOAST-Lite can't be pre-tuned, or `what` is neither.
+        """
+        if what not in ("task", "decoders"):
+            raise UserError(f"learn takes 'task' or 'decoders', found {what!r}")
+        if what == "decoders" and self.rank is not None:
+            raise UserError(
+                "the decoders of a TOAST-Lite learn low-rank updates alone; pre-tune those of TOAST(model), save "
+                "them with save_decoders, and pass the file: TOAST(model, rank=..., decoders=...)"
+            )
+        self.learning = what
+        self.requires_grad_(what == "decoders")
+        self.task.requires_grad_(True)
+        updates = "emit" if self.rank is None else "lora_"
+        for name, parameter in self.decoders.named_parameters():
+            if f".{updates}" in name:
+                parameter.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> "TOAST":
+        super().train(mode)
+        # Where checkpointing is on, a layer looks at its own mode; what it is made of stays in evaluation mode.
+        for layer in layers_of(self.backbone):
+            layer.training = mode
+        return self
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **arguments: Any,
+    ) -> CausalLMOutputWithPast:
+        """What the model gives in its second pass; arguments are those of the model's own forward pass.
+
+        Args:
+            input_ids: (B, N).
+            attention_mask: (B, N, or the tokens in the cache and N), 0 where padding is, left or right.
+            labels: (B, N), -100 where nothing is to be learned. The loss is the model's cross-entropy; in
+                training mode the reconstruction term is added.
+            past_key_values: a `TwoPassCache`; None makes one where `use_cache` says so.
+        """
+        self._warn_once()
+        cache = self._cache(past_key_values, use_cache)
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds,
+            "use_cache": cache is not None,
+        }
+        of_both = {name: value for name, value in arguments.items() if name not in OF_THE_ANSWER}
+        seen_BND, _ = self._first_pass(**inputs, past_key_values=cache and cache.first, **of_both)
+        training = self.training and labels is not None
+        second = SecondPass(self.feedback(seen_BND), recorded=training)
+        output = self.backbone(
+            **inputs,
+            past_key_values=cache,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **{ARGUMENT: second},
+            **{**arguments, "return_dict": True},
+        )
+        if training:
+            reconstruction = reconstruction_loss(self.decoders, second.given, second.gave, attention_mask)
+            output.loss = output.loss + reconstruction * share_of_batch(labels, **arguments)
+        return output.to_tuple() if arguments.get("return_dict") is False else output
+
+    @torch.no_grad()
+    def _first_pass(self, **arguments: Any) -> tuple[Tensor, Any]:
+        """The last layer's outputs (B, N, D), before the final norm; and what the model says of the pass."""
+        first = FirstPass()
+        output = self.backbone.model(**arguments, **{ARGUMENT: first})
+        return first.last_BND, output
+
+    def feedback(self, seen_BND: Tensor) -> list[Tensor]:
+        """What each layer's decoder emits, (B, N, D) in the decoders' precision, of what the first pass gave."""
+        seen_BND = seen_BND.to(self.task)
+        likeness_BN = functional.cosine_similarity(seen_BND, self.task, dim=-1).clamp(0, 1)
+        signal_BND = (seen_BND * likeness_BN[..., None]) @ self.transform
+        emitted = []
+        for decoder in reversed(self.decoders):
+            signal_BND, emitted_BND = decoder(signal_BND)
+            emitted.append(emitted_BND)
+        return emitted[::-1]
+
+    def _cache(self, given: Cache | None, use_cache: bool | None) -> TwoPassCache | None:
+        if use_cache is None:
+            use_cache = given is not None or (not self.training and bool(self.backbone.config.use_cache))
+        if not use_cache:
+            return None
+        if given is not None and not isinstance(given, TwoPassCache):
+            raise UserError(
+                f"TOAST keeps two caches, one per pass, but past_key_values is a {type(given).__name__}; pass a "
+                "stochca.language.two_pass_cache.TwoPassCache(model.config), or None to have one made"
+            )
+        return given or TwoPassCache(self.backbone.config)
+
+    def _warn_once(self) -> None:
+        if self.training and self.learning == "task" and not self.pretuned:
+            self.pretuned = True
+            warnings.warn(
+                "TOAST's decoders started at random, not pre-tuned for this model, which the method needs to "
+                'reach what its paper reports; pre-tune them: learn("decoders"), train, save_decoders, and pass '
+                "the file as decoders",
+                stacklevel=3,
+            )
+
+    def generate(self, inputs: Tensor | None = None, **arguments: Any) -> Any:
+        """As the model's own `generate`, with both passes cached: greedy, sampling, beams.
+
+        Raises:
+            UserError: `arguments` name a `cache_implementation`.
+        """
+        own = arguments.get("generation_config")
+        if arguments.get("cache_implementation") or getattr(own, "cache_implementation", None):
+            raise UserError("TOAST keeps two dynamic caches, one per pass; leave cache_implementation out")
+        # Shares everything with the model but these; no other caller of the model sees them.
+        view = copy.copy(self.backbone)
+        view.forward = self.forward
+        view.generation_config = copy.deepcopy(view.generation_config)
+        view.generation_config.cache_implementation = None
+        arguments.setdefault("past_key_values", TwoPassCache(self.backbone.config))
+        return view.generate(inputs, **arguments)
+
+    @torch.no_grad()
+    def attention_maps(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Attention probabilities (L, B, H, N, N) of the first pass, and of the second; a row is a query's."""
+        model = self.backbone
+        before = model.config._attn_implementation
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+        with alone_with(model):
+            model.set_attn_implementation("eager")  # no other says what it attended to
+            try:
+                seen_BND, first = self._first_pass(**inputs, output_attentions=True)
+                second = model.model(
+                    **inputs, output_attentions=True, **{ARGUMENT: SecondPass(self.feedback(seen_BND))}
+                )
+            finally:
+                model.set_attn_implementation(before)
+        return torch.stack(first.attentions), torch.stack(second.attentions)
+
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **others: Any
+    ) -> None:
+        """As the model's own. Raises `UserError` for use_reentrant, which loses the feedback's gradients."""
+        settings = {"use_reentrant": False, **(activation_checkpointing_kwargs or {})}
+        if settings["use_reentrant"]:
+            raise UserError(
+                "with use_reentrant=True checkpointing passes gradients to the inputs of a layer alone, and not "
+                "to TOAST's feedback; set use_reentrant to False in gradient_checkpointing_kwargs"
+            )
+        super().activation_checkpointing_enable(settings, **others)
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the adapter, without the model: `adapter.safetensors` and `adapter.json`."""
+        options = {"rank": self.rank, "alpha": self.alpha}
+        write_adapter(Path(folder), self.state_dict(), options, self.backbone)
+
+    @classmethod
+    def from_pretrained(cls, model: LanguageModel, folder: Path | str) -> "TOAST":
+        """Put an adapter of `save_pretrained` on the model that it was made for.
+
+        Raises:
+            UserError: the folder is incomplete or damaged, or its adapter is another model's.
+        """
+        tensors, options = read_adapter(Path(folder), model)
+        try:
+            toast = cls(model, **options)
+        except TypeError as error:
+            raise UserError(f"{Path(folder) / CARD} is no TOAST's: {error}") from None
+        toast._load(tensors, str(Path(folder) / TENSORS), "save the adapter again, with save_pretrained")
+        toast.pretuned = True
+        return toast
+
+    def save_decoders(self, path: Path | str) -> None:
+        """Write the pre-tuned decoders, P and ξ, a safetensors file that knows its model.
+
+        Raises:
+            UserError: this is a TOAST-Lite, whose decoders others can't start from.
+        """
+        if self.rank is not None:
+            raise UserError(
+                "the decoders of a TOAST-Lite hold low-rank updates, and others can't start from them; use "
+                "save_pretrained"
+            )
+        write_tensors(Path(path), self.state_dict(), identity_of(self.backbone))
+
+    def _load(self, tensors: dict[str, Tensor], name: str, advice: str) -> None:
+        try:
+            self.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise UserError(f"{name} does not fit ({' '.join(str(error).split())}); {advice}") from None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "TOAST":
+        # .to(), .cuda(), .half() and the like take the model along.
+        self.backbone._apply(fn)
+        return super()._apply(fn, recurse)
+
+
+class FirstPass(HandedDown):
+    """Keeps what the last layer gave, (B, N, D)."""
+
+    last_BND: Tensor
+
+    def from_layer(self, given_BND: Tensor, gave_BND: Tensor) -> None:
+        self.last_BND = gave_BND
+
+
+class SecondPass(HandedDown):
+    """Tells the values of each layer what its decoder emitted, and keeps what the layers are given and give."""
+
+    def __init__(self, emitted: list[Tensor], recorded: bool = False) -> None:
+        self.emitted = emitted
+        self.recorded = recorded
+        self.given: list[Tensor] = []
+        self.gave: list[Tensor] = []
+
+    def to_attention(self, index: int, arguments: dict[str, Any]) -> Tensor:
+        return self.emitted[index]
+
+    def from_layer(self, given_BND: Tensor, gave_BND: Tensor) -> None:
+        if self.recorded:
+            self.given.append(given_BND.detach())
+            self.gave.append(gave_BND.detach())
