@@ -1,6 +1,7 @@
 """The files of a TOAST: its adapter, and the pre-tuned decoders that others start from.
 
-Each says which model it was made for. A file is written under another name first, so that none is there by half.
+Each says which model it was made for. A file is written under another name first, so that none is there by
+half.
 """
 
 import json

@@ -23,14 +23,14 @@ def identity_of(model: LanguageModel) -> dict[str, Any]:
 def weights_sha256(model: nn.Module) -> str:
     """The sha256 of a model's parameters, with their names and shapes.
 
-    They are taken as bf16, so that a model has the same whether it was loaded in fp32 or in bf16. Takes about a
-    second per billion bytes of that.
+    They are taken as bf16, so that a model has the same whether it was loaded in fp32 or in bf16. Takes some
+    seconds per billion parameters.
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         digest.update(f"{name} {tuple(parameter.shape)}\n".encode())
         values = parameter.detach().to(torch.bfloat16).reshape(-1).cpu()
-        digest.update(values.view(torch.uint8).numpy())
+        digest.update(values.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -40,14 +40,14 @@ def check_identity(made_for: dict[str, Any], model: LanguageModel, what: str) ->
     wanted = {name: made_for.get(name) for name in found}
     if wanted != found:
         raise UserError(
-            f"{what} is for a model of width {wanted['hidden_size']} with {wanted['layers']} layers, but this "
-            f"{type(model).__name__} has width {found['hidden_size']} and {found['layers']} layers; use the model "
-            "that it was made for"
+            f"{what} is for a model of width {wanted['hidden_size']} with {wanted['layers']} layers, but "
+            f"this {type(model).__name__} has width {found['hidden_size']} and {found['layers']} layers; use "
+            "the model that it was made for"
         )
     sha256 = weights_sha256(model)
     if made_for.get("sha256") != sha256:
         raise UserError(
             f"{what} was made for the {made_for.get('class')} whose weights have the sha256 "
-            f"{made_for.get('sha256')}, but those of this {type(model).__name__} have {sha256}; use the model that "
-            "it was made for"
+            f"{made_for.get('sha256')}, but those of this {type(model).__name__} have {sha256}; use the "
+            "model that it was made for"
         )

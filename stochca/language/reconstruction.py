@@ -1,8 +1,8 @@
 """The term that teaches TOAST's decoders to be the layers' inverse, beside the cross-entropy.
 
-Σ_i mean[((pass_on_i(gave_i) − given_i) / 10)²] over the layers, of what layer i is given and gives in the second
-pass; no gradient flows into those. While a TOAST tunes, what its decoders pass on is frozen, and the term is a
-constant for the optimiser.
+Σ_i mean[((pass_on_i(gave_i) − given_i) / 10)²] over the layers, of what layer i is given and gives in the
+second pass; no gradient flows into those. While a TOAST tunes, what its decoders pass on is frozen, and the
+term gives no gradient at all.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,9 +1,10 @@
 """Stochastic cross-attention in decoder-only language models: our own extension, which no paper describes.
 
 StochCA (Seo, Lee and Hwang, arXiv 2402.16092) is a method for vision transformers. Here each layer of the
-student, with some probability in a training step, computes its attention with its own queries but with the keys
-and values of the same layer of the frozen pretrained model (the teacher), after the teacher's rotary positions
-and key norm. One draw per layer and step is shared by the batch. In evaluation the model is exactly the student.
+student, with some probability in a training step, computes its attention with its own queries but with the
+keys and values of the same layer of the frozen pretrained model (the teacher), after the teacher's rotary
+positions and key norm. One draw per layer and step is shared by the batch. In evaluation the model is exactly
+the student.
 """
 
 import copy
@@ -25,14 +26,16 @@ from stochca.language.wrapper import LanguageWrapper
 
 
 class StochCA(LanguageWrapper):
-    """Wrap a pretrained language model so that training it uses stochastic cross-attention. Our own extension.
+    """Wrap a language model so that training it uses stochastic cross-attention; our own extension.
 
     Args:
-        model: the student, a decoder-only model of `transformers` that shares LLaMA's layout. Trained in place.
+        model: the student, a decoder-only model of `transformers` that shares LLaMA's layout; trained in
+            place, never renamed.
         prob: probability that a layer cross-attends in a training step; one value, or one per layer.
         teacher: the frozen model that gives keys and values; None takes a copy of `model` as it is now.
-        generator: CPU generator of the draws; None makes one from torch's seed. It is part of the state, so that
-            a run that goes on from a checkpoint draws what it would have drawn.
+        generator: CPU generator of the draws; None makes one from torch's seed. It is part of the state, so
+            that a run that goes on from a checkpoint draws what it would have drawn. Ranks of a data-parallel
+            run that share its seed draw the same layers.
 
     Raises:
         UserError: the model is not supported, the teacher's layers differ from the student's, or `prob` is no
@@ -92,8 +95,8 @@ class StochCA(LanguageWrapper):
     ) -> CausalLMOutputWithPast:
         """What the student gives; arguments are those of its own forward pass.
 
-        `cross_layers` names the layers that cross-attend, in any mode; None draws them while training and leaves
-        all to self-attention in evaluation.
+        `cross_layers` names the layers that cross-attend, in any mode; None draws them while training and
+        leaves all to self-attention in evaluation.
 
         Raises:
             UserError: layers are to cross-attend with tokens in a cache, which the teacher has not seen.
@@ -107,8 +110,8 @@ class StochCA(LanguageWrapper):
         }
         if drawn and past_key_values is not None:
             raise UserError(
-                "the teacher has not seen the tokens in past_key_values, so no layer can cross-attend; generate in "
-                "evaluation mode (model.eval()), or leave past_key_values out"
+                "the teacher has not seen the tokens in past_key_values, so no layer can cross-attend; leave "
+                "past_key_values out, or call model.eval() first, in which no layer does"
             )
         if drawn:
             given = teacher_keys_values(self.teacher, drawn, **inputs)
@@ -159,6 +162,6 @@ def check_same_layers(student: LanguageModel, teacher: LanguageModel) -> None:
         found, wanted = others.get(name, "missing"), own.get(name, "missing")
         if found != wanted:
             raise UserError(
-                f"the teacher differs from the student: the shape of {name} is {found} in the teacher, {wanted} in "
-                "the student; load both from the same architecture"
+                f"the teacher differs from the student: the shape of {name} is {found} in the teacher, "
+                f"{wanted} in the student; load both from the same architecture"
             )

@@ -46,8 +46,8 @@ def check_supported(model: nn.Module, title: str) -> None:
 
 def _refusal(title: str, name: str, what: str) -> UserError:
     return UserError(
-        f"{title} can't wrap a {name}, which is {what}; it wraps decoder-only models that share LLaMA's layout, "
-        f"loaded with transformers.AutoModelForCausalLM: {', '.join(FAMILIES.values())}"
+        f"{title} can't wrap a {name}, which is {what}; it wraps decoder-only models that share LLaMA's "
+        f"layout, loaded with transformers.AutoModelForCausalLM: {', '.join(FAMILIES.values())}"
     )
 
 

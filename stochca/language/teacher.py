@@ -1,7 +1,7 @@
 """Keys and values of the frozen model, and how a layer of the student takes them in the place of its own.
 
-To an attention layer a cache says which keys and values it attends to, after its rotary positions and key norm.
-So both ends are caches: the teacher's writes down what it is given, the student's answers with that.
+A cache says to an attention layer which keys and values it attends to, after its rotary positions and key
+norm. So both ends are caches: the teacher's writes down what it is given, the student's answers with that.
 
 Shapes: B sequences, N tokens, H heads of keys and values, C channels of a head.
 """
@@ -52,8 +52,8 @@ class FromTeacher(HandedDown):
     ) -> tuple[Tensor, Tensor]:
         """The teacher's keys and values; the student's own stay in the graph, with the gradient 0.
 
-        Without a gradient, their weights would be skipped by the optimiser on some steps only, and data-parallel
-        training would wait for them.
+        Without a gradient, their weights would be skipped by the optimiser on some steps only, and
+        data-parallel training would wait for them.
         """
         key, value = self.given[layer_idx]
         return key.to(key_states) + 0.0 * key_states, value.to(value_states) + 0.0 * value_states

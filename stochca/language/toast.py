@@ -1,16 +1,17 @@
 """Top-down attention for language models (TOAST: Shi et al., arXiv 2305.15542, the part on LLaMA).
 
-A frozen decoder-only transformer reads its tokens twice. What the first pass made of a token, before the final
-norm, is weighted by its likeness to a learned task vector, and travels down through one decoder per layer, from
-the last to the first. What each decoder emits is added, in the second pass, to the normalised hidden states
-that the values of its layer are projected from; queries and keys are as ever. The feedback of a token depends
-on that token's own output of the first pass, so that no output depends on a later token.
+A frozen decoder-only transformer reads its tokens twice. What the first pass made of a token, before the
+final norm, is weighted by its likeness to a learned task vector, and travels down through one decoder per
+layer, from the last to the first. What each decoder emits is added, in the second pass, to the normalised
+hidden states that enter its layer's `v_proj`; queries and keys are as ever. The feedback of a token depends on
+that token's own output of the first pass, so that no output depends on a later token.
 
 Shapes: B sequences, N tokens, D channels, L layers, H heads.
 """
 
 import copy
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,8 +105,9 @@ class TOAST(LanguageWrapper):
     def learn(self, what: Literal["task", "decoders"]) -> None:
         """Choose what learns.
 
-        "task": what the decoders emit (in TOAST-Lite the low-rank updates of all that they are made of) and the
-        task vector. "decoders": pre-tuning, of all of the decoders, the transform P and the task vector.
+        "task", as after construction: what the decoders emit (of a TOAST-Lite: the low-rank updates of all
+        that they are made of), and the task vector ξ. "decoders", for pre-tuning: all of the decoders, the
+        transform P and ξ.
 
         Raises:
             UserError: a TOAST-Lite can't be pre-tuned, or `what` is neither.
@@ -114,8 +116,8 @@ class TOAST(LanguageWrapper):
             raise UserError(f"learn takes 'task' or 'decoders', found {what!r}")
         if what == "decoders" and self.rank is not None:
             raise UserError(
-                "the decoders of a TOAST-Lite learn low-rank updates alone; pre-tune those of TOAST(model), save "
-                "them with save_decoders, and pass the file: TOAST(model, rank=..., decoders=...)"
+                "the decoders of a TOAST-Lite learn low-rank updates alone; pre-tune those of TOAST(model), "
+                "save them with save_decoders, and pass the file: TOAST(model, rank=..., decoders=...)"
             )
         self.learning = what
         self.requires_grad_(what == "decoders")
@@ -127,7 +129,7 @@ class TOAST(LanguageWrapper):
 
     def train(self, mode: bool = True) -> "TOAST":
         super().train(mode)
-        # Where checkpointing is on, a layer looks at its own mode; what it is made of stays in evaluation mode.
+        # Where checkpointing is on, it asks for a layer's mode; the layer's parts stay in evaluation mode.
         for layer in layers_of(self.backbone):
             layer.training = mode
         return self
@@ -143,7 +145,7 @@ class TOAST(LanguageWrapper):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **arguments: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> "TOASTOutput":
         """What the model gives in its second pass; arguments are those of the model's own forward pass.
 
         Args:
@@ -164,8 +166,7 @@ class TOAST(LanguageWrapper):
         }
         of_both = {name: value for name, value in arguments.items() if name not in OF_THE_ANSWER}
         seen_BND, _ = self._first_pass(**inputs, past_key_values=cache and cache.first, **of_both)
-        training = self.training and labels is not None
-        second = SecondPass(self.feedback(seen_BND), recorded=training)
+        second = SecondPass(self.feedback(seen_BND))
         output = self.backbone(
             **inputs,
             past_key_values=cache,
@@ -174,9 +175,11 @@ class TOAST(LanguageWrapper):
             **{ARGUMENT: second},
             **{**arguments, "return_dict": True},
         )
-        if training:
-            reconstruction = reconstruction_loss(self.decoders, second.given, second.gave, attention_mask)
-            output.loss = output.loss + reconstruction * share_of_batch(labels, **arguments)
+        output = TOASTOutput(**output)
+        if self.training and labels is not None:
+            term = reconstruction_loss(self.decoders, second.given, second.gave, attention_mask)
+            output.reconstruction = term * share_of_batch(labels, **arguments)
+            output.loss = output.loss + output.reconstruction
         return output.to_tuple() if arguments.get("return_dict") is False else output
 
     @torch.no_grad()
@@ -187,7 +190,7 @@ class TOAST(LanguageWrapper):
         return first.last_BND, output
 
     def feedback(self, seen_BND: Tensor) -> list[Tensor]:
-        """What each layer's decoder emits, (B, N, D) in the decoders' precision, of what the first pass gave."""
+        """What each layer's decoder emits, (B, N, D), of what the first pass gave."""
         seen_BND = seen_BND.to(self.task)
         likeness_BN = functional.cosine_similarity(seen_BND, self.task, dim=-1).clamp(0, 1)
         signal_BND = (seen_BND * likeness_BN[..., None]) @ self.transform
@@ -204,8 +207,8 @@ class TOAST(LanguageWrapper):
             return None
         if given is not None and not isinstance(given, TwoPassCache):
             raise UserError(
-                f"TOAST keeps two caches, one per pass, but past_key_values is a {type(given).__name__}; pass a "
-                "stochca.language.two_pass_cache.TwoPassCache(model.config), or None to have one made"
+                f"TOAST keeps two caches, one per pass, but past_key_values is a {type(given).__name__}; pass "
+                "a stochca.language.two_pass_cache.TwoPassCache(model.config), or None to have one made"
             )
         return given or TwoPassCache(self.backbone.config)
 
@@ -213,9 +216,9 @@ class TOAST(LanguageWrapper):
         if self.training and self.learning == "task" and not self.pretuned:
             self.pretuned = True
             warnings.warn(
-                "TOAST's decoders started at random, not pre-tuned for this model, which the method needs to "
-                'reach what its paper reports; pre-tune them: learn("decoders"), train, save_decoders, and pass '
-                "the file as decoders",
+                "TOAST's decoders were not pre-tuned for this model, which the method needs to reach what its "
+                'paper reports; pre-tune them: learn("decoders"), train, save_decoders, and pass the file as '
+                "decoders",
                 stacklevel=3,
             )
 
@@ -240,7 +243,7 @@ class TOAST(LanguageWrapper):
     def attention_maps(
         self, input_ids: Tensor, attention_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Attention probabilities (L, B, H, N, N) of the first pass, and of the second; a row is a query's."""
+        """Attention probabilities (L, B, H, N, N) of the first and of the second pass; a row is a query's."""
         model = self.backbone
         before = model.config._attn_implementation
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
@@ -262,8 +265,8 @@ class TOAST(LanguageWrapper):
         settings = {"use_reentrant": False, **(activation_checkpointing_kwargs or {})}
         if settings["use_reentrant"]:
             raise UserError(
-                "with use_reentrant=True checkpointing passes gradients to the inputs of a layer alone, and not "
-                "to TOAST's feedback; set use_reentrant to False in gradient_checkpointing_kwargs"
+                "with use_reentrant=True checkpointing passes gradients to the inputs of a layer alone, and "
+                "not to TOAST's feedback; set use_reentrant to False in gradient_checkpointing_kwargs"
             )
         super().activation_checkpointing_enable(settings, **others)
 
@@ -313,6 +316,13 @@ class TOAST(LanguageWrapper):
         return super()._apply(fn, recurse)
 
 
+@dataclass
+class TOASTOutput(CausalLMOutputWithPast):
+    """What the model gives in its second pass."""
+
+    reconstruction: Tensor | None = None  # the part of `loss` that is not cross-entropy, in training mode
+
+
 class FirstPass(HandedDown):
     """Keeps what the last layer gave, (B, N, D)."""
 
@@ -323,11 +333,10 @@ class FirstPass(HandedDown):
 
 
 class SecondPass(HandedDown):
-    """Tells the values of each layer what its decoder emitted, and keeps what the layers are given and give."""
+    """Tells each layer's values what its decoder emitted; keeps what the layers are given and give."""
 
-    def __init__(self, emitted: list[Tensor], recorded: bool = False) -> None:
+    def __init__(self, emitted: list[Tensor]) -> None:
         self.emitted = emitted
-        self.recorded = recorded
         self.given: list[Tensor] = []
         self.gave: list[Tensor] = []
 
@@ -335,6 +344,5 @@ class SecondPass(HandedDown):
         return self.emitted[index]
 
     def from_layer(self, given_BND: Tensor, gave_BND: Tensor) -> None:
-        if self.recorded:
-            self.given.append(given_BND.detach())
-            self.gave.append(gave_BND.detach())
+        self.given.append(given_BND.detach())
+        self.gave.append(gave_BND.detach())

@@ -1,4 +1,4 @@
-"""Stands where a model of `transformers` stands: what the Trainer asks of that model, a module around it answers."""
+"""Stands where a model of `transformers` stands: what is asked of that model, a module around it answers."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import nn
 from stochca.errors import UserError
 from stochca.language.support import LanguageModel
 
-# What the Trainer and pipelines ask of a model.
+# What the Trainer asks of a model.
 HANDED_ON = frozenset({"config", "generation_config", "device", "dtype", "main_input_name"})
 
 
