@@ -3,8 +3,8 @@
 A frozen decoder-only transformer reads its tokens twice. What the first pass made of a token, before the
 final norm, is weighted by its likeness to a learned task vector, and travels down through one decoder per
 layer, from the last to the first. What each decoder emits is added, in the second pass, to the normalised
-hidden states that enter its layer's `v_proj`; queries and keys are as ever. The feedback of a token depends on
-that token's own output of the first pass, so that no output depends on a later token.
+hidden states that enter its layer's `v_proj`; queries and keys are as ever. The feedback of a token depends
+on that token's own output of the first pass, so that no output depends on a later token.
 
 Shapes: B sequences, N tokens, D channels, L layers, H heads.
 """
@@ -50,7 +50,9 @@ class TOAST(LanguageWrapper):
         model: a decoder-only model of `transformers` that shares LLaMA's layout, with its language head.
         rank: TOAST-Lite: the decoders learn low-rank updates alone (through `peft`). None: TOAST.
         alpha: these updates count alpha / rank.
-        decoders: a file of `save_decoders`, pre-tuned for this model; None: they start at random.
+        decoders: a file of `save_decoders`, pre-tuned for this model; None: they start at random, as in the
+            paper, and the second pass differs from the first.
+        plain_start: what the decoders emit starts at zero, and the model as it is; ours, for short pre-tuning.
 
     Raises:
         UserError: the model is not supported, or the decoders are another model's.
@@ -67,6 +69,7 @@ class TOAST(LanguageWrapper):
         rank: int | None = None,
         alpha: float = 4.0,
         decoders: Path | str | None = None,
+        plain_start: bool = False,
     ) -> None:
         super().__init__()
         check_supported(model, "TOAST")
@@ -74,6 +77,8 @@ class TOAST(LanguageWrapper):
             raise UserError(
                 f"rank must be 1 or more, or None for TOAST without low-rank updates, found {rank}"
             )
+        if plain_start and decoders is not None:
+            raise UserError("plain_start is for decoders that start anew; leave it or decoders out")
         # In a tuple, it is no submodule: state_dict(), parameters() and train() pass it by.
         self._backbone = (model.requires_grad_(False).eval(),)
         receive(model)
@@ -82,6 +87,9 @@ class TOAST(LanguageWrapper):
         self.decoders = nn.ModuleList(Decoder(dim) for _ in layers_of(model))
         self.task = trunc_normal(dim)  # ξ
         self.transform = nn.Parameter(torch.eye(dim))  # P
+        if plain_start:
+            for decoder in self.decoders:
+                nn.init.zeros_(decoder.get_parameter("emit.weight"))
         self.pretuned = decoders is not None
         if decoders is not None:
             advice = "pre-tune decoders for this model, and save them with save_decoders"
@@ -166,7 +174,8 @@ class TOAST(LanguageWrapper):
         }
         of_both = {name: value for name, value in arguments.items() if name not in OF_THE_ANSWER}
         seen_BND, _ = self._first_pass(**inputs, past_key_values=cache and cache.first, **of_both)
-        second = SecondPass(self.feedback(seen_BND))
+        training = self.training and labels is not None
+        second = SecondPass(self.feedback(seen_BND), recorded=training)
         output = self.backbone(
             **inputs,
             past_key_values=cache,
@@ -176,7 +185,8 @@ class TOAST(LanguageWrapper):
             **{**arguments, "return_dict": True},
         )
         output = TOASTOutput(**output)
-        if self.training and labels is not None:
+        if training:
+            assert labels is not None
             term = reconstruction_loss(self.decoders, second.given, second.gave, attention_mask)
             output.reconstruction = term * share_of_batch(labels, **arguments)
             output.loss = output.loss + output.reconstruction
@@ -207,8 +217,8 @@ class TOAST(LanguageWrapper):
             return None
         if given is not None and not isinstance(given, TwoPassCache):
             raise UserError(
-                f"TOAST keeps two caches, one per pass, but past_key_values is a {type(given).__name__}; pass "
-                "a stochca.language.two_pass_cache.TwoPassCache(model.config), or None to have one made"
+                f"TOAST keeps two caches, one per pass, but past_key_values is a {type(given).__name__}; "
+                "pass a stochca.language.two_pass_cache.TwoPassCache(model.config), or None to have one made"
             )
         return given or TwoPassCache(self.backbone.config)
 
@@ -216,9 +226,9 @@ class TOAST(LanguageWrapper):
         if self.training and self.learning == "task" and not self.pretuned:
             self.pretuned = True
             warnings.warn(
-                "TOAST's decoders were not pre-tuned for this model, which the method needs to reach what its "
-                'paper reports; pre-tune them: learn("decoders"), train, save_decoders, and pass the file as '
-                "decoders",
+                "TOAST's decoders were not pre-tuned for this model, which the method needs to reach what "
+                'its paper reports; pre-tune them: learn("decoders"), train, save_decoders, and pass the '
+                "file as decoders",
                 stacklevel=3,
             )
 
@@ -335,8 +345,9 @@ class FirstPass(HandedDown):
 class SecondPass(HandedDown):
     """Tells each layer's values what its decoder emitted; keeps what the layers are given and give."""
 
-    def __init__(self, emitted: list[Tensor]) -> None:
+    def __init__(self, emitted: list[Tensor], recorded: bool = False) -> None:
         self.emitted = emitted
+        self.recorded = recorded
         self.given: list[Tensor] = []
         self.gave: list[Tensor] = []
 
@@ -344,5 +355,6 @@ class SecondPass(HandedDown):
         return self.emitted[index]
 
     def from_layer(self, given_BND: Tensor, gave_BND: Tensor) -> None:
-        self.given.append(given_BND.detach())
-        self.gave.append(gave_BND.detach())
+        if self.recorded:
+            self.given.append(given_BND.detach())
+            self.gave.append(gave_BND.detach())
