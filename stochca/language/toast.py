@@ -52,7 +52,7 @@ class TOAST(LanguageWrapper):
         alpha: these updates count alpha / rank.
         decoders: a file of `save_decoders`, pre-tuned for this model; None: they start at random, as in the
             paper, and the second pass differs from the first.
-        plain_start: what the decoders emit starts at zero, and the model as it is; ours, for short pre-tuning.
+        plain_start: what the decoders emit starts at zero, and the model as it is; ours, for short training.
 
     Raises:
         UserError: the model is not supported, or the decoders are another model's.
@@ -97,7 +97,7 @@ class TOAST(LanguageWrapper):
         if rank is not None:
             names = [name for name, module in self.decoders.named_modules() if isinstance(module, nn.Linear)]
             inject(self.decoders, names, rank=rank, alpha=alpha)
-        self.to(model.device)
+        super()._apply(lambda tensor: tensor.to(model.device))  # the model stays where it is
         self.learn("task")
         self.eval()
 
@@ -128,6 +128,7 @@ class TOAST(LanguageWrapper):
                 "save them with save_decoders, and pass the file: TOAST(model, rank=..., decoders=...)"
             )
         self.learning = what
+        self.pretuned |= what == "decoders"
         self.requires_grad_(what == "decoders")
         self.task.requires_grad_(True)
         updates = "emit" if self.rank is None else "lora_"
@@ -173,7 +174,8 @@ class TOAST(LanguageWrapper):
             "use_cache": cache is not None,
         }
         of_both = {name: value for name, value in arguments.items() if name not in OF_THE_ANSWER}
-        seen_BND, _ = self._first_pass(**inputs, past_key_values=cache and cache.first, **of_both)
+        first_cache = None if cache is None else cache.first
+        seen_BND, _ = self._first_pass(**inputs, past_key_values=first_cache, **of_both)
         training = self.training and labels is not None
         second = SecondPass(self.feedback(seen_BND), recorded=training)
         output = self.backbone(
@@ -220,7 +222,7 @@ class TOAST(LanguageWrapper):
                 f"TOAST keeps two caches, one per pass, but past_key_values is a {type(given).__name__}; "
                 "pass a stochca.language.two_pass_cache.TwoPassCache(model.config), or None to have one made"
             )
-        return given or TwoPassCache(self.backbone.config)
+        return TwoPassCache(self.backbone.config) if given is None else given
 
     def _warn_once(self) -> None:
         if self.training and self.learning == "task" and not self.pretuned:
