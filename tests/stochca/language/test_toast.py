@@ -237,7 +237,7 @@ def test_attention_maps_equal_those_by_hand() -> None:
 
 def test_threads_share_a_model() -> None:
     model = tiny_model()
-    toasts = [lively_toast(model, seed=seed) for seed in (1, 2)]
+    toasts = [lively_toast(model, seed=seed) for seed in (2, 3)]
     expected = [toast(tokens()).logits for toast in toasts]
     generated = toasts[0].generate(tokens(), max_new_tokens=5, do_sample=False)
     plain = model(tokens()).logits

@@ -45,7 +45,7 @@ KERNELS = [
 
 
 def tiny_model(family: str = "Llama", seed: int = 0, attention: str | None = None, **options: Any) -> Any:
-    """A model in evaluation mode, whose norms are not all ones; `attention` is the kernel, None: the default."""
+    """A model in evaluation mode, whose norms are not all ones; with the default kernel, or `attention`."""
     config_class = getattr(transformers, f"{family}TextConfig" if family == "Gemma3" else f"{family}Config")
     config = config_class(attn_implementation=attention, **{**COMMON, **FAMILIES[family], **options})
     torch.manual_seed(seed)
@@ -57,7 +57,7 @@ def tiny_model(family: str = "Llama", seed: int = 0, attention: str | None = Non
     return model.eval()
 
 
-def lively_toast(model: Any, seed: int = 1, **options: Any) -> TOAST:
+def lively_toast(model: Any, seed: int = 2, **options: Any) -> TOAST:
     """A TOAST whose second pass differs from the first: decoders as they might be when trained."""
     toast = TOAST(model, **options)
     toast.pretuned = True
