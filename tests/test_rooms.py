@@ -14,7 +14,7 @@ ROOMS = {
     for package, rooms in {
         "stochca": """
             errors _typing _torchvision _command config timm_models backbones compute data evaluation
-            attention adapters phases penalties averaging training extending language analysis
+            attention adapters phases penalties averaging training extending analysis language
         """,
         "pipeline": """
             runtime config images datasets weights tracking training search analysis report registry

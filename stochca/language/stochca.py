@@ -149,9 +149,9 @@ class StochCA(LanguageWrapper):
         draws, digest = state.cpu()[:-32], bytes(state[-32:].tolist()).hex()
         if digest != self.teacher_sha256:
             raise UserError(
-                "the state was saved beside another teacher than this StochCA has; wrap the pretrained model, "
-                "as it was wrapped then, and load the state after that (where another teacher is meant, leave "
-                "_extra_state out of it)"
+                "the state was saved beside another teacher than this StochCA has; wrap the pretrained model "
+                "as it was wrapped then, and load the state after that (where another teacher is meant, "
+                "leave _extra_state out of it)"
             )
         self.generator.set_state(draws)
 

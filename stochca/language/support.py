@@ -40,7 +40,7 @@ def check_supported(model: nn.Module, title: str) -> None:
     if getattr(config, "model_type", None) in FAMILIES and name.endswith("ForCausalLM"):
         return
     if config is not None and not name.endswith(("ForCausalLM", "LMHeadModel")):
-        raise _refusal(title, name, "no decoder with a language head")
+        raise _refusal(title, name, "no decoder-only model with a language head")
     raise _refusal(title, name, "a model of another layout")
 
 

@@ -9,7 +9,6 @@ on that token's own output of the first pass, so that no output depends on a lat
 Shapes: B sequences, N tokens, D channels, L layers, H heads.
 """
 
-import copy
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,10 @@ from stochca.adapters.low_rank import inject
 from stochca.adapters.toast import Decoder
 from stochca.errors import UserError
 from stochca.language.files import CARD, TENSORS, read_adapter, read_tensors, write_adapter, write_tensors
-from stochca.language.handing_down import ARGUMENT, HandedDown, receive
+from stochca.language.generation import generate
+from stochca.language.handing_down import ARGUMENT, receive
 from stochca.language.identity import identity_of
+from stochca.language.passes import FirstPass, SecondPass
 from stochca.language.reconstruction import reconstruction_loss, share_of_batch
 from stochca.language.support import LanguageModel, check_supported, layers_of
 from stochca.language.two_pass_cache import TwoPassCache
@@ -38,6 +39,13 @@ from stochca.timm_models.threads import alone_with
 OF_THE_ANSWER = frozenset(
     {"output_attentions", "output_hidden_states", "num_items_in_batch", "shift_labels", "return_dict"}
 )
+
+
+@dataclass
+class TOASTOutput(CausalLMOutputWithPast):
+    """What the model gives in its second pass."""
+
+    reconstruction: Tensor | None = None  # the part of `loss` that is not cross-entropy, in training mode
 
 
 class TOAST(LanguageWrapper):
@@ -154,7 +162,7 @@ class TOAST(LanguageWrapper):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **arguments: Any,
-    ) -> "TOASTOutput":
+    ) -> TOASTOutput:
         """What the model gives in its second pass; arguments are those of the model's own forward pass.
 
         Args:
@@ -237,25 +245,18 @@ class TOAST(LanguageWrapper):
     def generate(self, inputs: Tensor | None = None, **arguments: Any) -> Any:
         """As the model's own `generate`, with both passes cached: greedy, sampling, beams.
 
-        Raises:
-            UserError: `arguments` name a `cache_implementation`.
+        It runs in evaluation mode. Raises `UserError` where `arguments` name a `cache_implementation`.
         """
-        own = arguments.get("generation_config")
-        if arguments.get("cache_implementation") or getattr(own, "cache_implementation", None):
-            raise UserError("TOAST keeps two dynamic caches, one per pass; leave cache_implementation out")
-        # Shares everything with the model but these; no other caller of the model sees them.
-        view = copy.copy(self.backbone)
-        view.forward = self.forward
-        view.generation_config = copy.deepcopy(view.generation_config)
-        view.generation_config.cache_implementation = None
-        arguments.setdefault("past_key_values", TwoPassCache(self.backbone.config))
-        return view.generate(inputs, **arguments)
+        return generate(self, inputs, **arguments)
 
     @torch.no_grad()
     def attention_maps(
         self, input_ids: Tensor, attention_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Attention probabilities (L, B, H, N, N) of the first and of the second pass; a row is a query's."""
+        """Attention probabilities (L, B, H, N, N) of the first and of the second pass; a row is a query's.
+
+        The model's attention kernel is another meanwhile: no other thread should run it.
+        """
         model = self.backbone
         before = model.config._attn_implementation
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
@@ -326,37 +327,3 @@ class TOAST(LanguageWrapper):
         # .to(), .cuda(), .half() and the like take the model along.
         self.backbone._apply(fn)
         return super()._apply(fn, recurse)
-
-
-@dataclass
-class TOASTOutput(CausalLMOutputWithPast):
-    """What the model gives in its second pass."""
-
-    reconstruction: Tensor | None = None  # the part of `loss` that is not cross-entropy, in training mode
-
-
-class FirstPass(HandedDown):
-    """Keeps what the last layer gave, (B, N, D)."""
-
-    last_BND: Tensor
-
-    def from_layer(self, given_BND: Tensor, gave_BND: Tensor) -> None:
-        self.last_BND = gave_BND
-
-
-class SecondPass(HandedDown):
-    """Tells each layer's values what its decoder emitted; keeps what the layers are given and give."""
-
-    def __init__(self, emitted: list[Tensor], recorded: bool = False) -> None:
-        self.emitted = emitted
-        self.recorded = recorded
-        self.given: list[Tensor] = []
-        self.gave: list[Tensor] = []
-
-    def to_attention(self, index: int, arguments: dict[str, Any]) -> Tensor:
-        return self.emitted[index]
-
-    def from_layer(self, given_BND: Tensor, gave_BND: Tensor) -> None:
-        if self.recorded:
-            self.given.append(given_BND.detach())
-            self.gave.append(gave_BND.detach())

@@ -27,10 +27,10 @@ def others() -> dict[str, Any]:
         "T5ForConditionalGeneration, which is an encoder-decoder": transformers.T5ForConditionalGeneration(
             t5
         ),
-        "BertForMaskedLM, which is no decoder": transformers.BertForMaskedLM(bert),
+        "BertForMaskedLM, which is no decoder-only": transformers.BertForMaskedLM(bert),
         "GPT2LMHeadModel, which is a model of another layout": transformers.GPT2LMHeadModel(gpt2),
         "PhiForCausalLM, which is a model of another layout": transformers.PhiForCausalLM(phi),
-        "LlamaModel, which is no decoder with a language head": tiny_model().model,
+        "LlamaModel, which is no decoder-only model with a language head": tiny_model().model,
         "Linear, which is a model of another layout": nn.Linear(2, 2),
     }
 
