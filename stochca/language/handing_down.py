@@ -53,7 +53,6 @@ _to_values = _ToValues()
 
 
 def _enter_attention(attention: Any, inputs: Any, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    arguments = dict(arguments)  # which checkpointing keeps for the second time
     handed_down = arguments.pop(ARGUMENT, None)
     _to_values.added_BND = (
         None if handed_down is None else handed_down.to_attention(attention.layer_idx, arguments)

@@ -38,14 +38,25 @@ def test_it_reaches_each_layer_once_however_often_that_is_asked_for(family: str)
         assert after is expected.hidden_states[-1] or gave.equal(after)
 
 
+class Telling(HandedDown):
+    def to_attention(self, index: int, arguments: dict[str, Any]) -> torch.Tensor:
+        return torch.ones(2, 9, 16)
+
+
+def test_values_are_told_in_that_pass_alone() -> None:
+    model = tiny_model()
+    receive(model)
+    expected = model(tokens()).logits
+    project, hidden = model.model.layers[-1].self_attn.v_proj, torch.randn(2, 9, 16)
+    assert (model(tokens(), **{ARGUMENT: Telling()}).logits - expected).abs().max() > 0.01
+    torch.testing.assert_close(project(hidden), hidden @ project.weight.T)
+    assert model(tokens()).logits.equal(expected)
+
+
 def test_a_pass_that_fails_leaves_nothing_behind() -> None:
     model = tiny_model()
     receive(model)
     expected = model(tokens()).logits
-
-    class Telling(HandedDown):
-        def to_attention(self, index: int, arguments: dict[str, Any]) -> torch.Tensor:
-            return torch.ones(2, 9, 16)
 
     handle = model.model.layers[1].self_attn.k_proj.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
