@@ -16,6 +16,7 @@ TOGETHER = {
     "pipeline/training/test_adapters.py",
     "stochca/adapters/test_training.py",
     "stochca/test_command.py",
+    "stochca/test_ecosystem.py",
     "stochca/test_import.py",
     "stochca/timm_models/families/test_adapters.py",
     "stochca/timm_models/families/test_penalties.py",
