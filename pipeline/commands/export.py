@@ -1,6 +1,7 @@
 """Writes a trained model for use elsewhere, and checks it against the original: `stochca export`."""
 
 import json
+import shlex
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from pipeline.images.prepared import load_prepared
 from pipeline.registry.model_address import open_model
+from pipeline.report.model_card import FILE as CARD
+from pipeline.report.model_card import model_card, run_of
 from pipeline.runtime.files import replace_file, replace_folder
 from pipeline.training.saved_model import TrainedModel
 from stochca.adapters.adapted import AdaptedModel
@@ -25,7 +28,7 @@ TOLERANCE = 1e-3  # largest difference of a logit
 ONNX_BYTES = 2**31  # what a file of this format holds at most
 PREPROCESSING = ("image_size", "mean", "std", "interpolation")  # what the metadata of the graph tell of it
 TIMM_PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
-TIMM_FILES = {"config.json", "model.safetensors"}
+TIMM_FILES = {"config.json", "model.safetensors", CARD}
 
 Logits = Callable[[Sequence[Image.Image]], Tensor]
 
@@ -62,7 +65,10 @@ def export_model(model: Path, to: str, output: Path | None) -> str:
 
 
 def export_timm(trained: TrainedModel, output: Path) -> str:
-    """Write the folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` reads."""
+    """Write the folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` reads.
+
+    With its model card it is ready for the hub of Hugging Face; the upload is the user's.
+    """
     import timm
     from timm.data import create_transform, resolve_data_config
 
@@ -98,9 +104,16 @@ def export_timm(trained: TrainedModel, output: Path) -> str:
         def exported(batch: Sequence[Image.Image]) -> Tensor:
             return loaded(torch.stack([transform(image) for image in batch]))
 
+        tested, without = None, ""
+        try:
+            tested = run_of(trained)
+        except UserError as error:
+            without = f"; {CARD} tells no scores, because {error}"
+        (folder / CARD).write_text(model_card(trained, tested), encoding="utf-8")
         return (
             f"{_checked(trained, exported, folder)}; load it with "
-            f'timm.create_model("local-dir:{output}", pretrained=True)'
+            f'timm.create_model("local-dir:{output}", pretrained=True){without}; once you have read its '
+            f"{CARD}, share it with: hf upload USER/NAME {shlex.quote(str(output))}"
         )
 
 

@@ -7,7 +7,7 @@ from statistics import fmean
 import numpy as np
 
 from pipeline.config.params import Params
-from pipeline.report.intervals import Difference, Estimate, Spread, accuracy_interval, estimate, judge
+from pipeline.report.intervals import Difference, Estimate, Spread, estimate, judge, metric_interval
 from pipeline.report.results import METRIC_NAMES, OTHER_CHOICES, Run
 from stochca.config.selection import SELECTIONS, Metric
 
@@ -141,12 +141,6 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
         found = judge([gain(method, other) for method in rivals], settings.confidence, metric.extent)
         return {other: Difference(0.0, 0.0, 0.0), **dict(zip(rivals, found, strict=True))}
 
-    def own_interval(method: str) -> tuple[float, float]:
-        if metric.name == "accuracy":
-            return accuracy_interval(added[method], settings.confidence)
-        low, high = estimate(added[method]).interval(settings.confidence, metric.extent)
-        return max(0.0, low), high
-
     added = {method: by_image(method) for method in protocol.methods}
     values = {method: by_trial(method, f"test_{metric.name}") for method in protocol.methods}
     ranked = sorted(
@@ -168,7 +162,7 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
                 reference=settings.reference,
                 difference=differences[method],
                 behind_best=behind[method],
-                interval=own_interval(method),
+                interval=metric_interval(metric, added[method], settings.confidence),
                 confidence=settings.confidence,
                 metrics={name: Spread.of(by_trial(method, name)) for name in told},
                 gains=[metric.sign * (value - other) for value, other in both],

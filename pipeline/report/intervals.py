@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit  # Student's t
 
+from stochca.config.selection import Metric
+
 Verdict = Literal["better", "worse", "no difference shown"]
 
 
@@ -129,6 +131,14 @@ def accuracy_interval(targets: Sequence[ArrayLike], confidence: float) -> tuple[
     added = [np.pad(np.asarray(each, float), ((0, 0), (2, 0))) for each in targets]
     added = [np.pad(each, ((0, 0), (2, 0)), constant_values=1) for each in added]
     low, high = estimate(added).interval(confidence)
+    return max(0.0, low), high
+
+
+def metric_interval(metric: Metric, added: Sequence[ArrayLike], confidence: float) -> tuple[float, float]:
+    """The interval of a metric, by what the test images add to it: (S, N) of each target."""
+    if metric.name == "accuracy":
+        return accuracy_interval(added, confidence)
+    low, high = estimate(added).interval(confidence, metric.extent)
     return max(0.0, low), high
 
 

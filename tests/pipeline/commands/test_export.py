@@ -123,7 +123,8 @@ def test_timm(tmp_path: Path, architecture: str, global_pool: str | None) -> Non
     assert sentence.startswith(f"{written}: ")
     assert " on 16 test images; load it with " in sentence
     assert f'timm.create_model("local-dir:{written}", pretrained=True)' in sentence
-    assert names(written) == ["config.json", "model.safetensors"]
+    assert sentence.endswith(f"share it with: hf upload USER/NAME {written}")
+    assert names(written) == ["README.md", "config.json", "model.safetensors"]
     assert names(folder.parent) == ["a", "a-timm"]
 
     loaded = timm.create_model(f"local-dir:{written}", pretrained=True).eval()
