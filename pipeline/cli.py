@@ -161,9 +161,7 @@ def export(
     model: ModelFolder,
     to: Annotated[
         Literal["timm", "onnx"],
-        typer.Option(
-            help="timm: a folder for timm.create_model and the hub; onnx: a file for ONNX runtimes."
-        ),
+        typer.Option(help="timm: a folder for timm and the hub; onnx: a file for ONNX runtimes."),
     ],
     output: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Where to write; the default is beside the model.")
