@@ -145,9 +145,10 @@ def test_hugging_face_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     # It goes on from a checkpoint, with the draws that come next.
     torch.manual_seed(0)
-    wrapped = stochca.StochCA(copy.deepcopy(pretrained), prob=0.1)
+    before, wrapped = (stochca.StochCA(copy.deepcopy(pretrained), prob=0.1) for _ in range(2))
     for _ in range(STEPS // 2):
-        wrapped.draw(IMAGES)
+        before.draw(IMAGES)
+    wrapped.generator.set_state(before.generator.get_state())
     model.timm_model = wrapped
     again = transformers.Trainer(model, arguments, train_dataset=examples, eval_dataset=examples)
     again.train(resume_from_checkpoint=f"work/checkpoint-{STEPS // 2}")
