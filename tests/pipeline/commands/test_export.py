@@ -299,12 +299,13 @@ def test_models_that_cannot_be_used(folder: Path, tmp_path: Path, monkeypatch: p
     refused(folder, "holds no trained model", "model.safetensors")
 
 
-# Those whose attention adds something to the scores, works on windows, or turns queries and keys.
-UNLIKE_VIT = ["eva02", "rope, mixed", "beit", "sam", "swin v2", "maxvit"]
+# Some that take two seconds each, unlike each other; all together take minutes.
+QUICK = {"vit", "eva", "beit", "relative positions", "coatnet"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", UNLIKE_VIT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in CASES]
+)
 def test_families_become_graphs_for_any_batch_size(name: str, tmp_path: Path) -> None:
     model = CASES[name].model()
     preprocessing = Preprocessing(IMAGE_SIZE, MEAN, STD)

@@ -34,21 +34,24 @@ METHODS: dict[str, Callable[[TimmModule], nn.Module]] = {
     "VPT": stochca.VPT,
     "TOAST": stochca.TOAST,
 }
+# Every case: tests/pipeline/commands/test_export.py makes graphs of them all, and compares what they give.
+EXPORT = "ONNX, any batch size"
 
 
 def table() -> str:
-    """One row per family: its classes, which methods work on all of its variants, and an example."""
+    """One row per family: its classes, which methods work on all of its variants, exports, and an example."""
     families: dict[str, list[Case]] = {}
     for case in CASES.values():
         families.setdefault(case.family, []).append(case)
     rows = [
-        ["Family", "timm class", *METHODS, "Example"],
-        ["---"] * (3 + len(METHODS)),
+        ["Family", "timm class", *METHODS, EXPORT, "Example"],
+        ["---"] * (4 + len(METHODS)),
         *(
             [
                 family,
                 f"`{type(cases[0].model()).__name__}`",
                 *("yes" if all(works(wrap, case) for case in cases) else "no" for wrap in METHODS.values()),
+                "yes",
                 f"`{cases[0].example}`",
             ]
             for family, cases in families.items()
