@@ -51,8 +51,9 @@ def mlflow_server() -> Server:
     Raises:
         UserError: what should be that database is none, or can't be written to.
     """
+    from pipeline.runtime.paths import ARTIFACTS, DATABASE, database_uri, of_the_project
     from pipeline.tracking.moved import follow_folder
-    from pipeline.tracking.server import ARTIFACTS, DATABASE, why_unusable
+    from pipeline.tracking.server import why_unusable
 
     try:
         follow_folder()
@@ -61,8 +62,8 @@ def mlflow_server() -> Server:
     port = _port("MLFLOW_PORT", 5000)
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{DATABASE.resolve()}"),
-        *("--default-artifact-root", ARTIFACTS.resolve().as_uri(), "--no-serve-artifacts"),
+        *("--backend-store-uri", database_uri()),
+        *("--default-artifact-root", of_the_project(ARTIFACTS).as_uri(), "--no-serve-artifacts"),
     ]
     return Server("MLflow", command, port, "/health")
 

@@ -14,10 +14,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipeline.report.results import RESULTS, Run
+from pipeline.runtime.paths import DATABASE, of_the_project
 from pipeline.tracking.labels import without_password
 from pipeline.tracking.logged_model import logged_models
 from pipeline.tracking.run_folder import waiting_folder
-from pipeline.tracking.server import DATABASE, first_request, reason_of
+from pipeline.tracking.server import first_request, reason_of
 from pipeline.training.saved_model import CARD, TrainedModel, load_trained
 from stochca.errors import UserError
 
@@ -213,7 +214,7 @@ def registry() -> MlflowClient:
         UserError: there is none, or nothing answers.
     """
     with first_request() as uri:
-        if not uri and not DATABASE.exists():
+        if not uri and not of_the_project(DATABASE).exists():
             raise UserError(
                 f"there is no {DATABASE} here; set MLFLOW_TRACKING_URI to the server that is meant"
             )

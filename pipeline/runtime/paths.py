@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from stochca.errors import UserError
+
 CODE = Path(__file__).parents[2]  # the folder with stochca/, pipeline/ and flows/
 
 PARAMS_FILE = Path("params.yaml")
@@ -33,3 +35,33 @@ OUTPUTS = (BACKBONE, PREPARED, PRETUNED, MODELS, RESULTS, METRICS, REPORTS, WORK
 
 DATABASE = Path("mlflow.db")
 ARTIFACTS = Path("mlruns")
+EXPERIMENTS = (
+    ".dvc",
+    "tmp",
+    "exps",
+)  # there DVC copies the project to for `dvc exp run --temp` and `--queue`
+
+
+def of_the_project(path: Path) -> Path:
+    """`path`, whole; in a copy that DVC makes for an experiment, and then deletes, the original project's."""
+    here = Path.cwd()
+    for folder in here.parents:
+        if folder.parts[-3:] == EXPERIMENTS:
+            below = [name for name in here.relative_to(folder).parts if name != "standalone"]
+            return folder.parents[2].joinpath(*below[1:], path).resolve()
+    return path.resolve()
+
+
+def database_uri() -> str:
+    """MLflow's address of the database beside the project.
+
+    Raises:
+        UserError: the path has a question mark, where an address ends; the database would be another file.
+    """
+    path = of_the_project(DATABASE)
+    if "?" in str(path):
+        raise UserError(
+            f"MLflow can't keep its database in {path.parent}, because of the question mark in its name; "
+            "rename the folder, or set MLFLOW_TRACKING_URI"
+        )
+    return f"sqlite:///{path}"

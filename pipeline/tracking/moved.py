@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from pipeline.runtime.paths import ARTIFACTS, DATABASE
+from pipeline.runtime.paths import ARTIFACTS, DATABASE, of_the_project
 
 # The columns of MLflow's tables that say where artifacts are.
 PLACES = (
@@ -26,10 +26,10 @@ def follow_folder() -> None:
     Raises:
         sqlite3.Error: the file is no database, or can't be written to.
     """
-    if not DATABASE.exists():
+    database, here = of_the_project(DATABASE), of_the_project(ARTIFACTS)
+    if not database.exists():
         return
-    here = ARTIFACTS.resolve()
-    with closing(sqlite3.connect(DATABASE)) as connection, connection:
+    with closing(sqlite3.connect(database)) as connection, connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
         places = [place for place in PLACES if place[0] in tables]
         if "experiments" not in tables:

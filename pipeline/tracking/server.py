@@ -16,7 +16,7 @@ from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
 from pipeline.runtime.boundary import first_line
 from pipeline.runtime.exclusive import in_turn
-from pipeline.runtime.paths import ARTIFACTS, DATABASE
+from pipeline.runtime.paths import ARTIFACTS, DATABASE, database_uri, of_the_project
 from pipeline.tracking.labels import without_password
 from pipeline.tracking.moved import follow_folder
 from stochca.errors import UserError
@@ -38,7 +38,7 @@ def connect(experiment: str, uri: str | None = None) -> str:
         UserError: MLflow can't work with the address, nothing answers there, or the experiment was deleted.
     """
     with first_request(uri) as uri:
-        found = _experiment(experiment, None if uri else ARTIFACTS.resolve().as_uri())
+        found = _experiment(experiment, None if uri else of_the_project(ARTIFACTS).as_uri())
     if found.lifecycle_stage != "active":
         raise UserError(
             f"tracking.experiment {experiment!r} was deleted in MLflow; choose another name, or restore it: "
@@ -57,7 +57,7 @@ def first_request(uri: str | None = None) -> Iterator[str | None]:
     quiet()
     wanted = os.environ.get("MLFLOW_TRACKING_URI")
     uri = uri or wanted
-    mlflow.set_tracking_uri(uri or f"sqlite:///{DATABASE.resolve()}")
+    mlflow.set_tracking_uri(uri or database_uri())
     if wanted is None:  # MLflow sets it, for processes that are started from here
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
