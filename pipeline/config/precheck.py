@@ -1,13 +1,16 @@
 """What can be checked before any stage runs: the files and folders that params.yaml points at."""
 
+import os
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
 from pathlib import Path
 
 import yaml
 
-from pipeline.config.params import Params
-from pipeline.runtime.paths import OUTPUTS, PREPARED, WORK
+from pipeline.config.params import Backbone, Params
+from pipeline.runtime.files import sha256
+from pipeline.runtime.paths import BACKBONE, OUTPUTS, PREPARED, WORK, database_uri
+from stochca.backbones.card import CARD_FILE, BackboneCard, teacher_folder
 from stochca.errors import UserError
 
 LOCK = Path("dvc.lock")
@@ -17,6 +20,8 @@ DVC = Path(".dvc")  # its settings
 def check_project(params: Params) -> None:
     """Raise `UserError` for whatever would end a run of `params` in this folder and can be seen before it."""
     check_inputs(params)
+    check_weights(params)
+    check_tracking()
     check_git()
     check_lock()
     check_work()
@@ -50,6 +55,35 @@ def _refuse_outputs(key: str, folder: str) -> None:
                 f"{key}: the folder {folder} {where} {output}, which the pipeline itself writes; give a "
                 "folder of images alone, such as data/raw/NAME"
             )
+
+
+def check_weights(params: Params) -> None:
+    """Raise `UserError` where a checkpoint without checksum is no longer what the backbone was made of."""
+    _refuse_changed("backbone", params.backbone, BACKBONE)
+    for name, teacher in params.teachers.items():
+        _refuse_changed(f"teachers.{name}", teacher, teacher_folder(BACKBONE, name))
+
+
+def _refuse_changed(key: str, backbone: Backbone, folder: Path) -> None:
+    """DVC would call everything up to date: to it the settings are the same."""
+    kind, _, path = backbone.weights.partition(":")
+    if kind != "file" or backbone.sha256 is not None:
+        return
+    card_file = folder / CARD_FILE
+    if not card_file.exists():
+        return
+    card, found = BackboneCard.from_file(card_file), sha256(Path(path).expanduser())
+    if card.source == backbone.weights and card.source_sha256 != found:
+        raise UserError(
+            f"{key}.weights: {path} has changed since {folder} was made of it, which DVC does not see; give "
+            f"{key}.sha256 its checksum {found}"
+        )
+
+
+def check_tracking() -> None:
+    """Raise `UserError` where MLflow's database can't lie in this folder."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        database_uri()
 
 
 def check_work() -> None:

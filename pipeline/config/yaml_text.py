@@ -1,4 +1,4 @@
-"""YAML as params.yaml has it: numbers as DVC reads them, true and its like as text.
+"""YAML as params.yaml has it: numbers as DVC reads them, true and its like as text, and each key once.
 
 PyYAML reads YAML 1.1, in which 1e-5 is text, 010 is eight and 12:30 is 750. DVC reads 1.2, and makes names
 of stages of it.
@@ -18,7 +18,19 @@ _OWN = ("bool", "int", "float")  # fields that are booleans read text, and numbe
 
 
 class Loader(yaml.SafeLoader):
-    """Resolves numbers by the rules of YAML 1.2, and no booleans."""
+    """Resolves numbers by the rules of YAML 1.2, and no booleans; refuses a key that stands there twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """PyYAML lets the last count, unnoticed. What `<<` brings along may be replaced."""
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+            if name in lines:
+                raise yaml.YAMLError(
+                    f"{key.value} stands there twice, in the lines {lines[name]} and {line}; keep one"
+                )
+            lines[name] = line
+        return super().construct_mapping(node, deep)
 
 
 Loader.yaml_implicit_resolvers = {

@@ -1,10 +1,16 @@
+import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from pipeline.backbone import make_backbone, make_backbones
 from pipeline.config.params import Params, load_params
-from pipeline.config.precheck import check_git, check_inputs, check_work
+from pipeline.config.precheck import check_git, check_inputs, check_tracking, check_weights, check_work
+from pipeline.runtime.paths import BACKBONE
 from stochca.errors import UserError
+from tests.e2e.workspace import make_weights
 from tests.imports import ROOT
 
 
@@ -83,3 +89,47 @@ def test_images_lie_apart_from_what_the_pipeline_writes(
         check_inputs(pointing_at(root, images=root))
     with pytest.raises(UserError, match=r"pretune\.images: the folder data holds data/backbone"):
         check_inputs(pointing_at("data/raw", images="data"))
+
+
+def with_weights(path: str, sha256: str | None = None) -> Params:
+    params = load_params(ROOT / "params.yaml")
+    fields = {"name": "test_vit", "weights": f"file:{path}", "sha256": sha256}
+    backbone = params.backbone.model_copy(update=fields)
+    return params.model_copy(update={"image_size": 32, "backbone": backbone, "teachers": {"other": backbone}})
+
+
+def test_a_checkpoint_that_was_replaced_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_weights(Path("a.safetensors"), "test_vit")
+    shutil.copy("a.safetensors", "b.safetensors")
+    params = with_weights("a.safetensors")
+    check_weights(params)  # no backbone was made yet
+    make_backbones(params, BACKBONE)
+    check_weights(params)
+    checkpoint = load_file("a.safetensors")
+    save_file({name: tensor + 1 for name, tensor in checkpoint.items()}, "a.safetensors")
+    checksum = hashlib.sha256(Path("a.safetensors").read_bytes()).hexdigest()
+    told = f"^backbone.weights: a.safetensors has changed .*; give backbone.sha256 its checksum {checksum}$"
+    with pytest.raises(UserError, match=told):
+        check_weights(params)
+    # What DVC sees, it sees.
+    check_weights(with_weights("b.safetensors"))
+    check_weights(with_weights("a.safetensors", checksum))
+    make_backbones(params, BACKBONE)
+    check_weights(params)
+    make_backbone(with_weights("b.safetensors").backbone, 32, BACKBONE / "teachers" / "other")
+    (BACKBONE / "teachers" / "other" / "card.json").write_text(
+        (BACKBONE / "teachers" / "other" / "card.json").read_text().replace("file:b", "file:a")
+    )
+    with pytest.raises(UserError, match=r"^teachers\.other\.weights: .* give teachers\.other\.sha256"):
+        check_weights(params)
+
+
+def test_a_folder_that_can_have_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "what?").mkdir()
+    monkeypatch.chdir(tmp_path / "what?")
+    with pytest.raises(UserError, match="question mark"):
+        check_tracking()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    check_tracking()

@@ -6,6 +6,7 @@ import re
 import pytest
 import yaml
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 
 from pipeline.config.params import PARAMS_FILE, parse_params
 from pipeline.config.yaml_text import read_yaml
@@ -30,6 +31,27 @@ def test_what_is_no_number_to_dvc() -> None:
     assert read_yaml(".5e3") == 500  # text to DVC, but a number to whoever writes it
     assert math.isnan(read_yaml(".nan"))
     assert read_yaml("[true, No, 'x']") == ["true", "No", "x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("a: 1\nb: 2\na: 3", "a stands there twice, in the lines 1 and 3"),
+        ("b:\n  c: 1\n  d: 1\n  c: 1", "c stands there twice, in the lines 2 and 4"),
+        ("[{x: 1, x: 2}]", "x stands there twice, in the lines 1 and 1"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_as_dvc_does(text: str, named: str) -> None:
+    with pytest.raises(DuplicateKeyError):
+        YAML(typ="safe", pure=True).load(text)
+    with pytest.raises(UserError, match=f"^it can't be read as YAML: {named}; keep one$"):
+        parse_params(text, "it")
+
+
+def test_what_is_merged_may_be_replaced() -> None:
+    text = "a: &a {x: 1, y: 1}\nb: {<<: *a, x: 2}\n1: a\n'1': b"
+    assert read_yaml(text) == _plain(YAML(typ="safe", pure=True).load(text))
+    assert read_yaml(text)["b"] == {"x": 2, "y": 1}
 
 
 TEXT = PARAMS_FILE.read_text()
