@@ -229,7 +229,16 @@ def _splits_of_classes(
 
 
 def _check_domains_alike(scan: Scan, classes: dict[Path, set[str]]) -> None:
-    """Domains hold the same classes, or most of them; classes with folders inside do not."""
+    """Domains hold the same classes, or most of them; classes with folders inside do not.
+
+    Nor are images and their masks domains.
+    """
+    if len(classes) > 1 and all(names_contents(top.name) for top in classes):
+        named = " and ".join(scan.name(top) for top in list(classes)[:2])
+        raise UserError(
+            f"{scan.described} holds {named}, whose names say no domain; give the folder of the images "
+            "to train on"
+        )
     every = set().union(*classes.values())
     for top, names in classes.items():
         if 2 * len(names) <= len(every):

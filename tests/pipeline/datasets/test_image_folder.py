@@ -151,6 +151,12 @@ def test_splits_where_classes_should_be(tmp_path: Path) -> None:
         tmp_path / "inside", *[f"{c}/{p}/1.png" for c in ("cat", "dog") for p in ("images", "masks")]
     )
     refused(inside, "cat/images and cat/masks, whose names say no class")
+    beside = make(
+        tmp_path / "beside", *[f"{p}/{c}/1.png" for c in ("cat", "dog") for p in ("images", "masks")]
+    )
+    refused(beside, "images and masks, whose names say no domain")
+    assert load(beside / "images").classes == ["cat", "dog"]
+    assert load(make(tmp_path / "one", "images/cat/1.png", "images/dog/1.png")).domains == ["images"]
     assert load(make(tmp_path / "faces", "mask/1.png", "no_mask/1.png")).classes == ["mask", "no_mask"]
     refused(make(tmp_path / "kaggle", "cat/1.png", "dog/1.png", "test/1.png"), "test is named like a split")
     refused(
