@@ -13,6 +13,8 @@ from stochca.errors import UserError
 from stochca.timm_models.families import head_modules
 from stochca.training.loss import Loss
 
+RELATIVE_POSITIONS = {"relative_position_bias_table", "rel_pos_h", "rel_pos_w"}
+
 
 def create_optimizer(
     student: TimmModule, settings: Training, loss: Loss | None = None
@@ -27,7 +29,7 @@ def create_optimizer(
         UserError: timm knows no such optimiser.
     """
     decay = 0.0 if loss is not None and loss.replaces_weight_decay else settings.weight_decay
-    no_decay: set[str] = getattr(student, "no_weight_decay", set)()
+    no_decay = getattr(student, "no_weight_decay", set)() | _positions(student)
     if settings.layer_decay is None:
         groups = param_groups_weight_decay(student, decay, no_weight_decay_list=no_decay)
     else:
@@ -50,6 +52,12 @@ def create_optimizer(
             return create_optimizer_v2(groups, opt=settings.optimizer, lr=settings.lr)
     except (ValueError, AssertionError) as error:
         raise UserError(f"training.optimizer {settings.optimizer!r} can't be used: {error}") from None
+
+
+def _positions(student: TimmModule) -> set[str]:
+    """Tables of relative positions; not every model of timm names them among what is not to decay."""
+    names = (name for name, _ in student.named_parameters())
+    return {name for name in names if name.rpartition(".")[2] in RELATIVE_POSITIONS}
 
 
 def _split_off_head(groups: list[dict[str, Any]], student: TimmModule, scale: float) -> list[dict[str, Any]]:

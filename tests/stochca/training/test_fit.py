@@ -32,6 +32,7 @@ from stochca.evaluation import measure, predict, score
 from stochca.training.callbacks import Callback, EvalEvent, JsonLines, StepEvent, read_events
 from stochca.training.fit import Fitted, Keep, find_evaluated, fit
 from stochca.training.inputs import Inputs, check_settings
+from tests.stochca.timm_models.families.cases import CASES, Case
 from tests.stochca.tiny import DEVICE, PREPROCESSING, ColouredSquares, tiny_vit
 
 STOCHCA = StochasticCrossAttention(prob=0.5, teacher_precision="same")
@@ -364,23 +365,25 @@ def test_constant_schedule_stays_at_the_learning_rate() -> None:
         settings(schedule="constant", lr=1e-3, min_lr=1e-4)
 
 
-def test_weight_decay_spares_biases_norms_and_positions() -> None:
+@pytest.mark.parametrize("layer_decay", [None, 0.75])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_weight_decay_spares_biases_norms_and_positions(case: Case, layer_decay: float | None) -> None:
     from stochca.training.optimisation import create_optimizer
 
-    student = tiny_vit()
+    student = case.model()
     names = {id(parameter): name for name, parameter in student.named_parameters()}
+    options = settings(weight_decay=0.1, layer_decay=layer_decay)
+    groups = create_optimizer(student, options).param_groups
+    given = [names[id(parameter)] for group in groups for parameter in group["params"]]
+    assert sorted(given) == sorted(names.values())  # each once
     decayed = {
-        names[id(parameter)]
-        for group in create_optimizer(student, settings(weight_decay=0.1)).param_groups
-        for parameter in group["params"]
-        if group["weight_decay"] > 0
+        names[id(parameter)] for group in groups for parameter in group["params"] if group["weight_decay"] > 0
     }
-    assert "blocks.0.attn.qkv.weight" in decayed
-    assert "head.weight" in decayed
+    assert {name for name in decayed if "head" in name}
+    assert {name for name in decayed if ".mlp.fc1.weight" in name or ".mlp.fc1_g.weight" in name}
+    spared = ("pos_embed", "cls_token", "reg_token", "relative_position_bias_table", "rel_pos_h", "rel_pos_w")
     assert not {
-        name
-        for name in decayed
-        if name.endswith("bias") or "norm" in name or name in ("pos_embed", "cls_token")
+        name for name in decayed if name.endswith(("bias", *spared)) or student.get_parameter(name).ndim < 2
     }
 
 
