@@ -69,7 +69,8 @@ def adapt_weights(
         source: what the sentence of the error calls the state dict.
 
     Raises:
-        UserError: as `create_backbone`; or tensors do not fit, are missing or have no place.
+        UserError: as `create_backbone`; or tensors do not fit, are missing or have no place, or hold no
+            weights that could be trained.
     """
     arguments, skeleton = _checked_arguments(architecture, image_size, global_pool)
     heads = head_prefixes(skeleton)
@@ -97,6 +98,7 @@ def adapt_weights(
     _check_fit(
         found, skeleton.state_dict(), f"{source} does not fit {architecture} at image size {image_size}"
     )
+    _check_values(found, skeleton.state_dict(), source)
     weights = {name: tensor for name, tensor in state_dict.items() if not name.startswith(unused)}
     model = timm.create_model(
         architecture,
@@ -266,3 +268,19 @@ def _check_fit(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], subj
     if misfits:
         rest = f", and {len(misfits) - 3} more" if len(misfits) > 3 else ""
         raise UserError(f"{subject}: {', '.join(misfits[:3])}{rest}")
+
+
+def _check_values(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
+    """Raise `UserError` for whole numbers in place of weights, and for what is not finite."""
+    for name, tensor in found.items():
+        if expected[name].is_floating_point() and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{source} has whole numbers ({kind}) in {name}, as quantised weights are; give those that "
+                "they were made of"
+            )
+        if not tensor.float().isfinite().all():
+            raise UserError(
+                f"{source} has values in {name} that are not finite: it is damaged, or diverged in training; "
+                "give another checkpoint"
+            )

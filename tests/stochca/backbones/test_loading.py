@@ -203,6 +203,23 @@ def test_tensors_that_do_not_fit_are_named(pretrained: VisionTransformer, image_
     )
 
 
+def test_what_can_not_be_trained_is_refused(pretrained: VisionTransformer) -> None:
+    """timm makes fp32 of whole numbers, and training would blame the learning rate for what isn't finite."""
+    weights, name = pretrained.state_dict(), "blocks.3.mlp.fc1.weight"
+    for wrong, values in {
+        "int8": (weights[name] * 100).to(torch.int8),
+        "bool": weights[name] > 0,
+        "not finite": torch.where(weights[name] > weights[name].mean(), torch.nan, weights[name]),
+        "are not finite": torch.full_like(weights[name], torch.inf),
+    }.items():
+        with pytest.raises(UserError, match=f"^the file has .* {name}.*") as refused:
+            adapt_weights({**weights, name: values}, "test_vit", image_size=160, source="the file")
+        assert wrong in str(refused.value)
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        model = adapt_weights({**weights, name: weights[name].to(kind)}, "test_vit", image_size=160)
+        assert model.get_parameter(name).dtype == torch.float32
+
+
 def test_weights_of_another_architecture_are_refused(pretrained: VisionTransformer) -> None:
     with pytest.raises(UserError, match=r"patch_embed\.proj\.weight is 64x3x16x16, not 96x3x16x16, .* more$"):
         adapt_weights(pretrained.state_dict(), "test_vit3", image_size=160)
