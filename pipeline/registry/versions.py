@@ -24,6 +24,7 @@ from stochca.errors import UserError
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"  # the aliases
 ADDRESS = re.compile(r"models:/(?P<name>[^/@:]+)(@(?P<alias>[^/@:]+)|/(?P<version>\d+))")
+OF_MLFLOW = "registered_model_meta"  # the file that MLflow puts beside what it has downloaded
 ROLLED_BACK = "rolled_back"  # the tag of a version that must not become the champion by itself again
 
 
@@ -197,6 +198,11 @@ def load_version(version: ModelVersion) -> TrainedModel:
             mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=folder)
         except (MlflowException, OSError) as error:
             raise UserError(f"the files of {address} can't be downloaded: {reason_of(error)}") from None
+        if not any(path.is_file() and path.name != OF_MLFLOW for path in Path(folder).rglob("*")):
+            place = MlflowClient().get_model_version_download_uri(version.name, version.version)
+            raise UserError(
+                f"the files of {address} are gone from {place}; bring them back, or train and promote again"
+            )
         cards = list(Path(folder).rglob(CARD))
         if len(cards) != 1:
             raise UserError(f"{address} was not logged by a training stage: it holds no {CARD}")

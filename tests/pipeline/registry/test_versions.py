@@ -73,6 +73,19 @@ def test_an_address_of_nothing_is_one_sentence(address: str, sentence: str, para
     assert "\n" not in str(error.value)
 
 
+def test_files_that_are_gone(params: Params) -> None:
+    """MLflow downloads nothing then, and does not complain."""
+    promote(params)
+    artifacts = Path("mlruns").resolve()
+    away = artifacts.rename(artifacts.with_name("away"))
+    try:
+        with pytest.raises(UserError, match=f"^the files of models:/stochca/1 are gone from .*{artifacts}.*"):
+            open_model(Path("models:/stochca@champion"))
+    finally:
+        away.rename(artifacts)
+    open_model(Path("models:/stochca@champion"))
+
+
 def test_asking_for_an_address_makes_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
