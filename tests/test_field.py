@@ -19,9 +19,29 @@ KINDS = {
         "pipeline/datasets/test_image_folder.py::test_a_split_without_images_is_not_replaced_by_a_draw",
         "pipeline/datasets/test_image_folder.py::test_what_systems_leave_behind_is_no_class",
     ],
+    "labels that a program takes for something else": [
+        "pipeline/datasets/test_table_files.py::test_csv_keeps_text_as_it_is",
+        "pipeline/datasets/test_table_files.py::test_what_is_no_table_is_one_sentence",
+    ],
     "a project that was moved or copied": [
         "pipeline/tracking/test_moved.py::test_a_project_that_was_moved_keeps_its_runs_and_its_models",
         "pipeline/tracking/test_moved.py::test_a_copy_leaves_the_original_alone",
+        "pipeline/registry/test_versions.py::test_files_that_are_gone",
+    ],
+    "an experiment in a copy that is deleted": [
+        "pipeline/runtime/test_paths.py::"
+        "test_an_experiments_copy_tracks_to_the_project_that_it_was_copied_from",
+        "e2e/test_ways_to_run.py::test_an_experiment_in_a_copy_leaves_its_runs_in_the_project",
+    ],
+    "folders whose names mean something in an address": [
+        "pipeline/runtime/test_paths.py::test_the_address_is_of_the_file_in_the_folder_or_there_is_none",
+        "pipeline/config/test_precheck.py::test_a_folder_that_can_have_no_database",
+    ],
+    "what DVC does not see": [
+        "pipeline/config/test_precheck.py::test_a_checkpoint_that_was_replaced_is_told",
+    ],
+    "a key that stands twice": [
+        "pipeline/config/test_yaml_text.py::test_a_key_that_stands_twice_is_refused_as_dvc_does",
     ],
     "grey images of few bits, signed, or with fractions": [
         "pipeline/images/test_decoding.py::test_every_kind_of_number",
@@ -69,7 +89,10 @@ KINDS = {
         "pipeline/runtime/test_boundary.py::test_a_terminal_that_lacks_a_letter",
         "pipeline/images/test_hostile_properties.py::test_any_class_names_come_through_as_text",
     ],
-    "a download without git": ["pipeline/config/test_precheck.py::test_without_git_dvc_has_to_know"],
+    "a download without git": [
+        "pipeline/config/test_precheck.py::test_without_git_dvc_has_to_know",
+        "e2e/test_ways_to_run.py::test_a_download_without_git_goes_all_the_way",
+    ],
     "data that DVC tracks": [
         "pipeline/datasets/test_links.py::test_links_into_the_cache_are_read",
         "pipeline/test_stages.py::test_dvc_may_track_images_wherever_they_lie",
@@ -82,6 +105,17 @@ KINDS = {
     ],
     "numbers that YAML takes for text": [
         "pipeline/config/test_yaml_text.py::test_a_rate_is_a_number_wherever_it_stands"
+    ],
+    "checkpoints that can not be trained": [
+        "stochca/backbones/test_loading.py::test_what_can_not_be_trained_is_refused",
+        "stochca/backbones/test_loading.py::test_tensors_that_do_not_fit_are_named",
+    ],
+    "weight decay and what it should spare": [
+        "stochca/training/test_fit.py::test_weight_decay_spares_biases_norms_and_positions",
+    ],
+    "losses that depend on how a batch is split": [
+        "stochca/training/test_fit.py::test_accumulation_equals_the_whole_batch",
+        "stochca/data/test_class_weights.py::test_labels_and_the_probabilities_that_they_stand_for_cost_the_same",
     ],
     "checkpoints with prefixes": [
         "stochca/backbones/test_prefixes.py::test_the_model_is_found",
