@@ -121,8 +121,9 @@ KINDS = {
         "stochca/backbones/test_prefixes.py::test_the_model_is_found",
         "stochca/backbones/test_prefixes.py::test_several_models_are_named",
     ],
-    "compiled as a whole": [
-        "stochca/attention/test_stochca.py::test_compiled_as_a_whole_it_says_what_to_do_and_never_compiles_a_draw"
+    "compiled, traced or exported as a whole": [
+        "stochca/attention/test_stochca.py::test_what_is_traced_or_exported_holds_no_draw",
+        "stochca/attention/test_stochca.py::test_compiled_as_a_whole_it_says_what_to_do_and_never_compiles_a_draw",
     ],
 }
 

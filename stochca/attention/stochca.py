@@ -125,12 +125,21 @@ class StochCA(Wrapper):
     def _run(
         self, forward: Callable[[Tensor], Tensor], images: Tensor, cross_blocks: Iterable[int] | None
     ) -> Tensor:
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+            self._refuse_to_freeze_a_draw(cross_blocks)
         if torch.compiler.is_compiling():
             if not self.training and cross_blocks is None:
                 return forward(images)
             return self._run_eagerly(forward, images, cross_blocks)
         with alone_with(self.student):
             return self.attend(images, self._drawn(images, cross_blocks), forward)
+
+    def _refuse_to_freeze_a_draw(self, cross_blocks: Iterable[int] | None) -> None:
+        if self.training or cross_blocks is not None:
+            raise UserError(
+                "a StochCA that trains can't be traced or exported: one draw of blocks would stand for all; "
+                "call eval() first, or give model.student"
+            )
 
     @torch.compiler.disable
     def _run_eagerly(self, *arguments: Any) -> Tensor:

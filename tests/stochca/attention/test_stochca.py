@@ -447,3 +447,16 @@ def test_compiled_as_a_whole_it_says_what_to_do_and_never_compiles_a_draw() -> N
         torch.testing.assert_close(compiled(images()), student(images()))
     assert counters["stats"]["unique_graphs"] == 1
     torch.compiler.reset()
+
+
+@pytest.mark.parametrize("freeze", [torch.jit.trace, torch.export.export])
+def test_what_is_traced_or_exported_holds_no_draw(freeze: Callable[..., Any]) -> None:
+    student, teacher = student_and_teacher(depth=3)
+    model = stochca.StochCA(student, 1.0, teacher=teacher)
+    with pytest.raises(
+        stochca.UserError, match=r"one draw of blocks would stand for all; call eval\(\) first"
+    ):
+        freeze(model, (images(),))
+    frozen = freeze(model.eval(), (images(),))
+    frozen = frozen.module() if hasattr(frozen, "module") else frozen
+    torch.testing.assert_close(frozen(images()), student(images()))
