@@ -22,6 +22,7 @@ from pipeline.search.task import Task, decided_by, plan
 from pipeline.tracking.follow import Follower
 from pipeline.tracking.labels import flatten, origin
 from pipeline.training.cluster import LOCAL, check_one_machine_has, connected
+from pipeline.training.interrupted import DECIDES, why_anew
 
 
 def search(task: Task, params: Params) -> None:
@@ -49,9 +50,11 @@ def search(task: Task, params: Params) -> None:
 
             check_one_machine_has(settings.resources, "tune.resources")
             run.add_params(settings_to_compare(task))
-            task.folder.mkdir(parents=True, exist_ok=True)
+            anew = why_anew(task.folder, task.decides, mark=DECIDES)
             trials = number_of_trials(settings, task.card.blocks)
             progress = SearchProgress(run, trials, task.timetable.steps, settings.seeds, task.metric)
+            if anew:
+                progress.say(anew)
             actor = start_actor(task)
             records = run_trials(actor, task, progress)
             with replace_folder(BEST.parent) as folder:

@@ -67,6 +67,7 @@ KINDS = {
     "a run that was interrupted, and changed": [
         "pipeline/training/test_interrupted.py::test_what_is_gone_on_with_says_nothing",
         "pipeline/training/test_interrupted.py::test_what_changed_is_named",
+        "pipeline/training/test_interrupted.py::test_a_search_says_so_too",
     ],
     "names that look alike": [
         "pipeline/datasets/test_alike.py::test_pairs_that_a_person_takes_for_one",

@@ -35,7 +35,12 @@ class Task:
     protocol: str
     target: str
     selection: Selection  # the metric that is searched by
-    name: str  # of the search: a hash of all that decides it
+    decides: dict[str, Any]  # all that the result depends on
+
+    @property
+    def name(self) -> str:
+        """Of the search: a hash of all that decides it."""
+        return digest_of(self.decides)
 
     @property
     def folder(self) -> Path:
@@ -136,4 +141,4 @@ def plan(params: Params) -> Task:
     }
     data = TrialData.of(Path.cwd(), card, fingerprint)
     selection = params.protocol.selection
-    return Task(params.tune, training, timetable, data, card, protocol, target, selection, digest_of(decides))
+    return Task(params.tune, training, timetable, data, card, protocol, target, selection, decides)

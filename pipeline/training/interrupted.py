@@ -1,4 +1,4 @@
-"""Why a training does not go on where another of its name was interrupted."""
+"""Why a training, or a search, does not go on where another of its name was interrupted."""
 
 import json
 import re
@@ -14,25 +14,28 @@ DECIDES = "decides.json"
 SAID = {"code": "the code", "dataset": "the images", "backbone": "the backbone", "teacher": "the teacher"}
 
 
-def why_anew(folder: Path, decides: Mapping[str, Any]) -> str | None:
-    """What has changed since a training of this name was interrupted, where that is why it starts over.
+def why_anew(folder: Path, decides: Mapping[str, Any], mark: str = CHECKPOINT) -> str | None:
+    """What has changed since one of this name was interrupted, where that is why it starts over.
 
     What decides is written into `folder`, for the next to compare itself with.
 
     Args:
-        folder: the run's, which is named after its training and a digest of `decides`.
-        decides: all that decides the weights.
+        folder: the run's, which is named after its training and a digest of `decides`, or after that alone.
+        decides: all that decides the result.
+        mark: the file that is there where one has begun and has not come to its end.
     """
+    goes_on = (folder / mark).exists()
     write_text(folder / DECIDES, json.dumps(decides, sort_keys=True))
-    if (folder / CHECKPOINT).exists():
+    if goes_on:
         return None
-    name, _, _ = folder.name.rpartition("-")
+    name, dash, _ = folder.name.rpartition("-")
+    name += dash
     others = [
         other / DECIDES
-        for other in folder.parent.glob(f"{name}-*")
-        if re.fullmatch(r"[0-9a-f]{16}", other.name.removeprefix(f"{name}-"))
+        for other in folder.parent.glob(f"{name}*")
+        if re.fullmatch(r"[0-9a-f]{16}", other.name.removeprefix(name))
         and other != folder
-        and (other / CHECKPOINT).exists()
+        and (other / mark).exists()
         and (other / DECIDES).exists()
     ]
     if not others:

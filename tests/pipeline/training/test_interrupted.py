@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.config.params import load_params
-from pipeline.training.interrupted import why_anew
+from pipeline.training.interrupted import DECIDES, why_anew
 from pipeline.training.job import Job, all_that_decides, plan, work_folder
 from stochca.compute.checkpoint import CHECKPOINT
 from tests.pipeline.backbone_card import backbone_card
@@ -57,3 +57,15 @@ def test_only_trainings_of_the_same_name_that_were_interrupted_count() -> None:
     for checkpoint in Path("work", "runs").glob(f"*/{CHECKPOINT}"):
         checkpoint.unlink()  # they came to their ends
     assert begin(with_training(lr=0.5)) is None
+
+
+def test_a_search_says_so_too() -> None:
+    """It has no checkpoint of its own: what decides it stands there as long as it has not come to its end."""
+
+    def search(digest: str, **decides: Any) -> str | None:
+        return why_anew(Path("work", "tune", digest * 16), decides, mark=DECIDES)
+
+    assert search("0", tune={"prob": [0.0, 0.1]}, code="as it is") is None
+    assert search("0", tune={"prob": [0.0, 0.1]}, code="as it is") is None  # it goes on
+    said = search("1", tune={"prob": [0.0, 0.2]}, code="as it is")
+    assert said == "starts over: since it was interrupted, tune.prob changed"
