@@ -35,11 +35,8 @@ OUTPUTS = (BACKBONE, PREPARED, PRETUNED, MODELS, RESULTS, METRICS, REPORTS, WORK
 
 DATABASE = Path("mlflow.db")
 ARTIFACTS = Path("mlruns")
-EXPERIMENTS = (
-    ".dvc",
-    "tmp",
-    "exps",
-)  # there DVC copies the project to for `dvc exp run --temp` and `--queue`
+# There DVC copies the project to, for `dvc exp run --temp` and `--queue`.
+EXPERIMENTS = (".dvc", "tmp", "exps")
 
 
 def of_the_project(path: Path) -> Path:
