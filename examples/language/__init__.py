@@ -1,0 +1,1 @@
+"""Ways to fine-tune a small language model, compared on an instruction set: `make language`."""

