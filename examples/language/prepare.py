@@ -95,8 +95,9 @@ def main() -> None:
     def view(all_settings: Settings) -> Data:
         return all_settings.data
 
-    import stochca  # noqa: F401  # before transformers, which it lets import torchvision
     from transformers import AutoTokenizer
+
+    import stochca  # noqa: F401  # before transformers, which it lets import torchvision
 
     with exclusive("language-prepare"), settings_kept(settings, view, "the stage prepare"):
         manifest = prepare(settings.data, AutoTokenizer.from_pretrained(BACKBONE), PREPARED)

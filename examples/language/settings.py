@@ -71,7 +71,8 @@ class Training(Section):
     def _batch_divides(self) -> "Training":
         if self.batch_size % self.accumulate:
             raise ValueError(
-                f"batch_size {self.batch_size} can't be split into {self.accumulate} equal parts"
+                f"accumulate must divide batch_size, but {self.batch_size} can't be split into "
+                f"{self.accumulate} equal parts"
             )
         return self
 
@@ -148,7 +149,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _methods_are_defined(self) -> "Settings":
         if UNTUNED in self.methods:
-            raise ValueError(f"methods.{UNTUNED} stands for the backbone as it is; call the method otherwise")
+            raise ValueError(f"methods.{UNTUNED} stands for the backbone as it is; rename the method")
         for name in self.compare.methods:
             if name not in self.methods:
                 raise ValueError(

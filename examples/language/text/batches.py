@@ -29,7 +29,7 @@ def read_examples(folder: Path, split: str) -> list[Example]:
 
 
 def to_learn(examples: Sequence[Example], pad: int, whole: bool = False) -> Batch:
-    """`input_ids`, `attention_mask` and `labels` (B, N); labels are those of the answers, or of all tokens."""
+    """`input_ids`, `attention_mask`, `labels` (B, N); labels are those of the answers, or of all tokens."""
     rows = [example.prompt_tokens + example.answer_tokens for example in examples]
     length = max(map(len, rows))
     input_ids = torch.full((len(rows), length), pad)

@@ -61,6 +61,8 @@ def read_corpus(wheel: Path, language: str) -> Corpus:
                         {"role": "assistant", "content": answer},
                     ]
                     conversations.append(Conversation(messages, f"{name}, conversation {number}"))
+    except UserError:
+        raise
     except (zipfile.BadZipFile, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{wheel} is no chatterbot-corpus: {' '.join(str(error).split())}") from None
     notes = [f"{further} further statements of conversations with more than two were left out"] * bool(

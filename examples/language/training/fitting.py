@@ -1,4 +1,4 @@
-"""Training by `transformers.Trainer`, which goes on exactly where an interrupted run has left a checkpoint."""
+"""Training by `transformers.Trainer`, which goes on exactly where an interrupted run left a checkpoint."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from examples.language.settings import Training
 from examples.language.text.batches import to_learn
@@ -80,6 +80,7 @@ def fit(
         data_collator=partial(to_learn, pad=pad, whole=whole_text),
         callbacks=[_MarksCheckpoints()],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.told = log
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     steps_told = [each for each in trainer.state.log_history if "seconds" in each]

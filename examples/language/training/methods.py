@@ -55,7 +55,7 @@ def _(method: Stochca, model: Any, decoders: Path | None) -> nn.Module:
 
 
 def save(module: Any, folder: Path) -> None:
-    """Write a trained module as `transformers`, `peft` or the library load it: a whole model, or an adapter."""
+    """Write a trained module as `transformers`, `peft` or the library loads it: a model, or an adapter."""
     (module.student if isinstance(module, StochCA) else module).save_pretrained(folder)
     if hasattr(module, "peft_config"):
         (folder / "README.md").unlink(missing_ok=True)  # peft's, with nothing filled in
