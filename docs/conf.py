@@ -32,6 +32,7 @@ docs/analysis
 docs/benchmarks
 docs/search
 docs/operate
+docs/language
 ```
 
 ```{toctree}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("stochca", "pipeline", "flows")
+PACKAGES = ("stochca", "pipeline", "flows", "examples")
 
 
 def imported_names(path: Path) -> set[str]:

@@ -17,7 +17,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 # Paths below these folders are the project's own, and not what a run writes.
-OURS = "stochca|pipeline|flows|tests|benchmarks|presets|docs|extensions"
+OURS = "stochca|pipeline|flows|examples|tests|benchmarks|presets|docs|extensions"
 OF_THE_READER = {
     f"extensions/{name}.py" for name in ("short_features", "bias_only", "latest_evaluations", "listed")
 }

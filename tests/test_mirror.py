@@ -8,6 +8,7 @@ from tests.imports import PACKAGES, ROOT
 
 # What several modules of a room do together; no module alone would be looked for.
 TOGETHER = {
+    "examples/language/test_stages.py",
     "pipeline/datasets/test_dataset_params.py",
     "pipeline/images/test_hostile_properties.py",
     "pipeline/search/test_nodes.py",

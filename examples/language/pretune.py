@@ -1,9 +1,11 @@
 """Stage `pretune`: decoders that TOAST starts from, in data/pretuned/; none where pretune.steps is 0.
 
-They learn to predict the next token of the training text, and to undo the layers (METHOD: Shi et al., arXiv
+They learn to predict the next token of the training text, and to undo the layers (Shi et al., arXiv
 2305.15542), in the frozen backbone. The paper does so on 200,000 documents of OpenWebText.
 """
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 from examples.language.paths import CARD, DECODERS, PRETUNED
@@ -15,6 +17,7 @@ from pipeline.runtime.paths import RUNS
 from pipeline.runtime.startup import importing, leave
 from pipeline.tracking.follow import Follower
 from pipeline.tracking.labels import flatten, origin
+from stochca.errors import UserError
 
 
 def pretune(settings: Settings, follower: Follower) -> None:
@@ -72,10 +75,28 @@ def main() -> None:
         if settings.pretune.steps:
             with Follower() as follower:  # it loads MLflow meanwhile
                 pretune(settings, follower)
-        else:
-            with replace_folder(PRETUNED) as target:
-                write_json(target / CARD, settings.pretune.model_dump())
-            print("pretune: pretune.steps is 0; TOAST starts with decoders that emit nothing")
+            return
+        with replace_folder(PRETUNED) as target:
+            write_json(target / CARD, settings.pretune.model_dump())
+            if settings.pretune.decoders is not None:
+                take(Path(settings.pretune.decoders), target / DECODERS)
+        print(
+            "pretune: pretune.steps is 0; "
+            + (
+                f"the decoders are {settings.pretune.decoders}"
+                if settings.pretune.decoders
+                else "TOAST starts with decoders that emit nothing"
+            )
+        )
+
+
+def take(file: Path, target: Path) -> None:
+    """Copy decoders that were pre-tuned elsewhere; that they are this backbone's is checked as they load."""
+    if not file.is_file():
+        raise UserError(
+            f"pretune.decoders is {file}, but there is no such file; give one that TOAST.save_decoders wrote"
+        )
+    shutil.copy(file, target)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 """params.yaml of this example, typed and strict: `python -m examples.language.settings` checks it alone."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from examples.language.paths import PARAMS_FILE
 from pipeline.config.sections import MethodName, Section
-from pipeline.config.sentences import validated
+from pipeline.config.sentences import sentence, validated
 from pipeline.config.yaml_text import read_yaml
 from pipeline.runtime.boundary import run
 from stochca.errors import UserError
@@ -78,8 +78,9 @@ class Training(Section):
 
 
 class Method(Section):
-    """Common to all; `adapt` says which."""
+    """What is common to all; `adapt` says which it is."""
 
+    adapt: str
     lr: float = Field(gt=0)  # peak learning rate
     steps: int | None = Field(None, ge=1)  # None: training.steps
 
@@ -106,13 +107,25 @@ class Stochca(Method):
     prob: float = Field(ge=0, le=1)
 
 
-AnyMethod = Annotated[Full | Lora | Toast | Stochca, Field(discriminator="adapt")]
+KINDS: dict[str, type[Method]] = {
+    "full": Full,
+    "lora": Lora,
+    "toast": Toast,
+    "stochca": Stochca,
+}  # by `adapt`
 
 
 class Pretune(Section):
+    decoders: str | None  # a file that was pre-tuned elsewhere, with TOAST.save_decoders
     steps: int = Field(ge=0)  # 0: no pre-tuning; what the decoders emit then starts at zero
     lr: float = Field(gt=0)
     seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> "Pretune":
+        if self.decoders is not None and self.steps:
+            raise ValueError(f"steps must be 0 beside decoders that are pre-tuned, found {self.steps}")
+        return self
 
 
 class Compare(Section):
@@ -141,10 +154,17 @@ class Settings(Section):
     backbone: Backbone
     data: Data
     training: Training
-    methods: dict[MethodName, AnyMethod]
+    methods: dict[MethodName, SerializeAsAny[Method]]
     pretune: Pretune
     compare: Compare
     tracking: Tracking
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_methods(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping) or not isinstance(raw.get("methods"), Mapping):
+            return raw
+        return {**raw, "methods": {name: _method(name, each) for name, each in raw["methods"].items()}}
 
     @model_validator(mode="after")
     def _methods_are_defined(self) -> "Settings":
@@ -158,10 +178,21 @@ class Settings(Section):
                 )
         if self.compare.reference not in self.compare.methods:
             raise ValueError(
-                f"compare.reference {self.compare.reference!r} is not compared; add it to compare.methods, or "
-                f"choose one of {', '.join(self.compare.methods)}"
+                f"compare.reference {self.compare.reference!r} is not compared; add it to compare.methods, "
+                f"or choose one of {', '.join(self.compare.methods)}"
             )
         return self
+
+
+def _method(name: str, raw: Any) -> Method:
+    """Raise ValueError, with the key's path, where it is no method."""
+    adapt = raw.get("adapt") if isinstance(raw, Mapping) else None
+    if adapt not in KINDS:
+        raise ValueError(f"methods.{name}.adapt must be one of {', '.join(KINDS)}, found {adapt!r}")
+    try:
+        return KINDS[adapt].model_validate(raw)
+    except ValidationError as error:
+        raise ValueError(sentence(error, KINDS[adapt], f"methods.{name}.")) from None
 
 
 def load_settings(path: Path = PARAMS_FILE) -> Settings:

@@ -77,8 +77,20 @@ def test_work_in_progress_is_named_after_the_code_that_dvc_watches(stage: str) -
 def test_imports_run_one_way() -> None:
     """flows -> pipeline -> stochca; the library knows nothing of the tools around it."""
     forbidden = {
-        "stochca": {"pipeline", "flows", "dvc", "mlflow", "prefect", "ray", "pydantic", "pandas", "datasets"},
-        "pipeline": {"flows", "prefect"},
+        "stochca": {
+            "pipeline",
+            "flows",
+            "examples",
+            "dvc",
+            "mlflow",
+            "prefect",
+            "ray",
+            "pydantic",
+            "pandas",
+            "datasets",
+        },
+        "pipeline": {"flows", "examples", "prefect"},
+        "flows": {"examples"},
     }
     for package, others in forbidden.items():
         for path in (ROOT / package).rglob("*.py"):

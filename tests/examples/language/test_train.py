@@ -1,32 +1,55 @@
-"""The stages one after the other, in a process, but for DVC: tests/e2e/test_language.py has that."""
+"""The stages one after the other, in one process; tests/e2e/test_language.py runs them as DVC does."""
 
 import json
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from mlflow import MlflowClient
+from transformers import AutoModelForCausalLM
 
 from examples.language import backbone, compare, prepare, pretune, train, untuned
-from examples.language.paths import OUTCOME, REPORTS, RESULTS
+from examples.language.paths import MODELS, OUTCOME, REPORTS, RESULTS
 from examples.language.settings import load_settings
 from stochca.errors import UserError
-from tests.examples.language.workspace import make_workspace
+from stochca.language import TOAST
+from tests.examples.language.workspace import make_workspace, params
 
 
 def test_the_stages_end_with_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(make_workspace(tmp_path))
+    raw = params()
+    raw["compare"].update(methods=["finetune", "toast_lite"], seeds=[3])
+    monkeypatch.chdir(make_workspace(tmp_path, raw))
     settings = load_settings()
     for stage in (backbone, prepare, pretune, untuned):
         stage.main()
     for name in settings.compare.methods:
-        for seed in settings.compare.seeds:
-            train.train(name, seed, settings)
+        train.train(name, 3, settings)
     compare.main()
     page = (REPORTS / "index.html").read_text()
     for name in (*settings.compare.methods, "untuned"):
         assert name in page
-    outcome = json.loads((RESULTS / "toast-0" / OUTCOME).read_text())
-    print(page[:10])
+    outcome = json.loads((RESULTS / "toast_lite-3" / OUTCOME).read_text())
     assert len(outcome["losses"]) == settings.training.steps
+    assert outcome["numbers"]["trainable_parameters"] > 0
+    # One file, which fetches nothing; with the picture of what the second pass attends to.
+    assert re.findall(r'(?:src|href)="(?!data:)', page) == []
+    assert page.count("data:image/png;base64,") == 1
+    table = pd.read_csv(REPORTS / "comparison.csv")
+    assert set(table["method"]) == {"finetune", "toast_lite", "untuned"}
+    card = TOAST.from_pretrained(AutoModelForCausalLM.from_pretrained("tiny"), MODELS / "toast_lite-3")
+    assert card.rank == 4
+    # MLflow has every run, and nothing waits for it.
+    (experiment,) = (each for each in MlflowClient().search_experiments() if each.name == "stochca-language")
+    runs = MlflowClient().search_runs([experiment.experiment_id])
+    assert {run.info.run_name: run.info.status for run in runs} == dict.fromkeys(
+        ("finetune-3", "toast_lite-3", "pretune", "comparison"), "FINISHED"
+    )
+    (own,) = (run for run in runs if run.info.run_name == "finetune-3")
+    history = MlflowClient().get_metric_history(own.info.run_id, "train_loss")
+    assert [point.step for point in history] == list(range(1, settings.training.steps + 1))
+    assert list(Path("work/runs").iterdir()) == []
 
 
 def test_a_method_that_is_not_defined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import stochca  # noqa: F401  # before transformers, which it lets import torchvision
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+import stochca  # noqa: F401  # before transformers, which it lets import torchvision
 
 WORDS = [f"word{number}" for number in range(60)]
 SPECIAL = ["<pad>", "<unk>", "<end>", "<user>", "<assistant>", "<system>"]

@@ -24,11 +24,11 @@ def params() -> dict[str, Any]:
     return raw
 
 
-def make_workspace(folder: Path) -> Path:
+def make_workspace(folder: Path, raw: dict[str, Any] | None = None) -> Path:
     """Write what the stages start from into `folder`, an empty one."""
     save_backbone(folder / "tiny")
     write_conversations(folder / "conversations")
-    write_params(folder, params())
+    write_params(folder, raw or params())
     return folder
 
 

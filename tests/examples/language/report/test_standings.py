@@ -1,0 +1,90 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from examples.language.paths import OUTCOME
+from examples.language.report.standings import log_losses, rank, read_outcomes
+from examples.language.settings import Compare
+from stochca.errors import UserError
+
+SETTINGS = Compare(
+    methods=["finetune", "lora"], seeds=[0, 1, 2], reference="finetune", confidence=0.95, answers=60,
+    generated=30, new_tokens=8, batch_size=8,
+)  # fmt: skip
+ANSWERS = 60
+
+
+def outcome(random: np.random.Generator, per_token: float) -> dict[str, Any]:
+    """Surprises that go with the length, a hardness of the answer, and noise of the run."""
+    hard = np.random.default_rng(7).normal(0, 0.3, ANSWERS)
+    answers = []
+    for number in range(ANSWERS):
+        tokens = 3 + number % 9
+        surprise = tokens * (per_token + hard[number]) + random.normal(0, 0.05)
+        written = {"written": "x", "rouge_l": 0.5, "exact": number % 2 == 0} if number < 30 else {}
+        answers.append(
+            {
+                **{"id": str(number), "question": "q", "answer": "a", "tokens": tokens, "surprise": surprise},
+                **{"written": None, "rouge_l": None, "exact": None, **written},
+            }
+        )
+    return {"numbers": {"train_seconds": 2.0}, "answers": answers, "losses": [2.0, 1.0]}
+
+
+@pytest.fixture
+def outcomes() -> dict[str, list[dict[str, Any]]]:
+    random = np.random.default_rng(0)
+    levels = {"untuned": 4.0, "finetune": 2.0, "lora": 1.9}
+    return {name: [outcome(random, level) for _ in SETTINGS.seeds] for name, level in levels.items()}
+
+
+def test_the_mean_is_the_log_loss_per_token(outcomes: dict[str, list[dict[str, Any]]]) -> None:
+    for own in outcomes.values():
+        values = log_losses(own)
+        for each, seed in zip(own, values, strict=True):
+            surprises, tokens = (
+                sum(answer[key] for answer in each["answers"]) for key in ("surprise", "tokens")
+            )
+            assert seed.mean() == pytest.approx(surprises / tokens)
+
+
+def test_the_variance_is_that_of_other_answers(outcomes: dict[str, list[dict[str, Any]]]) -> None:
+    """Against the bootstrap, which draws answers anew."""
+    (own,) = outcomes["finetune"][:1]
+    pairs = np.array([(answer["surprise"], answer["tokens"]) for answer in own["answers"]])
+    random = np.random.default_rng(1)
+    drawn = pairs[random.integers(ANSWERS, size=(4000, ANSWERS))].sum(axis=1)
+    error = (drawn[:, 0] / drawn[:, 1]).std()
+    assert log_losses([own])[0].std(ddof=1) / np.sqrt(ANSWERS) == pytest.approx(error, rel=0.08)
+
+
+def test_ranks_and_verdicts(outcomes: dict[str, list[dict[str, Any]]]) -> None:
+    rows = {row.method: row for row in rank(outcomes, SETTINGS)}
+    assert [row.rank for row in (rows["lora"], rows["finetune"], rows["untuned"])] == [1, 2, 3]
+    assert rows["lora"].verdict == "better than finetune"
+    assert rows["untuned"].verdict == "worse than finetune"
+    assert rows["finetune"].verdict == "the reference"
+    assert rows["lora"].difference.mean == pytest.approx(0.1, abs=0.02)
+    assert rows["lora"].difference.low < rows["lora"].difference.mean < rows["lora"].difference.high
+    assert rows["lora"].rouge_l.mean == rows["lora"].exact.mean == 0.5
+    assert rows["lora"].to_dict()["perplexity"] == pytest.approx(np.exp(rows["lora"].log_loss.mean))
+
+
+def test_runs_that_are_missing_or_answered_others(
+    outcomes: dict[str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"untuned/outcome\.json can't be read"):
+        read_outcomes(tmp_path, SETTINGS)
+    for name, own in outcomes.items():
+        for seed, each in enumerate(own):
+            folder = tmp_path / (name if name == "untuned" else f"{name}-{seed}")
+            folder.mkdir(exist_ok=True)
+            (folder / OUTCOME).write_text(json.dumps(each))
+    assert read_outcomes(tmp_path, SETTINGS)["lora"] == outcomes["lora"]
+    outcomes["lora"][1]["answers"].reverse()
+    (tmp_path / "lora-1" / OUTCOME).write_text(json.dumps(outcomes["lora"][1]))
+    with pytest.raises(UserError, match="lora answered other questions"):
+        read_outcomes(tmp_path, SETTINGS)

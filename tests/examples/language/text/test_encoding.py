@@ -1,0 +1,74 @@
+from typing import Any
+
+from examples.language.text.conversations import Conversation
+from examples.language.text.encoding import Encoder, Example
+from tests.examples.language.tiny import make_tokenizer
+
+TALK = [
+    {"role": "user", "content": "word1 word2"},
+    {"role": "assistant", "content": "word3"},
+    {"role": "user", "content": "word4 word5 word6"},
+    {"role": "assistant", "content": " word7 word8 "},
+]
+
+
+def encode(encoder: Encoder, messages: list[dict[str, str]]) -> list[Example]:
+    return list(encoder.encode(Conversation(messages, "file, line 3"), "0", "train"))
+
+
+def read(tokenizer: Any, tokens: list[int]) -> str:
+    return str(tokenizer.decode(tokens))
+
+
+def test_each_answer_follows_all_before_it() -> None:
+    tokenizer = make_tokenizer()
+    first, second = encode(Encoder(tokenizer, 64, None), TALK)
+    assert read(tokenizer, first.prompt_tokens) == "<user> word1 word2 <end> <assistant>"
+    assert read(tokenizer, first.answer_tokens) == "word3 <end>"
+    before = "<user> word1 word2 <end> <assistant> word3 <end> <user> word4 word5 word6 <end> <assistant>"
+    assert read(tokenizer, second.prompt_tokens) == before
+    assert read(tokenizer, second.answer_tokens) == "word7 word8 <end>"
+    assert (second.question, second.answer) == ("word4 word5 word6", "word7 word8")
+
+
+def test_the_system_message_is_the_conversations_own_where_it_has_one() -> None:
+    tokenizer = make_tokenizer()
+    encoder = Encoder(tokenizer, 64, "word9")
+    (example,) = encode(encoder, TALK[:2])
+    assert read(tokenizer, example.prompt_tokens).startswith("<system> word9 <end> <user>")
+    (example,) = encode(encoder, [{"role": "system", "content": "word8"}, *TALK[:2]])
+    assert read(tokenizer, example.prompt_tokens).startswith("<system> word8 <end> <user>")
+
+
+def test_long_prompts_lose_their_beginning() -> None:
+    tokenizer = make_tokenizer()
+    encoder = Encoder(tokenizer, 8, None)
+    first, second = encode(encoder, TALK)
+    assert len(first.prompt_tokens) == 5
+    assert read(tokenizer, second.prompt_tokens) == "word4 word5 word6 <end> <assistant>"
+    assert len(second.prompt_tokens + second.answer_tokens) == 8
+    assert encoder.counts == {"prompts_cut": 1}
+    assert encoder.first == {"prompts_cut": "file, line 3"}
+
+
+def test_answers_that_are_empty_or_too_long_are_left_out_and_counted() -> None:
+    encoder = Encoder(make_tokenizer(), 8, None)
+    assert encode(encoder, [TALK[0], {"role": "assistant", "content": " \n"}]) == []
+    assert encode(encoder, [TALK[0], {"role": "assistant", "content": "word1 " * 8}]) == []
+    assert encoder.counts == {"answers_empty": 1, "answers_too_long": 1}
+
+
+def test_a_tokenizer_without_a_chat_template_gets_a_plain_one() -> None:
+    tokenizer = make_tokenizer(template=None)
+    encoder = Encoder(tokenizer, 64, None)
+    assert encoder.has_plain_template
+    (example,) = encode(encoder, TALK[:2])
+    assert read(tokenizer, example.prompt_tokens) == "User: word1 word2 Assistant:"
+    assert read(tokenizer, example.answer_tokens) == "word3 <end>"
+
+
+def test_a_template_that_says_nothing_of_ends_still_ends_the_answer() -> None:
+    template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    tokenizer = make_tokenizer(template)
+    (example,) = encode(Encoder(tokenizer, 64, None), TALK[:2])
+    assert read(tokenizer, example.answer_tokens) == "word3 <end>"
