@@ -5,6 +5,7 @@ They learn to predict the next token of the training text, and to undo the layer
 """
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,12 @@ def pretune(settings: Settings, follower: Follower) -> None:
         )
         with replace_folder(PRETUNED) as target:
             toast.save_decoders(target / DECODERS)
-            write_json(
-                target / CARD, {**own.model_dump(), "losses": fitted.losses, "seconds": fitted.seconds}
-            )
-    print(f"pretune: loss {fitted.losses[0]:.3f} at first, {fitted.losses[-1]:.3f} at last")
+            write_json(target / CARD, {**own.model_dump(), **asdict(fitted)})
+    before, after = ((fitted.losses[at], fitted.reconstruction[at]) for at in (0, -1))
+    print(
+        f"pretune: cross-entropy {before[0]:.3f} at first, {after[0]:.3f} at last; reconstruction "
+        f"{before[1]:.3f}, {after[1]:.3f}"
+    )
 
 
 def main() -> None:

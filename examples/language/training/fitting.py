@@ -23,7 +23,8 @@ Log = Callable[[dict[str, float], int], None]  # numbers of a step, and the step
 class Fitted:
     """What there is to tell of a training; its seconds include those before an interruption."""
 
-    losses: list[float]  # by step
+    losses: list[float]  # by step: the cross-entropy
+    reconstruction: list[float]  # of TOAST likewise, the term beside it; of others empty
     seconds: float
     trainable_parameters: int
 
@@ -85,7 +86,8 @@ def fit(
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     steps_told = [each for each in trainer.state.log_history if "seconds" in each]
     return Fitted(
-        [each["loss"] for each in steps_told],
+        [each["cross_entropy"] for each in steps_told],
+        [each["reconstruction"] for each in steps_told if "reconstruction" in each],
         sum(each["seconds"] for each in steps_told),
         sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
     )
@@ -98,24 +100,33 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 class _Trainer(Trainer):
-    """Tells of every step, with the seconds since the one before."""
+    """Tells of every step: the cross-entropy, what TOAST adds to it, and the seconds since the last."""
 
     told: Log
     _since: float
-
-    def _told_seconds(self) -> float:
-        now = time.perf_counter()
-        seconds, self._since = now - self._since, now
-        return seconds
+    _reconstruction: float | None = None
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         self._since = time.perf_counter()
         return super().train(*arguments, **options)
 
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, *arguments: Any, **options: Any
+    ) -> Any:
+        loss, outputs = super().compute_loss(model, inputs, True, *arguments, **options)
+        if (term := getattr(outputs, "reconstruction", None)) is not None:
+            self._reconstruction = (self._reconstruction or 0.0) + float(term.detach())
+        return (loss, outputs) if return_outputs else loss
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs["seconds"] = self._told_seconds()
-            numbers = {"train_loss": logs["loss"], "lr": logs["learning_rate"]}
+            now = time.perf_counter()
+            logs["seconds"], self._since = now - self._since, now
+            logs["cross_entropy"] = logs["loss"] - (self._reconstruction or 0.0)
+            numbers = {"train_loss": logs["cross_entropy"], "lr": logs["learning_rate"]}
+            if self._reconstruction is not None:
+                numbers["reconstruction"] = logs["reconstruction"] = self._reconstruction
+            self._reconstruction = None
             self.told(numbers, self.state.global_step)
         super().log(logs, start_time)
 
