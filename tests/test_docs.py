@@ -20,7 +20,7 @@ PAGES = [
 OURS = "stochca|pipeline|flows|examples|tests|benchmarks|presets|docs|extensions"
 OF_THE_READER = {
     f"extensions/{name}.py" for name in ("short_features", "bias_only", "latest_evaluations", "listed")
-}
+} | {"examples/language/reports/index.html"}
 CODE = re.compile(
     r"```bash\n(.*?)```|`([^`\n]+)`", re.DOTALL
 )  # examples of the command line; words in backticks
