@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gguf import GGUFWriter
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, GPT2Co
 from examples.language.backbone import make_backbone, read_gguf
 from examples.language.settings import Backbone
 from stochca.errors import UserError
-from tests.examples.language.tiny import save_backbone
+from tests.examples.language.tiny import make_model, save_backbone
 
 
 def refused(model: str, target: Path, sha256: str | None = None) -> str:
@@ -56,6 +57,65 @@ def test_models_of_another_kind(config: Any, what: str, tmp_path: Path) -> None:
 
 def test_no_folder(tmp_path: Path) -> None:
     assert "there is no" in refused(f"folder:{tmp_path / 'none'}", tmp_path / "backbone")
+
+
+def write_gguf(path: Path, model: Any) -> None:
+    """As llama.cpp writes a LLaMA: rotary dimensions of queries and keys lie in pairs."""
+
+    def paired(weight: np.ndarray, heads: int) -> np.ndarray:
+        rows, columns = weight.shape
+        return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+    config, writer = model.config, GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    letters = [chr(ord("a") + number) for number in range(26)]
+    words = ["<pad>", "<unk>", "<end>", *letters, "ab"]
+    words += [f"<{number}>" for number in range(config.vocab_size - len(words))]
+    writer.add_token_list(words)
+    writer.add_token_merges(["a b"])
+    writer.add_token_types([3, 3, 3, *[1] * (len(words) - 3)])
+    writer.add_eos_token_id(2)
+    writer.add_chat_template("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    names = {
+        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    }  # fmt: skip
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+    writer.add_tensor("token_embd.weight", weights["model.embed_tokens.weight"])
+    writer.add_tensor("output_norm.weight", weights["model.norm.weight"])
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    for layer in range(config.num_hidden_layers):
+        for own, theirs in names.items():
+            weight = weights[f"model.layers.{layer}.{own}.weight"]
+            weight = paired(weight, heads[theirs]) if theirs in heads else weight
+            writer.add_tensor(f"blk.{layer}.{theirs}.weight", weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_gives_the_model_that_it_was_made_of(tmp_path: Path) -> None:
+    model = make_model(seed=4).eval()
+    write_gguf(tmp_path / "tiny.gguf", model)
+    read, tokenizer = read_gguf(tmp_path / "tiny.gguf")
+    tokens = torch.tensor([[5, 9, 30, 7, 12]])
+    assert torch.allclose(read.eval()(tokens).logits, model(tokens).logits, atol=1e-5)
+    assert tokenizer.eos_token_id == 2
+    assert tokenizer.chat_template is not None
+    read.save_pretrained(tmp_path / "saved")  # it no longer counts as quantised
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved").eval()
+    assert torch.equal(again(tokens).logits, read(tokens).logits)
 
 
 def test_a_gguf_of_another_architecture(tmp_path: Path) -> None:
