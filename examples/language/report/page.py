@@ -16,7 +16,7 @@ from pipeline.tracking.labels import flatten
 from stochca.config.selection import SELECTIONS
 
 SIDE_BY_SIDE = 20  # held-out answers
-WINDOW = 8  # steps that a point of a training curve is the mean of
+WINDOW = 8  # steps that a point of a training curve is the mean of; fewer in short runs
 
 
 def build_page(
@@ -71,7 +71,7 @@ def headline(rows: Sequence[Standing]) -> str:
         return f"No method is better than {best.method}: {said}"
     low, high = (sentences.gain(best.metric, end) for end in (best.difference.low, best.difference.high))
     below = f"{abs(best.difference.mean):.3f} below {best.reference}"
-    sure = f"{below}, {best.confidence:.0%} interval {low} to {high}"
+    sure = f"{below}, {100 * best.confidence:g}{sentences.SPACE}% interval {low} to {high}"
     if best.difference.shown:
         return f"{best.method} is best: {said} ({sure})"
     lead = f"{best.method} leads with {said} ({sure})"
@@ -100,7 +100,7 @@ def curves(rows: Sequence[Standing]) -> dict[str, Any]:
     return {
         "lines": lines,
         "steps": Scale.around(
-            [float(step) for line in lines for step in line["mean"].index.tolist()], margin=0.0
+            [float(step) for line in lines for step in line["mean"].index.tolist()], margin=0.02
         ),
         "losses": Scale.around(
             [value for line in lines for seed in line["seeds"] for value in seed.tolist()]
@@ -125,5 +125,5 @@ def side_by_side(rows: Sequence[Standing]) -> list[dict[str, Any]]:
 
 
 def _smoothed(losses: Sequence[float]) -> pd.Series:
-    window = min(WINDOW, len(losses))
+    window = min(WINDOW, -(-len(losses) // 4))
     return pd.Series(losses, index=range(1, len(losses) + 1)).rolling(window).mean().dropna()

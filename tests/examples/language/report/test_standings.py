@@ -7,38 +7,13 @@ import pytest
 
 from examples.language.paths import OUTCOME
 from examples.language.report.standings import log_losses, rank, read_outcomes
-from examples.language.settings import Compare
 from stochca.errors import UserError
-
-SETTINGS = Compare(
-    methods=["finetune", "lora"], seeds=[0, 1, 2], reference="finetune", confidence=0.95, answers=60,
-    generated=30, new_tokens=8, batch_size=8,
-)  # fmt: skip
-ANSWERS = 60
-
-
-def outcome(random: np.random.Generator, per_token: float) -> dict[str, Any]:
-    """Surprises that go with the length, a hardness of the answer, and noise of the run."""
-    hard = np.random.default_rng(7).normal(0, 0.3, ANSWERS)
-    answers = []
-    for number in range(ANSWERS):
-        tokens = 3 + number % 9
-        surprise = tokens * (per_token + hard[number]) + random.normal(0, 0.05)
-        written = {"written": "x", "rouge_l": 0.5, "exact": number % 2 == 0} if number < 30 else {}
-        answers.append(
-            {
-                **{"id": str(number), "question": "q", "answer": "a", "tokens": tokens, "surprise": surprise},
-                **{"written": None, "rouge_l": None, "exact": None, **written},
-            }
-        )
-    return {"numbers": {"train_seconds": 2.0}, "answers": answers, "losses": [2.0, 1.0]}
+from tests.examples.language.report.outcomes import ANSWERS, SETTINGS, make_outcomes
 
 
 @pytest.fixture
 def outcomes() -> dict[str, list[dict[str, Any]]]:
-    random = np.random.default_rng(0)
-    levels = {"untuned": 4.0, "finetune": 2.0, "lora": 1.9}
-    return {name: [outcome(random, level) for _ in SETTINGS.seeds] for name, level in levels.items()}
+    return make_outcomes()
 
 
 def test_the_mean_is_the_log_loss_per_token(outcomes: dict[str, list[dict[str, Any]]]) -> None:
