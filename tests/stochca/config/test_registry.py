@@ -45,6 +45,7 @@ WORDS = {
     path.relative_to(ROOT).as_posix(): "\n".join(own_words(path)).lower()
     for package in PACKAGES
     for path in (ROOT / package).rglob("*.py")
+    if path.parent.name != "language"  # whose TOAST is for other models, and no part of a method
 }
 
 
