@@ -26,7 +26,7 @@ from benchmarks.mapping.grid import FULL, SMALL, Cell, Grid
 from benchmarks.measuring import options
 
 FOLDER = Path("work/map")
-RESULTS = "results.jsonl"
+RESULTS = Path("benchmarks/measured/map.jsonl")
 
 
 def read_results(path: Path) -> dict[Cell, dict[str, Any]]:
@@ -50,13 +50,13 @@ def appended_to(path: Path) -> Iterator[Any]:
         yield file
 
 
-def run(folder: Path, grid: Grid, device: str, processes: int, minutes: float) -> None:
+def run(folder: Path, results: Path, grid: Grid, device: str, processes: int, minutes: float) -> None:
     """Train what is missing, `processes` models at a time; nothing starts after so many minutes."""
-    done = read_results(folder / RESULTS)
+    done = read_results(results)
     end = time.monotonic() + 60 * minutes
     running: dict[Future[dict[str, Any]], Cell] = {}
     with (
-        appended_to(folder / RESULTS) as file,
+        appended_to(results) as file,
         ProcessPoolExecutor(processes, get_context("spawn"), _leave_interrupts_to_the_parent) as pool,
     ):
         while True:
@@ -95,7 +95,8 @@ def _said(cell: Cell) -> str:
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("what", choices=["pack", "run", "report"])
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the two files and the results")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the two files")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="a line of JSON for each training")
     parser.add_argument("--full", action="store_true", help="the whole grid, for a GPU")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--processes", type=int, default=1, help="models that train at a time")
@@ -107,11 +108,18 @@ def main() -> None:
         pack(arguments.folder)
     elif arguments.what == "run":
         grid = FULL if arguments.full else SMALL
-        run(arguments.folder, grid, arguments.device, arguments.processes, arguments.minutes)
+        run(
+            arguments.folder,
+            arguments.results,
+            grid,
+            arguments.device,
+            arguments.processes,
+            arguments.minutes,
+        )
     else:
         from benchmarks.mapping.report import report
 
-        report(read_results(arguments.folder / RESULTS))
+        report(read_results(arguments.results))
 
 
 if __name__ == "__main__":

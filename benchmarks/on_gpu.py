@@ -120,7 +120,9 @@ def main() -> None:
         write(arguments.folder, outcomes)
     if not arguments.rehearse and (left := (end - time.monotonic()) / 60 - 0.5) > 0.5:
         grid = ["--full", "--device", device, "--processes", "4", "--minutes", f"{left:.1f}"]
-        command = ["-m", "benchmarks.map", "run", "--folder", str(arguments.folder), *grid]
+        folder = arguments.folder
+        files = ["--folder", str(folder), "--results", str(folder / "results.jsonl")]
+        command = ["-m", "benchmarks.map", "run", *files, *grid]
         outcomes.append(run(Part("The map", 60 * left + 60, command), 60 * left + 60))
         write(arguments.folder, outcomes)
     print(f"see {arguments.folder}/gpu.md")

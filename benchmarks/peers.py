@@ -29,6 +29,7 @@ from benchmarks.map import appended_to
 from benchmarks.measuring import options, print_head, print_row
 
 FOLDER = Path("work/peers")
+RESULTS = Path("benchmarks/measured/peers.jsonl")
 SCRIPTS = Path(__file__).parent / "peer_scripts"
 PACKAGES = ["torch", "timm", "transformers", "accelerate", "fastai", "lightly-train"]
 OURS = {"ours": "stochca, finetune", "ours_stochca": "stochca, StochCA at 0.1"}
@@ -143,8 +144,10 @@ def read(path: Path) -> dict[Run, dict[str, Any]]:
     return found
 
 
-def run_all(folder: Path, packed: Path, sets: list[str], epochs: int, seeds: list[int]) -> None:
-    python, results = environment(folder), folder / "results.jsonl"
+def run_all(
+    folder: Path, results: Path, packed: Path, sets: list[str], epochs: int, seeds: list[int]
+) -> None:
+    python = environment(folder)
     for name in sets:
         if not (folder / name).exists():
             write_task(folder / f"{name}.partial", packed, name)
@@ -201,16 +204,24 @@ def _spread(values: list[float], decimals: int) -> str:
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("what", choices=["run", "report"])
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the environment and the results")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the environment")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="a line of JSON for each training")
     parser.add_argument("--packed", type=Path, default=PACKED, help="folder of the packed images and weights")
     parser.add_argument("--sets", nargs="+", default=["openmoji", "solar_cells"])
     parser.add_argument("--epochs", type=int, default=28)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments: argparse.Namespace = parser.parse_args()
     if arguments.what == "run":
-        run_all(arguments.folder, arguments.packed, arguments.sets, arguments.epochs, arguments.seeds)
+        run_all(
+            arguments.folder,
+            arguments.results,
+            arguments.packed,
+            arguments.sets,
+            arguments.epochs,
+            arguments.seeds,
+        )
     else:
-        report(read(arguments.folder / "results.jsonl"))
+        report(read(arguments.results))
 
 
 if __name__ == "__main__":

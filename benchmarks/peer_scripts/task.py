@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.datasets import ImageFolder
@@ -71,8 +70,8 @@ def main(train: Train) -> None:
     scores = {
         "accuracy": float((logits.argmax(1) == labels).double().mean()),
         "log_loss": float(losses.double().mean()),
-        "right": np.asarray(logits.argmax(1) == labels, dtype=int).tolist(),
-        "losses": losses.double().tolist(),
+        "right": "".join("1" if right else "0" for right in logits.argmax(1) == labels),
+        "losses": [round(float(loss), 3) for loss in losses],
         "seconds": seconds,  # with the evaluations and the answers to the test images, without imports
         "images": task.epochs * len(task.images("train")),
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import timm
 
-from benchmarks.map import RESULTS, appended_to, read_results, run
+from benchmarks.map import appended_to, read_results, run
 from benchmarks.mapping.grid import FULL, SMALL, Cell, Grid
 from benchmarks.mapping.packed import write_images, write_weights
 
@@ -60,7 +60,7 @@ def test_what_is_under_way_is_not_started_again() -> None:
 def test_a_line_that_a_kill_cut_off_is_trained_again(tmp_path: Path) -> None:
     cells = list(SMALL.open({}))[:3]
     lines = [json.dumps(dataclasses.asdict(cell) | {"test_accuracy": 0.5}) + "\n" for cell in cells]
-    path = tmp_path / RESULTS
+    path = tmp_path / "results.jsonl"
     path.write_text("".join(lines)[:-20])
     assert list(read_results(path)) == cells[:2]
     with appended_to(path) as file:
@@ -79,10 +79,11 @@ def test_a_small_map(tmp_path: Path) -> None:
     parts = {f"rows/{name}": found for name, found in rows.items()}
     write_images(tmp_path, {"squares": {"images": images, "labels": labels, **parts}})
     write_weights(tmp_path, "test_vit", timm.create_model("test_vit", num_classes=0).state_dict())
-    run(tmp_path, TINY, "cpu", processes=1, minutes=0.1)
-    some = read_results(tmp_path / RESULTS)
-    run(tmp_path, TINY, "cpu", processes=2, minutes=10)
-    done = read_results(tmp_path / RESULTS)
+    results = tmp_path / "results.jsonl"
+    run(tmp_path, results, TINY, "cpu", processes=1, minutes=0.1)
+    some = read_results(results)
+    run(tmp_path, results, TINY, "cpu", processes=2, minutes=10)
+    done = read_results(results)
     assert 1 <= len(some) < len(done)
     assert not list(TINY.open(done))
     for record in done.values():
