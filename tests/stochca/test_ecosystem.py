@@ -157,6 +157,7 @@ def test_hugging_face_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert again.evaluate()["eval_loss"] == pytest.approx(loss, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lightning = pytest.importorskip("lightning")
     monkeypatch.chdir(tmp_path)

@@ -17,6 +17,7 @@ from stochca.language import TOAST
 from tests.examples.language.workspace import make_workspace, params
 
 
+@pytest.mark.slow
 def test_the_stages_end_with_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = params()
     raw["compare"].update(methods=["finetune", "toast_lite"], seeds=[3])

@@ -45,7 +45,7 @@ WORDS = {
     path.relative_to(ROOT).as_posix(): "\n".join(own_words(path)).lower()
     for package in PACKAGES
     for path in (ROOT / package).rglob("*.py")
-    if path.parent.name != "language"  # whose TOAST is for other models, and no part of a method
+    if "language" not in path.parts  # whose methods are for other models, and no parts of these
 }
 
 

@@ -46,7 +46,9 @@ def wrapped(kind: str) -> Any:
     return toast
 
 
-@pytest.mark.parametrize("kind", ["TOAST", "Lite", "decoders", "StochCA"])
+@pytest.mark.parametrize(
+    "kind", ["TOAST", "Lite", pytest.param("decoders", marks=pytest.mark.slow), "StochCA"]
+)
 def test_the_trainer_trains_saves_and_goes_on(kind: str, tmp_path: Path) -> None:
     trainer = train(wrapped(kind), tmp_path / "whole")
     learned = trainer.evaluate()["eval_loss"]
