@@ -22,6 +22,8 @@ KINDS = {
     "labels that a program takes for something else": [
         "pipeline/datasets/test_table_files.py::test_csv_keeps_text_as_it_is",
         "pipeline/datasets/test_table_files.py::test_what_is_no_table_is_one_sentence",
+        "pipeline/datasets/test_label_tables.py::test_a_path_that_may_be_either_of_two_images",
+        "pipeline/datasets/test_label_tables.py::test_several_tables_of_hugging_face_in_a_folder",
     ],
     "a project that was moved or copied": [
         "pipeline/tracking/test_moved.py::test_a_project_that_was_moved_keeps_its_runs_and_its_models",
@@ -53,6 +55,12 @@ KINDS = {
         "stochca/timm_models/test_wrapper.py::test_preprocessing_is_the_models_own",
         "stochca/timm_models/test_wrapper.py::test_peft_puts_its_updates_into_a_wrapped_student",
     ],
+    "layers that others put into a student": [
+        "stochca/attention/test_stochca.py::"
+        "test_a_layer_that_does_more_than_its_weight_does_it_while_blocks_cross_attend",
+        "stochca/attention/test_stochca.py::test_hooks_of_a_projection_are_called_while_blocks_cross_attend",
+        "stochca/attention/test_stochca.py::test_the_model_can_not_be_its_own_teacher",
+    ],
     "a state that is loaded beside another teacher": [
         "stochca/attention/test_teacher.py::test_only_beside_its_own_teacher_a_state_is_loaded",
         "stochca/training/test_loop.py::test_a_checkpoint_is_continued_beside_its_own_teacher",
@@ -71,6 +79,7 @@ KINDS = {
     ],
     "names that look alike": [
         "pipeline/datasets/test_alike.py::test_pairs_that_a_person_takes_for_one",
+        "pipeline/datasets/test_alike.py::test_whole_numbers_as_programs_for_tables_write_them",
         "pipeline/datasets/test_image_folder.py::test_names_that_look_alike_are_refused",
     ],
     "modes that are not put back": [

@@ -1,9 +1,12 @@
-"""Names that a person takes for one: café in two Unicode forms, "cat " or Cat beside cat."""
+"""Names that a person takes for one: café in two Unicode forms, "cat " or Cat beside cat, 1.0 beside 1."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
 from stochca.errors import UserError
+
+_WHOLE = re.compile(r"0*(\d+?)(\.0+)?", re.ASCII)  # as programs for tables write a whole number
 
 
 def alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -37,6 +40,8 @@ def forms(name: str) -> list[str]:
 
 
 def _as_seen(name: str) -> str:
-    """Without case, form, invisible characters, and the number of spaces."""
+    """Without case, form, invisible characters, and the number of spaces; of whole numbers, the value."""
     text = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+    if whole := _WHOLE.fullmatch(text):
+        return whole[1]
     return unicodedata.normalize("NFC", " ".join(text.split()).lower())

@@ -22,7 +22,7 @@ def find_tables(dataset: Dataset, root: Path) -> list[Table]:
     """The table that `dataset.labels` names; or metadata.csv in the root, or in its folders of splits.
 
     Raises:
-        UserError: it is not there, or columns are named and there is no table.
+        UserError: it is not there, or there are several, or columns are named and there is no table.
     """
     if dataset.labels is not None:
         path = within(root / dataset.labels, root)
@@ -58,8 +58,13 @@ def _metadata_of_splits(dataset: Dataset, root: Path) -> list[Table]:
 
 
 def _metadata(folder: Path, split: str | None) -> list[Table]:
-    files = (folder / f"{METADATA}{kind}" for kind in FORMATS)
-    return [Table(file, split) for file in files if file.is_file()][:1]
+    files = [file for kind in FORMATS if (file := folder / f"{METADATA}{kind}").is_file()]
+    if len(files) > 1:
+        raise UserError(
+            f"{folder} holds {' and '.join(file.name for file in files)}, which may say different things; keep "
+            "one of them, or name it in dataset.labels"
+        )
+    return [Table(file, split) for file in files]
 
 
 def within(path: Path, root: Path) -> Path | None:

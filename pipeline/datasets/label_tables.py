@@ -7,7 +7,6 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -126,7 +125,7 @@ def _rows(dataset: Dataset, root: Path, table: Table, problems: list[Problem]) -
                 problems.append(
                     {"file": _below(table.path, root), "problem": problem, "action": "taken for one"}
                 )
-        path = _find(said[PATH], table.path.parent, root)
+        path = _find(place, said[PATH], table, root)
         if path is None:
             missing.append(f"{place}: the image {said[PATH]}")
         elif not path.is_relative_to(root):
@@ -191,14 +190,27 @@ def _refuse_unknown(file: str, columns: Sequence[str], known: set[str]) -> None:
             )
 
 
-def _find(name: str, folder: Path, root: Path) -> Path | None:
-    """The image, its path told from the table or from the root."""
-    for base, form in product((folder, root), forms(name)):
-        # A name too long or with a zero byte, links in a circle.
-        with suppress(OSError, ValueError, RuntimeError):
-            if (path := within(base / form, root)) is not None:
-                return path
-    return None
+def _find(place: str, name: str, table: Table, root: Path) -> Path | None:
+    """The image, its path told from the table or from the root; that of Hugging Face's tables, from the table first.
+
+    Raises:
+        UserError: it may be either of two.
+    """
+    found: dict[Path, None] = {}
+    for base in (table.path.parent, root):
+        for form in forms(name):
+            # A name too long or with a zero byte, links in a circle.
+            with suppress(OSError, ValueError, RuntimeError):
+                if (path := within(base / form, root)) is not None:
+                    found[path] = None
+                    break
+    if len(found) > 1 and table.split is None:
+        one, other = (_below(path, root) if path.is_relative_to(root) else path for path in found)
+        raise UserError(
+            f"{place}: the image {name} may be {one}, beside the table, or {other}; put the table into "
+            "dataset.root, and give paths from there"
+        )
+    return next(iter(found), None)
 
 
 def _without_contradictions(rows: Sequence[Labelled], problems: list[Problem]) -> list[Labelled]:

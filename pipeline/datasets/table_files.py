@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,20 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 def _json_object(line: str, number: int) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=partial(_once_each, number))
     except json.JSONDecodeError as error:
         raise ValueError(f"line {number}: {error.msg}") from None
     if not isinstance(value, dict):
         raise ValueError(f"line {number} must be an object, found {type(value).__name__}")
     return value
+
+
+def _once_each(number: int, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"line {number} says {twice!r} twice")
+    return dict(pairs)
 
 
 def _parquet(path: Path) -> Iterator[Row]:

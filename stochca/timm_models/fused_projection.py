@@ -58,8 +58,8 @@ class _FusedStandIn(nn.Module):
         self.biases = [attention.q_bias, attention.k_bias, attention.v_bias] if _has_biases(attention) else []
         # Channels are ordered (3, heads, H), or (heads, 3, H).
         self.groups: int = attention.num_heads if getattr(attention, "head_first", False) else 1
-        # An adapter that wraps the layer is called: it is more than a weight.
-        self.adapted = hasattr(self.layer, "base_layer")
+        # Of an adapter, or a layer with hooks, the weight is not all that there is: it is called.
+        self.adapted = not _is_its_weight(self.layer)
         plain = getattr(self.layer, "base_layer", self.layer)
         self.dim = 1 if isinstance(plain, nn.Conv2d) else -1  # of the channels
 
@@ -153,6 +153,13 @@ class InformedProjection(_FusedStandIn):
         query_BND, key_BND, value_BND = self.project(x_BNC, slice(0, 3))
         (further_BND,) = self.project(self.further_BNC, slice(2, 3))
         return self.join([query_BND, key_BND, value_BND + further_BND])
+
+
+def _is_its_weight(layer: nn.Module) -> bool:
+    """Whether a layer does what its class does with its weight and bias, and nothing besides."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+    hooked = hooked or layer._backward_pre_hooks or "forward" in vars(layer)
+    return type(layer) in (nn.Linear, nn.Conv2d) and not hooked
 
 
 def _has_biases(attention: TimmModule) -> bool:

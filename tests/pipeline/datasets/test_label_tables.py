@@ -289,3 +289,25 @@ def test_a_path_in_another_form_of_unicode_is_found(tmp_path: Path) -> None:
     table = "path,label\ncaf\u00e9/1.png,cat\nthe\u0301.png,dog\n"
     source = load(write(tmp_path, table), labels="labels.csv")
     assert [row[0] for row in found(source)] == ["cafe\u0301/1.png", "th\u00e9.png"]
+
+
+def test_a_path_that_may_be_either_of_two_images(tmp_path: Path) -> None:
+    write(tmp_path, "path,label\na.png,cat\nc.png,dog\n", "sub/labels.csv")
+    photograph(tmp_path / "sub/a.png", 9, (20, 16))
+    words = ("labels.csv, line 2", "a.png may be sub/a.png, beside the table, or a.png")
+    refused(tmp_path, *words, labels="sub/labels.csv")
+    (tmp_path / "a.png").unlink()
+    rows = found(load(tmp_path, labels="sub/labels.csv"))
+    assert [(row[0], row[1]) for row in rows] == [("sub/a.png", "cat"), ("sub/c.png", "dog")]
+
+
+def test_several_tables_of_hugging_face_in_a_folder(tmp_path: Path) -> None:
+    write(tmp_path, "file_name,label\na.png,cat\nd.png,dog\n", "metadata.csv")
+    write(tmp_path, '{"file_name": "a.png", "label": "dog"}\n', "metadata.jsonl")
+    refused(tmp_path, "holds metadata.csv and metadata.jsonl", "keep one", labels=None)
+
+
+@pytest.mark.parametrize("other", ["0.0", "00"])
+def test_a_number_in_two_ways_is_not_two_classes(tmp_path: Path, other: str) -> None:
+    write(tmp_path, f"path,label\na.png,0\nsub/b.png,1\nd.png,{other}\n")
+    refused(tmp_path, f"the classes '0' and '{other}', which look alike")

@@ -76,6 +76,7 @@ def test_what_is_no_table_is_one_sentence(tmp_path: Path) -> None:
         ("t.csv", b'path,label\n"a.png,1\n', ["can't be read as .csv"]),
         ("t.csv", b"path,path\n", ["two columns that are called 'path'"]),
         ("t.jsonl", b'{"path": 1}\n{"path"\n', ["can't be read as .jsonl: line 2: Expecting"]),
+        ("t.jsonl", b'{"a": 1}\n{"label": "cat", "label": "dog"}\n', ["line 2 says 'label' twice"]),
         ("t.jsonl", b"[1]\n", ["line 1 must be an object, found list"]),
         ("t.parquet", b"PAR1", ["can't be read as .parquet"]),
     ):

@@ -398,6 +398,8 @@ def test_the_model_can_not_be_its_own_teacher() -> None:
     model = vit()
     with pytest.raises(stochca.UserError, match="the teacher is the model itself"):
         stochca.StochCA(model, teacher=model)
+    with pytest.raises(stochca.UserError, match="or shares parameters with it, which would be frozen"):
+        stochca.StochCA(model, teacher=copy.copy(model))
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
@@ -460,3 +462,52 @@ def test_what_is_traced_or_exported_holds_no_draw(freeze: Callable[..., Any]) ->
     frozen = freeze(model.eval(), (images(),))
     frozen = frozen.module() if hasattr(frozen, "module") else frozen
     torch.testing.assert_close(frozen(images()), student(images()))
+
+
+class OwnUpdate(nn.Linear):
+    """A low-rank update as scripts write one: a layer of another class in the place of timm's."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer.in_features, layer.out_features)
+        self.weight, self.bias = layer.weight, layer.bias
+        self.down = nn.Parameter(0.3 * torch.randn(2, layer.in_features))
+        self.up = nn.Parameter(0.3 * torch.randn(layer.out_features, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x @ self.down.T @ self.up.T
+
+
+def test_a_layer_that_does_more_than_its_weight_does_it_while_blocks_cross_attend() -> None:
+    student, teacher = student_and_teacher()
+    merged = copy.deepcopy(student)
+    model = stochca.StochCA(student, teacher=teacher)
+    for block, plain in zip(student.blocks, merged.blocks, strict=True):
+        block.attn.qkv = OwnUpdate(block.attn.qkv)
+        with torch.no_grad():
+            plain.attn.qkv.weight += block.attn.qkv.up @ block.attn.qkv.down
+    given = range(len(student.blocks))
+    found = model(images(), cross_blocks=given)
+    expected = stochca.StochCA(merged, teacher=teacher)(images(), cross_blocks=given)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    found.square().sum().backward()
+    assert all(block.attn.qkv.up.grad.any() and block.attn.qkv.down.grad.any() for block in student.blocks)
+
+
+def test_hooks_of_a_projection_are_called_while_blocks_cross_attend() -> None:
+    student, teacher = student_and_teacher()
+    doubled = copy.deepcopy(student)
+    seen: list[int] = []
+
+    def double(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        seen.append(len(output))
+        return 2 * output
+
+    for block, plain in zip(student.blocks, doubled.blocks, strict=True):
+        block.attn.qkv.register_forward_hook(double)
+        with torch.no_grad():
+            plain.attn.qkv.weight *= 2
+            plain.attn.qkv.bias *= 2
+    found = stochca.StochCA(student, teacher=teacher)(images(), cross_blocks=[0, 2])
+    expected = stochca.StochCA(doubled, teacher=teacher)(images(), cross_blocks=[0, 2])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert seen == 4 * [3]
