@@ -61,8 +61,8 @@ def _metadata(folder: Path, split: str | None) -> list[Table]:
     files = [file for kind in FORMATS if (file := folder / f"{METADATA}{kind}").is_file()]
     if len(files) > 1:
         raise UserError(
-            f"{folder} holds {' and '.join(file.name for file in files)}, which may say different things; keep "
-            "one of them, or name it in dataset.labels"
+            f"{folder} holds {' and '.join(file.name for file in files)}, which may say different things; "
+            "keep one of them, or name it in dataset.labels"
         )
     return [Table(file, split) for file in files]
 

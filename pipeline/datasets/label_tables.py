@@ -191,7 +191,7 @@ def _refuse_unknown(file: str, columns: Sequence[str], known: set[str]) -> None:
 
 
 def _find(place: str, name: str, table: Table, root: Path) -> Path | None:
-    """The image, its path told from the table or from the root; that of Hugging Face's tables, from the table first.
+    """The image, its path told from the table or the root; in Hugging Face's splits, from the table first.
 
     Raises:
         UserError: it may be either of two.

@@ -99,8 +99,8 @@ class StochCA(Wrapper):
             check_same_architecture(model, teacher)
         if not {id(each) for each in teacher.parameters()}.isdisjoint(map(id, model.parameters())):
             raise UserError(
-                "the teacher is the model itself, or shares parameters with it, which would be frozen; pass a "
-                "deep copy of it, or None to have one made"
+                "the teacher is the model itself, or shares parameters with it, which would be frozen; pass "
+                "a deep copy of it, or None to have one made"
             )
         # In a tuple, the teacher is no submodule: state_dict(), parameters() and train() pass it by.
         self._teacher = (teacher.requires_grad_(False).eval(),)

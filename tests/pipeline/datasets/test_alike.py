@@ -18,10 +18,7 @@ def test_pairs_that_a_person_takes_for_one() -> None:
 def test_whole_numbers_as_programs_for_tables_write_them() -> None:
     pairs = [("1", "1.0"), ("1", "01"), ("0", "0.0"), ("0", "000"), ("10", "010.00")]
     assert [pair for pair in pairs if list(alike(pair)) != [pair]] == []
-    assert (
-        list(alike(["1", "10", "100", "1.1", "1.10", "2.0", "-2", "1e1", "0.5", "v1", "v1.0", "\u00b2"]))
-        == []
-    )
+    assert list(alike(["1", "10", "100", "1.1", "1.10", "2.0", "-2", "1e1", "v1", "v1.0", "\u00b2"])) == []
 
 
 def test_what_can_not_be_seen_is_written_out() -> None:
