@@ -157,9 +157,13 @@ class InformedProjection(_FusedStandIn):
 
 def _is_its_weight(layer: nn.Module) -> bool:
     """Whether a layer does what its class does with its weight and bias, and nothing besides."""
-    hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    hooked = hooked or layer._backward_pre_hooks or "forward" in vars(layer)
-    return type(layer) in (nn.Linear, nn.Conv2d) and not hooked
+    hooks = (
+        layer._forward_hooks,
+        layer._forward_pre_hooks,
+        layer._backward_hooks,
+        layer._backward_pre_hooks,
+    )
+    return type(layer) in (nn.Linear, nn.Conv2d) and not any(hooks) and "forward" not in vars(layer)
 
 
 def _has_biases(attention: TimmModule) -> bool:
