@@ -111,6 +111,8 @@ def promote(params: Params) -> Decision:
         champion = version_called(client, name, CHAMPION)
         if champion is not None and champion.run_id == run.description["mlflow_run_id"]:
             return Decision(False, f"version {champion.version} is the champion already; nothing to do")
+        if champion is None:
+            check_first(client, name)
         crowned = None if champion is None else _contender(client, champion)
         if crowned is not None:
             check_same_task(name, crowned, prepared)
@@ -128,6 +130,22 @@ def promote(params: Params) -> Decision:
             crown(client, name, str(version.version))
         conclude(client, version, decision, champion)  # last: what is concluded is not decided again
     return decision
+
+
+def check_first(client: MlflowClient, name: str) -> None:
+    """See that the registered model `name` has no champion because none was decided yet.
+
+    Raises:
+        UserError: it had one, which was deleted in MLflow, or its alias was.
+    """
+    versions = client.search_model_versions(f"name = '{name}'")
+    decided = sorted(int(version.version) for version in versions if OUTCOME in version.tags)
+    if decided:
+        raise UserError(
+            f"the registered model {name!r} has lost its champion, or the alias {CHAMPION!r}, so that a new "
+            f"model would be compared with nothing; say which of {', '.join(map(str, decided))} it is: "
+            f"stochca rollback --to {decided[-1]}"
+        )
 
 
 def check_same_task(name: str, champion: Contender, prepared: Prepared) -> None:

@@ -45,6 +45,20 @@ from tests.pipeline.colour_models import (
 from tests.pipeline.registry.conftest import aliases, prefer
 
 
+def test_a_champion_that_was_deleted_is_not_replaced_by_the_next_best(params: Params) -> None:
+    promote(with_promotion(params, "finetune"))
+    promote(params)
+    MlflowClient().delete_model_version("stochca", "2")
+    with pytest.raises(
+        UserError, match=r"has lost its champion.*say which of 1 it is: stochca rollback --to 1"
+    ):
+        promote(params)
+    assert rollback("stochca", "1") == "version 1 of stochca is now the champion"
+    again = promote(params)
+    assert again.promoted
+    assert again.champion == "1"
+
+
 def test_the_first_model_then_a_better_one(params: Params) -> None:
     first = promote(with_promotion(params, "finetune"))
     assert first.promoted
