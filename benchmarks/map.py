@@ -32,12 +32,14 @@ RESULTS = Path("benchmarks/measured/map.jsonl")
 def read_results(path: Path) -> dict[Cell, dict[str, Any]]:
     """What every training came to; a last line that was cut off by a kill is left out."""
     fields = [field.name for field in dataclasses.fields(Cell)]
-    done = {}
+    return {Cell(**{name: record.pop(name) for name in fields}): record for record in records(path)}
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of JSON that are whole."""
     for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
         if line.endswith("\n"):
-            record = json.loads(line)
-            done[Cell(**{name: record.pop(name) for name in fields})] = record
-    return done
+            yield json.loads(line)
 
 
 @contextmanager

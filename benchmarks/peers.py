@@ -25,7 +25,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from benchmarks.map import FOLDER as PACKED
-from benchmarks.map import appended_to
+from benchmarks.map import appended_to, records
 from benchmarks.measuring import options, print_head, print_row
 
 FOLDER = Path("work/peers")
@@ -137,11 +137,8 @@ def epochs_that_fit(done: dict[Run, dict[str, Any]], name: str, peer: str, epoch
 
 
 def read(path: Path) -> dict[Run, dict[str, Any]]:
-    found = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        record = json.loads(line)
-        found[Run(**record.pop("run"))] = record
-    return found
+    """What every training came to; a last line that was cut off by a kill is left out."""
+    return {Run(**record.pop("run")): record for record in records(path)}
 
 
 def run_all(

@@ -41,10 +41,11 @@ def run_first_steps(project: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def check_what_it_left(project: Path, printed: str) -> None:
     """By what is read from the files, without the notebook's help."""
-    model = timm.create_model(f"local-dir:{project}/work/first-steps/model", pretrained=True).eval()
+    left = project / "work" / "first-steps"
+    model = timm.create_model(f"local-dir:{left / 'model'}", pretrained=True).eval()
     assert model.pretrained_cfg["label_names"][:2] == ["Activities", "Animals & Nature"]
     assert "180 images for training, 540 for the test" in printed
-    start = load_file(project / "work" / "first-steps" / "backbone" / "model.safetensors")
+    start = load_file(left / "backbone" / "model.safetensors")
     state = model.state_dict()
     moved = {name for name in start if name in state and not torch.equal(start[name], state[name])}
     assert {name for name in moved if name.endswith("qkv.weight")} == {

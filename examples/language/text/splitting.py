@@ -11,7 +11,7 @@ def without_repeats(conversations: Sequence[Conversation]) -> list[Conversation]
     """The first of each that are equal but for case and spaces; a corpus may have one a hundred times."""
     first: dict[tuple[str, ...], Conversation] = {}
     for conversation in conversations:
-        key = tuple(_plain(message["content"]) for message in conversation.messages)
+        key = tuple(plain(message["content"]) for message in conversation.messages)
         first.setdefault(key, conversation)
     return list(first.values())
 
@@ -37,8 +37,9 @@ def held_out(conversations: Sequence[Conversation], share: float, seed: int) -> 
 
 def _beginning(conversation: Conversation) -> str:
     questions = [message["content"] for message in conversation.messages if message["role"] == "user"]
-    return _plain(questions[0]) if questions else ""
+    return plain(questions[0]) if questions else ""
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """`text` without case and the number of spaces, for comparisons."""
     return " ".join(text.casefold().split())

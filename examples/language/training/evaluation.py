@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from examples.language.settings import Compare
 from examples.language.text.batches import to_answer, to_learn
 from examples.language.text.encoding import IGNORED, Example
+from examples.language.text.splitting import plain
 from stochca.compute.precision import autocast
 
 
@@ -64,7 +65,7 @@ def evaluate(
                 surprises[example.id],
                 own,
                 None if own is None else scorer.score(example.answer, own)["rougeL"].fmeasure,
-                None if own is None else _plain(own) == _plain(example.answer),
+                None if own is None else plain(own) == plain(example.answer),
             )
         )
     return answers
@@ -121,7 +122,3 @@ def _alike(examples: Sequence[Example], size: int, length: Any) -> Iterator[list
     """Batches of about the same length, which need little padding."""
     ordered = sorted(examples, key=length)
     yield from (ordered[first : first + size] for first in range(0, len(ordered), size))
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
