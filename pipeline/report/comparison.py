@@ -75,10 +75,7 @@ class Standing:
     @property
     def verdict(self) -> str:
         """The difference in words, such as ``better than finetune``."""
-        if self.is_reference:
-            return "the reference"
-        verdict = self.difference.verdict
-        return f"{verdict} than {self.reference}" if self.difference.shown else verdict
+        return "the reference" if self.is_reference else self.difference.verdict_on(self.reference)
 
     @property
     def caveat(self) -> str:

@@ -88,6 +88,10 @@ class Difference:
             return "no difference shown"
         return "better" if self.mean > 0 else "worse"
 
+    def verdict_on(self, reference: str) -> str:
+        """The verdict in words, such as ``better than finetune``."""
+        return f"{self.verdict} than {reference}" if self.shown else self.verdict
+
 
 def estimate(targets: Sequence[ArrayLike]) -> Estimate:
     """The mean of what every training seed did on every test image, and how well that is known.

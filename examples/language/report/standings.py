@@ -46,10 +46,7 @@ class Standing:
 
     @property
     def verdict(self) -> str:
-        if self.is_reference:
-            return "the reference"
-        verdict = self.difference.verdict
-        return f"{verdict} than {self.reference}" if self.difference.shown else verdict
+        return "the reference" if self.is_reference else self.difference.verdict_on(self.reference)
 
     def to_dict(self) -> dict[str, Any]:
         """Flat, for tables."""
