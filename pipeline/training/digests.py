@@ -3,7 +3,8 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.paths import CODE, EXTENSIONS
@@ -34,8 +35,13 @@ def digest_of(decides: Mapping[str, Any]) -> str:
 
 def code_sha256(stage: str) -> str:
     """Of the code that decides the result of `stage`, the user's extensions included."""
+    return sha256_of_code([*(CODE / name for name in DECIDING[stage]), EXTENSIONS])
+
+
+def sha256_of_code(places: Iterable[Path]) -> str:
+    """Of Python files, and of those in folders."""
     code = hashlib.sha256()
-    for place in (*(CODE / name for name in DECIDING[stage]), EXTENSIONS):
+    for place in places:
         for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
             code.update(path.read_bytes())
     return code.hexdigest()

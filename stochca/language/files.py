@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from stochca.compute.checkpoint import save_weights
 from stochca.errors import UserError
 from stochca.language.identity import check_identity, identity_of
 from stochca.language.support import LanguageModel
@@ -23,10 +23,7 @@ MADE_FOR = "made_for"  # the key of the safetensors file's metadata, and of the 
 def write_tensors(path: Path, tensors: dict[str, Tensor], made_for: dict[str, Any]) -> None:
     """Write a safetensors file that knows the model it was made for, as `identity_of` describes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(tensors, partial, metadata={MADE_FOR: json.dumps(made_for)})
-    partial.replace(path)
+    save_weights(path, tensors, {MADE_FOR: json.dumps(made_for)})
 
 
 def read_tensors(path: Path, model: LanguageModel, advice: str) -> dict[str, Tensor]:
