@@ -70,8 +70,9 @@ serve: $(READY)  ## start Prefect and MLflow here, with the flows on their sched
 test: $(READY)  ## run the tests
 	@$(TESTS) -n 2 -m "not slow"
 
+# A line for each, for they are long; twice as many as cores, for they wait for servers; the longest, e2e, first.
 test-slow: $(READY)  ## run the long tests, end to end
-	@$(TESTS) -n 3 -m slow -vv  # they are long: a line for each; and wait for servers: one more than cores
+	@$(TESTS) -n 4 --no-loadscope-reorder -m slow -vv
 
 test-all: $(READY)  ## run the tests, the long ones too
 	@$(TESTS) -n 2

@@ -17,7 +17,7 @@ from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.paths import BACKBONE, PREPARED, PRETUNED, RUNS
 from pipeline.tracking.follow import Follower
 from pipeline.tracking.labels import flatten, origin
-from pipeline.training.digests import code_sha256, deciding_settings, digest_of
+from pipeline.training.digests import code_sha256, deciding_settings, digest_of, versions
 from stochca.training.callbacks import Callback, StepEvent
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def _pretune(params: Params, follower: Follower) -> None:
         "precision": resolve_precision(settings.precision, device),
         "device": device.type,
         "code": code_sha256("pretune"),
+        "versions": versions(),
     }
     folder = RUNS / f"pretune-{digest_of(decides)}"
     tags = {

@@ -13,7 +13,7 @@ from prefect.schedules import Schedule
 from prefect.utilities.callables import get_call_parameters
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stochca.errors import UserError
+from stochca.errors import UserError, one_line
 
 FILE = Path("prefect.yaml")
 
@@ -87,12 +87,12 @@ def _to_serve(deployment: Deployment, where: str) -> RunnerDeployment:
     try:
         flow: Any = load_flow_from_entrypoint(deployment.entrypoint)
     except Exception as error:  # whatever the file raises when it is imported
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{where}: entrypoint {deployment.entrypoint}: {reason}") from None
     try:
         flow.validate_parameters(get_call_parameters(flow.fn, (), deployment.parameters))
     except (ParameterBindError, ParameterTypeError, SignatureMismatchError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{where}: parameters don't fit {flow.name}: {reason}") from None
     limit = deployment.concurrency_limit
     return RunnerDeployment.from_entrypoint(

@@ -26,8 +26,8 @@ IMAGES = 16  # that the exported model is checked on
 BATCH_SIZES = (1, 3, IMAGES)  # that the graph is checked with
 TOLERANCE = 1e-3  # largest difference of a logit
 ONNX_BYTES = 2**31  # what a file of this format holds at most
-PREPROCESSING = ("image_size", "mean", "std", "interpolation")  # what the metadata of the graph tell of it
 TIMM_PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+PREPROCESSING = ("image_size", *TIMM_PREPROCESSING)  # what the metadata of the graph tell of it
 TIMM_FILES = {"config.json", "model.safetensors", CARD}
 
 Logits = Callable[[Sequence[Image.Image]], Tensor]

@@ -11,7 +11,7 @@ from pipeline.config.params import Backbone, Params
 from pipeline.runtime.files import sha256
 from pipeline.runtime.paths import BACKBONE, OUTPUTS, PREPARED, WORK, database_uri
 from stochca.backbones.card import CARD_FILE, BackboneCard, teacher_folder
-from stochca.errors import UserError
+from stochca.errors import UserError, one_line
 
 LOCK = Path("dvc.lock")
 DVC = Path(".dvc")  # its settings
@@ -121,7 +121,7 @@ def check_lock() -> None:
         content = yaml.load(LOCK.read_text(), loader)
         problem = None if isinstance(content, dict) and "schema" in content else "it is no lock file of DVC's"
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
+        problem = one_line(error)
     if problem:
         raise UserError(
             f"{LOCK} can't be read: {problem}; bring back the last one that was committed (git checkout "

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.runtime.paths import BEST
 from stochca.config import Method, StochasticCrossAttention
-from stochca.errors import UserError
+from stochca.errors import UserError, one_line
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def read_best(path: Path = BEST) -> Best:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run: dvc repro tune") from None
     except (OSError, yaml.YAMLError, ValidationError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{path} is damaged ({reason}); run: dvc repro --force tune") from None
 
 

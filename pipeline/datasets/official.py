@@ -9,7 +9,7 @@ from pipeline.config.datasets import Facts
 from pipeline.config.params import Dataset
 from pipeline.datasets.source import Problem, Record, Source, select_domains
 from pipeline.images.sizes import Sides
-from stochca.errors import UserError
+from stochca.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from pipeline.images.decoding import Decoded
@@ -145,7 +145,7 @@ def read_matlab(path: Path, *names: str) -> list[Any]:
     try:
         variables = loadmat(path, variable_names=names)
     except Exception as error:  # scipy raises nearly anything on damaged files
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = one_line(error)
         raise UserError(
             f"{path} can't be read as a MATLAB file ({why}); download the dataset again"
         ) from None

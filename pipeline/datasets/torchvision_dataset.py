@@ -18,7 +18,7 @@ from pipeline.config.params import Dataset
 from pipeline.datasets.source import Record, Source, select_domains, unusable
 from pipeline.images.sizes import Sides
 from pipeline.runtime import paths
-from stochca.errors import UserError
+from stochca.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,9 +78,9 @@ def _open(name: str, root: Path) -> Opened:
             DOWNLOADED.mkdir(parents=True, exist_ok=True)
             return _open_splits(maker, DOWNLOADED, download=True)
         except (RuntimeError, OSError, ValueError) as error:
-            why = f"can't be downloaded: {_one_line(error)}"
+            why = f"can't be downloaded: {one_line(error)}"
     raise UserError(
-        f"torchvision's {name} is not in dataset.root {root} ({_one_line(absent)}) and {why}; put it there "
+        f"torchvision's {name} is not in dataset.root {root} ({one_line(absent)}) and {why}; put it there "
         "as torchvision lays it out"
     )
 
@@ -100,7 +100,7 @@ def _open_splits(maker: Any, root: Path, **options: Any) -> Opened:
             return {NO_SPLIT: maker(root, **options)}
         found = {split: _open_first(maker, root, names, options) for split, names in NAMES.items()}
     except TypeError as error:
-        raise UserError(f"torchvision's {maker.__name__} can't be used here: {_one_line(error)}") from None
+        raise UserError(f"torchvision's {maker.__name__} can't be used here: {one_line(error)}") from None
     opened = {split: images for split, images in found.items() if images is not None}
     if "train" not in opened:
         raise UserError(
@@ -162,7 +162,7 @@ def _records(opened: Opened, names: Mapping[int, str], short_side: int) -> Itera
             try:
                 image, label = images[index]
             except DAMAGED as error:
-                yield unusable(identity, f"can't be decoded: {_one_line(error)}", given)
+                yield unusable(identity, f"can't be decoded: {one_line(error)}", given)
                 continue
             yield Record(
                 id=identity,
@@ -182,7 +182,3 @@ def _decode(_: bytes, image: "Image.Image", short_side: int) -> "Decoded":
     from pipeline.images.decoding import from_image
 
     return from_image(image, short_side=short_side, lossless=False)  # mostly it was a JPEG
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

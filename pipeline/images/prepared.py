@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from pipeline.images.levels import Levels
 from pipeline.images.splits import Item
 from pipeline.runtime.paths import PREPARED as FOLDER
-from stochca.errors import UserError
+from stochca.errors import UserError, one_line
 
 TABLE = "images.arrow"
 MANIFEST = "manifest.json"
@@ -166,7 +166,7 @@ def load_prepared(folder: Path = FOLDER) -> Prepared:
         complete = len(table) == expected and table.features["label"].names == manifest["classes"]
         complete = complete and "group" in table.column_names
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{folder} is damaged ({reason}); run: dvc repro prepare --force") from None
     if not complete:
         raise UserError(

@@ -16,7 +16,7 @@ from pipeline.report.results import METRIC_NAMES
 from pipeline.report.terms import Terms, terms_of
 from stochca.backbones.card import BackboneCard
 from stochca.config.selection import SELECTIONS, Metric, Selection
-from stochca.errors import UserError
+from stochca.errors import UserError, one_line
 
 
 class Part(BaseModel):
@@ -211,7 +211,7 @@ def read_comparison(path: Path) -> Comparison:
         where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the whole file"
         reason = f"{where}: {error.errors()[0]['msg'].lower()}"
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
     raise UserError(
         f"{path} is no comparison.json of this version ({reason}); make it again with: dvc repro compare"
     )

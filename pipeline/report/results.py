@@ -19,7 +19,7 @@ from pipeline.report.contributions import contributions
 from pipeline.runtime.paths import BACKBONE, METRICS, RESULTS
 from stochca.backbones.card import CARD_FILE, BackboneCard
 from stochca.config.selection import SELECTIONS
-from stochca.errors import UserError
+from stochca.errors import UserError, one_line
 
 METRIC_NAMES = (
     *(f"test_{name}" for name in SELECTIONS),
@@ -161,7 +161,7 @@ def read_run(protocol: Protocol, method: str, target: str, seed: int) -> Run:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run: dvc repro {stage}") from None
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{path} is damaged ({reason}); run: dvc repro {stage}") from None
     if description["selection"] != selection:
         raise UserError(

@@ -11,7 +11,7 @@ from pipeline.config.sections import Tune
 from pipeline.runtime.paths import SEARCHES as WORK
 from pipeline.search.data import BACKBONE, TrialData
 from pipeline.search.space import Values, prob_of
-from pipeline.training.digests import code_sha256, deciding_settings, digest_of
+from pipeline.training.digests import code_sha256, deciding_settings, digest_of, versions
 from stochca.config import Method, StochasticCrossAttention
 from stochca.config.selection import SELECTIONS, Metric, Selection
 from stochca.config.timetable import Timetable
@@ -138,6 +138,7 @@ def plan(params: Params) -> Task:
         "backbone": card.to_dict(),
         "dataset": fingerprint,
         "code": code_sha256("tune"),
+        "versions": versions("ray", "optuna"),
     }
     data = TrialData.of(Path.cwd(), card, fingerprint)
     selection = params.protocol.selection

@@ -64,6 +64,8 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         _, height, width, _ = pixels_BHW3.shape
         if max(height, width) > LONGEST * min(height, width):
             raise ValueError(f"{width} x {height} pixels are more than {LONGEST} times as long as wide")
+        if pixels_BHW3.max(initial=0) <= 1:  # MLflow has cut fractions of 1 down to nothing by now
+            raise ValueError("no pixel is above 1: give whole numbers from 0 to 255, not shares of 1")
         images = [self.transform(Image.fromarray(pixels_HW3)) for pixels_HW3 in pixels_BHW3]
         with torch.inference_mode():
             return self.model(torch.stack(images)).softmax(dim=1).numpy()

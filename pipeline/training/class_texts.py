@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stochca.backbones.card import CARD_FILE, WEIGHTS_FILE, BackboneCard
 from stochca.config import Method
-from stochca.errors import UserError
+from stochca.errors import UserError, one_line
 from stochca.phases.first_phase import ClassTexts
 
 
@@ -71,7 +71,7 @@ class OpenClip:
             self.model, _ = open_clip.create_model_from_pretrained(architecture, pretrained=weights)
             self.tokenize = open_clip.get_tokenizer(architecture)
         except Exception as error:  # those of the hub's client and of open_clip, of many kinds
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise UserError(
                 f"open_clip can't load the text encoder {name} ({reason}); set phases.text_encoder to one "
                 "that it lists (open_clip.list_pretrained()), such as ViT-B-16/openai"

@@ -83,18 +83,25 @@ def connected(address: str, *, key: str, cpus: float = 0) -> Iterator[None]:
                 "`ray get-auth-token`"
             ) from None
         except Exception as error:  # Ray's own, or a plain one where its processes start too slowly
-            reason = first_line(error)
             if address == LOCAL:
-                raise UserError(f"Ray can't be started on this machine: {reason}") from None
+                raise UserError(f"Ray can't be started on this machine: {first_line(error)}") from None
             raise UserError(
-                f"{key} {address} answers, but not as Ray ({reason}); check that it is the head of a cluster "
-                "of the same version; where that asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+                f"{key} {address} answers, but not as Ray ({_reason(error)}); check that it is the head of a "
+                "cluster of the same version, and try again if it has just been started; where that asks for "
+                "a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
             ) from None
         yield
     finally:
         ray.shutdown()
         if session is not None:
             shutil.rmtree(session, ignore_errors=True)
+
+
+def _reason(error: BaseException) -> str:
+    """What the error says first, and the last line of the head's own traceback where one follows."""
+    *_, last = str(error).strip().splitlines() or [""]
+    first = first_line(error)
+    return first if last.rstrip(".") == first else f"{first.rstrip(':')}: {last.rstrip('.')}"
 
 
 def check_one_machine_has(needs: Resources, section: str) -> None:

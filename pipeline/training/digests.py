@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ DECIDING = {  # stage -> the code that decides its result; dvc.yaml says the sam
     "pretune": ("pipeline/pretune.py", *TRAINING),
     "tune": ("pipeline/tune.py", "pipeline/search", *TRAINING),
 }
+LIBRARIES = ("torch", "timm", "peft", "numpy", "pillow")  # in which it is computed
 SAME_RESULT = ("checkpoints", "workers")  # training settings that change none
 
 
@@ -36,6 +38,11 @@ def digest_of(decides: Mapping[str, Any]) -> str:
 def code_sha256(stage: str) -> str:
     """Of the code that decides the result of `stage`, the user's extensions included."""
     return sha256_of_code([*(CODE / name for name in DECIDING[stage]), EXTENSIONS])
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """Of the libraries in which every result is computed, and of these."""
+    return {name: version(name) for name in (*LIBRARIES, *libraries)}
 
 
 def sha256_of_code(places: Iterable[Path]) -> str:

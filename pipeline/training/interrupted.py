@@ -48,4 +48,9 @@ def why_anew(folder: Path, decides: Mapping[str, Any], mark: str = CHECKPOINT) -
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = flatten(before), flatten(now)
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return sorted({SAID.get(name.partition(".")[0], name) for name in names})
+    return sorted({_said(name) for name in names})
+
+
+def _said(name: str) -> str:
+    section, _, rest = name.partition(".")
+    return f"the version of {rest}" if section == "versions" else SAID.get(section, name)

@@ -11,7 +11,7 @@ from pipeline.config.sections import SEED_LIMIT, Protocol
 from pipeline.config.tuned import is_tuned, read_best, resolved
 from pipeline.runtime.paths import RUNS
 from pipeline.tracking.labels import flatten
-from pipeline.training.digests import code_sha256, deciding_settings, digest_of
+from pipeline.training.digests import code_sha256, deciding_settings, digest_of, versions
 from stochca.backbones.card import BackboneCard
 from stochca.config import Method
 from stochca.config.timetable import Timetable
@@ -95,6 +95,7 @@ def all_that_decides(
         "precision": [precision, teacher_precision],
         "device": device_type,
         "code": code_sha256("train"),
+        "versions": versions(),
     }
 
 

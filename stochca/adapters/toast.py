@@ -22,7 +22,7 @@ from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel, Around, trunc_normal
 from stochca.adapters.low_rank import check_installed, inject, merge
 from stochca.config.adapters.toast import ToastLite
-from stochca.errors import UserError
+from stochca.errors import UserError, one_line
 from stochca.timm_models.key_value import swapped
 from stochca.timm_models.projections import attention_layers, changed, projections_of
 from stochca.timm_models.support import check_supported
@@ -128,7 +128,7 @@ def load_decoders(decoders: nn.ModuleList, path: Path) -> None:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; pre-tune decoders first: dvc repro pretune") from None
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(
             f"{path} holds no decoders for this backbone ({reason}); pre-tune them again"
         ) from None

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stochca._typing import TimmModule
 from stochca.backbones.card import CARD_FILE, WEIGHTS_FILE, BackboneCard
 from stochca.backbones.prefixes import without_prefix
-from stochca.errors import UserError
+from stochca.errors import UserError, one_line
 from stochca.timm_models.families import family_of
 from stochca.timm_models.support import check_supported
 
@@ -80,7 +80,7 @@ def adapt_weights(
         converted = family_of(skeleton).convert(dict(state_dict), skeleton)
     except Exception as error:
         # timm's converters fail in many ways on tensors that are not what their names promise.
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(
             f"{source} can't be converted to {architecture}: {reason}; is backbone.name right?"
         ) from error

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stochca.compute.checkpoint import save_weights
-from stochca.errors import UserError
+from stochca.errors import UserError, one_line
 from stochca.language.identity import check_identity, identity_of
 from stochca.language.support import LanguageModel
 
@@ -41,7 +41,7 @@ def read_tensors(path: Path, model: LanguageModel, advice: str) -> dict[str, Ten
     except KeyError:
         raise UserError(f"{path} does not say which model it was made for; {advice}") from None
     except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({_in_a_line(error)}); {advice}") from None
+        raise UserError(f"{path} can't be read ({one_line(error)}); {advice}") from None
     check_identity(made_for, model, str(path))
     return tensors
 
@@ -71,9 +71,5 @@ def read_adapter(folder: Path, model: LanguageModel) -> tuple[dict[str, Tensor],
     except FileNotFoundError:
         raise UserError(f"{card} is missing, without which {folder} is no adapter; {advice}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{card} describes no adapter ({_in_a_line(error)}); {advice}") from None
+        raise UserError(f"{card} describes no adapter ({one_line(error)}); {advice}") from None
     return read_tensors(folder / TENSORS, model, advice), options
-
-
-def _in_a_line(error: Exception) -> str:
-    return " ".join(str(error).split())

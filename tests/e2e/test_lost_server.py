@@ -68,8 +68,3 @@ def test_training_goes_on_without_the_server_and_its_model_is_promoted_later(
     }
 
     assert "is the first model: it is the champion" in workspace.run(*COMMAND, "promote")
-    assert "is the champion already" in workspace.run(*COMMAND, "promote")
-    photo = "photos/red/00.png"
-    by_alias = workspace.run(*COMMAND, "predict", "models:/stochca@champion", photo, "--json")
-    assert by_alias == workspace.run(*COMMAND, "predict", "models/stochca-all-0", photo, "--json")
-    assert "choose with --to: its versions are 1" in workspace.run(*COMMAND, "rollback", expect=2)

@@ -5,10 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import yaml
 from PIL import Image
 
 import stochca  # noqa: F401 - lets timm be imported beside a torch without its torchvision
+from pipeline.runtime.exclusive import in_turn
 from tests.imports import ROOT
 
 COPIED = (
@@ -62,8 +61,16 @@ class Workspace:
 
     @classmethod
     def prepared(cls, folder: Path, backbone: str = "test_vit") -> "Workspace":
-        """One whose stages `backbone` and `prepare` have run, and whose MLflow has its database."""
-        return cls.there(Path(_prepared(backbone).name, "project")).copied_to(folder)
+        """One whose stages `backbone` and `prepare` have run, and whose MLflow has its database.
+
+        It is made once in a run of pytest, by the first of its processes, in the folder of them all.
+        """
+        shared = next((one for one in folder.parents if one.name.startswith("pytest-")), folder.parent)
+        made = shared / f"prepared-{backbone}"
+        with in_turn(shared):
+            if not made.exists():
+                _prepare(cls(shared / f"{made.name}.new", backbone)).folder.rename(made)
+        return cls.there(made).copied_to(folder)
 
     @classmethod
     def there(cls, folder: Path) -> "Workspace":
@@ -125,16 +132,12 @@ class Workspace:
         return process.communicate(timeout=120)[0]
 
 
-@cache
-def _prepared(backbone: str) -> "tempfile.TemporaryDirectory[str]":
-    """Where it is made, once; it goes with the process."""
-    folder = tempfile.TemporaryDirectory()
-    workspace = Workspace(Path(folder.name, "project"), backbone)
+def _prepare(workspace: Workspace) -> Workspace:
     workspace.run("dvc", "repro", "backbone", "prepare")
     uri = f"sqlite:///{workspace.folder}/mlflow.db"
     workspace.run("python", "-c", f"import mlflow; mlflow.MlflowClient({uri!r}).search_experiments()")
     workspace.commit()
-    return folder
+    return workspace
 
 
 def environment() -> dict[str, str]:

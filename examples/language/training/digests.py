@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline.runtime.paths import CODE
-from pipeline.training.digests import digest_of, sha256_of_code
+from pipeline.training.digests import digest_of, sha256_of_code, versions
 
 DECIDING = ("examples/language/training", "examples/language/text", "stochca")  # as dvc.yaml says
 
@@ -11,4 +11,5 @@ DECIDING = ("examples/language/training", "examples/language/text", "stochca")  
 def run_name(name: str, decides: dict[str, Any]) -> str:
     """`language-NAME-` and 16 hexadecimal digits."""
     code = sha256_of_code(CODE / folder for folder in DECIDING)
-    return f"language-{name}-{digest_of({**decides, 'code': code})}"
+    whole = {**decides, "code": code, "versions": versions("transformers", "accelerate")}
+    return f"language-{name}-{digest_of(whole)}"

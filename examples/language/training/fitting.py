@@ -1,5 +1,6 @@
 """Training by `transformers.Trainer`, which goes on exactly where an interrupted run left a checkpoint."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.progress import Progress
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -83,7 +85,9 @@ def fit(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.told = log
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    with Progress(disable=not sys.stdout.isatty()) as bar:
+        trainer.add_callback(_TellsProgress(bar))
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     steps_told = [each for each in trainer.state.log_history if "seconds" in each]
     return Fitted(
         [each["cross_entropy"] for each in steps_told],
@@ -129,6 +133,25 @@ class _Trainer(Trainer):
             self._reconstruction = None
             self.told(numbers, self.state.global_step)
         super().log(logs, start_time)
+
+
+class _TellsProgress(TrainerCallback):
+    """A bar on a terminal, a line per checkpoint elsewhere."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar = bar
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step:
+            print(f"continues after step {state.global_step} of {state.max_steps}", flush=True)
+        self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.advance(self.task)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.bar.disable:
+            print(f"step {state.global_step} of {state.max_steps}", flush=True)
 
 
 class _MarksCheckpoints(TrainerCallback):

@@ -96,6 +96,8 @@ def test_onnx(folder: Path, tmp_path: Path) -> None:
         "mean": list(MEAN),
         "std": list(STD),
         "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
     }
     assert b"site-packages" not in path.read_bytes()  # nothing of the machine it was made on
     (images,), (logits,) = graph.graph.input, graph.graph.output

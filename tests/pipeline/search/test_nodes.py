@@ -54,13 +54,13 @@ def there() -> Iterator[Path]:
 @pytest.fixture
 def elsewhere(tmp_path: Path, there: Path) -> Iterator[str]:
     """The ``ray://`` address of a cluster that sees neither this project's code nor its data."""
-    port, client_port = free_ports(2)
+    port, client_port, agent_port = free_ports(3)
     hidden = tmp_path / "project"
     hidden.mkdir()
     start = (
         f"{Path(sys.executable).parent / 'ray'} start --head --block --num-cpus=1 --port={port} "
-        f"--ray-client-server-port={client_port} --include-dashboard=false --disable-usage-stats "
-        f"--temp-dir={there}"
+        f"--ray-client-server-port={client_port} --runtime-env-agent-port={agent_port} "
+        f"--include-dashboard=false --disable-usage-stats --temp-dir={there}"
     )
     command = ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none {hidden} && exec {start}"]
     if subprocess.run([*command[:-1], f"mount -t tmpfs none {hidden}"], capture_output=True).returncode:
@@ -74,6 +74,7 @@ def elsewhere(tmp_path: Path, there: Path) -> Iterator[str]:
         )
     try:
         wait_for(client_port)
+        wait_for(agent_port)  # which makes what a client's code runs in, and comes last
         yield f"ray://127.0.0.1:{client_port}"
     finally:
         started = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]

@@ -1,10 +1,12 @@
 import dataclasses
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.config.params import load_params
+from pipeline.training import digests
 from pipeline.training.interrupted import DECIDES, why_anew
 from pipeline.training.job import Job, all_that_decides, plan, work_folder
 from stochca.compute.checkpoint import CHECKPOINT
@@ -48,6 +50,13 @@ def test_what_changed_is_named() -> None:
     assert begin(lr, images="others") == "starts over: since it was interrupted, the images changed"
     said = begin(with_training(lr=0.25), images="others", code="new")
     assert said == "starts over: since it was interrupted, the code, training.lr changed"
+
+
+def test_a_library_of_another_version_computes_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin()
+    installed = metadata.version
+    monkeypatch.setattr(digests, "version", lambda name: "99.0" if name == "timm" else installed(name))
+    assert begin() == "starts over: since it was interrupted, the version of timm changed"
 
 
 def test_only_trainings_of_the_same_name_that_were_interrupted_count() -> None:

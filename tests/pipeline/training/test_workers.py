@@ -163,23 +163,20 @@ def test_nothing_but_the_results_is_left(undisturbed: Workspace) -> None:
     assert [path for path in (undisturbed.folder / "work").rglob("*") if path.is_file()] == []
 
 
-def test_signals_and_a_lost_worker_change_no_weight(
+def test_a_signal_and_a_lost_worker_change_no_weight(
     workspace: Workspace, cluster: Cluster, undisturbed: Workspace
 ) -> None:
-    """One training that is ended here and on a cluster, where it loses a worker, through Ray's client."""
-    for number, code, address in ((signal.SIGTERM, 143, "local"), (signal.SIGINT, 130, cluster.direct)):
-        set_address(workspace, address)
-        process = started_and_seen_to_train(workspace)
-        here = psutil.Process(process.pid).children(recursive=True)
-        at_work = workers(process.pid if address == "local" else cluster.head)
-        assert len(at_work) == 2
-        process.send_signal(number)
-        output = process.communicate(timeout=300)[0]
-        assert process.returncode == code, output
-        assert "Traceback" not in output
-        _, alive = psutil.wait_procs({*here, *at_work}, timeout=60)
-        assert alive == []
-        assert database(workspace, "select status from runs") == [("KILLED",)]
+    """One training that is ended here, and goes on on a cluster, where it loses a worker."""
+    process = started_and_seen_to_train(workspace)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers(process.pid)) == 2
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 143, output
+    assert "Traceback" not in output
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert alive == []
+    assert database(workspace, "select status from runs") == [("KILLED",)]
 
     set_address(workspace, cluster.client)
     process = started_and_seen_to_train(workspace)
