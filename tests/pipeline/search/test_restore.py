@@ -54,7 +54,7 @@ def set_tune(folder: Path, **settings: Any) -> None:
 
 
 def test_interrupted_searches_go_on(tmp_path: Path) -> None:
-    """Also with more trials at a time, which may change even meanwhile; what another search has kept stays."""
+    """Also with more trials at a time, which may change even meanwhile; what another search kept stays."""
     folder = tmp_path / "project"
     write_project(folder, {"trials": 4, "seeds": [0, 1], "concurrent": 1})
     another = folder / "work" / "tune" / "0123456789ab" / "trials"
