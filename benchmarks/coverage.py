@@ -26,12 +26,14 @@ import numpy as np
 from scipy.stats import t as student
 
 from benchmarks.measuring import options, print_head, print_row
+from pipeline.report.contributions import contributions
 from pipeline.report.intervals import accuracy_interval, estimate, judge
 
 Interval = tuple[float, float]
 Estimator = Callable[[np.ndarray], Interval]
 CONFIDENCE = 0.95
 RESAMPLES = 1000
+RARE = ((40, 1), (8, 2), (40, 10), (20, 20, 20, 20, 1, 1, 1, 1, 1, 1), (10,) * 10, (200, 50, 10, 5))
 METHODS = 6  # on a page, the reference among them
 HARDNESS = 2.0  # standard deviations of what is added up: of an image
 METHOD_AND_IMAGE = {"alike": 0.05, "unlike": 1.5}
@@ -116,6 +118,22 @@ def false_verdicts(task: Task, repeats: int) -> str:
     return f"{before:.1f}, **{now:.1f}**"
 
 
+def told_apart_by_class(sizes: tuple[int, ...], seeds: int, repeats: int) -> str:
+    """Percent of pairs of equal methods with a verdict by balanced accuracy; without its guard, and ours."""
+    generator, labels = np.random.default_rng(0), np.repeat(range(len(sizes)), sizes)
+    task, said = Task("unlike", seeds, len(labels), 0), np.zeros(2)
+    for _ in range(repeats):
+        answers = np.where(task.draw(2, generator), labels, (labels + 1) % len(sizes))
+        one, other = (
+            np.stack([contributions("balanced_accuracy", labels, each) for each in method])
+            for method in answers
+        )
+        found = (estimate([one - other]), estimate([one - other], [labels]))
+        said += [each.p_value <= 1 - CONFIDENCE for each in found]
+    before, now = 100 * said / repeats
+    return f"{before:.1f}, **{now:.1f}**"
+
+
 def difference(right: np.ndarray) -> np.ndarray:
     return right[0].astype(float) - right[1]
 
@@ -159,6 +177,12 @@ def main() -> None:
             for task in tasks
         ]
         print_row(f"{images}, {spread:g}", *cells)
+
+    print("\nOf pairs of equal methods, those told apart by balanced accuracy: no image more, ours\n")
+    print_head("test images of each class", *(f"{count} seeds" for count in (1, *seeds)))
+    for sizes in RARE:
+        cells = [told_apart_by_class(sizes, count, repeats) for count in (1, *seeds)]
+        print_row(", ".join(map(str, sizes)), *cells)
 
     pages = repeats // 4  # each takes long
     print(

@@ -34,7 +34,7 @@ from pipeline.registry.versions import (
     version_of,
 )
 from pipeline.report.contributions import contributions
-from pipeline.report.intervals import Difference, estimate, judge
+from pipeline.report.intervals import Difference, estimate_metric, judge
 from pipeline.report.results import Run, read_inputs, read_runs
 from pipeline.tracking.server import connect
 from pipeline.training.saved_model import TrainedModel
@@ -298,7 +298,7 @@ def decide(
         )
     metric = SELECTIONS[selection]
     new, old = (_contributions(each.model, prepared, fair, selection) for each in (challenger, champion))
-    gain = estimate([metric.sign * (new - old)[None]])
+    gain = estimate_metric(metric, [metric.sign * (new - old)[None]], [test.labels[fair]])
     (difference,) = judge([gain], compare.confidence, metric.extent)
     promoted = difference.verdict == "better"
     verdict = difference.verdict if difference.shown else "not shown to be better"

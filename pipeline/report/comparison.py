@@ -7,7 +7,7 @@ from statistics import fmean
 import numpy as np
 
 from pipeline.config.params import Params
-from pipeline.report.intervals import Difference, Estimate, Spread, estimate, judge, metric_interval
+from pipeline.report.intervals import Difference, Estimate, Spread, estimate_metric, judge, metric_interval
 from pipeline.report.results import METRIC_NAMES, OTHER_CHOICES, Run
 from stochca.config.selection import SELECTIONS, Metric
 
@@ -117,6 +117,8 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
     }
     tested = [run.predictions["id"] for run in trials[settings.reference][0]]
     shared = all(np.array_equal(ids, tested[0]) for ids in tested)
+    labels = [run.predictions["label"].to_numpy() for run in trials[settings.reference][0]]
+    labels = labels[:1] if shared else labels
 
     def by_trial(method: str, name: str) -> list[float]:
         return [fmean(run.metrics[name] for run in trial) for trial in trials[method]]
@@ -131,7 +133,7 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
 
     def gain(method: str, other: str) -> Estimate:
         pairs = zip(added[method], added[other], strict=True)
-        return estimate([metric.sign * (own - others) for own, others in pairs])
+        return estimate_metric(metric, [metric.sign * (own - others) for own, others in pairs], labels)
 
     def measured_against(other: str) -> dict[str, Difference]:
         rivals = [method for method in protocol.methods if method != other]
@@ -159,7 +161,7 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
                 reference=settings.reference,
                 difference=differences[method],
                 behind_best=behind[method],
-                interval=metric_interval(metric, added[method], settings.confidence),
+                interval=metric_interval(metric, added[method], labels, settings.confidence),
                 confidence=settings.confidence,
                 metrics={name: Spread.of(by_trial(method, name)) for name in told},
                 gains=[metric.sign * (value - other) for value, other in both],

@@ -44,7 +44,7 @@ class Estimate:
     mean: float
     standard_error: float
     share: float  # of the variance that the seeds bring in; the images bring in the rest
-    freedom: tuple[int, int]  # degrees, of the seeds and of the images
+    freedom: tuple[float, float]  # degrees, of the seeds and of the images
 
     def chance(self, errors: float) -> float:
         """That a mean is so many standard errors or more off the truth, to either side.
@@ -93,7 +93,7 @@ class Difference:
         return f"{self.verdict} than {reference}" if self.shown else self.verdict
 
 
-def estimate(targets: Sequence[ArrayLike]) -> Estimate:
+def estimate(targets: Sequence[ArrayLike], labels: Sequence[np.ndarray] | None = None) -> Estimate:
     """The mean of what every training seed did on every test image, and how well that is known.
 
     Seeds and images are crossed: a value is the mean, plus what its seed adds, its image, and both together.
@@ -113,17 +113,27 @@ def estimate(targets: Sequence[ArrayLike]) -> Estimate:
     """
     values = [np.asarray(each, float) for each in targets]
     by_seed = np.mean([each.mean(axis=1) for each in values], axis=0)
-    seeds, fewest = len(by_seed), min(each.shape[1] for each in values)
-    if fewest == 1:
+    seeds = len(by_seed)
+    if min(each.shape[1] for each in values) == 1:
         return Estimate(float(by_seed.mean()), inf, 0.0, (1, 1))
-    images = sum(each.mean(axis=0).var(ddof=1) / each.shape[1] for each in values) / len(values) ** 2
+    own = [
+        _over_images(each.mean(axis=0), kinds)
+        for each, kinds in zip(values, labels or [None] * len(values), strict=True)
+    ]
+    images = sum(variance for variance, _ in own) / len(values) ** 2
+    freedom = min(freedom for _, freedom in own)
     if seeds == 1:
-        return Estimate(float(by_seed.mean()), sqrt(images), 0.0, (fewest - 1, fewest - 1))
+        return Estimate(float(by_seed.mean()), sqrt(images), 0.0, (freedom, freedom))
     both = sum(_interaction(each) / each.size for each in values) / len(values) ** 2
     spread = by_seed.var(ddof=1) / seeds  # holds `both`, as `images` does
     variance = images + max(0.0, spread - both)
     share = min(1.0, spread / variance) if variance else 0.0
-    return Estimate(float(by_seed.mean()), sqrt(variance), share, (seeds - 1, fewest - 1))
+    return Estimate(float(by_seed.mean()), sqrt(variance), share, (seeds - 1, freedom))
+
+
+def estimate_metric(metric: Metric, added: Sequence[ArrayLike], labels: Sequence[np.ndarray]) -> Estimate:
+    """Of a metric, or of its difference, by what the test images add to it; arguments as of `estimate`."""
+    return estimate(added, labels if metric.by_class else None)
 
 
 def accuracy_interval(targets: Sequence[ArrayLike], confidence: float) -> tuple[float, float]:
@@ -138,11 +148,13 @@ def accuracy_interval(targets: Sequence[ArrayLike], confidence: float) -> tuple[
     return max(0.0, low), high
 
 
-def metric_interval(metric: Metric, added: Sequence[ArrayLike], confidence: float) -> tuple[float, float]:
+def metric_interval(
+    metric: Metric, added: Sequence[ArrayLike], labels: Sequence[np.ndarray], confidence: float
+) -> tuple[float, float]:
     """The interval of a metric, by what the test images add to it: (S, N) of each target."""
     if metric.name == "accuracy":
         return accuracy_interval(added, confidence)
-    low, high = estimate(added).interval(confidence, metric.extent)
+    low, high = estimate_metric(metric, added, labels).interval(confidence, metric.extent)
     return max(0.0, low), high
 
 
@@ -168,6 +180,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(ascending, 1)
     return adjusted.tolist()
+
+
+def _over_images(values: np.ndarray, labels: np.ndarray | None) -> tuple[float, float]:
+    """The variance of the mean of `values` (N,) over test images, and how many degrees of freedom it has.
+
+    A class of few images that all turned out alike seems sure, and of one image always does. So each class
+    has one image more, of which it is open how it turns out, as Agresti and Min (Biometrics 2005) add to
+    pairs. Degrees of freedom are Satterthwaite's, a class having as many as images.
+    """
+    number, variance = len(values), values.var(ddof=1) / len(values)
+    if labels is None:
+        return variance, number - 1
+    _, places, images = np.unique(labels, return_inverse=True, return_counts=True)
+    open_ones = 1 / (len(images) * images) ** 2
+    parts = np.bincount(places, (values - values.mean()) ** 2) / number**2 + open_ones
+    freedom = parts.sum() ** 2 / (parts**2 / images).sum()
+    return variance + open_ones.sum(), min(freedom, number - 1)
 
 
 def _interaction(values: np.ndarray) -> float:

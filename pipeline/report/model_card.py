@@ -70,7 +70,7 @@ class Tested:
             value = measure(name, labels, self.probabilities)
             if np.isfinite(value):
                 added = contributions(name, labels, predicted, self.probabilities)
-                interval = metric_interval(metric, [added[np.newaxis]], CONFIDENCE)
+                interval = metric_interval(metric, [added[np.newaxis]], [labels], CONFIDENCE)
                 scores.append(Score(metric, value, interval))
         return scores
 

@@ -16,6 +16,7 @@ class Metric:
     higher_is_better: bool = True
     extent: float = 1.0  # from the best to the worst that is told apart
     in_percent: bool = True  # how people read it
+    by_class: bool = False  # classes count the same, however many images they have
 
     @property
     def worst(self) -> float:
@@ -38,10 +39,11 @@ SELECTIONS: dict[Selection, Metric] = {
     metric.name: metric
     for metric in (
         Metric("accuracy", "accuracy"),  # share of right answers
-        Metric("balanced_accuracy", "balanced accuracy"),  # mean recall of the classes
-        Metric("macro_f1", "macro-F1"),  # mean F1 of the classes
+        Metric("balanced_accuracy", "balanced accuracy", by_class=True),  # mean recall of the classes
+        Metric("macro_f1", "macro-F1", by_class=True),  # mean F1 of the classes
         # Mean cross-entropy in nats.
         Metric("log_loss", "log loss", higher_is_better=False, extent=100.0, in_percent=False),
-        Metric("auroc", "AUROC"),  # area under the ROC curve; mean of one class against the rest
+        # Area under the ROC curve; of several classes the mean of one against the rest.
+        Metric("auroc", "AUROC", by_class=True),
     )
 }

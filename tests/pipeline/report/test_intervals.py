@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.report.intervals import Difference, Estimate, Spread, accuracy_interval, estimate, holm, judge
+from pipeline.report.contributions import contributions
+from pipeline.report.intervals import (
+    Difference,
+    Estimate,
+    Spread,
+    accuracy_interval,
+    estimate,
+    estimate_metric,
+    holm,
+    judge,
+    metric_interval,
+)
+from stochca.config.selection import SELECTIONS
 
 
 def test_spread() -> None:
@@ -193,3 +205,62 @@ def test_many_test_images_cost_little() -> None:
     for method in correct:
         estimate([np.subtract(method, correct[0], dtype=float)])
     assert time.perf_counter() - started < 2
+
+
+BALANCED = SELECTIONS["balanced_accuracy"]
+
+
+def test_where_classes_count_the_same_each_has_one_image_more() -> None:
+    """By the obvious loop over classes; the counts of Agresti and Min, but about the plain difference."""
+    labels = np.repeat([0, 1, 2], [12, 5, 1])
+    generator = np.random.default_rng(0)
+    one, other = (np.where(generator.random(18) < 0.7, labels, (labels + 1) % 3) for _ in range(2))
+    variance = 0.0
+    for kind in range(3):
+        gains = [
+            float(a == kind) - float(b == kind)
+            for a, b, c in zip(one, other, labels, strict=True)
+            if c == kind
+        ]
+        mean = sum(gains) / len(gains)
+        variance += (sum((gain - mean) ** 2 for gain in gains) + 1) / len(gains) ** 2 / 9
+    added = [contributions("balanced_accuracy", labels, each) for each in (one, other)]
+    found = estimate_metric(BALANCED, [(added[0] - added[1])[None]], [labels])
+    # The spread over images is told with one degree of freedom less.
+    assert found.standard_error**2 == pytest.approx(variance, rel=0.05)
+    accuracy = estimate_metric(SELECTIONS["accuracy"], [(added[0] - added[1])[None]], [labels])
+    assert accuracy == estimate([(added[0] - added[1])[None]])
+
+
+def test_one_image_of_a_rare_class_decides_nothing() -> None:
+    labels = np.repeat([0, 1], [40, 1])
+    one, other = labels.copy(), labels.copy()
+    one[:10], other[2:12] = 1, 1  # both wrong on ten of the common ones
+    other[-1] = 0
+    added = [contributions("balanced_accuracy", labels, each)[None] for each in (one, other)]
+    (found,) = judge([estimate_metric(BALANCED, [added[0] - added[1]], [labels])], 0.95)
+    assert found.mean == pytest.approx(0.5)
+    assert found.low < 0 < found.high
+    assert not found.shown
+    # All right is not sure either: of 20, Clopper and Pearson's exact interval begins at 0.83.
+    perfect = np.repeat([0, 1], [20, 2000])
+    low, high = metric_interval(
+        BALANCED, [contributions("balanced_accuracy", perfect, perfect)[None]], [perfect], 0.95
+    )
+    assert low == pytest.approx(1 - (1 - 0.83) / 2, abs=0.05)
+    assert high == 1
+
+
+@pytest.mark.parametrize("sizes", [(20, 20, 20, 3, 3), (40, 10), (30, 1)])
+def test_equal_methods_are_rarely_told_apart(sizes: tuple[int, ...]) -> None:
+    labels = np.repeat(range(len(sizes)), sizes)
+    generator = np.random.default_rng(0)
+    shown = 0
+    for _ in range(300):
+        right = generator.random((2, len(labels))) < 0.7
+        added = [
+            contributions("balanced_accuracy", labels, np.where(each, labels, -1) % len(sizes))
+            for each in right
+        ]
+        shown += estimate_metric(BALANCED, [(added[0] - added[1])[None]], [labels]).p_value <= 0.05
+    assert shown <= 0.08 * 300
