@@ -347,6 +347,7 @@ def test_missing_or_damaged_data_say_what_to_run(tmp_path: Path) -> None:
         load_prepared(target)
 
 
+@pytest.mark.slow
 def test_openmoji_end_to_end_keeps_every_drawing_in_one_split(tmp_path: Path) -> None:
     manifest = prepare(dataset_section(name="openmoji", domains=["color"]), Sides(70, 70), tmp_path / "out")
     assert sum(manifest["totals"].values()) == 1898

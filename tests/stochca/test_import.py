@@ -45,7 +45,9 @@ WAITS_FOR: list[list[tuple[str, set[str]]]] = [
 ]
 
 
-@pytest.mark.parametrize("entries", WAITS_FOR)
+@pytest.mark.parametrize(
+    "entries", [WAITS_FOR[0], *(pytest.param(entries, marks=pytest.mark.slow) for entries in WAITS_FOR[1:])]
+)
 def test_entry_points_wait_for_no_more_than_they_need(entries: list[tuple[str, set[str]]]) -> None:
     names = [name for name, _ in entries]
     script = f"import sys, importlib\nfor name in {names}: importlib.import_module(name); print(*sys.modules)"

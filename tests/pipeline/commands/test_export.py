@@ -76,7 +76,16 @@ def logits_of(folder: Path, images: torch.Tensor) -> np.ndarray:
         return model.eval()(images).numpy()
 
 
+def with_levels(folder: Path) -> dict[str, list[int]]:
+    """The model has learned from images of 12 bits."""
+    levels = {"whole numbers": [0, 4095]}
+    card = json.loads((folder / "model.json").read_text())
+    write_json(folder / "model.json", {**card, "levels": levels})
+    return levels
+
+
 def test_onnx(folder: Path, tmp_path: Path) -> None:
+    levels = with_levels(folder)
     before = everything(folder)
     sentence = export_model(folder, "onnx", None)
     path = folder.with_name("stochca+lp_ft-all-0.onnx")
@@ -98,6 +107,7 @@ def test_onnx(folder: Path, tmp_path: Path) -> None:
         "interpolation": "bicubic",
         "crop_pct": 1.0,
         "crop_mode": "center",
+        "levels": levels,
     }
     assert b"site-packages" not in path.read_bytes()  # nothing of the machine it was made on
     (images,), (logits,) = graph.graph.input, graph.graph.output
@@ -301,8 +311,8 @@ def test_models_that_cannot_be_used(folder: Path, tmp_path: Path, monkeypatch: p
     refused(folder, "holds no trained model", "model.safetensors")
 
 
-# Some that take two seconds each, unlike each other; all together take minutes.
-QUICK = {"vit", "eva", "beit", "relative positions", "coatnet"}
+# Two seconds each; all together take minutes.
+QUICK = {"vit", "coatnet"}
 
 
 @pytest.mark.parametrize(
@@ -322,12 +332,6 @@ def test_families_become_graphs_for_any_batch_size(name: str, tmp_path: Path) ->
 
 
 def test_levels_of_grey_go_with_the_model(folder: Path) -> None:
-    levels = {"whole numbers": [0, 4095]}
-    card = json.loads((folder / "model.json").read_text())
-    write_json(folder / "model.json", {**card, "levels": levels})
-    graph, plain = folder.parent / "it.onnx", folder.parent / "it"
-    export_model(folder, "onnx", graph)
+    levels, plain = with_levels(folder), folder.parent / "it"
     export_model(folder, "timm", plain)
-    properties = {each.key: json.loads(each.value) for each in onnx.load(graph).metadata_props}
-    assert properties["levels"] == levels
     assert json.loads((plain / "config.json").read_text())["levels"] == levels

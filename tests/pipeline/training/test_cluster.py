@@ -50,6 +50,7 @@ def test_an_address_that_nothing_answers(scheme: str, taken_port: int) -> None:
     assert time.monotonic() - before < 30
 
 
+@pytest.mark.slow
 def test_a_private_ray_listens_to_this_machine_alone_and_knows_what_it_has() -> None:
     """In a process of its own, because Ray reads where to listen when it is imported."""
     program = """

@@ -51,7 +51,10 @@ def train(
     return module, fitted
 
 
-@pytest.mark.parametrize("adapt", METHODS)
+@pytest.mark.parametrize(
+    "adapt",
+    [*("lora", "toast"), *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "stochca"))],
+)
 def test_what_was_interrupted_goes_on_exactly(adapt: str, tmp_path: Path) -> None:
     module, fitted = train(adapt, tmp_path / "whole")
     with pytest.raises(Interrupted):
