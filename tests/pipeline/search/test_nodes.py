@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from ray.cluster_utils import Cluster
+from ray.util import get_node_ip_address
 
 from tests.pipeline.search.small_project import environment, run_search, start_search, write_project
 
@@ -74,7 +75,9 @@ def elsewhere(tmp_path: Path, there: Path) -> Iterator[str]:
         )
     try:
         wait_for(client_port)
-        wait_for(agent_port)  # which makes what a client's code runs in, and comes last
+        wait_for(
+            agent_port, get_node_ip_address()
+        )  # which makes what a client's code runs in, and comes last
         yield f"ray://127.0.0.1:{client_port}"
     finally:
         started = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
@@ -97,10 +100,10 @@ def test_a_cluster_elsewhere_gets_the_code_and_the_data(elsewhere: str, there: P
     assert left == [unpacked.name]  # the data stays for the next search, nothing of this one
 
 
-def wait_for(port: int) -> None:
+def wait_for(port: int, host: str = "127.0.0.1") -> None:
     for _ in range(600):
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            socket.create_connection((host, port), timeout=1).close()
             return
         except OSError:
             time.sleep(0.1)
