@@ -92,11 +92,15 @@ def assign_splits(
         splits, repeated = leave_out_repeated(rows, splits)
         problems.extend(repeated)
 
-    parts = ["train", *({"val"} & missing.keys())]
-    kept = keep(items, splits, parts, dataset.train_fraction, dataset.split_seed)
+    kept = keep(items, splits, _used_in_part(rows), dataset.train_fraction, dataset.split_seed)
     splits = [split if stays else "unused" for split, stays in zip(splits, kept, strict=True)]
     _refuse_unused_classes(rows, splits, source.classes, dataset)
     return splits, problems
+
+
+def _used_in_part(rows: Sequence[Row]) -> list[str]:
+    """The splits of which `dataset.train_fraction` is used."""
+    return ["train"] if any(row.split == "val" for row in rows) else ["train", "val"]
 
 
 def _check_usable(rows: Sequence[Row], source: Source, problems: Sequence[Problem]) -> None:
@@ -211,6 +215,7 @@ def _manifest(
         "validation": dataset.validation,
         "split_seed": dataset.split_seed,
         "train_fraction": dataset.train_fraction,
+        "train_fraction_of": _used_in_part(rows),
         "totals": {split: splits.count(split) for split in SPLITS},
         "counts": counts,
         "fingerprint": fingerprint.hexdigest(),

@@ -206,7 +206,7 @@ def _prepared_split(params: Params, target: str) -> Split:
 
 def _held_out(domains: Mapping[str, int], paired: bool, dataset: Dataset, target: str) -> Split:
     # Of pairs the target is tested on subjects that are unseen; else `test` images are part of the sources.
-    used = (0 if paired else dataset.test) + (1 - dataset.test) * dataset.train_fraction
+    used = (1 - dataset.test if paired else 1) * dataset.train_fraction
     sources = sum(count for name, count in domains.items() if name != target) * used
     test = domains.get(target, 0) * (dataset.test if paired else 1)
     return Split(round(sources * (1 - HELD_OUT)), round(sources * HELD_OUT), round(test))

@@ -84,7 +84,8 @@ def _leave_one_domain_out(prepared: Prepared, target: str, trial: int) -> RunIma
     """Train on all domains but one, each split 80/20 by the trial, and test on that one (DomainBed).
 
     Where the same subjects come in every domain, the target is tested on those of the prepared test split,
-    which are left out of the sources: what is tested has been seen in no domain.
+    which are left out of the sources. So is a picture of a source that is tested in the target too: what is
+    tested has been seen in no domain.
     """
     domains = prepared.manifest["domains"]
     if len(domains) < 2:
@@ -105,11 +106,14 @@ def _leave_one_domain_out(prepared: Prepared, target: str, trial: int) -> RunIma
                 test.append(row)
         elif split not in ("unused", "repeated") and not (paired and split == "test"):
             sources.append(row)
-    items = prepared.items(sources)
+    items = prepared.items(range(len(prepared.table)))
+    tested = {items[row].group for row in test}
+    unseen = [row for row in sources if items[row].group not in tested]
+    used = _used_of_sources(prepared, items, unseen)
     draw, _ = splitting(prepared.grouped)
-    drawn = draw(items, {"val": HELD_OUT}, trial)
+    drawn = draw([items[row] for row in used], {"val": HELD_OUT}, trial)
     train, validation = (
-        prepared.select([row for row, split in zip(sources, drawn, strict=True) if split == part])
+        prepared.select([row for row, split in zip(used, drawn, strict=True) if split == part])
         for part in ("train", "val")
     )
     return RunImages(
@@ -117,8 +121,26 @@ def _leave_one_domain_out(prepared: Prepared, target: str, trial: int) -> RunIma
         validation,
         prepared.select(test),
         domains=train.domains,
-        notes=_too_small(items, prepared.classes),
+        notes=[
+            *_also_tested(len(sources) - len(unseen), target),
+            *_too_small([items[row] for row in used], prepared.classes),
+        ],
     )
+
+
+def _used_of_sources(prepared: Prepared, items: Sequence[Item], rows: Sequence[int]) -> list[int]:
+    """The share `dataset.train_fraction` of the rows, of which `prepare` kept some splits whole."""
+    manifest, splits = prepared.manifest, [prepared.splits[row] for row in rows]
+    whole = sorted({*splits} - {*manifest["train_fraction_of"]})
+    _, keep = splitting(prepared.grouped)
+    fraction, seed = manifest["train_fraction"], manifest["split_seed"]
+    kept = keep([items[row] for row in rows], splits, whole, fraction, seed)
+    return [row for row, stays in zip(rows, kept, strict=True) if stays]
+
+
+def _also_tested(count: int, target: str) -> list[str]:
+    group = "they, or others of their group, are tested in"
+    return [f"{count:,} images of other domains were left out: {group} {target}."] if count else []
 
 
 def _too_small(items: Sequence[Item], classes: Sequence[str]) -> list[str]:

@@ -36,6 +36,8 @@ def write_prepared_folder(
         "domains": list(dict.fromkeys(row.domain for row in rows)),
         "totals": {split: splits.count(split) for split in SPLITS},
         "fingerprint": "5e" * 32,
+        "train_fraction": 1.0,
+        "train_fraction_of": ["train", "val"],
     }
     write_json(folder / "manifest.json", {**always, **manifest})
     return load_prepared(folder)

@@ -160,6 +160,7 @@ def test_given_splits_are_kept_and_missing_ones_are_taken_from_train(tmp_path: P
     shutil.rmtree(root / "val")
     manifest = run(root, tmp_path / "out", validation=0.1)
     assert manifest["totals"] == {"train": 36, "val": 4, "test": 40, "unused": 0, "repeated": 0}
+    assert manifest["train_fraction_of"] == ["train", "val"]  # which was drawn
     for name, split in splits_of(tmp_path / "out").items():
         assert (name.startswith("test/")) == (split == "test")
     shutil.rmtree(root / "test")
@@ -234,6 +235,7 @@ def test_repeated_pictures_are_left_out_on_request(tmp_path: Path) -> None:
     assert splits_of(tmp_path / "out")["test/cat/leak.png"] == "test"
     assert splits_of(tmp_path / "out")["train/cat/other_class.png"] == "train"  # of a class of its own
     assert manifest["totals"] == {"train": 10, "val": 10, "test": 11, "unused": 0, "repeated": 1}
+    assert manifest["train_fraction_of"] == ["train"]
     left_out = [problem["file"] for problem in manifest["problems"] if problem["action"] == "left out"]
     assert left_out == ["train/cat/000.png"]
 

@@ -44,8 +44,13 @@ def prepared_images(
     left_out: Sequence[tuple[str, int]] = (),
     splits: Callable[[int], str] = lambda number: "train",
     domains: Sequence[str] = DOMAINS,
+    shared: Sequence[str] = (),
+    **manifest: Any,
 ) -> Prepared:
-    """Ten images per class and domain; the images and labels of the domain `poisoned` are nonsense."""
+    """Ten images per class and domain; the images and labels of the domain `poisoned` are nonsense.
+
+    The groups `shared`, such as 0/1, are one over all domains, as `prepare` makes them of equal pictures.
+    """
     places = [
         (domain, label, number)
         for domain in domains
@@ -60,11 +65,13 @@ def prepared_images(
             f"{domain}/{label}/{number}",
             splits(number),
             domain,
-            group=f"{'' if paired else domain}{label}/{number}",
+            group=f"{'' if paired or f'{label}/{number}' in shared else domain}{label}/{number}",
         )
         for place, (domain, label, number) in enumerate(places)
     ]
-    return write_prepared_folder(folder, CLASSES, rows, paired=paired, validation=0.2, split_seed=0)
+    return write_prepared_folder(
+        folder, CLASSES, rows, paired=paired, validation=0.2, split_seed=0, **manifest
+    )
 
 
 def trained_without(prepared: Prepared, target: str, method: Method, folder: Path) -> tuple[Any, Fitted]:
@@ -140,6 +147,43 @@ def test_a_subject_that_is_tested_is_seen_in_no_domain(tmp_path: Path) -> None:
     assert not (subjects[0] | subjects[1]) & subjects[2]
     assert {name[-1] for name in subjects[2]} == {"0", "1", "2"}
     assert "9" not in {name[-1] for name in subjects[0] | subjects[1]}
+
+
+def test_a_picture_that_comes_in_two_domains_is_not_learned_before_it_is_tested(tmp_path: Path) -> None:
+    prepared = prepared_images(tmp_path / "data", shared=["0/1", "2/5"])
+    images = images_for(prepared, "leave_one_domain_out", "clip", 0)
+    assert ids(images.test) == {f"clip/{label}/{number}" for label in range(3) for number in range(10)}
+    learned = {name.split("/", 1)[1] for name in ids(images.train) | ids(images.validation)}
+    assert learned == {f"{label}/{number}" for label in range(3) for number in range(10)} - {"0/1", "2/5"}
+    assert images.notes == [
+        "4 images of other domains were left out: they, or others of their group, are tested in clip."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("splits", "fraction_of"),
+    [  # of ten: four to test on, one to validate on and two to train on of twice as many
+        ("TTTTvttuuu", ["train", "val"]),
+        # and two to validate on as the dataset says, of which none was left out
+        ("TTTTvvttuu", ["train"]),
+    ],
+)
+def test_a_share_of_the_sources_is_one_of_all_their_images(
+    splits: str, fraction_of: list[str], tmp_path: Path
+) -> None:
+    names = {"T": "test", "v": "val", "t": "train", "u": "unused"}
+    prepared = prepared_images(
+        tmp_path / "data",
+        splits=lambda number: names[splits[number]],
+        train_fraction=0.5,
+        train_fraction_of=fraction_of,
+    )
+    images = images_for(prepared, "leave_one_domain_out", "clip", 0)
+    strata = Counter(
+        name.rsplit("/", 1)[0] for part in (images.train, images.validation) for name in part.ids
+    )
+    assert strata == {f"{domain}/{label}": 5 for domain in ("photo", "sketch") for label in range(3)}
+    assert len(images.test) == 30
 
 
 def test_a_picture_that_was_left_out_as_repeated_is_not_tested_either(tmp_path: Path) -> None:
