@@ -11,9 +11,14 @@ from stochca.errors import UserError
 
 
 def class_weights(
-    wanted: ClassWeights, labels: np.ndarray, names: Sequence[str], *, evenly: bool = False
+    wanted: ClassWeights,
+    labels: np.ndarray,
+    names: Sequence[str],
+    *,
+    evenly: bool = False,
+    domains: Sequence[str] | None = None,
 ) -> tuple[float, ...] | None:
-    """A weight per class such that their mean over the training images is 1; None: all count the same.
+    """A weight per class such that their mean over the images that are shown is 1; None: all count the same.
 
     `balanced` gives every class the same sum. A class without images keeps 1 there.
 
@@ -22,6 +27,7 @@ def class_weights(
         labels: of the training images (N,).
         names: of the classes, in the order of the labels.
         evenly: whether batches show all classes equally often, whatever the labels.
+        domains: of the training images, where batches show all of them equally often.
 
     Raises:
         UserError: as `check_class_weights`.
@@ -29,10 +35,14 @@ def class_weights(
     relative = check_class_weights(wanted, names)
     if wanted == "none":
         return None
-    images = np.bincount(labels, minlength=len(names))
+    shown: np.ndarray = np.bincount(labels, minlength=len(names))
+    if domains is not None:
+        its_domain, images = np.unique(domains, return_inverse=True, return_counts=True)[1:]
+        shown = np.bincount(labels, 1 / images[its_domain], len(names))
     if relative is None:
-        relative = [1 / count if count else 0.0 for count in images]
-    shown = (images > 0).astype(int) if evenly else images
+        relative = [1 / often if often else 0.0 for often in shown]
+    if evenly:
+        shown = (shown > 0).astype(int)
     scaled = np.array(relative) * shown.sum() / np.dot(relative, shown)
     return tuple(np.where(scaled > 0, scaled, 1.0).tolist())
 

@@ -21,4 +21,5 @@ class Examples:
     precision: str = "fp32"
     workers: int | str = 0
     selection: Selection = "accuracy"  # the metric that choices are made by
-    class_weights: Tensor | None = None  # (classes,) of the loss; None: all count the same
+    class_weights: Tensor | None = None  # (classes,) of a batch's loss; None: all count the same
+    class_weights_of_images: Tensor | None = None  # likewise, where every image is seen once

@@ -35,11 +35,12 @@ class FittedHead(FirstPhase):
             classes,
             self.config.C,
             selection=examples.selection,
-            class_weights=examples.class_weights,
+            class_weights=examples.class_weights_of_images,
         )
         if refit:
             everything = torch.cat([train_rows, rows]), torch.cat([train_labels, labels])
-            weight, bias = fit_logistic_regression(*everything, classes, C, examples.class_weights)
+            weights = examples.class_weights_of_images
+            weight, bias = fit_logistic_regression(*everything, classes, C, weights)
         weight = weight / std
         with torch.no_grad():
             for head in heads:

@@ -117,7 +117,10 @@ class _Run:
         self.teacher = settled_teacher(model, self.precision, device)
         if not is_main():  # dropout differs between ranks; the draws of StochCA, seeded by now, don't
             seed_everything(derived_seed(inputs.seed, Stream.GLOBAL, rank()))
-        weights = inputs.class_weights
+        of_batches, of_images = (
+            None if weights is None else torch.tensor(weights, device=device)
+            for weights in (inputs.class_weights, inputs.class_weights_of_images)
+        )
         self.examples = Examples(
             inputs.train,
             inputs.validation,
@@ -126,7 +129,8 @@ class _Run:
             self.precision,
             settings.workers,
             inputs.selection,
-            None if weights is None else torch.tensor(weights, device=device),
+            class_weights=of_batches,
+            class_weights_of_images=of_images,
         )
         self.loop = Loop(
             self.student,

@@ -82,10 +82,18 @@ class Inputs:
     @property
     def class_weights(self) -> tuple[float, ...] | None:
         """Of the loss, one per class; None: all count the same."""
-        if self.settings.class_weights == "none":
+        return self._class_weights(self.domains)
+
+    @property
+    def class_weights_of_images(self) -> tuple[float, ...] | None:
+        """The same for what sees every image once, and so some domains more often than others."""
+        return self._class_weights(None)
+
+    def _class_weights(self, domains: Sequence[str] | None) -> tuple[float, ...] | None:
+        wanted, evenly = self.settings.class_weights, self.settings.sampler == "balanced"
+        if wanted == "none":
             return None
-        evenly = self.settings.sampler == "balanced"
-        return class_weights(self.settings.class_weights, self.labels, self.class_names, evenly=evenly)
+        return class_weights(wanted, self.labels, self.class_names, evenly=evenly, domains=domains)
 
     def names_of_step(self, step: int) -> list[str]:
         """Which images all ranks together see in `step`, counted from 1."""

@@ -1,10 +1,12 @@
 """The head that is fitted first against scikit-learn."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch import nn
+from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.config import LpFt
@@ -64,6 +66,22 @@ def test_refitting_uses_every_image_with_the_strength_that_was_chosen() -> None:
         found = torch.softmax(model.head(torch.from_numpy(everything)), dim=1)
     expected = torch.from_numpy(reference.predict_proba((everything - mean) / std)).float()
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+
+
+def test_the_regression_weighs_images_as_it_sees_them() -> None:
+    """Each once; what batches show may weigh otherwise."""
+
+    def head(of_batches: Tensor | None, of_images: Tensor | None) -> Tensor:
+        model = tiny_vit()
+        examples = dataclasses.replace(
+            examples_of(30, 10), class_weights=of_batches, class_weights_of_images=of_images
+        )
+        fit_head(model, examples, (0.1,), refit=True)
+        return model.head.weight
+
+    one, other = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([3.0, 1.0, 1.0])
+    assert head(other, one).equal(head(None, one))
+    assert not head(None, one).equal(head(None, None))
 
 
 def test_a_head_that_is_not_linear_is_refused() -> None:

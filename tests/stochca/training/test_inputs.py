@@ -1,0 +1,39 @@
+"""What a run is made from: weights of classes against the images that batches show."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stochca.config import Method
+from stochca.config.training import Training
+from stochca.data.batches import images_of_step
+from stochca.training.inputs import Inputs
+from tests.stochca.tiny import PREPROCESSING, tiny_vit
+
+
+def test_balanced_weights_make_up_for_what_is_shown_of_each_domain() -> None:
+    """Over ten steps, in which batches show 100 images of one domain once and 20 of another five times."""
+    labels = np.repeat([0, 1, 0, 1], [90, 10, 2, 18])
+    domains = ["large"] * 100 + ["small"] * 20
+    images = [(Image.new("RGB", (1, 1)), int(label)) for label in labels]
+    settings = Training(steps=10, batch_size=20, class_weights="balanced")
+    inputs = Inputs(
+        tiny_vit(),
+        images,
+        images[:1],
+        method=Method(),
+        settings=settings,
+        preprocessing=PREPROCESSING,
+        domains=domains,
+        classes=["a", "b"],
+    )
+    shown = np.concatenate(
+        [images_of_step(len(images), settings, domains=domains, seed=0, step=step) for step in range(1, 11)]
+    )
+    for weights, seen in (
+        (inputs.class_weights, shown),
+        (inputs.class_weights_of_images, np.arange(len(images))),
+    ):
+        counted = np.array(weights)[labels[seen]]
+        assert counted.mean() == pytest.approx(1)
+        assert counted[labels[seen] == 0].sum() == pytest.approx(counted[labels[seen] == 1].sum())
