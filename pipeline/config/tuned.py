@@ -47,11 +47,11 @@ def read_best(path: Path = BEST) -> Best:
 
 
 def resolved(method: Method, best: Best) -> Method:
-    """The method with what was found in place of `tuned`: the probability, and the rate if there is one."""
-    overrides: dict[str, Any] = {} if best.lr is None else {"lr": best.lr}
+    """The method with the probability that was found, and with the rate, unless it sets one itself."""
+    found: dict[str, Any] = {} if best.lr is None else {"lr": best.lr}
     options = vars(method.attention) | {"prob": best.prob}
     return dataclasses.replace(
         method,
         attention=StochasticCrossAttention(**options),
-        training={**method.training, **overrides},
+        training={**found, **method.training},
     )

@@ -79,6 +79,14 @@ def test_what_is_tuned_keeps_its_other_options() -> None:
     assert type(found) is StochasticCrossAttention
 
 
+def test_a_methods_own_rate_comes_before_the_one_that_was_searched() -> None:
+    best = Best(prob=0.3, lr=3e-5)
+    plain = Method(attention=TunedCrossAttention(), training={"head_lr_scale": 1})
+    assert resolved(plain, best).training == {"lr": 3e-5, "head_lr_scale": 1}
+    lora = Method(attention=TunedCrossAttention(), training={"lr": 1e-3, "head_lr_scale": 1})
+    assert resolved(lora, best).training == {"lr": 1e-3, "head_lr_scale": 1}
+
+
 def method(**choices: Any) -> Edit:
     return lambda raw: raw["methods"].update(stochca=choices)
 
