@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from PIL import Image
 from timm.data import create_transform
 from timm.data.transforms import RandomCropOrPad, str_to_interp_mode
+from timm.data.transforms_factory import transforms_imagenet_train
 from torch import Tensor
 from torchvision.transforms import Resize
 
@@ -59,14 +60,14 @@ class Preprocessing:
             UserError: timm can't read the policy `auto_augment`.
         """
         try:
-            augmented = create_transform(
+            augmented = transforms_imagenet_train(
                 self.image_size,
-                is_training=True,
                 scale=augmentation.scale,
                 ratio=augmentation.ratio,
                 hflip=augmentation.horizontal_flip,
                 vflip=augmentation.vertical_flip,
                 color_jitter=augmentation.color_jitter or None,
+                force_color_jitter=True,  # which timm leaves out beside a policy
                 grayscale_prob=augmentation.grayscale,
                 auto_augment=augmentation.auto_augment,
                 re_prob=augmentation.random_erasing,

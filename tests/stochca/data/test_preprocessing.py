@@ -50,13 +50,16 @@ def test_a_random_crop_needs_a_larger_square() -> None:
         PREPROCESSING.training(Augmentation(crop="random"))
 
 
-def test_grayscale_and_hue() -> None:
+@pytest.mark.parametrize("policy", [None, "rand-m1-n0"])  # which does nothing itself
+def test_grayscale_and_hue(policy: str | None) -> None:
     image = Image.new("RGB", (16, 16), (200, 40, 40))
     grey = PREPROCESSING.training(Augmentation(grayscale=1.0, horizontal_flip=0.0))(image)
     assert torch.allclose(grey[0], grey[1])
     hues = set()
     for seed in range(8):
         torch.manual_seed(seed)
-        turned = PREPROCESSING.training(Augmentation(color_jitter=(0.0, 0.0, 0.0, 0.5)))(image)
+        turned = PREPROCESSING.training(Augmentation(color_jitter=(0.0, 0.0, 0.0, 0.5), auto_augment=policy))(
+            image
+        )
         hues.add(int(turned[:, 8, 8].argmax()))
     assert len(hues) > 1  # red does not stay the strongest
