@@ -35,7 +35,7 @@ LICENSES = {
     *("apple-ascl", "apple-amlr", "fair-noncommercial-research-license", "gemma", "unknown"),
 }
 TOLD = (  # of run.json
-    *("mlflow_run_id", "config", "training", "selection", "protocol", "target", "dataset"),
+    *("mlflow_run_id", "config", "training", "selection", "protocol", "refit", "target", "dataset"),
     *("notes", "seed", "precision", "device", "git_commit"),
 )
 

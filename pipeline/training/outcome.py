@@ -139,6 +139,7 @@ class Outcome:
                 },
             },
             "protocol": self.job.protocol.name,
+            "refit": self.job.protocol.refit,
             "device": self.fitted.device,
             "precision": self.fitted.precision,
             "git_commit": self.tags["git_commit"],

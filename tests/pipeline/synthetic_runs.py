@@ -223,7 +223,12 @@ def write_run(
         "selection": params.protocol.selection,
         "classes": list(classes),
         "backbone": card.to_dict(),
-        "dataset": {"name": dataset, "fingerprint": FINGERPRINT, "domains": [test.domain]},
+        "dataset": {
+            "name": dataset,
+            "fingerprint": FINGERPRINT,
+            "domains": [test.domain],
+            "images": {"train": 1_234, "val": 56, "test": images},
+        },
         "device": "cpu",
         "precision": "bf16",
         "git_commit": "0123456789abcdef" * 2 + "01234567+",

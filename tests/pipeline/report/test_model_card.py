@@ -54,6 +54,7 @@ def write_results(folder: Path, **changes: Any) -> None:
         "training": dataclasses.asdict(params.training),
         "selection": "macro_f1",
         "protocol": "transfer",
+        "refit": False,
         "target": "all",
         "seed": 7,
         "notes": ["the head was fitted first"],
@@ -141,6 +142,15 @@ def test_images_are_attributed_where_they_are_those_of_the_run(trained: TrainedM
     card = card_of(trained)
     assert "Drawn by a test" not in card
     assert "none, there were no validation images" in card
+
+
+def test_validation_images_that_were_trained_on_chose_nothing(trained: TrainedModel) -> None:
+    trained.card["name"] = "refit"
+    write_results(Path("results", "refit"), refit=True)
+    card = card_of(trained)
+    assert "1,200 for training, 30 for validation, then for training too, 50 for the test" in card
+    assert "**Choice of the weights**: none, they are those of the last step" in card
+    assert "by macro f1 on the validation images" not in card
 
 
 def test_a_held_out_domain_is_named(trained: TrainedModel) -> None:

@@ -243,6 +243,7 @@ def test_what_was_run_is_told(page: Page) -> None:
         "cpu, bf16",
         "0123456789ab+",
         "head_lr_scale",
+        "1,234 for training, 56 for validation, 60 for the test",
     ):
         assert words in page.text
 
@@ -346,6 +347,7 @@ def test_other_choices_of_the_weights_are_named(domains: Page) -> None:
         assert f">{title}</th>" in table
     assert "Only training-domain validation ranks the methods" in domains.text
     assert "every trial splits the training domains anew" in domains.text
+    assert domains.text.count("1,234 for training, 56 for validation, 150 for the test") == 3
 
 
 def test_pictures_are_found_whatever_their_prepared_split(domains: Page) -> None:
@@ -360,6 +362,8 @@ def test_where_nothing_was_validated_there_are_no_curves(
     page = page_of(tmp_path, monkeypatch)
     assert not page.of("g", "curve")
     assert "Nothing was validated: the validation images were trained on too (protocol.refit)" in page.text
+    # As the runs had them; what was prepared is split otherwise.
+    assert "1,234 for training, 56 for validation, then for training too, 60 for the test" in page.text
 
 
 def test_colours_stay_with_methods() -> None:
