@@ -60,8 +60,9 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         prepared.fingerprint,
         precision,
         device.type,
-        loaded.teacher.to_dict() if loaded.teacher else None,
-        build(job.method.attention).teacher_precision(precision, device),
+        classes=prepared.classes,
+        teacher=loaded.teacher.to_dict() if loaded.teacher else None,
+        teacher_precision=build(job.method.attention).teacher_precision(precision, device),
     )
     folder = work_folder(job, decides)
     tags = {

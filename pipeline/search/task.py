@@ -137,6 +137,7 @@ def plan(params: Params) -> Task:
         "gpu": params.tune.resources.gpu > 0,  # a search keeps to one device, and so to one precision
         "backbone": card.to_dict(),
         "dataset": fingerprint,
+        "classes": prepared.classes,
         "code": code_sha256("tune"),
         "versions": versions("ray", "optuna"),
     }

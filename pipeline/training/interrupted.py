@@ -11,7 +11,13 @@ from pipeline.tracking.labels import flatten
 from stochca.compute.checkpoint import CHECKPOINT
 
 DECIDES = "decides.json"
-SAID = {"code": "the code", "dataset": "the images", "backbone": "the backbone", "teacher": "the teacher"}
+SAID = {
+    "code": "the code",
+    "dataset": "the images",
+    "classes": "the classes",
+    "backbone": "the backbone",
+    "teacher": "the teacher",
+}
 
 
 def why_anew(folder: Path, decides: Mapping[str, Any], mark: str = CHECKPOINT) -> str | None:

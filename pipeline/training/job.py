@@ -1,7 +1,7 @@
 """What one training run is asked to do, and what decides its result."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,8 @@ def all_that_decides(
     dataset_fingerprint: str,
     precision: str,
     device_type: str,
+    *,
+    classes: Sequence[str],
     teacher: dict[str, Any] | None = None,
     teacher_precision: str | None = None,
 ) -> dict[str, Any]:
@@ -92,6 +94,7 @@ def all_that_decides(
         "teacher": teacher,
         "backbone": backbone,  # the whole card: pooling and normalisation decide as much as the weights
         "dataset": dataset_fingerprint,
+        "classes": list(classes),  # their names, of which zero_shot makes a head
         "precision": [precision, teacher_precision],
         "device": device_type,
         "code": code_sha256("train"),

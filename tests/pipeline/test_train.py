@@ -39,7 +39,7 @@ def test_what_is_asked_for_must_make_sense(arguments: tuple[str, str, int], sent
 
 
 def work_of(job: Job, *arguments: Any, **options: Any) -> Path:
-    return work_folder(job, all_that_decides(job, *arguments, **options))
+    return work_folder(job, all_that_decides(job, *arguments, **{"classes": ["a", "b"], **options}))
 
 
 def test_checkpoints_are_found_again_by_all_that_decides_the_weights() -> None:
@@ -57,6 +57,7 @@ def test_checkpoints_are_found_again_by_all_that_decides_the_weights() -> None:
         folder(device="cuda"),
         work_of(JOB, TIMETABLE, CARD.to_dict(), "f", "fp32", "cpu", teacher=CARD.to_dict()),
         work_of(JOB, TIMETABLE, CARD.to_dict(), "f", "fp32", "cpu", teacher_precision="bf16"),
+        work_of(JOB, TIMETABLE, CARD.to_dict(), "f", "fp32", "cpu", classes=["ant", "bee"]),
         folder(architecture="test_vit2"),
         folder(weights_sha256="1" * 64),
         folder(global_pool="avg"),
@@ -132,10 +133,12 @@ def test_a_run_describes_its_whole_backbone() -> None:
     inputs: Any = SimpleNamespace(timetable=TIMETABLE)
     images: Any = SimpleNamespace(train=[], validation=[], test=[])
     loaded = Loaded(CARD, None, prepared, images, inputs)  # type: ignore[arg-type]
-    outcome = Outcome(JOB, loaded, fitted, {}, "none", tags)  # type: ignore[arg-type]
+    job = dataclasses.replace(JOB, protocol=JOB.protocol.model_copy(update={"refit": True}))
+    outcome = Outcome(job, loaded, fitted, {}, "none", tags)  # type: ignore[arg-type]
     assert outcome.description["backbone"] == CARD.to_dict()
     assert outcome.description["teacher"] is None
     assert outcome.description["cross_attended"] == [0.5, 0.0]
+    assert outcome.description["refit"] is True
 
 
 @pytest.mark.parametrize(

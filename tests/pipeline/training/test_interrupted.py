@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def begin(job: Job = JOB, *, images: str = "some", code: str = "as it is") -> str | None:
+def begin(
+    job: Job = JOB, *, images: str = "some", code: str = "as it is", classes: Sequence[str] = ("ant", "bee")
+) -> str | None:
     """As a training does that is interrupted after its first checkpoint; what it says."""
     decides: dict[str, Any] = all_that_decides(
-        job, job.training.timetable(64), backbone_card().to_dict(), images, "fp32", "cpu"
+        job, job.training.timetable(64), backbone_card().to_dict(), images, "fp32", "cpu", classes=classes
     )
     decides["code"] = code
     folder = work_folder(job, decides)
@@ -50,6 +53,8 @@ def test_what_changed_is_named() -> None:
     assert begin(lr, images="others") == "starts over: since it was interrupted, the images changed"
     said = begin(with_training(lr=0.25), images="others", code="new")
     assert said == "starts over: since it was interrupted, the code, training.lr changed"
+    said = begin(with_training(lr=0.25), images="others", code="new", classes=["ant", "fly"])
+    assert said == "starts over: since it was interrupted, the classes changed"
 
 
 def test_a_library_of_another_version_computes_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
