@@ -15,6 +15,7 @@ from pipeline.datasets.alike import refuse_alike
 from pipeline.datasets.label_files import find_tables
 from pipeline.datasets.label_tables import labelled_source
 from pipeline.datasets.links import leads_out
+from pipeline.datasets.masks import refuse_masks
 from pipeline.datasets.source import (
     LEFT_OUT,
     ClassFolder,
@@ -45,7 +46,7 @@ def load(dataset: Dataset, sides: Sides) -> Source:
     Raises:
         UserError: the root is missing, unreadable or empty, its layout is ambiguous, it holds fewer than
             two classes or two names that look alike, a class folder holds no image, or a wanted domain is
-            not there; or a table is wrong.
+            not there; or masks lie among the images; or a table is wrong.
     """
     scan = Scan(Path(dataset.root))
     if tables := find_tables(dataset, scan.root):
@@ -55,6 +56,7 @@ def load(dataset: Dataset, sides: Sides) -> Source:
     refuse_alike(scan.described, "domains", there)
     domains = select_domains(dataset.domains, there)
     folders = [folder for folder in folders if folder.domain in domains]
+    refuse_masks(scan.described, folders)
     classes = sorted({folder.class_name for folder in folders})
     refuse_alike(scan.described, "classes", classes)
     if len(classes) < 2:

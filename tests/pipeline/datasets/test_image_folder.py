@@ -289,6 +289,12 @@ def test_ambiguous_layouts_are_refused(tmp_path: Path) -> None:
     refused(make(tmp_path / "untrained", "test/cat/1.png", "test/dog/1.png"), "no images to train on")
 
 
+def test_masks_beside_their_images_are_refused(tmp_path: Path) -> None:
+    make(tmp_path, *[f"{c}/{c} (1){end}.png" for c in ("benign", "malignant") for end in ("", "_mask")])
+    named = "benign/benign (1).png and beside it benign (1)_mask.png, and so for 2 of 4 files"
+    refused(tmp_path, str(tmp_path), named, "dataset.labels")
+
+
 NAMES = [
     ("caf\u00e9", "cafe\u0301", r"'cafe\u0301' and 'caf\xe9'"),
     ("cat", "cat ", "'cat' and 'cat '"),
