@@ -3,8 +3,8 @@
 import copy
 from typing import Any
 
-from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
 
 from stochca._typing import TimmModule
 from stochca.averaging.averaging import Averaging, Evaluate, Weights
@@ -21,7 +21,7 @@ class TailAverage(Averaging):
     def __init__(self, config: Swa, student: TimmModule, steps: int) -> None:
         super().__init__(config, student, steps)
         self.start = int(config.start * steps)
-        self.average = AveragedModel(student, use_buffers=True)
+        self.average = AveragedModel(student, avg_fn=_averaged, use_buffers=True)
 
     @property
     def started(self) -> bool:
@@ -43,3 +43,11 @@ class TailAverage(Averaging):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.average.load_state_dict(state["average"])
+
+
+_running_mean = get_swa_avg_fn()
+
+
+def _averaged(average: Tensor, new: Tensor, number: Tensor | int) -> Tensor:
+    """The mean with one more; of whole numbers, such as indices of positions, there is none to take."""
+    return _running_mean(average, new, number) if average.is_floating_point() else new

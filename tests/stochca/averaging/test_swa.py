@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 
 from stochca.config import Swa, build
 from tests.stochca.averaging.scalar import Scalar, finished, mean_of, train, weight_after
@@ -21,3 +22,15 @@ def test_it_is_evaluated_once_it_has_begun() -> None:
         student.weight.data.fill_(weight_after(step))
         averaging.after_step(student, step)
         assert averaging.evaluated(student).weight.item() == pytest.approx(expected)
+
+
+def test_whole_numbers_are_copied_and_not_averaged() -> None:
+    """On a GPU, averaging them ends in an error of torch's."""
+    student = Scalar()
+    student.register_buffer("index", torch.tensor([0, 7]))
+    averaging: Any = build(Swa(start=0.0), student, 3)
+    for step in (1, 2, 3):
+        student.get_buffer("index").add_(step)
+        averaging.after_step(student, step)
+        assert averaging.evaluated(student).index.equal(student.index)
+    assert finished(averaging)["index"].tolist() == [6, 13]
