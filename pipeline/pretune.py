@@ -17,7 +17,8 @@ from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.paths import BACKBONE, PREPARED, PRETUNED, RUNS
 from pipeline.tracking.follow import Follower
 from pipeline.tracking.labels import flatten, origin
-from pipeline.training.digests import code_sha256, deciding_settings, digest_of, versions
+from pipeline.training.digests import code_sha256, digest_of, versions
+from stochca.config.training import deciding_settings
 from stochca.training.callbacks import Callback, StepEvent
 
 if TYPE_CHECKING:

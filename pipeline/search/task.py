@@ -11,11 +11,11 @@ from pipeline.config.sections import Tune
 from pipeline.runtime.paths import SEARCHES as WORK
 from pipeline.search.data import BACKBONE, TrialData
 from pipeline.search.space import Values, prob_of
-from pipeline.training.digests import code_sha256, deciding_settings, digest_of, versions
+from pipeline.training.digests import code_sha256, digest_of, versions
 from stochca.config import Method, StochasticCrossAttention
 from stochca.config.selection import SELECTIONS, Metric, Selection
 from stochca.config.timetable import Timetable
-from stochca.config.training import Training
+from stochca.config.training import Training, deciding_settings
 
 if TYPE_CHECKING:
     from stochca.backbones.card import BackboneCard

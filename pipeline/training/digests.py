@@ -1,6 +1,5 @@
 """What work under way is named after: all that decides its result, so that nothing else continues it."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -9,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.paths import CODE, EXTENSIONS
-from stochca.config.timetable import Timetable
-from stochca.config.training import Training
 
 TRAINING = ("stochca", "pipeline/training", "pipeline/images")
 DECIDING = {  # stage -> the code that decides its result; dvc.yaml says the same
@@ -19,15 +16,6 @@ DECIDING = {  # stage -> the code that decides its result; dvc.yaml says the sam
     "tune": ("pipeline/tune.py", "pipeline/search", *TRAINING),
 }
 LIBRARIES = ("torch", "timm", "peft", "numpy", "pillow")  # in which it is computed
-SAME_RESULT = ("checkpoints", "workers")  # training settings that change none
-
-
-def deciding_settings(training: Training, timetable: Timetable | None = None) -> dict[str, Any]:
-    """What of the training settings decides the result; with a timetable, however its budget was written."""
-    settings = dataclasses.asdict(training)
-    if timetable is not None:
-        settings |= {**dataclasses.asdict(timetable), "epochs": None}
-    return {name: value for name, value in settings.items() if name not in SAME_RESULT}
 
 
 def digest_of(decides: Mapping[str, Any]) -> str:

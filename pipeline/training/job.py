@@ -11,11 +11,11 @@ from pipeline.config.sections import SEED_LIMIT, Protocol
 from pipeline.config.tuned import is_tuned, read_best, resolved
 from pipeline.runtime.paths import RUNS
 from pipeline.tracking.labels import flatten
-from pipeline.training.digests import code_sha256, deciding_settings, digest_of, versions
+from pipeline.training.digests import code_sha256, digest_of, versions
 from stochca.backbones.card import BackboneCard
 from stochca.config import Method
 from stochca.config.timetable import Timetable
-from stochca.config.training import Training
+from stochca.config.training import Training, deciding_settings
 from stochca.errors import UserError
 
 LOG = "log.jsonl"

@@ -1,6 +1,7 @@
 """The frozen pretrained model: what of it is kept, and how its keys and values are taken."""
 
 import copy
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 
 import torch
@@ -22,18 +23,9 @@ Drawn = dict[int, Tensor | None]  # blocks that cross-attend: their images as a 
 
 def headless_copy(model: TimmModule) -> TimmModule:
     """A copy of what a teacher needs: nothing behind the keys and values of the last block."""
-    last = model.get_submodule(block_names(model)[-1])
-    attention = attention_layers(last)[-1]
-    around = next(part for part in last.modules() if attention in part.children())
-    behind = {
-        model: BEHIND,
-        around: ("ls1", "norm2", "mlp", "ls2"),
-        attention: ("proj",),
-    }
     with ExitStack() as stack:
-        for module, names in behind.items():
-            unused = {name: nn.Identity() for name in names if module._modules.get(name) is not None}
-            stack.enter_context(swapped(module, **unused))
+        for module, parts in _unused(model).items():
+            stack.enter_context(swapped(module, **{name: nn.Identity() for name in parts}))
         teacher = copy.deepcopy(model)
     for parent in [*teacher.modules()]:
         for name, module in parent.named_children():
@@ -42,21 +34,45 @@ def headless_copy(model: TimmModule) -> TimmModule:
     return teacher
 
 
+def _unused(model: TimmModule) -> dict[nn.Module, dict[str, nn.Module]]:
+    """What stands behind the keys and values of the last block: the modules, and their parts by name."""
+    last = model.get_submodule(block_names(model)[-1])
+    attention = attention_layers(last)[-1]
+    around = next(part for part in last.modules() if attention in part.children())
+    behind = {
+        model: BEHIND,
+        around: ("ls1", "norm2", "mlp", "ls2"),
+        attention: ("proj",),
+    }
+    return {
+        module: {name: part for name, part in module.named_children() if name in names}
+        for module, names in behind.items()
+    }
+
+
 @torch.no_grad()
 def sample_of(teacher: TimmModule) -> Tensor:
     """A few numbers, in fp32 on the CPU, that tell a teacher from others; none where it has no weights yet.
 
     They are the same of a whole model and of its headless copy, whatever LoRA is about to add to it.
     """
-    elsewhere = tuple(f"{name}." for name in (*BEHIND, block_names(teacher)[-1]))
+    parts = [part for parts in _unused(teacher).values() for part in parts.values()]
+    unused = {id(parameter) for part in parts for parameter in part.parameters()}
     parameters = [
-        parameter.flatten()
+        parameter
         for name, parameter in teacher.named_parameters()
-        if not name.startswith(elsewhere) and ".lora_" not in name
+        if id(parameter) not in unused and ".lora_" not in name
     ]
     if any(parameter.is_meta for parameter in parameters):
         return torch.empty(0)
-    return torch.cat([values[:: len(values) // SAMPLED + 1].float() for values in parameters]).cpu()
+    return numbers_of(parameters)
+
+
+@torch.no_grad()
+def numbers_of(parameters: Iterable[Tensor]) -> Tensor:
+    """A few numbers of each, in fp32 on the CPU."""
+    flat = (parameter.flatten() for parameter in parameters)
+    return torch.cat([values[:: len(values) // SAMPLED + 1].float() for values in flat]).cpu()
 
 
 def are_of_one_teacher(first: Tensor, second: Tensor) -> bool:

@@ -6,12 +6,13 @@ reads the same classes from `params.yaml`, strictly.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from stochca.config.timetable import Timetable, spread
 
 BUDGETS = ("epochs", "steps")  # ways to say how long to train, of which settings have one
+SAME_RESULT = ("checkpoints", "workers")  # settings that change none
 # none | balanced | a weight per class, by name or in order; checked below, in plainer words than a union's.
 ClassWeights = str | dict[Any, Any] | tuple[Any, ...]
 
@@ -186,3 +187,11 @@ class Training:
             f"{self.batch_size / (self.accumulate * workers):g} images; choose one that leaves {wanted}",
         )
         return share
+
+
+def deciding_settings(training: Training, timetable: Timetable | None = None) -> dict[str, Any]:
+    """What of the training settings decides the result; with a timetable, however its budget was written."""
+    settings = asdict(training)
+    if timetable is not None:
+        settings |= {**asdict(timetable), "epochs": None}
+    return {name: value for name, value in settings.items() if name not in SAME_RESULT}

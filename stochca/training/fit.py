@@ -26,6 +26,7 @@ from stochca.evaluation import Scores, evaluate
 from stochca.phases.first_phase import FirstPhase
 from stochca.training.callbacks import Callback, Callbacks, EvalEvent
 from stochca.training.composition import compose, settled_teacher
+from stochca.training.deciding import what_decides_fit
 from stochca.training.inputs import Inputs, check_images, check_settings
 from stochca.training.loop import Loop
 from stochca.training.loss import Loss
@@ -63,15 +64,16 @@ def fit(
     """Fine-tune `inputs.student` in place; what is kept is `Fitted.model`.
 
     With a `work_folder`, checkpoints go there, and a run that finds one continues from it, to the same
-    weights as if it had never stopped; the weights of the last evaluation, or of all, are left in its folder
-    `evaluated` if `keep_evaluated` says so.
+    weights as if it had never stopped, where it is given the same student, images, method and settings; the
+    weights of the last evaluation, or of all, are left in its folder `evaluated` if `keep_evaluated` says so.
 
     In a data-parallel run (`stochca.compute.distributed`) every rank calls this with the same arguments and
     ends with the same weights, which are those of a single process within rounding: `batch_size` counts
     the images of all ranks. Callbacks are called on rank 0 alone, which also writes the checkpoints.
 
     Raises:
-        UserError: the method or the settings don't fit the model or the device, or training diverged.
+        UserError: the method or the settings don't fit the model or the device, the work folder holds a
+            checkpoint of another training, or training diverged.
     """
     device = device or default_device()
     check_settings(inputs, device)
@@ -111,6 +113,7 @@ class _Run:
         student.load_state_dict(from_main(student.state_dict(), device))
         student.set_grad_checkpointing(settings.gradient_checkpointing)
         choose_attention_kernel(student, self.precision, device)
+        decides = {} if work_folder is None else what_decides_fit(inputs)  # before the student is adapted
         self.adaptation: Adaptation = build(method.adapter)
         model, self.student = compose(method, student, inputs.teacher, self.precision)
         model.to(device)
@@ -143,6 +146,7 @@ class _Run:
             device=device,
             listeners=listeners,
             work_folder=work_folder,
+            decides=decides,
             names_of_step=names_of_step,
         )
         self.progress, self.averaging = self.loop.progress, self.loop.averaging

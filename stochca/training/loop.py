@@ -34,6 +34,7 @@ from stochca.config.training import Training
 from stochca.errors import UserError
 from stochca.evaluation import Scores
 from stochca.training.callbacks import Callback, StepEvent
+from stochca.training.deciding import Deciding, check_unchanged
 from stochca.training.loss import Loss
 from stochca.training.optimisation import create_optimizer, create_schedule
 
@@ -84,6 +85,7 @@ class Loop:
         student: what learns; `model` trains it, and is it or is around it.
         listeners: hear of every step and every checkpoint.
         work_folder: where checkpoints are found and go; None reads and writes none.
+        decides: what decides the weights; a checkpoint of anything else is refused.
         names_of_step: the images of a step, by name, for the sentence that ends a diverged run.
     """
 
@@ -100,12 +102,13 @@ class Loop:
         device: torch.device,
         listeners: Callback,
         work_folder: Path | None,
+        decides: Deciding,
         names_of_step: Callable[[int], Sequence[str]],
     ) -> None:
         self.student, self.model, self.loss = student, model, loss
         self.settings, self.timetable = settings, timetable
         self.precision, self.device = precision, device
-        self.listeners, self.work_folder = listeners, work_folder
+        self.listeners, self.work_folder, self.decides = listeners, work_folder, decides
         self.optimizer = create_optimizer(student, settings, loss)
         # Of the step alone: in no checkpoint.
         self.schedule = create_schedule(self.optimizer, settings, timetable)
@@ -234,6 +237,7 @@ class Loop:
         return save_checkpoint(
             folder,
             {
+                "decides": self.decides,
                 "progress": vars(self.progress),
                 "student": self.student.state_dict(),
                 "loss": self.loss.state_dict(),
@@ -267,6 +271,7 @@ class Loop:
         if state is None:
             return Progress()
         self._check_teacher(state.get("teacher"))
+        check_unchanged(state.get("decides", {}), self.decides, self.work_folder)
         self.student.load_state_dict(state["student"])
         self.loss.load_state_dict(to_device(state["loss"], self.device))
         self.optimizer.load_state_dict(state["optimizer"])

@@ -28,6 +28,7 @@ from stochca.data.images import Images, names_of, some_of
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.training.callbacks import Callback, Callbacks
+from stochca.training.deciding import what_decides
 from stochca.training.loop import Loop
 from stochca.training.loss import Loss
 
@@ -98,7 +99,7 @@ def pretune(
 
     Raises:
         UserError: the architecture is not supported, the settings don't fit the device, there are no images,
-            or training diverged.
+            the work folder holds a checkpoint of another training, or training diverged.
     """
     TOAST.check(backbone)
     if settings.layer_decay is not None:
@@ -138,6 +139,7 @@ def pretune(
         device=device,
         listeners=listeners,
         work_folder=work_folder,
+        decides=what_decides(backbone, settings, len(images), preprocessing, seed),
         names_of_step=lambda step: names_of(
             [images], images_of_step(len(images), settings, seed=seed, step=step)
         ),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import stochca
 from stochca.attention.teacher import are_of_one_teacher, sample_of
+from stochca.timm_models.families import block_names
 from tests.stochca.timm_models.families.cases import CASES, images
 from tests.stochca.tiny import tiny_vit
 
@@ -121,8 +122,8 @@ def test_what_tells_teachers_apart(name: str) -> None:
     other_head = case.model()
     other_head.reset_classifier(9)
     assert torch.equal(sample_of(other_head), own)
-    # One block that learned, or biases and norms alone, is another teacher.
-    for changed in ("blocks.0.", "bias"):
+    # The first block or the last that learned, or biases and norms alone, is another teacher.
+    for changed in ("blocks.0.", f"{block_names(teacher)[-1]}.", "bias"):
         tuned = case.model()
         with torch.no_grad():
             for key, parameter in tuned.named_parameters():

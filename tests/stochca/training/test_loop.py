@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from stochca.compute.checkpoint import load_checkpoint, save_checkpoint
-from stochca.config import Method, StochasticCrossAttention
+from stochca.config import Ema, Method, StochasticCrossAttention
 from stochca.config.training import Augmentation
 from stochca.errors import UserError
 from stochca.training.callbacks import JsonLines, read_events
@@ -23,8 +23,9 @@ from tests.stochca.training.test_fit import settings
 class Named(ColouredSquares):
     """Images with names."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, shift: int = 0) -> None:
         super().__init__(number)
+        self.labels = [(label + shift) % 3 for label in self.labels]
         self.ids = [f"square {i}" for i in range(number)]
 
 
@@ -45,16 +46,25 @@ class Poisoned:
         self.weights[self.step] = self.student.head.weight.detach().clone()
         return output * float("nan") if self.step in self.steps else output
 
-    def fit(self, folder: Path | None = None, method: Method | None = None, **options: Any) -> Fitted:
+    def fit(
+        self,
+        folder: Path | None = None,
+        method: Method | None = None,
+        seed: int = 0,
+        images: int = 40,
+        shift: int = 0,
+        **options: Any,
+    ) -> Fitted:
         listeners = [JsonLines(folder / "log.jsonl")] if folder else []
         return fit(
             Inputs(
                 self.student,
-                Named(40),
+                Named(images, shift),
                 ColouredSquares(30, seed=1),
                 method=method or Method(),
                 settings=settings(**{"clip_grad": None, **options}),
                 preprocessing=PREPROCESSING,
+                seed=seed,
             ),
             work_folder=folder,
             callbacks=listeners,
@@ -147,13 +157,41 @@ def test_a_checkpoint_is_continued_beside_its_own_teacher(tmp_path: Path) -> Non
     assert again.step == 12 - 4  # it went on from the checkpoint
 
 
+def test_a_checkpoint_is_continued_by_the_same_training_alone(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="training diverged"):
+        Poisoned(range(7, 100)).fit(tmp_path)
+    untouched = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def refused(found: str, seed: int = 0, images: int = 40, student: int = 0, **options: Any) -> None:
+        other = Poisoned(())
+        other.student.load_state_dict(tiny_vit(seed=student).state_dict())
+        with pytest.raises(UserError, match=f"holds a checkpoint of another training, where {found}"):
+            other.fit(tmp_path, **{"seed": seed, "images": images, **options})
+        assert other.step == 0
+
+    refused(r"training.lr was 0\.003, and now it is 1e-05; go on as that training began", lr=1e-5)
+    refused("training.steps was 12, and now it is 24", steps=24)
+    refused("the seed was 0", seed=7)
+    refused("the number of images was 40, and now it is 39", images=39)
+    refused("the sha256 of labels and domains", shift=1)
+    refused("the sha256 of the weights before training", student=5)
+    refused("method.average was NoAverage", method=Method(average=Ema()))
+    assert untouched == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    again = Poisoned(())
+    with torch.no_grad():
+        again.student.head.weight.add_(1)  # a head may be a random one, and differ in every session
+    again.fit(tmp_path, checkpoints=1)
+    assert again.step == 12 - 4
+
+
 def test_a_checkpoint_that_does_not_say_its_teacher_is_continued(tmp_path: Path) -> None:
     method = Method(attention=StochasticCrossAttention(prob=0.5))
     with pytest.raises(UserError, match="training diverged"):
         Poisoned(range(7, 100)).fit(tmp_path, method)
     state = load_checkpoint(tmp_path)
     assert state is not None
-    del state["teacher"]
+    del state["teacher"], state["decides"]
     save_checkpoint(tmp_path, state)
     again = Poisoned(())
     again.fit(tmp_path, method)

@@ -73,6 +73,9 @@ def test_decoders_learn_to_reconstruct_and_resume_bit_exactly(tmp_path: Path) ->
     assert expected.loss < 0.9 * expected.loss_before
     with pytest.raises(Killed):
         run(tmp_path, Kill())
+    for other, name in ({"lr": 0.5}, "training.lr"), ({"steps": 10}, "training.steps"):
+        with pytest.raises(UserError, match=f"a checkpoint of another training, where {name} was"):
+            run(tmp_path, settings=replace(SETTINGS, **other))
     resumed = run(tmp_path)
     for name, value in expected.decoders.state_dict().items():
         assert torch.equal(resumed.decoders.state_dict()[name], value), name
