@@ -98,9 +98,12 @@ def read_gguf(file: Path) -> tuple[Any, Any]:
     options = {"gguf_file": file.name}
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
-        read = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
+        read, info = AutoModelForCausalLM.from_pretrained(
+            file.parent, dtype=torch.float32, output_loading_info=True, **options
+        )
     except Exception as error:  # tokenizers raises no kind of its own
         raise UserError(f"{file.name} can't be read as GGUF: {first_line(error)}") from None
+    check_whole(info, file.name)
     # Its weights are plain numbers now, but it counts as quantised, and would not be saved.
     config = read.config
     del config.quantization_config
@@ -131,7 +134,10 @@ def _load(location: str, source: str) -> tuple[Any, Any]:
                 f"model of {', '.join(FAMILIES.values())}"
             )
         log(f"loading {location}")
-        model = AutoModelForCausalLM.from_pretrained(location, dtype="float32")
+        model, info = AutoModelForCausalLM.from_pretrained(
+            location, dtype="float32", output_loading_info=True
+        )
+        check_whole(info, source)
         tokenizer = AutoTokenizer.from_pretrained(location)
     except UserError:
         raise
@@ -142,6 +148,20 @@ def _load(location: str, source: str) -> tuple[Any, Any]:
         ) from None
     check_supported(model, "the example")
     return model, tokenizer
+
+
+def check_whole(info: dict[str, Any], source: str) -> None:
+    """Raise `UserError` where weights were not in `source`: `transformers` has drawn them at random.
+
+    Args:
+        info: what `from_pretrained` says of its loading.
+    """
+    if missing := sorted(info["missing_keys"]):
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise UserError(
+            f"{source} lacks weights of its model ({', '.join(missing[:3])}{more}), which would be random; "
+            "take one that was saved with its language head, as AutoModelForCausalLM saves it"
+        )
 
 
 def _what_it_is(config: Any) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFWriter
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, GPT2Config, T5Config
 
 from examples.language.backbone import make_backbone, read_gguf
@@ -55,11 +56,21 @@ def test_models_of_another_kind(config: Any, what: str, tmp_path: Path) -> None:
     assert "take a decoder-only model of LLaMA" in sentence
 
 
+def test_a_folder_without_all_weights(tmp_path: Path) -> None:
+    source = save_backbone(tmp_path / "tiny", tie_word_embeddings=False)
+    make_model(tie_word_embeddings=False).model.save_pretrained(source)  # the base model alone
+    sentence = refused(f"folder:{source}", tmp_path / "backbone")
+    assert sentence.startswith(f"folder:{source} lacks weights of its model (lm_head.weight), which would be")
+    weights = load_file(source / "model.safetensors")
+    save_file({f"module.{name}": value for name, value in weights.items()}, source / "model.safetensors")
+    assert "and 18 more), which would be random" in refused(f"folder:{source}", tmp_path / "backbone")
+
+
 def test_no_folder(tmp_path: Path) -> None:
     assert "there is no" in refused(f"folder:{tmp_path / 'none'}", tmp_path / "backbone")
 
 
-def write_gguf(path: Path, model: Any) -> None:
+def write_gguf(path: Path, model: Any, without: str = "nothing") -> None:
     """As llama.cpp writes a LLaMA: rotary dimensions of queries and keys lie in pairs."""
 
     def paired(weight: np.ndarray, heads: int) -> np.ndarray:
@@ -98,7 +109,8 @@ def write_gguf(path: Path, model: Any) -> None:
         for own, theirs in names.items():
             weight = weights[f"model.layers.{layer}.{own}.weight"]
             weight = paired(weight, heads[theirs]) if theirs in heads else weight
-            writer.add_tensor(f"blk.{layer}.{theirs}.weight", weight)
+            if theirs != without:
+                writer.add_tensor(f"blk.{layer}.{theirs}.weight", weight)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -116,6 +128,14 @@ def test_a_gguf_gives_the_model_that_it_was_made_of(tmp_path: Path) -> None:
     read.save_pretrained(tmp_path / "saved")  # it no longer counts as quantised
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved").eval()
     assert torch.equal(again(tokens).logits, read(tokens).logits)
+
+
+def test_a_gguf_without_all_weights(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", make_model(), without="ffn_up")
+    with pytest.raises(
+        UserError, match=r"tiny\.gguf lacks weights of its model \(model\.layers\.0\.mlp\.up_"
+    ):
+        read_gguf(tmp_path / "tiny.gguf")
 
 
 def test_a_gguf_of_another_architecture(tmp_path: Path) -> None:
