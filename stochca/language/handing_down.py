@@ -14,6 +14,17 @@ from torch import Tensor, nn
 from stochca.language.support import LanguageModel, layers_of
 
 ARGUMENT = "handed_down"
+# Of the arguments of a forward pass, those that a pass which only looks at the tokens does without.
+OF_THE_ANSWER = frozenset(
+    {
+        "output_attentions",
+        "output_hidden_states",
+        "num_items_in_batch",
+        "shift_labels",
+        "logits_to_keep",
+        "return_dict",
+    }
+)
 
 
 class HandedDown:

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from stochca.attention.probability import one_per_block
 from stochca.compute.randomness import Stream, derived_seed
 from stochca.errors import UserError
-from stochca.language.handing_down import ARGUMENT, receive
+from stochca.language.handing_down import ARGUMENT, OF_THE_ANSWER, receive
 from stochca.language.identity import weights_sha256
 from stochca.language.support import LanguageModel, check_supported, layers_of
 from stochca.language.teacher import FromTeacher, teacher_keys_values
@@ -64,10 +64,11 @@ class StochCA(LanguageWrapper):
         if teacher is not None:
             check_supported(teacher, "StochCA")
             check_same_layers(model, teacher)
+            receive(teacher)
+        receive(model)  # and with it the copy
         base: nn.Module = copy.deepcopy(model.model) if teacher is None else teacher.model
         # In a tuple, it is no submodule: state_dict(), parameters() and train() pass it by.
         self._teacher = (base.requires_grad_(False).eval(),)
-        receive(model)
         # A stream of its own: the draws must not follow the numbers that dropout uses.
         seed = derived_seed(torch.initial_seed() % 2**64, Stream.DRAWS)
         self.generator = generator or torch.Generator().manual_seed(seed)
@@ -116,7 +117,8 @@ class StochCA(LanguageWrapper):
                 "past_key_values out, or call model.eval() first, in which no layer does"
             )
         if drawn:
-            given = teacher_keys_values(self.teacher, drawn, **inputs)
+            of_both = {name: value for name, value in arguments.items() if name not in OF_THE_ANSWER}
+            given = teacher_keys_values(self.teacher, drawn, **inputs, **of_both)
             arguments[ARGUMENT] = FromTeacher(given)
         if drawn or (self.training and past_key_values is None):
             use_cache = bool(use_cache) and not drawn

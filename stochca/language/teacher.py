@@ -2,6 +2,8 @@
 
 A cache says to an attention layer which keys and values it attends to, after its rotary positions and key
 norm. So both ends are caches: the teacher's writes down what it is given, the student's answers with that.
+The layers alone find them. To the models there is no cache, and documents that are packed into one sequence
+stay apart.
 
 Shapes: B sequences, N tokens, H heads of keys and values, C channels of a head.
 """
@@ -11,22 +13,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from stochca.language.handing_down import HandedDown
+from stochca.language.handing_down import ARGUMENT, HandedDown
 from stochca.language.support import LanguageModel
 from stochca.timm_models.key_value import DeepestReached
 
 KeysValues = dict[int, tuple[Tensor, Tensor]]  # by layer: keys and values (B, H, N, C)
 
 
-class Recording(DynamicCache):
-    """Writes down keys and values, and ends the pass at the last layer that is needed."""
+class Recording(HandedDown):
+    """Stands where an attention layer of the teacher finds its cache, and ends the pass at the deepest."""
 
     def __init__(self, deepest: int) -> None:
-        super().__init__()
         self.deepest = deepest
         self.seen: KeysValues = {}
+
+    def to_attention(self, index: int, arguments: dict[str, Any]) -> None:
+        arguments["past_key_values"] = self
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
@@ -62,7 +65,9 @@ class FromTeacher(HandedDown):
 @torch.no_grad()
 def teacher_keys_values(teacher: LanguageModel, drawn: list[int], **inputs: Any) -> KeysValues:
     """Keys and values of the drawn layers; the teacher, a base model, runs as far as the deepest of them."""
+    if teacher.training:  # whoever keeps it too may have set the mode of all that they have
+        teacher.eval()
     recording = Recording(max(drawn))
     with suppress(DeepestReached):
-        teacher(**inputs, past_key_values=recording, use_cache=True)
+        teacher(**inputs, use_cache=False, **{ARGUMENT: recording})
     return {layer: recording.seen[layer] for layer in drawn}

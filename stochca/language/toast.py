@@ -26,7 +26,7 @@ from stochca.adapters.toast import Decoder
 from stochca.errors import UserError
 from stochca.language.files import CARD, TENSORS, read_adapter, read_tensors, write_adapter, write_tensors
 from stochca.language.generation import generate
-from stochca.language.handing_down import ARGUMENT, receive
+from stochca.language.handing_down import ARGUMENT, OF_THE_ANSWER, receive
 from stochca.language.identity import identity_of
 from stochca.language.passes import FirstPass, SecondPass
 from stochca.language.reconstruction import reconstruction_loss, share_of_batch
@@ -34,11 +34,6 @@ from stochca.language.support import LanguageModel, check_supported, layers_of
 from stochca.language.two_pass_cache import TwoPassCache
 from stochca.language.wrapper import LanguageWrapper
 from stochca.timm_models.threads import alone_with
-
-# Of the arguments of a forward pass, those that the second pass alone is given.
-OF_THE_ANSWER = frozenset(
-    {"output_attentions", "output_hidden_states", "num_items_in_batch", "shift_labels", "return_dict"}
-)
 
 
 @dataclass

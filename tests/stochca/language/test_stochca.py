@@ -77,6 +77,23 @@ def test_padding_changes_nothing(left: bool) -> None:
         torch.testing.assert_close(row[seen], by_hand(model, sequence, [0, 1]).logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", ["Llama", "Gemma3"])
+def test_packed_documents_stay_apart(family: str) -> None:
+    """As a collator that flattens has them: in one sequence, told by positions that begin again."""
+    model = trained(family)
+    documents = [tokens(1, length, seed=length)[0] for length in (4, 9, 6)]
+    positions = torch.cat([torch.arange(len(document)) for document in documents])
+    told: list[Any] = []
+    model.teacher.layers[1].self_attn.register_forward_pre_hook(
+        lambda _, __, arguments: told.append(arguments["max_length_q"]), with_kwargs=True
+    )
+    packed: dict[str, Any] = {"position_ids": positions[None], "max_length_q": 9}  # the latter for kernels
+    logits = model(torch.cat(documents)[None], cross_layers=[0, 1], logits_to_keep=16, **packed).logits[0]
+    expected = torch.cat([by_hand(model, document, [0, 1]).logits for document in documents])
+    torch.testing.assert_close(logits, expected[-16:], rtol=1e-4, atol=1e-4)
+    assert told[0] == 9
+
+
 def test_no_output_depends_on_a_later_token() -> None:
     model = trained("Gemma3")
     batch = tokens()
@@ -169,6 +186,9 @@ def test_the_teacher_is_the_model_as_it_was_or_another() -> None:
         assert model.teacher.get_parameter(name).equal(parameter)
     given = StochCA(changed(tiny_model()), teacher=tiny_model())
     assert given(tokens(), cross_layers=[1]).logits.equal(model(tokens(), cross_layers=[1]).logits)
+    given.teacher.train()  # as an owner does that trains all it has
+    given(tokens(), cross_layers=[1])
+    assert not any(part.training for part in given.teacher.modules())
     assert model.to(torch.bfloat16).teacher.dtype == torch.bfloat16
 
 
