@@ -54,7 +54,7 @@ def fit(
         folder: for checkpoints; the last whole one that is there is gone on with.
         whole_text: prompts are learned as well as answers.
     """
-    arguments = TrainingArguments(
+    arguments = _Arguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size // settings.accumulate,
@@ -101,6 +101,14 @@ def last_checkpoint(folder: Path) -> str | None:
     """The last that was written to its end, if there is one."""
     whole = [mark.parent for mark in folder.glob(f"checkpoint-*/{WHOLE}")]
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+class _Arguments(TrainingArguments):
+    """Of several GPUs one is used: nn.DataParallel would give a step as many times the answers."""
+
+    @property
+    def n_gpu(self) -> int:
+        return min(1, super().n_gpu)
 
 
 class _Trainer(Trainer):

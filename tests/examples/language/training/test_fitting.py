@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from examples.language.settings import KINDS, Training
 from examples.language.text.encoding import Example
-from examples.language.training.fitting import WHOLE, Fitted, fit, last_checkpoint
+from examples.language.training.fitting import WHOLE, Fitted, _Arguments, fit, last_checkpoint
 from examples.language.training.methods import build
 from tests.examples.language.tiny import make_model
 
@@ -89,6 +89,14 @@ def test_a_checkpoint_by_half_is_passed_by(tmp_path: Path) -> None:
         if step < 12:
             (tmp_path / f"checkpoint-{step}" / WHOLE).touch()
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+def test_of_several_gpus_one_takes_the_whole_batch(tmp_path: Path) -> None:
+    arguments = _Arguments(str(tmp_path), per_device_train_batch_size=4, use_cpu=True, report_to="none")
+    assert arguments.n_gpu == 0
+    arguments._n_gpu = 2  # as transformers counts them
+    assert (arguments.n_gpu, arguments.train_batch_size) == (1, 4)
+    assert arguments.parallel_mode.value == "not_parallel"
 
 
 def test_micro_batches_are_one_step(tmp_path: Path) -> None:
