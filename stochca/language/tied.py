@@ -10,18 +10,20 @@ def save_tied_once(module: nn.Module) -> None:
 
     States with all names, or with the first of them, load.
     """
+    module.register_state_dict_post_hook(_drop)
+    module.register_load_state_dict_pre_hook(_fill)
 
-    def drop(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
-        for name in tied_names(module):
-            state.pop(f"{prefix}{name}", None)
 
-    def fill(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
-        for name, first in tied_names(module).items():
-            if f"{prefix}{first}" in state:
-                state.setdefault(f"{prefix}{name}", state[f"{prefix}{first}"])
+# By name, because what holds on to them can be pickled.
+def _drop(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    for name in tied_names(module):
+        state.pop(f"{prefix}{name}", None)
 
-    module.register_state_dict_post_hook(drop)
-    module.register_load_state_dict_pre_hook(fill)
+
+def _fill(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name, first in tied_names(module).items():
+        if f"{prefix}{first}" in state:
+            state.setdefault(f"{prefix}{name}", state[f"{prefix}{first}"])
 
 
 def tied_names(module: nn.Module) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Tied weights in a state."""
 
+import pickle
+
 from safetensors.torch import load_file, save_file
 
 from stochca.language.tied import save_tied_once
@@ -10,7 +12,8 @@ def test_tied_weights_stand_once_and_both_kinds_of_states_load(tmp_path) -> None
     whole = tiny_model().state_dict()
     model = tiny_model()
     save_tied_once(model)
-    assert whole.keys() - model.state_dict().keys() == {"lm_head.weight"}
+    for each in (model, pickle.loads(pickle.dumps(model))):
+        assert whole.keys() - each.state_dict().keys() == {"lm_head.weight"}
     save_file(model.state_dict(), tmp_path / "state.safetensors")
     for state in (load_file(tmp_path / "state.safetensors"), whole):
         other = tiny_model(seed=1)
