@@ -23,6 +23,14 @@ class LanguageWrapper(nn.Module):
         """What nn.Module does not find: the model's own, where it is among what is handed on."""
         return getattr(self.wrapped, name) if name in HANDED_ON else super().__getattr__(name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What the model has and the wrapper has not is set in the model: `generation_config`, for one."""
+        model = getattr(self, "wrapped", None)
+        if hasattr(model, name) and name not in dir(self):
+            setattr(model, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **others: Any
     ) -> None:

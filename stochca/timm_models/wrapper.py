@@ -47,6 +47,14 @@ class Wrapper(nn.Module):
             return getattr(modules[self.wrapped], name)
         return super().__getattr__(name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What the model has and the wrapper has not is set in the model: `head`, for one."""
+        model = self.__dict__.get("_modules", {}).get(self.wrapped)
+        if hasattr(model, name) and name not in dir(self):
+            setattr(model, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def no_weight_decay(self) -> set[str]:
         """Names, or patterns of names, of the parameters that should not decay."""
         names: set[str] = getattr(self.get_submodule(self.wrapped), "no_weight_decay", set)()

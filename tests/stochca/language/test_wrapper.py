@@ -97,6 +97,9 @@ def test_it_answers_what_is_asked_of_its_model() -> None:
     for model in (wrapped("TOAST"), wrapped("StochCA")):
         assert model.config is model.wrapped.config
         assert model.device == torch.device("cpu")
+        model.generation_config = transformers.GenerationConfig(max_new_tokens=3, eos_token_id=None)
+        assert model.wrapped.generation_config is model.generation_config
+        assert model.generate(tokens()).shape == (2, 9 + 3)
         with pytest.raises(AttributeError, match="no attribute 'lm_head'"):
             model.lm_head  # noqa: B018
         with pytest.raises(UserError, match="DataParallel"):
