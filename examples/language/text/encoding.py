@@ -43,6 +43,11 @@ class Encoder:
         self.has_plain_template = tokenizer.chat_template is None
         if self.has_plain_template:
             tokenizer.chat_template = PLAIN_TEMPLATE
+        bos = tokenizer.bos_token_id
+        # What every text began with that the model was trained on, and no prompt loses.
+        self.start = [bos] if bos is not None and tokenizer("")["input_ids"][:1] == [bos] else []
+        if self.has_plain_template and self.start:
+            tokenizer.chat_template = "{{ bos_token }}" + PLAIN_TEMPLATE
         self.counts: Counter[str] = Counter()  # prompts_cut, answers_too_long, answers_empty
         self.first: dict[str, str] = {}  # where each was found first
 
@@ -58,15 +63,17 @@ class Encoder:
                 self._count("answers_empty", conversation)
                 continue
             prompt, answer = self._tokens(messages[:place], message)
-            if len(answer) >= self.max_length:
+            start = self.start if prompt[:1] == self.start else []
+            if len(start + answer) >= self.max_length:
                 self._count("answers_too_long", conversation)
                 continue
-            room = self.max_length - len(answer)
+            prompt = prompt[len(start) :]
+            room = self.max_length - len(start + answer)
             if len(prompt) > room:
                 self._count("prompts_cut", conversation)
             question = messages[place - 1]["content"]
             yield Example(
-                f"{id}-{place}", split, question, message["content"].strip(), prompt[-room:], answer
+                f"{id}-{place}", split, question, message["content"].strip(), start + prompt[-room:], answer
             )
 
     def _tokens(self, before: list[Message], answer: Message) -> tuple[list[int], list[int]]:

@@ -1,8 +1,11 @@
 from typing import Any
 
+import pytest
+from tokenizers.processors import TemplateProcessing
+
 from examples.language.text.conversations import Conversation
 from examples.language.text.encoding import Encoder, Example
-from tests.examples.language.tiny import make_tokenizer
+from tests.examples.language.tiny import TEMPLATE, make_tokenizer
 
 TALK = [
     {"role": "user", "content": "word1 word2"},
@@ -72,3 +75,21 @@ def test_a_template_that_says_nothing_of_ends_still_ends_the_answer() -> None:
     tokenizer = make_tokenizer(template)
     (example,) = encode(Encoder(tokenizer, 64, None), TALK[:2])
     assert read(tokenizer, example.answer_tokens) == "word3 <end>"
+
+
+@pytest.mark.parametrize("template", [None, "{{ bos_token }} " + TEMPLATE])
+def test_prompts_begin_as_the_tokenizer_begins_texts_also_where_they_are_cut(template: str | None) -> None:
+    bos = 1
+
+    def encoded(messages: list[dict[str, str]], max_length: int) -> list[Example]:
+        tokenizer = make_tokenizer(template)
+        tokenizer.bos_token = "<unk>"
+        begins = TemplateProcessing(single="<unk> $A", special_tokens=[("<unk>", bos)])
+        tokenizer.backend_tokenizer.post_processor = begins
+        return encode(Encoder(tokenizer, max_length, None), messages)
+
+    whole, cut = encoded(TALK, 64), encoded(TALK, 9)
+    assert [each.prompt_tokens.count(bos) for each in whole + cut] == [1, 1, 1, 1]
+    assert len(cut[1].prompt_tokens + cut[1].answer_tokens) == 9
+    assert cut[1].prompt_tokens == [bos, *whole[1].prompt_tokens[-5:]]
+    assert encoded(TALK[:2], 3) == []  # it leaves no room for a prompt
