@@ -7,7 +7,7 @@ import pandas as pd
 
 from examples.language.paths import BACKBONE, CARD, DECODERS, MANIFEST, PREPARED, PRETUNED, REPORTS, RESULTS
 from examples.language.report.page import build_page, headline
-from examples.language.report.standings import rank, read_outcomes
+from examples.language.report.standings import check_settings, rank, read_outcomes
 from examples.language.settings import load_settings
 from pipeline.runtime.boundary import run
 from pipeline.runtime.exclusive import exclusive
@@ -20,7 +20,9 @@ from pipeline.tracking.run_folder import RunFolder
 def main() -> None:
     settings = load_settings()
     with exclusive("language-compare"):
-        rows = rank(read_outcomes(RESULTS, settings.compare), settings.compare)
+        outcomes = read_outcomes(RESULTS, settings.compare)
+        check_settings(outcomes, settings)
+        rows = rank(outcomes, settings.compare)
         manifest, backbone = (
             json.loads((folder / name).read_text(encoding="utf-8"))
             for folder, name in ((PREPARED, MANIFEST), (BACKBONE, CARD))

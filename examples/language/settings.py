@@ -84,6 +84,10 @@ class Method(Section):
     lr: float = Field(gt=0)  # peak learning rate
     steps: int | None = Field(None, ge=1)  # None: training.steps
 
+    def trained_with(self, training: Training) -> dict[str, Any]:
+        """All settings of a run, the common ones too."""
+        return {**training.model_dump(), **self.model_dump(), "steps": self.steps or training.steps}
+
 
 class Full(Method):
     adapt: Literal["full"]

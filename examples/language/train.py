@@ -103,7 +103,7 @@ def _train(name: str, seed: int, settings: Settings, follower: Follower) -> None
         outcome: dict[str, Any] = {
             "method": name,
             "seed": seed,
-            "settings": {**method.model_dump(), "steps": steps},
+            "settings": method.trained_with(training),
             "device": tags["device"],
             "precision": inputs.precision,
             "mlflow_run_id": run.run_id,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from examples.language.paths import OUTCOME
-from examples.language.settings import UNTUNED, Compare
+from examples.language.settings import UNTUNED, Compare, Settings
 from pipeline.report.intervals import Difference, Spread, estimate, judge
 from stochca.config.selection import SELECTIONS, Metric
 from stochca.errors import UserError
@@ -92,6 +92,22 @@ def read_outcomes(folder: Path, settings: Compare) -> dict[str, list[Outcome]]:
         if any([answer["id"] for answer in outcome["answers"]] != asked for outcome in own):
             raise UserError(f"{name} answered other questions than {UNTUNED} did; run make language")
     return outcomes
+
+
+def check_settings(outcomes: dict[str, list[Outcome]], settings: Settings) -> None:
+    """Raise `UserError` where a run was trained otherwise than the settings say now."""
+    for name, own in outcomes.items():
+        if name == UNTUNED:
+            continue
+        wanted = settings.methods[name].trained_with(settings.training)
+        for outcome in own:
+            for key in wanted | outcome["settings"]:
+                then, now = (values.get(key) for values in (outcome["settings"], wanted))
+                if then != now:
+                    raise UserError(
+                        f"{name}-{outcome['seed']} was trained with {key} {then}, but now it is {now}; run "
+                        "make language, which trains again what has changed"
+                    )
 
 
 def log_losses(outcomes: Sequence[Outcome]) -> np.ndarray:

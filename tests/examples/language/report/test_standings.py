@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from examples.language.paths import OUTCOME
-from examples.language.report.standings import log_losses, rank, read_outcomes
+from examples.language.report.standings import check_settings, log_losses, rank, read_outcomes
+from examples.language.settings import Settings
 from stochca.errors import UserError
 from tests.examples.language.report.outcomes import ANSWERS, SETTINGS, make_outcomes
+from tests.examples.language.workspace import params
 
 
 @pytest.fixture
@@ -63,3 +65,15 @@ def test_runs_that_are_missing_or_answered_others(
     (tmp_path / "lora-1" / OUTCOME).write_text(json.dumps(outcomes["lora"][1]))
     with pytest.raises(UserError, match="lora answered other questions"):
         read_outcomes(tmp_path, SETTINGS)
+
+
+def test_runs_of_other_settings(outcomes: dict[str, list[dict[str, Any]]]) -> None:
+    settings = Settings.model_validate(params())
+    for name in SETTINGS.methods:
+        told = json.dumps(settings.methods[name].trained_with(settings.training))
+        for seed, each in enumerate(outcomes[name]):
+            each.update(seed=seed, settings=json.loads(told))
+    check_settings(outcomes, settings)
+    outcomes["lora"][1]["settings"]["lr"] = 1.0
+    with pytest.raises(UserError, match=r"lora-1 was trained with lr 1\.0, but now it is 0\.001; run make"):
+        check_settings(outcomes, settings)
