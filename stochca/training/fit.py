@@ -1,5 +1,6 @@
 """Training, from a model with a fresh head to the weights that are kept."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from timm.layers.drop import DropPath
 from torch import Tensor
 
 from stochca._typing import TimmModule
@@ -22,6 +24,7 @@ from stochca.config import build
 from stochca.data.batches import training_batches
 from stochca.data.examples import Examples
 from stochca.data.images import joined_images
+from stochca.errors import UserError
 from stochca.evaluation import Scores, evaluate
 from stochca.phases.first_phase import FirstPhase
 from stochca.training.callbacks import Callback, Callbacks, EvalEvent
@@ -78,6 +81,7 @@ def fit(
     device = device or default_device()
     check_settings(inputs, device)
     check_images(inputs)
+    check_drop_path(inputs)
     run = _Run(inputs, work_folder, keep_evaluated, Callbacks(callbacks if is_main() else ()), device)
     run.begin()
     try:
@@ -85,6 +89,19 @@ def fit(
         return run.end()
     finally:
         run.listeners.on_end()
+
+
+def check_drop_path(inputs: Inputs) -> None:
+    """Raise `UserError` where the settings want another stochastic depth than the student was made with."""
+    own = max(
+        (part.drop_prob for part in inputs.student.modules() if isinstance(part, DropPath)), default=0.0
+    )
+    wanted = inputs.settings.drop_path
+    if wanted and not math.isclose(own, wanted, rel_tol=1e-4):
+        raise UserError(
+            f"training.drop_path is {wanted}, but the student was made with {own:g}; make it with "
+            f"timm.create_model(..., drop_path_rate={wanted}), or leave drop_path out"
+        )
 
 
 class _Run:

@@ -98,7 +98,7 @@ def run(train: Counted, validation: Counted) -> None:
             train,
             validation,
             method=Method(phases=LpFt(C=(1.0,))),
-            settings=settings(),
+            settings=settings(drop_path=0.0),
             preprocessing=PREPROCESSING,
         ),
         device=torch.device("cpu"),

@@ -433,6 +433,14 @@ def test_bad_settings(options: dict[str, Any], sentence: str) -> None:
         run(Method(), settings(**options))
 
 
+def test_the_student_is_made_with_its_stochastic_depth() -> None:
+    sentence = (
+        r"drop_path is 0\.3, but the student was made with 0; make it with timm\.create_model\(\.\.\., drop_"
+    )
+    with pytest.raises(UserError, match=sentence):
+        run(Method(), settings(drop_path=0.3), make_student=lambda **_: tiny_vit())
+
+
 def test_one_probability_per_block_must_fit_the_model() -> None:
     with pytest.raises(UserError, match="2 values, but the model has 3 blocks"):
         run(Method(attention=StochasticCrossAttention(prob=(0.1, 0.2))))
@@ -612,7 +620,7 @@ def test_evaluations_are_kept_as_asked_and_resuming_leaves_the_same(tmp_path: Pa
                 ColouredSquares(40),
                 ColouredSquares(30, seed=1),
                 method=Method(),
-                settings=settings(),
+                settings=settings(drop_path=0.0),
                 preprocessing=PREPROCESSING,
             ),
             work_folder=tmp_path / keep,

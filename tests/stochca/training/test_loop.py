@@ -33,7 +33,7 @@ class Poisoned:
     """A student whose outputs are not numbers in these training steps, and what it saw in each step."""
 
     def __init__(self, steps: Collection[int]) -> None:
-        self.student = tiny_vit()
+        self.student = tiny_vit(drop_path_rate=0.1)
         self.steps = steps
         self.step = 0
         self.weights: dict[int, Tensor] = {}  # of the head, before each step
@@ -114,7 +114,7 @@ class Plain:
 
 @pytest.mark.parametrize("domains", [None, [f"{i % 2}" for i in range(32)]])
 def test_the_images_that_are_named_are_those_that_were_seen(domains: list[str] | None) -> None:
-    student, seen = tiny_vit(), []
+    student, seen = tiny_vit(drop_path_rate=0.1), []
 
     def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         if not module.training:
