@@ -41,6 +41,14 @@ def one_per_block(
     return probs
 
 
+def schedule_of(given: Schedule | str | None) -> Schedule:
+    """A schedule that may be given by its name; raises `UserError` where it is none."""
+    try:
+        return Schedule(given) if isinstance(given, str) else given or Schedule()  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 def scheduled(prob: Tensor, schedule: Schedule, step: int, steps: int) -> Tensor:
     """The probabilities (num_blocks,) of step `step` out of `steps`, counted from 1.
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stochca._typing import TimmModule
-from stochca.attention.probability import one_per_block, scheduled
+from stochca.attention.probability import one_per_block, schedule_of, scheduled
 from stochca.attention.teacher import (
     Drawn,
     are_of_one_teacher,
@@ -25,13 +25,15 @@ from stochca.attention.teacher import (
 )
 from stochca.compute.distributed import rank, world_size
 from stochca.compute.modes import evaluating
-from stochca.compute.precision import autocast, store_in_half
+from stochca.compute.precision import autocast, resolve_precision, store_in_half
 from stochca.compute.randomness import Stream, derived_seed
 from stochca.config import Schedule
 from stochca.data.batches import batch_share
 from stochca.errors import UserError
-from stochca.timm_models.families import block_names
+from stochca.timm_models.families import block_names, blocks_of
+from stochca.timm_models.fused_projection import call_what_is_adapted, has_biases
 from stochca.timm_models.key_value import KeyValue, swapped
+from stochca.timm_models.normalisation import check_normalisation
 from stochca.timm_models.projections import attention_layers, changed, projections_of
 from stochca.timm_models.support import check_same_architecture, check_supported, check_uncompiled
 from stochca.timm_models.threads import alone_with
@@ -48,16 +50,18 @@ class StochCA(Wrapper):
         granularity: "block" draws once per block and forward, shared by the batch (the paper's);
             "sample" draws for every image by itself.
         blocks: those that may cross-attend, counted from 0; None: all.
-        schedule: how `prob` changes while training; needs `set_progress` before every step.
+        schedule: how `prob` changes while training, a `stochca.config.Schedule` or the name of one; needs
+            `set_progress` before every step.
         teacher_precision: "bf16" makes the teacher cheaper than a student that trains in fp32: its
             projections are kept and computed in bf16, its keys and values handed on as the student computes.
-            None: whatever the surrounding autocast says.
+            None or "same": whatever the surrounding autocast says. "auto": bf16 where the device of `model`
+            computes in it natively.
         generator: CPU generator of the draws; None makes one from torch's seed. Ranks of a data-parallel
             run that share its seed draw the same blocks.
 
     Raises:
         UserError: the architecture is not supported, the teacher's differs from the student's, `prob` is
-            no probability or has the wrong length, or one of `blocks` does not exist.
+            no probability or has the wrong length, one of `blocks` does not exist, or another option is none.
 
     >>> model = StochCA(timm.create_model("vit_base_patch16_224", pretrained=True, num_classes=200), prob=0.1)
     >>> loss = criterion(model(images), labels)
@@ -73,8 +77,8 @@ class StochCA(Wrapper):
         teacher: TimmModule | None = None,
         granularity: Literal["block", "sample"] = "block",
         blocks: Sequence[int] | None = None,
-        schedule: Schedule | None = None,
-        teacher_precision: Literal["bf16"] | None = None,
+        schedule: Schedule | str | None = None,
+        teacher_precision: Literal["auto", "same", "bf16"] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -83,9 +87,12 @@ class StochCA(Wrapper):
         self.student: TimmModule = model
         self.block_names = block_names(model)
         self.num_blocks = len(self.block_names)
+        layers = (layer for block in blocks_of(model) for layer in attention_layers(block))
+        self._with_biases = [layer for layer in layers if has_biases(layer)]
         self.full_prob = one_per_block(prob, self.num_blocks, blocks)  # before the schedule
-        self.schedule = schedule or Schedule()
+        self.schedule = schedule_of(schedule)
         self.set_progress(1, 1)
+        self._is_told_progress = False
         if granularity not in ("block", "sample"):
             raise UserError(f"granularity must be 'block' or 'sample', found {granularity!r}")
         self.granularity = granularity
@@ -97,6 +104,7 @@ class StochCA(Wrapper):
             teacher = headless_copy(model)
         else:
             check_same_architecture(model, teacher)
+            check_normalisation(model, teacher)
         if not {id(each) for each in teacher.parameters()}.isdisjoint(map(id, model.parameters())):
             raise UserError(
                 "the teacher is the model itself, or shares parameters with it, which would be frozen; pass "
@@ -104,9 +112,9 @@ class StochCA(Wrapper):
             )
         # In a tuple, the teacher is no submodule: state_dict(), parameters() and train() pass it by.
         self._teacher = (teacher.requires_grad_(False).eval(),)
-        self.teacher_precision = teacher_precision
-        if teacher_precision is not None:
-            store_in_half(teacher, teacher_precision)
+        self.teacher_precision = _precision(teacher_precision, next(model.parameters()).device)
+        if self.teacher_precision is not None:
+            store_in_half(teacher, self.teacher_precision)
 
     @property
     def teacher(self) -> TimmModule:
@@ -159,6 +167,8 @@ class StochCA(Wrapper):
     ) -> Tensor:
         """What the student, or another `forward` of it, gives of `images` while drawn blocks cross-attend."""
         forward = forward or self.student
+        for layer in self._with_biases:
+            call_what_is_adapted(layer)
         if not drawn:
             return forward(images)
         sources = self._keys_values(images, drawn)
@@ -183,6 +193,7 @@ class StochCA(Wrapper):
 
     def set_progress(self, step: int, steps: int) -> None:
         """The next forward passes belong to step `step` out of `steps`, counted from 1."""
+        self._is_told_progress = True
         self.prob = scheduled(self.full_prob, self.schedule, step, steps)
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Drawn:
@@ -201,6 +212,12 @@ class StochCA(Wrapper):
             return self._forced(cross_blocks)
         if not self.training:
             return {}
+        if self.schedule.name != "constant" and not self._is_told_progress and self.tally.forwards == 1:
+            warnings.warn(
+                f"the schedule {self.schedule.name!r} stands still at its first step; call "
+                "model.set_progress(step, steps) before every step, counted from 1",
+                stacklevel=2,
+            )
         drawn = self.draw(len(images))
         self.tally.count(drawn)
         return drawn
@@ -240,6 +257,13 @@ class StochCA(Wrapper):
 
     def extra_repr(self) -> str:
         return f"prob={self.prob.tolist()}, granularity={self.granularity!r}"
+
+
+def _precision(given: str | None, device: torch.device) -> Literal["bf16"] | None:
+    if given not in ("auto", "same", "bf16", None):
+        raise UserError(f"teacher_precision must be 'auto', 'same', 'bf16' or None, found {given!r}")
+    wanted = resolve_precision("auto", device) if given == "auto" else given
+    return "bf16" if wanted == "bf16" else None
 
 
 class Tally:

@@ -28,6 +28,7 @@ def headless_copy(model: TimmModule) -> TimmModule:
             stack.enter_context(swapped(module, **{name: nn.Identity() for name in parts}))
         teacher = copy.deepcopy(model)
     for parent in [*teacher.modules()]:
+        parent._forward_hooks.clear()  # which watch the student
         for name, module in parent.named_children():
             if isinstance(module, DropPath):  # whose rate, unused, would tell compiled blocks apart
                 setattr(parent, name, nn.Identity())
@@ -91,6 +92,8 @@ def teacher_keys_values(teacher: TimmModule, images: Tensor, drawn: Drawn) -> di
 
     The teacher runs as far as the deepest drawn block, and there only to its keys and values.
     """
+    if teacher.training:  # whoever keeps it too may have set the mode of all that they have
+        teacher.eval()
     records: dict[int, list[Record]] = {}
     names = block_names(teacher)
     deepest = max(drawn)

@@ -21,6 +21,7 @@ from stochca.backbones.card import CARD_FILE, WEIGHTS_FILE, BackboneCard
 from stochca.backbones.prefixes import without_prefix
 from stochca.errors import UserError, one_line
 from stochca.timm_models.families import family_of
+from stochca.timm_models.normalisation import say_normalisation
 from stochca.timm_models.support import check_supported
 
 
@@ -149,6 +150,7 @@ def load_backbone(
     body = {name: tensor for name, tensor in load_file(path).items() if not name.startswith(heads)}
     _check_fit(body | head, state_dict, f"{path} does not fit {card.architecture}")
     model.load_state_dict(body | head)
+    say_normalisation(model, card.mean, card.std)
     return model
 
 

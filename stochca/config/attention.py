@@ -22,6 +22,8 @@ class Schedule(Options):
     share: float | None = None  # of warmup; None: 0.1
 
     def __post_init__(self) -> None:
+        names = ("constant", "linear", "cosine", "warmup")
+        require(self.name in names, f"schedule must be one of {', '.join(names)}, found {self.name!r}")
         for name, value, owners in (
             ("end", self.end, ("linear", "cosine")),
             ("share", self.share, ("warmup",)),

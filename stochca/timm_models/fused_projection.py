@@ -44,7 +44,7 @@ class FusedProjection:
 
     def _swapped(self, qkv: nn.Module, **others: nn.Module) -> AbstractContextManager[None]:
         # Without a q_bias, timm calls qkv and adds nothing to what it gives.
-        without = {"q_bias": None} if _has_biases(self.attention) else {}
+        without = {"q_bias": None} if has_biases(self.attention) else {}
         return swapped(self.attention, qkv=qkv, **others, **without)
 
 
@@ -55,7 +55,7 @@ class _FusedStandIn(nn.Module):
         super().__init__()
         self.layer: TimmModule = attention.qkv
         self.key_norm = KeyNorm(attention)
-        self.biases = [attention.q_bias, attention.k_bias, attention.v_bias] if _has_biases(attention) else []
+        self.biases = [attention.q_bias, attention.k_bias, attention.v_bias] if has_biases(attention) else []
         # Channels are ordered (3, heads, H), or (heads, 3, H).
         self.groups: int = attention.num_heads if getattr(attention, "head_first", False) else 1
         # Of an adapter, or a layer with hooks, the weight is not all that there is: it is called.
@@ -166,5 +166,15 @@ def _is_its_weight(layer: nn.Module) -> bool:
     return type(layer) in (nn.Linear, nn.Conv2d) and not any(hooks) and "forward" not in vars(layer)
 
 
-def _has_biases(attention: TimmModule) -> bool:
+def call_what_is_adapted(attention: TimmModule) -> None:
+    """Let an attention layer call its `qkv`, where an adapter that was put there is more than its weight.
+
+    With biases beside it, timm would use the weight alone.
+    """
+    if has_biases(attention) and not _is_its_weight(attention.qkv):
+        attention.qkv_bias_separate = True
+
+
+def has_biases(attention: TimmModule) -> bool:
+    """Whether an attention layer keeps the biases of its `qkv` beside it."""
     return attention._parameters.get("q_bias") is not None

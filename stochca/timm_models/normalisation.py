@@ -1,5 +1,6 @@
 """A model that takes images normalised for another one."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -42,3 +43,28 @@ def renormalise(
     weight = weight * scale[:, None, None]
     projection.weight.copy_(weight)
     projection.bias = nn.Parameter(bias.to(projection.weight))
+    say_normalisation(model, *given)
+
+
+def say_normalisation(model: TimmModule, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Note in `model`, where timm does, how its images are normalised."""
+    said = getattr(model, "pretrained_cfg", None) or {}
+    model.pretrained_cfg = {**said, "mean": tuple(mean), "std": tuple(std)}
+
+
+def check_normalisation(student: TimmModule, teacher: TimmModule) -> None:
+    """Warn where they say that their images are normalised in different ways."""
+    own, others = _normalisation(student), _normalisation(teacher)
+    if own and others and own != others:
+        warnings.warn(
+            f"the teacher was trained with images normalised by mean and standard deviation {others}, but "
+            f"sees the student's, normalised by {own}; make up for it with "
+            f"stochca.timm_models.normalisation.renormalise(teacher, {others}, {own})",
+            stacklevel=3,
+        )
+
+
+def _normalisation(model: TimmModule) -> tuple[tuple[float, ...], ...]:
+    """Mean and standard deviation per channel; empty where the model does not say."""
+    said = getattr(model, "pretrained_cfg", None) or {}
+    return tuple(tuple(said[name]) for name in ("mean", "std") if name in said)

@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import pytest
 import torch
@@ -32,6 +33,21 @@ def test_cosine_is_half_a_wave() -> None:
 
 def test_warmup_rises_over_its_share_and_stays() -> None:
     assert curve(Schedule(name="warmup", share=0.4)) == pytest.approx([0, 0.1, 0.2, 0.3, *[0.4] * 7])
+
+
+def test_a_schedule_may_be_named_and_says_where_nothing_tells_it_the_step() -> None:
+    model = stochca.StochCA(vit(), 0.5, schedule="warmup", teacher_precision="same").train()
+    assert (model.schedule, model.teacher_precision) == (Schedule("warmup"), None)
+    model(images())
+    with pytest.warns(UserWarning, match=r"'warmup' stands still .* call model\.set_progress"):
+        model(images())
+    other = stochca.StochCA(vit(), 0.5, schedule=Schedule("warmup")).train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(images())  # which has been told once
+        for step in (1, 2, 3):
+            other.set_progress(step, 3)
+            other(images())
 
 
 def test_a_single_step_is_the_first() -> None:

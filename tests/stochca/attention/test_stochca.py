@@ -261,6 +261,9 @@ def test_teacher_is_out_of_sight_and_frozen() -> None:
         for parameter in student.parameters():
             parameter.add_(1.0)
     assert all(torch.equal(before[name], value) for name, value in model.teacher.state_dict().items())
+    model.teacher.train()  # as an owner does that trains all it has
+    model(images())
+    assert not any(part.training for part in model.teacher.modules())
     assert model.to(torch.float64).teacher.blocks[0].attn.qkv.weight.dtype == torch.float64
 
 
@@ -270,6 +273,13 @@ def test_teachers_copy_stores_nothing_unused() -> None:
         name for name in names if name.startswith(("head.", "norm.", "blocks.3.mlp.", "blocks.3.attn.proj."))
     }
     assert "blocks.2.mlp.fc1.weight" in names
+
+
+def test_what_watches_the_student_does_not_watch_the_teachers_copy() -> None:
+    student, seen = vit(), []
+    student.blocks[0].register_forward_hook(lambda _, __, output: seen.append(output))
+    stochca.StochCA(student)(images(), cross_blocks=[1])
+    assert [output.requires_grad for output in seen] == [True]
 
 
 def test_copies_and_pickles() -> None:
@@ -363,6 +373,8 @@ def test_parallel_scaling_blocks_are_refused() -> None:
         ({"prob": "often"}, "one probability, or one per block, found 'often'"),
         ({"prob": None}, "one probability, or one per block, found None"),
         ({"granularity": "token"}, "'block' or 'sample', found 'token'"),
+        ({"schedule": "sine"}, "schedule must be one of constant, linear, cosine, warmup, found 'sine'"),
+        ({"teacher_precision": "fp8"}, "must be 'auto', 'same', 'bf16' or None, found 'fp8'"),
         (
             {"teacher": vit(depth=2)},
             r"block 2 is missing in the teacher, Block with \[2\] heads in the student",

@@ -1,9 +1,11 @@
+import warnings
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import stochca
 from stochca.errors import UserError
 from stochca.timm_models.normalisation import renormalise
 from tests.stochca.tiny import tiny_vit
@@ -39,3 +41,19 @@ def test_models_that_begin_otherwise_are_refused() -> None:
     model.patch_embed.proj = nn.Conv2d(3, 16, 8, stride=8, padding=1)
     with pytest.raises(UserError, match="normalised in another way"):
         renormalise(model, OWN, GIVEN)
+
+
+def test_a_teacher_that_sees_images_in_another_way_is_told_of() -> None:
+    student, teacher = tiny_vit(), tiny_vit(seed=1)
+    student.pretrained_cfg = {"mean": list(GIVEN[0]), "std": list(GIVEN[1])}
+    teacher.pretrained_cfg = {"mean": OWN[0], "std": OWN[1], "architecture": "vit"}
+    with pytest.warns(
+        UserWarning, match=r"images normalised .* make up for it with .*renormalise\(teacher, "
+    ):
+        stochca.StochCA(student, teacher=teacher)
+    renormalise(teacher, OWN, GIVEN)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stochca.StochCA(student, teacher=teacher)
+        stochca.StochCA(student, teacher=tiny_vit(seed=1))  # which does not say
+    assert teacher.pretrained_cfg["architecture"] == "vit"

@@ -11,6 +11,7 @@ import torch
 from timm.data import resolve_data_config
 from timm.models import create_model
 from timm.optim import create_optimizer_v2
+from torch import nn
 
 import stochca
 from stochca._typing import TimmModule
@@ -96,6 +97,18 @@ def test_the_rest_of_what_training_scripts_ask(wrapper: str) -> None:
     assert torch.equal(wrapped.forward_head(features), wrapped(images()))
 
 
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_what_is_set_under_a_name_of_the_models_is_the_models(wrapper: str) -> None:
+    wrapped = WRAPPERS[wrapper](CASES["vit"].model())
+    names = wrapped.state_dict().keys()
+    wrapped.head = head = nn.Linear(wrapped.num_features, 7)
+    assert wrapped.get_classifier() is head
+    assert wrapped.state_dict().keys() == names
+    assert wrapped.eval()(images()).shape == (2, 7)
+    wrapped.note = "its own"
+    assert not hasattr(wrapped.get_submodule(wrapped.wrapped), "note")
+
+
 def test_features_cross_attend_as_logits_do() -> None:
     model = stochca.StochCA(CASES["vit"].model(), 0.5, teacher=CASES["vit"].model(seed=1))
     for crossed in ([], [1, 2]):
@@ -140,3 +153,15 @@ def test_peft_puts_its_updates_into_a_wrapped_student() -> None:
     }
     assert {name.split(".")[0] for name in changed} == {"blocks", "head"}
     assert all("lora_" in name for name in changed if name.startswith("blocks"))
+
+
+@pytest.mark.parametrize("name", ["beit", "eva", "swin v2"])
+def test_peft_acts_in_every_pass_where_biases_are_beside_their_layer(name: str) -> None:
+    peft = pytest.importorskip("peft")
+    model = stochca.StochCA(CASES[name].model(), 1.0)
+    lora = peft.LoraConfig(target_modules=["qkv"], r=2, init_lora_weights=False)
+    tuned = peft.get_peft_model(model, lora).eval()
+    evaluated = tuned(images())
+    assert not torch.allclose(evaluated, CASES[name].model().eval()(images()), atol=1e-3)
+    merged = tuned.merge_and_unload().student
+    torch.testing.assert_close(merged(images()), evaluated, rtol=1e-3, atol=1e-4)
