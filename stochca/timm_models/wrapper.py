@@ -31,6 +31,7 @@ HANDED_ON = frozenset(
         "get_classifier",
         "reset_classifier",
         "forward_head",
+        "head",
     }
 )
 

@@ -38,13 +38,13 @@ def what_decides_fit(inputs: Inputs) -> Deciding:
         for field in dataclasses.fields(inputs.method)
         if field.name != "training"  # which the settings hold by now
     }
-    given = [inputs.domains, *map(_known_labels, (inputs.train, inputs.validation))]
+    given = [inputs.classes, inputs.domains, *map(_known_labels, (inputs.train, inputs.validation))]
     return {
         **what_decides(inputs.student, inputs.settings, inputs.images, inputs.preprocessing, inputs.seed),
         **method,
         "selection": inputs.selection,
         "refit": str(inputs.refit),
-        "the sha256 of labels and domains": _sha256(str(given).encode()),
+        "the sha256 of labels, classes and domains": _sha256(str(given).encode()),
     }
 
 

@@ -173,7 +173,7 @@ def test_a_checkpoint_is_continued_by_the_same_training_alone(tmp_path: Path) ->
     refused("training.steps was 12, and now it is 24", steps=24)
     refused("the seed was 0", seed=7)
     refused("the number of images was 40, and now it is 39", images=39)
-    refused("the sha256 of labels and domains", shift=1)
+    refused("the sha256 of labels, classes and domains", shift=1)
     refused("the sha256 of the weights before training", student=5)
     refused("method.average was NoAverage", method=Method(average=Ema()))
     assert untouched == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
