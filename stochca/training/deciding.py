@@ -38,7 +38,10 @@ def what_decides_fit(inputs: Inputs) -> Deciding:
         for field in dataclasses.fields(inputs.method)
         if field.name != "training"  # which the settings hold by now
     }
-    given = [inputs.classes, inputs.domains, *map(_known_labels, (inputs.train, inputs.validation))]
+    given = [
+        *(names if names is None else list(names) for names in (inputs.classes, inputs.domains)),
+        *map(_known_labels, (inputs.train, inputs.validation)),
+    ]
     return {
         **what_decides(inputs.student, inputs.settings, inputs.images, inputs.preprocessing, inputs.seed),
         **method,
