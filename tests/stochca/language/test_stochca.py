@@ -85,7 +85,7 @@ def test_packed_documents_stay_apart(family: str) -> None:
     positions = torch.cat([torch.arange(len(document)) for document in documents])
     told: list[Any] = []
     model.teacher.layers[1].self_attn.register_forward_pre_hook(
-        lambda _, __, arguments: told.append(arguments["max_length_q"]), with_kwargs=True
+        lambda _, __, arguments: told.append(arguments.get("max_length_q")), with_kwargs=True
     )
     packed: dict[str, Any] = {"position_ids": positions[None], "max_length_q": 9}  # the latter for kernels
     logits = model(torch.cat(documents)[None], cross_layers=[0, 1], logits_to_keep=16, **packed).logits[0]
