@@ -116,10 +116,8 @@ def estimate(targets: Sequence[ArrayLike], labels: Sequence[np.ndarray] | None =
     seeds = len(by_seed)
     if min(each.shape[1] for each in values) == 1:
         return Estimate(float(by_seed.mean()), inf, 0.0, (1, 1))
-    own = [
-        _over_images(each.mean(axis=0), kinds)
-        for each, kinds in zip(values, labels or [None] * len(values), strict=True)
-    ]
+    kinds: list[np.ndarray | None] = [*labels] if labels else [None] * len(values)
+    own = [_over_images(each.mean(axis=0), kind) for each, kind in zip(values, kinds, strict=True)]
     images = sum(variance for variance, _ in own) / len(values) ** 2
     freedom = min(freedom for _, freedom in own)
     if seeds == 1:
