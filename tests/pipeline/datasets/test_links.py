@@ -37,7 +37,9 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return root
 
 
-def test_links_into_the_cache_are_read(root: Path) -> None:
+def test_links_into_the_cache_are_read_and_others_are_not_even_beside_them(
+    root: Path, tmp_path: Path
+) -> None:
     source = load(root)
     assert [record.id for record in source.records()] == IDS
     assert all(record.read() for record in source.records())
@@ -46,8 +48,6 @@ def test_links_into_the_cache_are_read(root: Path) -> None:
     assert [(record.id, record.class_name) for record in table.records()] == [(id, id[0]) for id in IDS]
     assert table.problems == []
 
-
-def test_other_links_are_not_even_beside_them(root: Path, tmp_path: Path) -> None:
     photograph(tmp_path / "secret.png", 9)
     (root / "cat/out.png").symlink_to(tmp_path / "secret.png")
     (root / "owl").symlink_to((root / IDS[0]).resolve().parent)  # a folder of the cache is none of images

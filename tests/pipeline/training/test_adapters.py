@@ -108,7 +108,8 @@ def test_a_damaged_adapter_is_refused(card: BackboneCard) -> None:
         load_trained(folder)
 
 
-@pytest.mark.parametrize("name", ["vpt", pytest.param("toast", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vpt", "toast"])
 def test_exports_to_onnx_and_says_why_not_to_timm(name: str, card: BackboneCard) -> None:
     folder, model = write_model(name, card)
     with pytest.raises(

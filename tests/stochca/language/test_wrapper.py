@@ -47,7 +47,8 @@ def wrapped(kind: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "kind", ["TOAST", "Lite", pytest.param("decoders", marks=pytest.mark.slow), "StochCA"]
+    "kind",
+    ["TOAST", "StochCA", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("Lite", "decoders"))],
 )
 def test_the_trainer_trains_saves_and_goes_on(kind: str, tmp_path: Path) -> None:
     trainer = train(wrapped(kind), tmp_path / "whole")
