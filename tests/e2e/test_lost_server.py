@@ -28,9 +28,9 @@ def test_training_goes_on_without_the_server_and_its_model_is_promoted_later(
 ) -> None:
     workspace = Workspace.prepared(tmp_path / "project", SLOWER)
     workspace.edit_params(lambda raw: raw["tracking"].update(log_model=True))
-    workspace.edit_params(lambda raw: raw["protocol"].update(baseline=["finetune"], combined=[]))
+    workspace.edit_params(lambda raw: raw["protocol"].update(baseline=[], combined=[]))
+    workspace.edit_params(lambda raw: raw["compare"].update(reference="stochca", analysed=["stochca"]))
     workspace.edit_params(lambda raw: raw["promotion"].update(method="stochca"))
-    workspace.run("python", "-m", "pipeline.train", "finetune", "all", "0")
 
     training = workspace.start("python", "-m", "pipeline.train", "stochca", "all", "0")
     while not workspace.checkpoints("stochca-all-0"):

@@ -9,5 +9,5 @@ from benchmarks.torture import torture
 
 @pytest.mark.slow
 def test_killed_anywhere_ends_the_same(tmp_path: Path) -> None:
-    stages = torture(tmp_path / "workspace", kills=3, seed=1, methods=["stochca"], search=False)
-    assert sum(stage.kills for stage in stages) == 3
+    stages = torture(tmp_path / "workspace", kills=1, seed=1, methods=["stochca"], search=False)
+    assert sum(stage.kills for stage in stages) == 1

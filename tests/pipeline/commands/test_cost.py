@@ -221,27 +221,17 @@ def params(architecture: str = "vit_tiny_patch16_224", **changes: Any) -> Params
     return default.model_copy(update={"backbone": tiny, "image_size": 32, **changes})
 
 
-@pytest.mark.slow
-def test_what_takes_longer_is_measured_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "BUDGET", 0.5)
-    small, large = measure(params()), measure(params(image_size=192))
-    assert small.blocks == large.blocks == 12
-    assert small.forward_image > 0
-    assert large.forward_image < large.train_image  # of small images what surrounds the arithmetic counts
-    assert small.step > 0
-    # 36 times the patches, 145 tokens instead of 5: the factor on an idle machine is about 20.
-    assert large.train_image > 3 * small.train_image
-    assert large.forward_image > 3 * small.forward_image
-
-
 @pytest.mark.parametrize(
-    ("architecture", "blocks"), [("swin_tiny_patch4_window7_224", 12), ("coatnet_0_rw_224", 9)]
+    ("architecture", "blocks"),
+    [("vit_tiny_patch16_224", 12), ("swin_tiny_patch4_window7_224", 12), ("coatnet_0_rw_224", 9)],
 )
-def test_hierarchical_models_are_measured(
+def test_every_architecture_is_measured(
     architecture: str, blocks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cost, "BUDGET", 0.0)
-    assert measure(params(architecture, image_size=64)).blocks == blocks
+    speed = measure(params(architecture, image_size=64))
+    assert speed.blocks == blocks
+    assert min(speed.forward_image, speed.train_image, speed.step) > 0
 
 
 def test_a_backbone_that_does_not_fit_is_a_sentence() -> None:
