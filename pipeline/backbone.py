@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
 from pipeline.config.params import Backbone, Params, load_params, settings_kept
 from pipeline.runtime.boundary import run
+from pipeline.runtime.code import code_of
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, sha256, write_json
 from pipeline.runtime.paths import BACKBONE as TARGET
@@ -119,12 +121,11 @@ def naming(key: str) -> Iterator[None]:
 
 def main() -> None:
     params = load_params()
-    with (
-        exclusive("backbone"),
-        settings_kept(
-            params, lambda p: (p.backbone, p.teachers, p.image_size, p.resize), "the stage backbone"
-        ),
-    ):
+
+    def view(settings: Params) -> Any:
+        return settings.backbone, settings.teachers, settings.image_size, settings.resize
+
+    with exclusive("backbone"), settings_kept(params, view, "the stage backbone", *code_of("backbone")):
         card = make_backbones(params, TARGET)
     grid = card.image_size // card.patch_size
     log(

@@ -5,8 +5,9 @@ python -m pipeline.compare
 
 import logging
 from pathlib import Path
+from typing import Any
 
-from pipeline.config.params import Params, load_params
+from pipeline.config.params import Params, load_params, settings_kept
 from pipeline.report.benchmark_table import write_table
 from pipeline.report.comparison import Standing, average_over_targets, compare_runs
 from pipeline.report.comparison_json import comparison_of
@@ -22,6 +23,7 @@ from pipeline.report.results import read_inputs
 from pipeline.report.sentences import headline
 from pipeline.report.table_contents import table_of
 from pipeline.runtime import boundary
+from pipeline.runtime.code import code_of
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import write_text
 from pipeline.runtime.paths import REPORTS
@@ -32,7 +34,11 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params()
-    with exclusive("compare"):
+
+    def view(settings: Params) -> Any:
+        return settings.protocol, settings.compare
+
+    with exclusive("compare"), settings_kept(params, view, "the stage compare", *code_of("compare")):
         rows, averages, files = compare(params)
     for folder in write_mlflow_runs(params, rows, averages, files):
         if reason := why_it_waits(folder):

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from pipeline.config.params import Dataset, load_params, settings_kept
+from pipeline.config.params import Dataset, Params, load_params, settings_kept
 from pipeline.datasets.preparing.duplicates import (
     leave_out_repeated,
     merge_groups,
@@ -27,6 +27,7 @@ from pipeline.images.prepared import FOLDER, MANIFEST, SPLITS, TABLE, TableRow, 
 from pipeline.images.sizes import Sides
 from pipeline.images.splits import Item
 from pipeline.runtime import boundary
+from pipeline.runtime.code import code_of
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, write_json
 from stochca.errors import UserError
@@ -238,10 +239,12 @@ def _log(manifest: dict[str, Any]) -> None:
 
 def main() -> None:
     params = load_params()
-    with (
-        exclusive("prepare"),
-        settings_kept(params, lambda p: (p.dataset, p.image_size, p.resize), "the stage prepare"),
-    ):
+
+    def view(settings: Params) -> Any:
+        return settings.extensions, settings.dataset, settings.image_size, settings.resize
+
+    files = (*code_of("prepare"), Path(params.dataset.root))
+    with exclusive("prepare"), settings_kept(params, view, "the stage prepare", *files):
         prepare(params.dataset, Sides.of(params.image_size, params.resize), FOLDER)
 
 

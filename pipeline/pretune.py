@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.params import Params, load_params, settings_kept
 from pipeline.runtime import boundary
+from pipeline.runtime.code import code_of
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.paths import BACKBONE, PREPARED, PRETUNED, RUNS
 from pipeline.tracking.follow import Follower
@@ -67,6 +68,7 @@ def _pretune(params: Params, follower: Follower) -> None:
     timetable = settings.timetable(len(images))
     device = default_device()
     decides = {
+        "extensions": params.extensions,
         "training": deciding_settings(settings, timetable),
         "seed": params.pretune.seed,
         "backbone": card.to_dict(),
@@ -143,7 +145,12 @@ def find_images(params: Params, short_side: int) -> tuple["Images", str]:
 
 def main() -> None:
     params = load_params()
-    with settings_kept(params, lambda settings: (settings.training, settings.pretune), "the stage pretune"):
+
+    def view(settings: Params) -> Any:
+        return settings.extensions, settings.training, settings.pretune
+
+    files = (*code_of("pretune"), Path(params.pretune.images))
+    with settings_kept(params, view, "the stage pretune", *files):
         pretune_decoders(params)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.config.params import Params, load_params, settings_kept
 from pipeline.runtime.boundary import run
+from pipeline.runtime.code import code_of
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.startup import importing, leave
 from pipeline.tracking.follow import Follower
@@ -123,7 +124,7 @@ def main() -> None:
     def decides(settings: Params) -> dict[str, Any]:
         return plan(settings, arguments.method, arguments.target, arguments.seed).decides
 
-    with settings_kept(params, decides, job.name):
+    with settings_kept(params, decides, job.name, *code_of("train")):
         train(job, params)
 
 

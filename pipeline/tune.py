@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config.params import Params, load_params, settings_kept
 from pipeline.config.sections import Range
 from pipeline.runtime.boundary import run as run_stage
+from pipeline.runtime.code import code_of
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder
 from pipeline.runtime.paths import BACKBONE, BEST, RUNS
@@ -110,7 +111,7 @@ def settings_to_compare(task: Task) -> dict[str, Any]:
 
 def main() -> None:
     params = load_params()
-    with settings_kept(params, decided_by, "the search"):
+    with settings_kept(params, decided_by, "the search", *code_of("tune")):
         search(plan(params), params)
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from examples.language.paths import BACKBONE, EXAMPLES, MANIFEST, PREPARED
+from examples.language.paths import BACKBONE, EXAMPLES, HERE, MANIFEST, PREPARED
 from examples.language.settings import Data, Settings, load_settings, settings_kept
 from examples.language.text.conversations import Corpus, read_corpus, read_json_lines
 from examples.language.text.encoding import Encoder
@@ -13,6 +13,7 @@ from examples.language.text.splitting import held_out, without_repeats
 from pipeline.runtime.boundary import run
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, sha256, write_json, write_text
+from pipeline.runtime.paths import CODE
 from pipeline.runtime.wheels import fetch_wheel
 from stochca.errors import UserError
 
@@ -99,7 +100,8 @@ def main() -> None:
 
     import stochca  # noqa: F401  # before transformers, which it lets import torchvision
 
-    with exclusive("language-prepare"), settings_kept(settings, view, "the stage prepare"):
+    files = (CODE / HERE / "prepare.py", CODE / HERE / "text", Path(settings.data.root))
+    with exclusive("language-prepare"), settings_kept(settings, view, "the stage prepare", *files):
         manifest = prepare(settings.data, AutoTokenizer.from_pretrained(BACKBONE), PREPARED)
         for note in manifest["notes"]:
             log(note)

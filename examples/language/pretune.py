@@ -11,6 +11,7 @@ from typing import Any
 
 from examples.language.paths import CARD, DECODERS, PRETUNED
 from examples.language.settings import Settings, load_settings, settings_kept
+from examples.language.training.digests import code_of
 from pipeline.runtime.boundary import run
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, write_json
@@ -74,7 +75,7 @@ def main() -> None:
     def view(now: Settings) -> Any:
         return now.pretune, now.training
 
-    with settings_kept(settings, view, "the stage pretune"):
+    with settings_kept(settings, view, "the stage pretune", *code_of("pretune")):
         if settings.pretune.steps:
             with Follower() as follower:  # it loads MLflow meanwhile
                 pretune(settings, follower)

@@ -14,6 +14,7 @@ from pipeline.config.sections import MethodName, Section
 from pipeline.config.sentences import sentence, validated
 from pipeline.config.yaml_text import read_yaml
 from pipeline.runtime.boundary import run
+from pipeline.runtime.kept import files_kept
 from stochca.errors import UserError
 
 UNTUNED = "untuned"  # the backbone as it is, which stands beside the methods
@@ -215,13 +216,18 @@ def load_settings(path: Path = PARAMS_FILE) -> Settings:
 
 
 @contextmanager
-def settings_kept(settings: Settings, view: Callable[[Settings], Any], what: str) -> Iterator[None]:
+def settings_kept(
+    settings: Settings, view: Callable[[Settings], Any], what: str, *places: Path
+) -> Iterator[None]:
     """See afterwards that what the block has worked with still stands in the file, for DVC reads it then.
+
+    So it is with the files and folders `places`.
 
     Raises:
         UserError: it does not.
     """
-    yield
+    with files_kept(what, *places):
+        yield
     try:
         now = view(load_settings())
     except UserError:

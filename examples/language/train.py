@@ -10,6 +10,7 @@ from typing import Any
 
 from examples.language.paths import DECODERS, MODELS, OUTCOME, PRETUNED, RESULTS
 from examples.language.settings import Settings, load_settings, settings_kept
+from examples.language.training.digests import code_of
 from pipeline.runtime.boundary import run
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, sha256, write_json
@@ -134,7 +135,7 @@ def main() -> None:
             now.compare.model_dump(exclude={"methods", "seeds"}),
         )
 
-    with settings_kept(settings, view, f"{arguments.method}-{arguments.seed}"):
+    with settings_kept(settings, view, f"{arguments.method}-{arguments.seed}", *code_of("train")):
         train(arguments.method, arguments.seed, settings)
 
 

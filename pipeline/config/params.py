@@ -32,6 +32,7 @@ from pipeline.config.sections import (
 from pipeline.config.sentences import sentence, validated
 from pipeline.config.tuned import is_tuned
 from pipeline.config.yaml_text import read_yaml
+from pipeline.runtime.kept import files_kept
 from pipeline.runtime.paths import BEST, PARAMS_FILE, PRETUNED
 from stochca.config import Method
 from stochca.config.training import BUDGETS, Training
@@ -270,16 +271,18 @@ def parse_params(text: str, subject: str) -> Params:
 
 
 @contextmanager
-def settings_kept(params: Params, view: Callable[[Params], Any], what: str) -> Iterator[None]:
+def settings_kept(params: Params, view: Callable[[Params], Any], what: str, *places: Path) -> Iterator[None]:
     """See afterwards that what the block has worked with, `view` of `params`, still stands in params.yaml.
 
-    The file may be edited while a stage is at work; DVC would note the new settings for the old result.
+    The file may be edited while a stage is at work; DVC would note the new settings for the old result. So it
+    is with code and images, the files and folders `places`.
 
     Raises:
         UserError: it does not. A stage that ends so is not recorded by DVC, and runs again the next time.
     """
     before = view(params)
-    yield
+    with files_kept(what, *places):
+        yield
     try:
         after = view(load_params())
     except UserError:

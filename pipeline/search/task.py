@@ -102,6 +102,7 @@ def decided_by(params: Params) -> dict[str, Any]:
     With trials side by side the sampler learns in the order in which they end, whatever the settings.
     """
     return {
+        "extensions": params.extensions,
         "tune": params.tune.model_dump(exclude=WHERE_AND_HOW_MANY),
         "training": deciding_settings(params.training_with(params.tune.training)),
         "images": [params.protocol.name, params.search_target],

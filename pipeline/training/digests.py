@@ -2,19 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.paths import CODE, EXTENSIONS
+from pipeline.runtime.code import code_of, sha256_of_code
 
-TRAINING = ("stochca", "pipeline/training", "pipeline/images")
-DECIDING = {  # stage -> the code that decides its result; dvc.yaml says the same
-    "train": ("pipeline/train.py", *TRAINING),
-    "pretune": ("pipeline/pretune.py", *TRAINING),
-    "tune": ("pipeline/tune.py", "pipeline/search", *TRAINING),
-}
 LIBRARIES = ("torch", "timm", "peft", "numpy", "pillow")  # in which it is computed
 
 
@@ -25,18 +18,9 @@ def digest_of(decides: Mapping[str, Any]) -> str:
 
 def code_sha256(stage: str) -> str:
     """Of the code that decides the result of `stage`, the user's extensions included."""
-    return sha256_of_code([*(CODE / name for name in DECIDING[stage]), EXTENSIONS])
+    return sha256_of_code(code_of(stage))
 
 
 def versions(*libraries: str) -> dict[str, str]:
     """Of the libraries in which every result is computed, and of these."""
     return {name: version(name) for name in (*LIBRARIES, *libraries)}
-
-
-def sha256_of_code(places: Iterable[Path]) -> str:
-    """Of Python files, and of those in folders."""
-    code = hashlib.sha256()
-    for place in places:
-        for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
-            code.update(path.read_bytes())
-    return code.hexdigest()

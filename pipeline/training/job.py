@@ -25,6 +25,7 @@ LOG = "log.jsonl"
 class Job:
     """What one training run is asked to do."""
 
+    extensions: list[str]
     method_name: str
     target: str
     seed: int
@@ -45,6 +46,7 @@ class Job:
     def decides(self) -> dict[str, Any]:
         """What of params.yaml decides the weights."""
         return {
+            "extensions": self.extensions,
             "method": self.choices,
             "training": deciding_settings(self.training),
             "protocol": [self.protocol.name, self.protocol.oracle, self.protocol.refit],
@@ -72,7 +74,7 @@ def plan(params: Params, method: str, target: str, seed: int) -> Job:
     if is_tuned(chosen):
         chosen = resolved(chosen, read_best())
     training = params.training_with(chosen.training)
-    return Job(method, target, seed, chosen, training, params.protocol)
+    return Job(params.extensions, method, target, seed, chosen, training, params.protocol)
 
 
 def all_that_decides(

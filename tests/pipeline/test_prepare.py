@@ -9,13 +9,16 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from pipeline import prepare as stage
 from pipeline.images.prepared import load_prepared
 from pipeline.images.sizes import Sides
 from pipeline.prepare import main, prepare
 from pipeline.runtime import boundary
 from stochca.errors import UserError
+from tests.imports import ROOT
 from tests.pipeline.sections import dataset_section
 
 FILES = ("images.arrow", "manifest.json")
@@ -361,6 +364,25 @@ def test_openmoji_end_to_end_keeps_every_drawing_in_one_split(tmp_path: Path) ->
         assert len(images) / 1898 == pytest.approx(share, abs=0.01)
         pixels.append({images[index][0].tobytes() for index in range(len(images))})
     assert sum(len(found) for found in pixels) == len(set().union(*pixels))
+
+
+def test_images_that_arrive_meanwhile_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC would note them for what was prepared without them."""
+    monkeypatch.chdir(tmp_path)
+    root, find = make(tmp_path / "raw", {"cat": 12, "dog": 12}), stage.open_source
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["dataset"].update(name="image_folder", root="raw", domains=None)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+
+    def found(*arguments: Any) -> Any:
+        source = find(*arguments)
+        shutil.copy(root / "cat" / "000.png", root / "cat" / "late.png")
+        return source
+
+    monkeypatch.setattr(stage, "open_source", found)
+    with pytest.raises(UserError, match=r"^raw/cat/late.png was changed while the stage prepare was under"):
+        main()
+    assert "late" not in (tmp_path / "data" / "prepared" / "manifest.json").read_text()
 
 
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(

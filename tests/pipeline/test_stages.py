@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.training.digests import DECIDING
+from pipeline.runtime.code import DECIDING
 from tests.imports import ROOT, closure, imported_names
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -68,10 +68,19 @@ def test_no_stage_depends_on_what_decides_nothing(stage: str) -> None:
     assert [place for place in code_of(STAGES[stage]) if is_in(place, NEUTRAL)] == []
 
 
-@pytest.mark.parametrize("stage", ["baseline", "stochca", "combined", "tune", "pretune"])
-def test_work_in_progress_is_named_after_the_code_that_dvc_watches(stage: str) -> None:
-    assert sorted(DECIDING[module_of(STAGES[stage]).stem]) == sorted(code_of(STAGES[stage]))
-    assert "extensions" in STAGES[stage]["deps"]
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_watches_the_code_that_dvc_watches(name: str) -> None:
+    """What work in progress is named after, and what must stand when it ends; extensions with their list."""
+    stage, module = STAGES[name], module_of(STAGES[name])
+    extensions = [place for place in stage["deps"] if place == "extensions"]
+    assert sorted(DECIDING[module.stem]) == sorted([*code_of(stage), *extensions])
+    assert f'*code_of("{module.stem}")' in module.read_text()
+    assert ("extensions" in stage["params"]) == bool(extensions)
+
+
+@pytest.mark.parametrize("name", ["prepare", "tune", "pretune", "baseline", "stochca", "combined"])
+def test_what_may_be_an_extensions_depends_on_them(name: str) -> None:
+    assert "extensions" in STAGES[name]["deps"]
 
 
 def test_imports_run_one_way() -> None:

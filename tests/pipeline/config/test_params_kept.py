@@ -39,6 +39,14 @@ def test_other_settings_may_change_meanwhile(params: Params) -> None:
         edit("training", "epochs", 7)
 
 
+def test_files_that_it_works_with_must_stand_too(params: Params) -> None:
+    with (
+        pytest.raises(UserError, match=r"^photo.png was changed while the stage prepare was under way"),
+        settings_kept(params, lambda p: p.dataset, "the stage prepare", Path("photo.png")),
+    ):
+        Path("photo.png").touch()
+
+
 def test_what_the_stage_raises_comes_first(params: Params) -> None:
     def fails() -> None:
         with settings_kept(params, lambda p: p.dataset, "it"):
