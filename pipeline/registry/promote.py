@@ -21,6 +21,7 @@ from pipeline.config.params import Params
 from pipeline.config.sections import Compare
 from pipeline.images.prepared import Prepared
 from pipeline.images.seen_images import FILE, read_seen, was_seen
+from pipeline.images.sizes import Sides
 from pipeline.registry.versions import (
     CHALLENGER,
     CHAMPION,
@@ -38,6 +39,7 @@ from pipeline.report.intervals import Difference, estimate_metric, judge
 from pipeline.report.results import Run, read_inputs, read_runs
 from pipeline.tracking.server import connect
 from pipeline.training.saved_model import TrainedModel
+from stochca.backbones.card import BackboneCard
 from stochca.compute.devices import default_device
 from stochca.config.selection import SELECTIONS, Selection
 from stochca.errors import UserError
@@ -104,7 +106,7 @@ def promote(params: Params) -> Decision:
         UserError: runs are missing or not of one kind, MLflow can't be reached, or lacks a model.
     """
     connect(params.tracking.experiment)
-    runs, prepared, _ = read_inputs(params.protocol)
+    runs, prepared, backbone = read_inputs(params.protocol)
     run = choose(params, runs)
     client, name = MlflowClient(), params.promotion.model
     with registry_errors():
@@ -116,6 +118,7 @@ def promote(params: Params) -> Decision:
         crowned = None if champion is None else _contender(client, champion)
         if crowned is not None:
             check_same_task(name, crowned, prepared)
+            check_sizes(crowned, backbone)
         version = register(client, name, run)
         client.set_registered_model_alias(name, CHALLENGER, version.version)
         decision = decide(
@@ -151,23 +154,45 @@ def check_first(client: MlflowClient, name: str) -> None:
 def check_same_task(name: str, champion: Contender, prepared: Prepared) -> None:
     """See that the champion of the registered model `name` is one of this project's kind.
 
-    Classes may have come or gone since it was trained, but not both, and the dataset is the same.
+    Classes and images may have come or gone since it was trained, but not both of the classes, nor all of the
+    images; and the dataset is the same.
 
     Raises:
         UserError: it is not: another project uses the same name.
     """
     its, ours = set(champion.model.classes), set(prepared.classes)
     dataset = champion.version.tags.get("dataset", prepared.manifest["dataset"])
+    everything = prepared.select(range(len(prepared.table)))
     if dataset != prepared.manifest["dataset"]:
         found = f"was trained on {dataset}, and this project's images are {prepared.manifest['dataset']}"
     elif not (its <= ours or ours <= its):
         found = f"tells {_listed(its)} apart, and this project {_listed(ours)}"
+    elif champion.seen.size and not was_seen(everything, champion.seen).any():
+        found = "has seen none of the images that are prepared here"
     else:
         return
     raise UserError(
         f"the registered model {name!r} is another project's: its champion, {champion.title}, {found}; set "
         "promotion.model in params.yaml to a name of this project's own"
     )
+
+
+def check_sizes(champion: Contender, backbone: BackboneCard) -> None:
+    """See that the prepared images, which are as large as models of this backbone need, suit the champion.
+
+    Raises:
+        UserError: it has learned from larger ones, and would be shown these blown up.
+    """
+    card = champion.model.card
+    needed = Sides.of(card["image_size"], card.get("resize")).stored
+    stored = Sides.of(backbone.image_size, backbone.resize).stored
+    if needed > stored:
+        raise UserError(
+            f"the champion, {champion.title}, sees {card['image_size']} pixels and needs images of {needed}, "
+            f"but for image_size {backbone.image_size} they are prepared with {stored} at most, so that the "
+            "two can't be compared; make image_size in params.yaml what the champion has and train again, or "
+            "set promotion.model to a new name, which begins with models of this size"
+        )
 
 
 def _listed(classes: Collection[str]) -> str:

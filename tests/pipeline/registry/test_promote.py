@@ -20,6 +20,7 @@ from pipeline.registry.promote import (
     Contender,
     Decision,
     check_same_task,
+    check_sizes,
     choose,
     decide,
     is_decided,
@@ -336,6 +337,37 @@ def test_the_champion_of_another_project_is_told_from_an_older_one(
             "the registered model 'stochca' is another project's: its champion"
         )
         assert str(error.value).endswith("set promotion.model in params.yaml to a name of this project's own")
+
+
+def test_a_champion_that_has_seen_other_images_is_another_projects(
+    contender: Callable[..., Contender], tmp_path: Path
+) -> None:
+    """Two projects may call their classes the same, such as good and bad."""
+    ours = write_prepared(tmp_path / "ours", items())
+    others = [(f"their {id}", label, split) for id, label, split in items()]
+    theirs = write_prepared(tmp_path / "theirs", others)
+    champion = contender([], 1, hashes_of(theirs.images("train")).ravel())
+    with pytest.raises(UserError, match=r"is another project's: .* has seen none of the images that are"):
+        check_same_task("stochca", champion, ours)
+    for split in ("train", "test"):  # splits may have been drawn anew
+        check_same_task("stochca", contender([], 1, hashes_of(ours.images(split))[:1].ravel()), ours)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "resize", "fits"),
+    [(32, None, True), (16, None, True), (64, None, False), (32, 40, False), (32, 36, True)],
+)
+def test_a_champion_that_needs_larger_images_is_not_shown_small_ones(
+    image_size: int, resize: int | None, fits: bool, contender: Callable[..., Contender]
+) -> None:
+    """Images for 32 pixels are stored with a short side of 37."""
+    champion = contender([], 1, NOTHING)
+    champion.model.card.update(image_size=image_size, resize=resize)
+    if fits:
+        check_sizes(champion, CARD)
+    else:
+        with pytest.raises(UserError, match=rf"sees {image_size} pixels and needs .*prepared with 37 at mo"):
+            check_sizes(champion, CARD)
 
 
 def test_another_projects_registered_model_is_left_as_it_is(params: Params) -> None:
