@@ -4,9 +4,7 @@ import base64
 import dataclasses
 import io
 import math
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -34,7 +32,6 @@ OTHER_METRICS = {  # beside the one that ranks
 }
 SIDE = 112  # pixels; larger pictures are scaled down
 LIMIT = 24  # pictures on which methods disagree
-PACKAGES = ("torch", "timm", "numpy", "datasets", "mlflow", "dvc")
 VERDICT_STYLES = {"better": "better", "worse": "worse", "no difference shown": "noise"}
 
 
@@ -110,8 +107,15 @@ def build_page(
         training=flatten(reference.runs[0].description["training"]),
         devices=sorted({f"{run.description['device']}, {run.description['precision']}" for run in runs}),
         commits=sorted({str(run.description["git_commit"]) for run in runs}),
-        versions={"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        versions=versions_of(runs),
     )
+
+
+def versions_of(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Of each library that computed the runs its versions, several where they differ."""
+    told = [run.description.get("versions", {}) for run in runs]  # runs of long ago don't tell
+    names = dict.fromkeys(name for versions in told for name in versions)
+    return {name: sorted({versions.get(name, "unknown") for versions in told}) for name in names}
 
 
 def method_styles(methods: Sequence[str], reference: str) -> dict[str, str]:

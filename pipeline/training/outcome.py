@@ -21,6 +21,7 @@ from pipeline.images.seen_images import write_seen
 from pipeline.runtime.files import replace_folder, write_json
 from pipeline.runtime.paths import METRICS, MODELS, RESULTS
 from pipeline.tracking.run_folder import RunFolder
+from pipeline.training.digests import versions
 from pipeline.training.inputs import Loaded
 from pipeline.training.job import Job
 from pipeline.training.metrics import calibration_error
@@ -142,6 +143,7 @@ class Outcome:
             "refit": self.job.protocol.refit,
             "device": self.fitted.device,
             "precision": self.fitted.precision,
+            "versions": versions(),
             "git_commit": self.tags["git_commit"],
             "stage": self.tags["stage"],
         }

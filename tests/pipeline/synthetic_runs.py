@@ -231,6 +231,7 @@ def write_run(
         },
         "device": "cpu",
         "precision": "bf16",
+        "versions": {"torch": "9.8.7"},
         "git_commit": "0123456789abcdef" * 2 + "01234567+",
         "stage": "made up",
     }

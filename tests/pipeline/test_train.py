@@ -137,6 +137,7 @@ def test_a_run_describes_its_whole_backbone() -> None:
     outcome = Outcome(job, loaded, fitted, {}, "none", tags)  # type: ignore[arg-type]
     assert outcome.description["backbone"] == CARD.to_dict()
     assert outcome.description["teacher"] is None
+    assert outcome.description["versions"]["timm"] == timm.__version__
     assert outcome.description["cross_attended"] == [0.5, 0.0]
     assert outcome.description["refit"] is True
 

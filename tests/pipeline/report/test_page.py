@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipeline.report.page import (
     confusion,
     describe_method,
     method_styles,
+    versions_of,
 )
 from pipeline.report.results import read_runs
 from stochca.config.selection import SELECTIONS, Selection
@@ -385,6 +387,17 @@ def test_methods_are_described_by_what_they_change(tmp_path: Path) -> None:
     }
     assert described["stochca"] == {"attention.name": "stochca", "attention.prob": 0.1}
     assert described["stochca+swad"]["average.name"] == "swad"
+
+
+def test_versions_are_those_that_the_runs_were_computed_with(page: Page) -> None:
+    """Not those of the comparing process, which may run a year later."""
+    found = [{"torch": "2.9", "timm": "1.0"}, {"torch": "2.10", "timm": "1.0"}]
+    runs: list[Any] = [SimpleNamespace(description={"versions": versions}) for versions in found]
+    assert versions_of(runs) == {"torch": ["2.10", "2.9"], "timm": ["1.0"]}
+    runs.append(SimpleNamespace(description={}))  # of before they were written down
+    assert versions_of(runs) == {"torch": ["2.10", "2.9", "unknown"], "timm": ["1.0", "unknown"]}
+    assert versions_of(runs[2:]) == {}
+    assert "9.8.7" in page.text  # as the made-up runs say
 
 
 def test_every_image_is_counted_in_the_confusion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
