@@ -69,6 +69,7 @@ def test_clean_keeps_what_cannot_be_made_again(tmp_path: Path) -> None:
     kept = ["work/runs/waits/run.json", "work/stochca-all-0.lock", "models/a/model.safetensors"]
     gone = [
         "work/runs/waits/checkpoint.safetensors",
+        "work/runs/waits/previous.safetensors",
         "work/runs/waits/evaluated/6.safetensors",
         "work/runs/sent/run.json",
         "work/runs/sent/published",

@@ -76,7 +76,7 @@ def fit(
 
     Raises:
         UserError: the method or the settings don't fit the model or the device, the work folder holds a
-            checkpoint of another training, or training diverged.
+            checkpoint of another training or lacks weights that were kept, or training diverged.
     """
     device = device or default_device()
     check_settings(inputs, device)
@@ -171,6 +171,7 @@ class _Run:
     def begin(self) -> None:
         """Continue from the last checkpoint, or do what comes before the first step."""
         inputs, method, progress = self.inputs, self.inputs.method, self.progress
+        self._check_evaluated()
         if progress.step == 0:
             progress.notes += self.adaptation.notes
             progress.notes += build(method.attention).notes(self.precision, self.device)
@@ -182,6 +183,20 @@ class _Run:
         for note in progress.notes:
             self.listeners.on_note(note)
         self.adaptation.set_training_mode(self.loop.model, self.student)
+
+    def _check_evaluated(self) -> None:
+        """Raise UserError where weights that were to be kept up to the checkpoint have been removed."""
+        if self.work_folder is None or self.keep_evaluated == "none" or self.inputs.refit or not is_main():
+            return
+        progress = self.progress.step
+        due = [step for step in self.timetable.evaluations if step <= progress]
+        kept = find_evaluated(self.work_folder)
+        missing = [step for step in due[-1 if self.keep_evaluated == "last" else 0 :] if step not in kept]
+        if missing:
+            raise UserError(
+                f"{self.work_folder}, whose checkpoint is of step {progress}, lacks the weights that were "
+                f"evaluated after step {missing[0]}; remove the folder to train from the beginning"
+            )
 
     def train(self) -> None:
         """Take the steps that are left, or those until patience ends, on this rank's images."""

@@ -612,8 +612,8 @@ def test_swad_can_not_refit() -> None:
 
 def test_evaluations_are_kept_as_asked_and_resuming_leaves_the_same(tmp_path: Path) -> None:
     """One file per evaluation, with the weights that the evaluation saw; `last` keeps one."""
-    expected: dict[Keep, list[int]] = {"all": [3, 6, 9, 12], "last": [12], "none": []}
-    for keep, steps in expected.items():
+
+    def run(keep: Keep) -> None:
         fit(
             Inputs(
                 tiny_vit(),
@@ -627,12 +627,21 @@ def test_evaluations_are_kept_as_asked_and_resuming_leaves_the_same(tmp_path: Pa
             keep_evaluated=keep,
             device=DEVICE,
         )
+
+    expected: dict[Keep, list[int]] = {"all": [3, 6, 9, 12], "last": [12], "none": []}
+    for keep, steps in expected.items():
+        run(keep)
         assert list(find_evaluated(tmp_path / keep)) == steps
     whole = load_file(find_evaluated(tmp_path / "all")[12])
     assert_equal(whole, load_file(find_evaluated(tmp_path / "last")[12]))
     state = load_checkpoint(tmp_path / "all")
     assert state is not None
     assert_equal(whole, state["student"])
+    gone: dict[Keep, int] = {"all": 6, "last": 12}  # none may, while a checkpoint counts on it
+    for keep, step in gone.items():
+        find_evaluated(tmp_path / keep)[step].unlink()
+        with pytest.raises(UserError, match=f"lacks the weights that were evaluated after step {step};"):
+            run(keep)
 
 
 def test_domains_that_can_not_share_a_batch() -> None:
