@@ -73,8 +73,9 @@ def new_params(
 
     plan, settings = advise(images, here, base, speed_at, budget * 3600)
     own = [Setting(f"dataset.{setting.key}", setting.value, setting.why) for setting in dataset]
-    registered = Setting("promotion.model", _registered_name(folder), "its own, as a registry may be shared")
-    text = _written([*own, *settings, registered], dataset[1].value, images, here)
+    name, why = _name_in_mlflow(folder), "its own, as a server may be shared"
+    named = [Setting("promotion.model", name, why), Setting("tracking.experiment", name, why)]
+    text = _written([*own, *settings, *named], dataset[1].value, images, here)
     params = parse_params(text, f"the {PARAMS_FILE} for {folder}")
     check_inputs(params)
     kept = keep_edited()
@@ -120,7 +121,7 @@ def _root(folder: Path) -> str:
     return (absolute.relative_to(here) if absolute.is_relative_to(here) else absolute).as_posix()
 
 
-def _registered_name(folder: Path) -> str:
+def _name_in_mlflow(folder: Path) -> str:
     """After the folder, of the characters that MLflow allows."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(os.path.abspath(folder)).name).strip("-")  # noqa: PTH100
     return name or "stochca"

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -97,24 +98,27 @@ def write_mlflow_runs(
 ) -> list[Path]:
     """The folders of one run per method and target, over the runs of its seeds, and of one with the page.
 
-    Of several targets there is one run more per method, with the averages over them. MLflow finds them again
-    by their tag, so that comparing anew updates them.
+    Of several targets there is one run more per method, with the averages over them. They take the place of
+    those that have the same tags, so that comparing anew leaves no number of before; those of other images
+    and of other users, which may be another project's, stay.
     """
+    images = rows[0].runs[0].description["dataset"]["fingerprint"]
+    begin = partial(_begin, params.tracking.experiment, images)
     runs = []
     for row in rows:
         seeds = ",".join(str(run.seed) for run in row.runs)
-        run = _begin(params, f"{row.method}-{row.target}", {"seeds": seeds, "verdict": row.verdict})
+        run = begin(f"{row.method}-{row.target}", {"seeds": seeds, "verdict": row.verdict})
         run.add_params({"method": row.method, "target": row.target})
         run.log(_numbers(row, "std"))
         run.adopt(row.mlflow_run_ids)
         runs.append(run)
     for average in averages:
         tags = {"targets": ",".join(average.targets), "verdict": average.verdict}
-        run = _begin(params, f"{average.method}-over-targets", tags)
+        run = begin(f"{average.method}-over-targets", tags)
         run.add_params({"method": average.method})
         run.log(_numbers(average, "standard_error"))
         runs.append(run)
-    page = _begin(params, "comparison", {"reference": params.compare.reference})
+    page = begin("comparison", {"reference": params.compare.reference})
     for path in report_files:
         shutil.copy(path, page.artifacts)
     for run in (*runs, page):
@@ -122,9 +126,11 @@ def write_mlflow_runs(
     return [run.folder for run in (*runs, page)]
 
 
-def _begin(params: Params, group: str, tags: Mapping[str, str]) -> RunFolder:
+def _begin(experiment: str, images: str, group: str, tags: Mapping[str, str]) -> RunFolder:
     folder = RUNS / f"compare-{group}"
-    return RunFolder.begin(folder, params.tracking.experiment, group, tags, replaces={"group": group})
+    shutil.rmtree(folder, ignore_errors=True)  # of a comparison before, which MLflow lacks
+    replaces = {"group": group, "dataset_fingerprint": images}
+    return RunFolder.begin(folder, experiment, group, tags, replaces=replaces)
 
 
 def _numbers(standing: Standing, error: Literal["std", "standard_error"]) -> dict[str, float]:

@@ -99,10 +99,12 @@ class Follower:
             finally:
                 run.end(status)
                 self._finish(signals)
-            if run.folder.exists():  # MLflow lacks something
-                run.discard_rest()
+                if status == "FINISHED":  # and MLflow lacks something, if the folder is there
+                    run.discard_rest()
+                run_id = run.read(MLFLOW).get("run_id")
+                run.keep()
             if self.process.returncode:  # it was killed, and could not say so
-                logger.warning(LACKS, run.run_id, RUNS / run.folder.name)
+                logger.warning(LACKS, run_id, RUNS / run.folder.name)
 
     def _start(self, run: RunFolder) -> None:
         """Wait until the run is there in MLflow."""

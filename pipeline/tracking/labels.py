@@ -1,9 +1,10 @@
 """What runs are found again and compared by."""
 
 import os
+import posixpath
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +20,25 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def allowed(names: Iterable[str]) -> dict[str, str]:
+    """What MLflow may call params or metrics: with _ where it refuses a character, such as + and brackets.
+
+    What are two then, such as ``a+b`` and ``a_b``, end in numbers.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (name != _allowed(name), name)):  # what may stay as it is does
+        new, number = _allowed(name), 2
+        while new in found.values():
+            new, number = f"{_allowed(name)}_{number}", number + 1
+        found[name] = new
+    return found
+
+
+def _allowed(name: str) -> str:
+    new = re.sub(r"[^/\w.\- :]", "_", name)
+    return new if posixpath.normpath(new) == new else new.replace("/", "_")
 
 
 def origin() -> dict[str, str]:

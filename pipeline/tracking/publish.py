@@ -6,7 +6,7 @@ It asks the server what it has, and sends the rest: it may be repeated after any
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from getpass import getuser
 from pathlib import Path
@@ -25,6 +25,7 @@ from mlflow.utils.mlflow_tags import (
 
 from pipeline.runtime.files import write_json
 from pipeline.runtime.paths import RESULTS
+from pipeline.tracking.labels import allowed
 from pipeline.tracking.logged_model import log_model
 from pipeline.tracking.run_folder import (
     ARTIFACTS,
@@ -48,6 +49,10 @@ NAMES = {  # of the events of a training log -> MLflow's names of their numbers
     "step": {"loss": "train_loss", "lr": "lr", "images_per_second": "images_per_second"},
     "eval": {"loss": "validation_loss", "accuracy": "validation_accuracy"},
 }
+
+
+class NotSent(UserError):
+    """A folder can't be sent, which says nothing of others."""
 
 
 def publish(folder: Path) -> None:
@@ -174,6 +179,8 @@ class Publisher:
             with patience(WHILE_TRAINING):
                 end_time = run.get("end_time") or (self.parent and self.parent.run.read(RUN)["end_time"])
                 self.client.set_terminated(self.run_id, self.status, end_time)
+                if self.status == "FINISHED":
+                    self._delete_replaced(run["replaces"])
 
     def tidy(self) -> None:
         """Mark the folder as one of which MLflow lacks nothing; that of a finished run is not needed more."""
@@ -194,18 +201,24 @@ class Publisher:
             yield self.children[name]
 
     def _found(self) -> str | None:
-        """The run that is gone on with: by its id, if MLflow has it and not as a deleted one, or by tags."""
-        run_id, replaces = self.run.read(MLFLOW).get("run_id"), self.run.read(RUN)["replaces"]
+        """The run that is gone on with, if MLflow has it and not as a deleted one."""
+        run_id = self.run.read(MLFLOW).get("run_id")
         if run_id is not None:
             with suppress(MlflowException):
                 if self.client.get_run(run_id).info.lifecycle_stage == "active":
                     self.client.update_run(run_id, status="RUNNING")
                     return str(run_id)
+        return None
+
+    def _delete_replaced(self, replaces: Mapping[str, str]) -> None:
+        """The runs before with these tags, of the same user."""
         if not replaces:
-            return None
-        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in replaces.items())
-        found = self.client.search_runs([self.experiment_id], query, max_results=1)
-        return str(found[0].info.run_id) if found else None
+            return
+        tags = {**replaces, MLFLOW_USER: self.client.get_run(self.run_id).data.tags[MLFLOW_USER]}
+        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        for found in self.client.search_runs([self.experiment_id], query):
+            if found.info.run_id != self.run_id:
+                self.client.delete_run(found.info.run_id)
 
     def _made(self) -> str:
         run = self.run.read(RUN)
@@ -221,7 +234,8 @@ class Publisher:
         if run == self._sent:
             return
         there = self.client.get_run(self.run_id)
-        params = {key: value for key, value in run["params"].items() if key not in there.data.params}
+        names = allowed(run["params"])
+        params = {names[k]: text for k, text in run["params"].items() if names[k] not in there.data.params}
         tags = {key: value for key, value in run["tags"].items() if there.data.tags.get(key) != value}
         if params or tags:
             self.client.log_batch(
@@ -285,13 +299,13 @@ class Publisher:
 
 
 def _check_known(run_id: str) -> None:
-    """Raise `UserError` if the server has no such run."""
+    """Raise `NotSent` if the server has no such run."""
     try:
         MlflowClient().get_run(run_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise UserError(
+        raise NotSent(
             f"MLflow has no run {run_id} here; set MLFLOW_TRACKING_URI to the server that the model was "
             "tracked with"
         ) from None
@@ -307,5 +321,6 @@ def _metrics(line: bytes) -> Iterator[Metric]:
     values = event["values"] if kind is None else {new: event[old] for old, new in NAMES[kind].items()}
     if "selection" in event:  # the metric that chooses the weights
         values[f"validation_{event['selection']}"] = event["value"]
+    names = allowed(values)
     for key, value in values.items():
-        yield Metric(key, value, event["time"], event["step"])
+        yield Metric(names[key], value, event["time"], event["step"])

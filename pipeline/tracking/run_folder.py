@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import write_json
-from pipeline.runtime.paths import RUNS
+from pipeline.runtime.paths import RUNS, of_the_project
 from pipeline.tracking.labels import without_password
 from stochca.backbones.card import OWN_BACKBONE
 
@@ -59,12 +59,15 @@ class RunFolder:
         """Begin a run, or go on with the one that an interruption left in `folder`.
 
         Args:
-            replaces: tags; a run of the experiment that has them is gone on with, wherever it came from.
+            replaces: tags; the user's runs of the experiment that have them are deleted when it has ended.
             uploads_model: whether it will have a model, which takes some preparation.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / PROBLEM).unlink(missing_ok=True)
+        for left in (PROBLEM, PUBLISHED):
+            (folder / left).unlink(missing_ok=True)
         run = cls(folder.resolve())
+        if "follower" in (before := run.read(MLFLOW)):  # its number may come again, in a container
+            write_json(run.folder / MLFLOW, {"run_id": before["run_id"]})
         finish_line(run.folder / METRICS)
         known = run.read(RUN)
         values = {
@@ -148,9 +151,20 @@ class RunFolder:
             if path.name not in RECORD:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
+    def keep(self) -> None:
+        """Move what waits for MLflow out of a copy that DVC makes for an experiment, and then deletes."""
+        runs = of_the_project(RUNS)
+        is_whole = not self.folder.exists() or (self.folder / PUBLISHED).exists()
+        if is_whole or runs == self.folder.parent or RUNS.resolve() != self.folder.parent:
+            return
+        kept, number = runs / self.folder.name, 2
+        while kept.exists():
+            kept, number = kept.with_name(f"{self.folder.name}-{number}"), number + 1
+        shutil.move(self.folder, kept)
+
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file of the folder; empty where there is none."""
-        with suppress(FileNotFoundError):
+        """A JSON file of the folder; empty where there is none, or a power cut has left nothing of it."""
+        with suppress(FileNotFoundError, json.JSONDecodeError):
             values: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
             return values
         return {}

@@ -9,7 +9,7 @@ from mlflow import get_tracking_uri
 from pipeline.runtime.exclusive import Held
 from pipeline.runtime.paths import RUNS, UNSYNCED
 from pipeline.tracking.labels import without_password
-from pipeline.tracking.publish import publish
+from pipeline.tracking.publish import NotSent, publish
 from pipeline.tracking.run_folder import RUN, RunFolder, held, waiting_folders
 from pipeline.tracking.server import reason_of
 from stochca.errors import UserError
@@ -22,11 +22,18 @@ def sync() -> Iterator[str]:
     MLFLOW_TRACKING_URI, where it is set, says where the server is now; else it is where the run was.
 
     Raises:
-        UserError: a server does not answer or has no such run, or a folder is damaged.
+        UserError: a server does not answer; or a folder can't be sent, said when the others have been.
     """
     waiting = waiting_folders()
+    failed: list[NotSent] = []
     for folder in waiting:
-        yield _sync(folder)
+        try:
+            yield _sync(folder)
+        except NotSent as error:
+            failed.append(error)
+    if failed:
+        yield from map(str, failed[:-1])
+        raise failed[-1]
     if not waiting:
         yield f"Nothing waits in {RUNS}: MLflow has everything"
     for left in sorted(UNSYNCED.glob("*/run.json")):
@@ -49,7 +56,7 @@ def _sync(folder: Path) -> str:
         raise
     except Exception as error:  # MLflow's own, a database's, that of a store of files
         uri = os.environ.get("MLFLOW_TRACKING_URI") or get_tracking_uri()
-        raise UserError(
+        raise NotSent(
             f"{folder} can't be sent to MLflow at {without_password(uri)}: {reason_of(error)}; set "
             "MLFLOW_TRACKING_URI to where the run is and try again, or remove the folder to forget it"
         ) from None
@@ -61,4 +68,4 @@ def _status(folder: Path) -> str:
     try:
         return str(RunFolder(folder).read(RUN)["status"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is damaged ({reason_of(error)}); remove it to go on without it") from None
+        raise NotSent(f"{folder} is damaged ({reason_of(error)}); remove it to go on without it") from None

@@ -19,7 +19,7 @@ from pipeline.report.results import read_runs
 from pipeline.runtime import boundary
 from pipeline.tracking.run_folder import waiting_folders
 from stochca.errors import UserError
-from tests.pipeline.synthetic_runs import SKILL, write_inputs, write_params
+from tests.pipeline.synthetic_runs import FINGERPRINT, SKILL, write_inputs, write_params
 
 NBSP = "\u00a0"
 
@@ -347,6 +347,21 @@ def test_the_stage_is_a_module(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_edited_meanwhile_is_told_of(inputs: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC would note it for a page that was made with what was there before."""
+    read = stage.read_inputs
+
+    def edited(*arguments: Any) -> Any:
+        text = Path("params.yaml").read_text()
+        assert "confidence: 0.95" in text
+        Path("params.yaml").write_text(text.replace("confidence: 0.95", "confidence: 0.5"))
+        return read(*arguments)
+
+    monkeypatch.setattr(stage, "read_inputs", edited)
+    with pytest.raises(UserError, match=r"params.yaml was changed while the stage compare was under way"):
+        stage.main()
+
+
 def test_the_page_is_written_where_no_tracking_server_answers(
     inputs: Params, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -359,3 +374,6 @@ def test_the_page_is_written_where_no_tracking_server_answers(
     )
     waiting = {folder.name for folder in waiting_folders()}  # for `stochca sync`
     assert waiting == {"compare-comparison", *(f"compare-{method}-all" for method in SKILL)}
+    for folder in waiting_folders():  # nothing of another project's, whose images are others
+        replaces = {"group": folder.name.removeprefix("compare-"), "dataset_fingerprint": FINGERPRINT}
+        assert json.loads((folder / "run.json").read_text())["replaces"] == replaces

@@ -195,4 +195,4 @@ def test_the_registered_model_is_called_after_the_folder(project: Path, folder: 
     for label in ("a", "b"):
         write_pictures(Path("data/raw", folder, label), 8, side=60)
     new(f"data/raw/{folder}")
-    assert written().promotion.model == name
+    assert (written().promotion.model, written().tracking.experiment) == (name, name)

@@ -64,15 +64,24 @@ def test_a_run_can_take_the_place_of_another_and_adopt_runs() -> None:
     """As the groups of a comparison, which are made anew after every change."""
     trained = a_run("trained")
     publish(trained.folder)
-    for accuracy in (0.5, 0.75):
-        group = RunFolder.begin(RUNS / "group", "trial", "group", replaces={"group": "stochca"})
-        group.log({"test_accuracy": accuracy})
+    experiment, client = connect("trial"), MlflowClient()
+    for images, user, numbers in (
+        ("others", None, {"test_accuracy": 0.125}),
+        ("ours", "a colleague", {"test_accuracy": 0.25}),
+        ("ours", None, {"test_accuracy": 0.5, "test_accuracy_std": 0.1}),
+        ("ours", None, {"test_accuracy": 0.75}),
+    ):
+        replaces = {"group": "stochca", "dataset_fingerprint": images}
+        group = RunFolder.begin(RUNS / "group", "trial", "group", replaces=replaces)
+        group.log(numbers)
         group.adopt([trained.run_id, "of another server"])
         group.end("FINISHED")
         publish(group.folder)
-    experiment = connect("trial")
-    groups = MlflowClient().search_runs([experiment], "tags.group = 'stochca'")
-    assert [run.data.metrics for run in groups] == [{"test_accuracy": 0.75}]
+        groups = client.search_runs([experiment], "tags.group = 'stochca'")  # the newest first
+        if user:
+            client.set_tag(groups[0].info.run_id, "mlflow.user", user)
+    left = [{"test_accuracy": value} for value in (0.75, 0.25, 0.125)]  # and no spread of before
+    assert [run.data.metrics for run in groups] == left
     tags = MlflowClient().get_run(trained.run_id).data.tags
     assert tags["mlflow.parentRunId"] == groups[0].info.run_id
 
@@ -89,10 +98,12 @@ def test_files_are_added_to_a_run_that_has_ended() -> None:
 
 
 def test_a_damaged_folder_and_one_of_another_time_are_one_sentence(tmp_path: Path) -> None:
-    run = a_run()
+    run, sound = a_run(), a_run("sound")
+    sound.end("FINISHED")
     (run.folder / "run.json").write_text("{")
     with pytest.raises(UserError, match=r"work/runs/a is damaged .*remove it"):
         list(sync())
+    assert not sound.folder.exists()  # it was sent all the same
     shutil.rmtree(run.folder)
     left = tmp_path / "work" / "unsynced" / "b-123"
     left.mkdir(parents=True)
