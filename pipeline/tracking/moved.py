@@ -21,7 +21,8 @@ PLACES = (
 def follow_folder() -> None:
     """After the project was moved or copied, let its database mean the artifacts beside it.
 
-    Artifacts that lie elsewhere, in a bucket or in a folder of another name, stay where they are.
+    Artifacts that lie elsewhere stay there: in a bucket, in a folder of another name, or in one that holds
+    what is not here.
 
     Raises:
         sqlite3.Error: the file is no database, or can't be written to.
@@ -35,7 +36,10 @@ def follow_folder() -> None:
         if "experiments" not in tables:
             return
         known = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
-        for before in {found for (location,) in known if (found := _folder(location)) not in (None, here)}:
+        roots = {found for (location,) in known if (found := local_folder(location)) not in (None, here)}
+        for before in roots:
+            if before.name != here.name or _has_others(connection, places, before, here):
+                continue
             for table, column in places:
                 for old, new in ((before.as_uri(), here.as_uri()), (str(before), str(here))):
                     connection.execute(
@@ -45,13 +49,23 @@ def follow_folder() -> None:
                     )
 
 
-def _folder(location: str | None) -> Path | None:
-    """The folder of artifacts that an experiment was made with, if it is a project's own."""
+def _has_others(
+    connection: sqlite3.Connection, places: list[tuple[str, str]], before: Path, here: Path
+) -> bool:
+    """Whether artifacts of the database lie below `before`, and are not below `here` too."""
+    columns = [connection.execute(f"SELECT DISTINCT {column} FROM {table}") for table, column in places]
+    found = (local_folder(location) for rows in columns for (location,) in rows)
+    below = [path.relative_to(before) for path in found if path and before in path.parents]
+    return any((before / path).exists() and not (here / path).exists() for path in below)
+
+
+def local_folder(location: str | None) -> Path | None:
+    """Where artifacts are, if that is an address or a whole path of this machine."""
     parts = urlparse(location or "")
     if parts.scheme not in ("", "file"):
         return None
     path = Path(url2pathname(parts.path))
-    return path if path.name == ARTIFACTS.name and path.is_absolute() else None
+    return path if path.is_absolute() else None
 
 
 if __name__ == "__main__":

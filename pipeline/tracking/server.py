@@ -18,7 +18,7 @@ from pipeline.runtime.boundary import first_line
 from pipeline.runtime.exclusive import in_turn
 from pipeline.runtime.paths import ARTIFACTS, DATABASE, database_uri, of_the_project
 from pipeline.tracking.labels import without_password
-from pipeline.tracking.moved import follow_folder
+from pipeline.tracking.moved import follow_folder, local_folder
 from stochca.errors import UserError
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which pages MLflow's UI shows
@@ -35,16 +35,32 @@ def connect(experiment: str, uri: str | None = None) -> str:
     Paths are absolute, so that runs can be found from anywhere.
 
     Raises:
-        UserError: MLflow can't work with the address, nothing answers there, or the experiment was deleted.
+        UserError: MLflow can't work with the address, nothing answers there, its files can't be put where it
+            wants them, or the experiment was deleted.
     """
     with first_request(uri) as uri:
         found = _experiment(experiment, None if uri else of_the_project(ARTIFACTS).as_uri())
+    _check_reachable(found, uri)
     if found.lifecycle_stage != "active":
         raise UserError(
             f"tracking.experiment {experiment!r} was deleted in MLflow; choose another name, or restore it: "
             f"mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     return str(found.experiment_id)
+
+
+def _check_reachable(experiment: Experiment, uri: str | None) -> None:
+    """Refuse a server whose clients write files themselves, into a folder that is not of this machine."""
+    folder = local_folder(experiment.artifact_location)
+    if folder is None or not (uri or "").startswith("http"):
+        return
+    root = folder.parent if folder.name == experiment.experiment_id else folder
+    if not root.parent.exists():  # the root itself is made with the first file
+        raise UserError(
+            f"MLFLOW_TRACKING_URI {without_password(str(uri))} keeps the files of the experiment "
+            f"{experiment.name!r} in {folder}, a folder of the server's machine; start the server without "
+            "--no-serve-artifacts and set tracking.experiment to a new name, or use it from its machine"
+        )
 
 
 @contextmanager

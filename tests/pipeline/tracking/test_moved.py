@@ -67,6 +67,18 @@ def test_a_copy_leaves_the_original_alone(project: Path, monkeypatch: pytest.Mon
     assert notes() == {"before"}
 
 
+def test_artifacts_of_others_in_a_folder_of_the_same_name_stay_theirs(project: Path, tmp_path: Path) -> None:
+    """As of a notebook elsewhere that tracks to the project's database."""
+    theirs = tmp_path / "notebooks" / "mlruns"
+    client = MlflowClient()
+    run = client.create_run(client.create_experiment("notebook", theirs.as_uri()))
+    client.log_text(run.info.run_id, "of the notebook", "note.txt")
+    assert notes() == {"before"}  # the project's, to which it connects
+    found = client.download_artifacts(run.info.run_id, "note.txt")
+    assert Path(found).read_text() == "of the notebook"
+    assert client.get_run(run.info.run_id).info.artifact_uri.startswith(theirs.as_uri())
+
+
 def test_artifacts_elsewhere_stay_there(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,10 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Experiment
 from mlflow.tracking import MlflowClient
 
 from pipeline.tracking.labels import flatten
-from pipeline.tracking.server import connect
+from pipeline.tracking.server import _check_reachable, connect
 from stochca.errors import UserError
 
 
@@ -63,6 +64,20 @@ def test_an_experiment_that_was_deleted() -> None:
     MlflowClient().delete_experiment(experiment_id)
     with pytest.raises(UserError, match=f"tracking.experiment 'trial' was deleted.*-id {experiment_id}"):
         connect("trial")
+
+
+def test_a_server_whose_files_lie_in_a_folder_of_its_own_machine(tmp_path: Path) -> None:
+    """Its clients would write them on theirs, where nobody finds them."""
+
+    def experiment(location: str) -> Experiment:
+        return Experiment("7", "trial", location, "active")
+
+    for location in ("mlflow-artifacts:/7", "s3://bucket/7", f"file://{tmp_path}/new/7"):
+        _check_reachable(experiment(location), "http://host:5000")
+    _check_reachable(experiment("file:///not/there/mlruns/7"), "sqlite:///other.db")
+    for location in ("file:///not/there/mlruns/7", "/not/there/mlruns"):
+        with pytest.raises(UserError, match=r"http://host:5000 keeps the files .* of the server's machine"):
+            _check_reachable(experiment(location), "http://host:5000")
 
 
 def test_nested_settings_have_dotted_names() -> None:
