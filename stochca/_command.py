@@ -10,10 +10,12 @@ INSTALL = "`pip install -e '.[pipeline]'`"
 
 
 def main() -> None:
-    """Run the command line of the clone that this file lies in, or else of the one that it is called from."""
-    for folder in (Path(__file__).parents[1], Path.cwd()):
+    """Run the command line of the clone that it is called from, or else of the one that this file lies in."""
+    for folder in (Path.cwd(), Path(__file__).parents[1]):
         if all((folder / part).is_file() for part in PARTS):
             sys.path.insert(0, str(folder))
+            for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
+                del sys.modules[name]  # this file may be another clone's
             try:
                 import_module("pipeline.cli").main()
             except ModuleNotFoundError as error:

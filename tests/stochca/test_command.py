@@ -68,6 +68,12 @@ def test_the_command_works_in_the_folder_of_a_clone(wheel: Path, tmp_path: Path)
     usage = run(COMMAND, ROOT, wheel, "--help").stdout
     assert "Usage:" in usage
     assert run(COMMAND, tmp_path, ROOT, "--help").stdout == usage  # installed from the clone: anywhere
+    other = tmp_path / "another clone"  # its own code comes first
+    for file in ("stochca/__init__.py", "stochca/_command.py", "pipeline/__init__.py", "pipeline/cli.py"):
+        (other / file).parent.mkdir(parents=True, exist_ok=True)
+        (other / file).touch()
+    (other / "pipeline/cli.py").write_text("import stochca\ndef main(): print(stochca.__file__)\n")
+    assert run(COMMAND, other, ROOT).stdout == f"{other / 'stochca/__init__.py'}\n"
     ended = run(COMMAND, tmp_path, ROOT, "check")
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: params.yaml is missing; run from the project's folder")
