@@ -71,4 +71,10 @@ def _locked(path: Path) -> int | None:
             return None
         except FileNotFoundError:
             pass
+        except OSError as error:
+            os.close(file)
+            raise UserError(
+                f"{path} can't be locked ({error.strerror}): its file system has no locks, by which two "
+                f"processes keep apart; make {WORK} a link to a folder on one that has, such as a local disk"
+            ) from None
         os.close(file)  # who held it has just removed it

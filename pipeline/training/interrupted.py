@@ -47,7 +47,11 @@ def why_anew(folder: Path, decides: Mapping[str, Any], mark: str = CHECKPOINT) -
     if not others:
         return None
     last = max(others, key=lambda path: path.stat().st_mtime)
-    changed = _differences(json.loads(last.read_text(encoding="utf-8")), json.loads(json.dumps(decides)))
+    try:
+        before = json.loads(last.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:  # a power cut has left nothing of it
+        return None
+    changed = _differences(before, json.loads(json.dumps(decides)))
     return f"starts over: since it was interrupted, {', '.join(changed)} changed" if changed else None
 
 

@@ -1,5 +1,7 @@
 """Two at once, for real: two processes in one folder."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -42,6 +44,17 @@ def test_a_second_process_is_refused_until_the_first_is_gone(
     with exclusive("prepare"):  # what a killed process held is free
         pass
     assert list(Path("work").iterdir()) == []
+
+
+def test_a_file_system_without_locks_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    sentence = r"a.lock can't be locked \(No locks available\).*make work a link"
+    with pytest.raises(UserError, match=sentence), exclusive("a"):
+        pass
 
 
 def test_a_process_does_not_get_in_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,19 @@ def test_what_changed_is_named() -> None:
     assert said == "starts over: since it was interrupted, the classes changed"
 
 
+def test_other_extensions_may_define_the_same_names() -> None:
+    begin(dataclasses.replace(JOB, extensions=["penalty_v1"]))
+    said = begin(dataclasses.replace(JOB, extensions=["penalty_v2"]))
+    assert said == "starts over: since it was interrupted, extensions changed"
+
+
+def test_what_a_power_cut_has_left_of_another_is_passed_by() -> None:
+    begin()
+    (file,) = Path("work", "runs").glob(f"*/{DECIDES}")
+    file.write_text("")
+    assert begin(with_training(lr=0.5)) is None
+
+
 def test_a_library_of_another_version_computes_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     begin()
     installed = metadata.version
