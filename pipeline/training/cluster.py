@@ -76,7 +76,12 @@ def connected(address: str, *, key: str, cpus: float = 0) -> Iterator[None]:
             options = {"num_cpus": cores, "include_dashboard": False, "_temp_dir": str(session)}
         try:
             with _sigterm_stays_ours():
-                ray.init(address, **options, **_quiet(ship_code=address != LOCAL))
+                options |= _quiet(ship_code=address != LOCAL)
+                try:
+                    ray.init(address, **options)
+                except ConnectionAbortedError:
+                    # Two heads on one machine may give their clients the same port, but not twice.
+                    ray.init(address, **options)
         except AuthenticationError:
             raise UserError(
                 f"{key} {address}: the cluster asks for a token; set RAY_AUTH_MODE=token, and see "

@@ -28,8 +28,9 @@ def test_the_first_is_champion_until_a_better_one_takes_its_place(
 
     def worse_first(raw: dict[str, dict[str, object]]) -> None:
         raw["tracking"].update(log_model=True)
-        raw["protocol"].update(baseline=["finetune"], combined=[])
-        raw["promotion"].update(method="finetune")
+        raw["protocol"].update(baseline=[], combined=[])
+        raw["compare"].update(reference="stochca", analysed=["stochca"])
+        raw["promotion"].update(method="stochca")
         raw["training"].update(lr=1e-12)  # learns nothing
 
     workspace.edit_params(worse_first)
@@ -39,6 +40,6 @@ def test_the_first_is_champion_until_a_better_one_takes_its_place(
 
     workspace.edit_params(lambda raw: raw["training"].update(lr=1e-3, steps=60, head_lr_scale=10))
     output = workspace.run(*retrain)
-    assert re.search("baseline@finetune-all-0 has to run: .*training", output), output
+    assert re.search("stochca@all-0 has to run: .*training", output), output
     assert "is better than the champion, version 1" in output
     assert champion(workspace) == "2"

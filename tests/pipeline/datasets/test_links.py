@@ -37,9 +37,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return root
 
 
-def test_links_into_the_cache_are_read_and_others_are_not_even_beside_them(
-    root: Path, tmp_path: Path
-) -> None:
+def test_links_into_the_cache_are_read(root: Path, tmp_path: Path) -> None:
     source = load(root)
     assert [record.id for record in source.records()] == IDS
     assert all(record.read() for record in source.records())
