@@ -33,10 +33,12 @@ def main() -> None:
             write_text(folder / "index.html", page)
             write_text(folder / "comparison.csv", table.to_csv(index=False))
             write_text(folder / "comparison.json", table.to_json(orient="records", indent=2) + "\n")
-        waiting = RUNS / "language-compare"
-        shutil.rmtree(waiting, ignore_errors=True)  # of a comparison before, which MLflow lacks
-        replaces = {"group": "comparison", "dataset_fingerprint": manifest["fingerprint"]}
-        tracked = RunFolder.begin(waiting, settings.tracking.experiment, "comparison", replaces=replaces)
+        tracked = RunFolder.begin(
+            RUNS / "language-compare",
+            settings.tracking.experiment,
+            "comparison",
+            replaces={"group": "comparison", "dataset_fingerprint": manifest["fingerprint"]},
+        )
         for row in rows:
             tracked.log(
                 {f"log_loss/{row.method}": row.log_loss.mean, f"rouge_l/{row.method}": row.rouge_l.mean}

@@ -128,7 +128,6 @@ def write_mlflow_runs(
 
 def _begin(experiment: str, images: str, group: str, tags: Mapping[str, str]) -> RunFolder:
     folder = RUNS / f"compare-{group}"
-    shutil.rmtree(folder, ignore_errors=True)  # of a comparison before, which MLflow lacks
     replaces = {"group": group, "dataset_fingerprint": images}
     return RunFolder.begin(folder, experiment, group, tags, replaces=replaces)
 

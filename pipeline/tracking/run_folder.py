@@ -60,8 +60,11 @@ class RunFolder:
 
         Args:
             replaces: tags; the user's runs of the experiment that have them are deleted when it has ended.
+                Such a run begins anew, without what one before has left in `folder`.
             uploads_model: whether it will have a model, which takes some preparation.
         """
+        if replaces:
+            shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         for left in (PROBLEM, PUBLISHED):
             (folder / left).unlink(missing_ok=True)
