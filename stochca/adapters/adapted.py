@@ -13,10 +13,14 @@ from torch import Tensor, nn
 from stochca._typing import TimmModule
 from stochca.adapters.adaptation import Adaptation, unfreeze_heads
 from stochca.backbones.loading import load_backbone
+from stochca.compute.sampled import are_of_one_model, numbers_of
 from stochca.config import CHOICES, code_of
+from stochca.errors import UserError
 from stochca.timm_models.families import head_modules, positions_of
 from stochca.timm_models.threads import alone_with
 from stochca.timm_models.wrapper import Wrapper
+
+MADE_FOR = "made_for"  # the name of the backbone's sample among the tensors
 
 
 class AdaptedModel(Wrapper):
@@ -49,21 +53,43 @@ class AdaptedModel(Wrapper):
         return self
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """The tensors that the frozen backbone does not have: what was added, and the head."""
-        head = {id(parameter) for module in head_modules(self) for parameter in module.parameters()}
-        frozen = {
-            f"backbone.{name}"
-            for name, parameter in self.backbone.state_dict(keep_vars=True).items()
-            if id(parameter) not in head
-        }
-        return {name: value for name, value in self.state_dict().items() if name not in frozen}
+        """The tensors that the frozen backbone does not have: what was added, and the head.
+
+        With a sample of the backbone, by which loading can tell another one.
+        """
+        frozen = self._frozen()
+        own = {name: value for name, value in self.state_dict().items() if name not in frozen}
+        return own | {MADE_FOR: self._sample()}
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
-        """Put back what `adapter_state` gave; raises RuntimeError where names or shapes differ."""
-        missing = self.adapter_state().keys() ^ state.keys()
+        """Put back what `adapter_state` gave.
+
+        Raises:
+            UserError: it was made for another backbone.
+            RuntimeError: names or shapes differ.
+        """
+        sample = self._sample()
+        if not are_of_one_model(state.get(MADE_FOR, sample), sample):  # files from before it was there
+            raise UserError(
+                f"the adapter was made for another backbone than this {self.title} has; put it around the "
+                "weights that it was trained with"
+            )
+        missing = (self.adapter_state().keys() ^ state.keys()) - {MADE_FOR}
         if missing:
             raise RuntimeError(f"the adapter's tensors differ: {', '.join(sorted(missing))}")
-        self.load_state_dict(state, strict=False)
+        self.load_state_dict({name: value for name, value in state.items() if name != MADE_FOR}, strict=False)
+
+    def _frozen(self) -> dict[str, Tensor]:
+        """Parameters and buffers of the backbone without its head, by their names here."""
+        head = {id(parameter) for module in head_modules(self) for parameter in module.parameters()}
+        return {
+            f"backbone.{name}": value
+            for name, value in self.backbone.state_dict(keep_vars=True).items()
+            if id(value) not in head
+        }
+
+    def _sample(self) -> Tensor:
+        return numbers_of(value for value in self._frozen().values() if isinstance(value, nn.Parameter))
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Tokens (B, N, D) as the backbone's own `forward_features` gives them."""
@@ -111,7 +137,7 @@ def load_adapted(
     """Put an adapter, the file of `AdaptedModel.adapter_state`, on the model of a backbone folder.
 
     Raises:
-        UserError: the backbone's folder is incomplete or damaged.
+        UserError: the backbone's folder is incomplete or damaged, or of another backbone.
         RuntimeError: the adapter does not fit it.
     """
     options = {key: value for key, value in description.items() if key != "name"}

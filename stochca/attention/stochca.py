@@ -16,17 +16,12 @@ from torch import Tensor
 
 from stochca._typing import TimmModule
 from stochca.attention.probability import one_per_block, schedule_of, scheduled
-from stochca.attention.teacher import (
-    Drawn,
-    are_of_one_teacher,
-    headless_copy,
-    sample_of,
-    teacher_keys_values,
-)
+from stochca.attention.teacher import Drawn, headless_copy, sample_of, teacher_keys_values
 from stochca.compute.distributed import rank, world_size
 from stochca.compute.modes import evaluating
 from stochca.compute.precision import autocast, resolve_precision, store_in_half
 from stochca.compute.randomness import Stream, derived_seed
+from stochca.compute.sampled import are_of_one_model
 from stochca.config import Schedule
 from stochca.data.batches import batch_share
 from stochca.errors import UserError
@@ -235,7 +230,7 @@ class StochCA(Wrapper):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         sample = state_dict.pop(f"{prefix}_extra_state", None)  # states from before it was saved have none
-        if sample is not None and not are_of_one_teacher(sample, self.get_extra_state()):
+        if sample is not None and not are_of_one_model(sample, self.get_extra_state()):
             raise UserError(
                 "the state was saved beside another teacher than this StochCA has; wrap the model as it was "
                 "wrapped then, with its pretrained weights, or pass a model with those as teacher, and load "

@@ -1,7 +1,6 @@
 """The frozen pretrained model: what of it is kept, and how its keys and values are taken."""
 
 import copy
-from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 
 import torch
@@ -10,13 +9,13 @@ from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.compute.compilation import uncompiled
+from stochca.compute.sampled import numbers_of
 from stochca.timm_models.families import block_names
 from stochca.timm_models.key_value import DeepestReached, KeyValue, Record, swapped
 from stochca.timm_models.projections import attention_layers, projections_of
 from stochca.timm_models.threads import alone_with
 
 BEHIND = ("norm", "fc_norm", "attn_pool", "neck", "head", "head_dist")  # the last block
-SAMPLED = 4  # numbers of each parameter
 
 Drawn = dict[int, Tensor | None]  # blocks that cross-attend: their images as a boolean (B,), or None for all
 
@@ -64,26 +63,7 @@ def sample_of(teacher: TimmModule) -> Tensor:
         for name, parameter in teacher.named_parameters()
         if id(parameter) not in unused and ".lora_" not in name
     ]
-    if any(parameter.is_meta for parameter in parameters):
-        return torch.empty(0)
     return numbers_of(parameters)
-
-
-@torch.no_grad()
-def numbers_of(parameters: Iterable[Tensor]) -> Tensor:
-    """A few numbers of each, in fp32 on the CPU."""
-    flat = (parameter.flatten() for parameter in parameters)
-    return torch.cat([values[:: len(values) // SAMPLED + 1].float() for values in flat]).cpu()
-
-
-def are_of_one_teacher(first: Tensor, second: Tensor) -> bool:
-    """Whether two samples are of the same weights, up to half precision; yes where one is empty."""
-    if not first.numel() or not second.numel():
-        return True
-    first, second = first.cpu().float(), second.cpu().float()
-    return first.shape == second.shape and torch.allclose(
-        first, second, rtol=2**-7, atol=1e-6, equal_nan=True
-    )
 
 
 @torch.no_grad()

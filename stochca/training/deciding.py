@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stochca._typing import TimmModule
-from stochca.attention.teacher import numbers_of
+from stochca.compute.sampled import numbers_of
 from stochca.config.training import Training, deciding_settings
 from stochca.data.images import Images, labels_of
 from stochca.data.preprocessing import Preprocessing

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from stochca._typing import TimmModule
 from stochca.attention.stochca import StochCA
-from stochca.attention.teacher import are_of_one_teacher
 from stochca.averaging.averaging import Averaging
 from stochca.compute.checkpoint import CHECKPOINT, cloned, load_checkpoint, save_checkpoint, to_device
 from stochca.compute.distributed import (
@@ -28,6 +27,7 @@ from stochca.compute.distributed import (
 )
 from stochca.compute.precision import autocast
 from stochca.compute.randomness import random_state, restore_random_state
+from stochca.compute.sampled import are_of_one_model
 from stochca.config import Average, build
 from stochca.config.timetable import Timetable
 from stochca.config.training import Training
@@ -255,7 +255,7 @@ class Loop:
         """Raise `UserError` where the checkpoint's teacher was another; an old checkpoint does not say."""
         if self.stochca is None or sample is None:
             return
-        if not are_of_one_teacher(sample, self.stochca.get_extra_state()):
+        if not are_of_one_model(sample, self.stochca.get_extra_state()):
             raise UserError(
                 f"{self.work_folder} holds a checkpoint of training beside another teacher; give the student "
                 "and teacher that this training started with, or another work_folder"

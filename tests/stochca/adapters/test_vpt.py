@@ -86,7 +86,7 @@ def test_other_prefixes() -> None:
 def test_what_is_saved_is_small_and_enough() -> None:
     model = stochca.VPT(tiny_vit(), tokens=2)
     state = model.adapter_state()
-    assert set(state) == {"prompts", "backbone.head.weight", "backbone.head.bias"}
+    assert set(state) == {"prompts", "backbone.head.weight", "backbone.head.bias", "made_for"}
     backbone = tiny_vit()
     torch.manual_seed(1)
     other = stochca.VPT(backbone, tokens=2)
@@ -95,6 +95,10 @@ def test_what_is_saved_is_small_and_enough() -> None:
     assert torch.equal(other(IMAGES), model(IMAGES))
     with pytest.raises(RuntimeError, match="prompts"):
         other.load_adapter_state({name: value for name, value in state.items() if name != "prompts"})
+    with pytest.raises(UserError, match="made for another backbone than this VPT has"):
+        stochca.VPT(tiny_vit(seed=1), tokens=2).load_adapter_state(state)
+    del state["made_for"]  # as in files from before
+    stochca.VPT(tiny_vit(seed=1), tokens=2).load_adapter_state(state)
 
 
 @pytest.mark.parametrize("adapter", [stochca.VPT, stochca.TOAST])

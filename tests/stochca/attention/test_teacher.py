@@ -12,7 +12,8 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 import stochca
-from stochca.attention.teacher import are_of_one_teacher, sample_of
+from stochca.attention.teacher import sample_of
+from stochca.compute.sampled import are_of_one_model
 from stochca.timm_models.families import block_names
 from tests.stochca.timm_models.families.cases import CASES, images
 from tests.stochca.tiny import tiny_vit
@@ -114,11 +115,11 @@ def test_what_tells_teachers_apart(name: str) -> None:
     assert own.numel() < 800
     assert torch.equal(own, sample_of(teacher))
     for same in (copy.deepcopy(teacher).half(), copy.deepcopy(teacher).bfloat16(), teacher.double()):
-        assert are_of_one_teacher(sample_of(same), own)
-        assert are_of_one_teacher(own, sample_of(same))
+        assert are_of_one_model(sample_of(same), own)
+        assert are_of_one_model(own, sample_of(same))
     in_bf16 = stochca.StochCA(case.model(), teacher_precision="bf16")
-    assert are_of_one_teacher(in_bf16.get_extra_state(), own)
-    assert not are_of_one_teacher(sample_of(case.model(seed=1)), own)
+    assert are_of_one_model(in_bf16.get_extra_state(), own)
+    assert not are_of_one_model(sample_of(case.model(seed=1)), own)
     other_head = case.model()
     other_head.reset_classifier(9)
     assert torch.equal(sample_of(other_head), own)
@@ -129,7 +130,7 @@ def test_what_tells_teachers_apart(name: str) -> None:
             for key, parameter in tuned.named_parameters():
                 if changed in key:
                     parameter.mul_(1.02)
-        assert not are_of_one_teacher(sample_of(tuned), own)
+        assert not are_of_one_model(sample_of(tuned), own)
 
 
 def test_lora_that_has_yet_to_learn_makes_no_other_teacher() -> None:
