@@ -34,6 +34,9 @@ Estimator = Callable[[np.ndarray], Interval]
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 RARE = ((40, 1), (8, 2), (40, 10), (20, 20, 20, 20, 1, 1, 1, 1, 1, 1), (10,) * 10, (200, 50, 10, 5))
+UNLIKE = (5, 10, 10, 15, 20, 20, 25, 30, 30, 35, 40, 60)
+GROUPS = {"4 of 40": (40,) * 4, "12 of 25": (25,) * 12, "12 of 5 to 60": UNLIKE, "60 of 5 to 60": UNLIKE * 5}
+ALIKE = (0.1, 0.5)  # of the variance of an image, what all of its group share
 METHODS = 6  # on a page, the reference among them
 HARDNESS = 2.0  # standard deviations of what is added up: of an image
 METHOD_AND_IMAGE = {"alike": 0.05, "unlike": 1.5}
@@ -134,6 +137,20 @@ def told_apart_by_class(sizes: tuple[int, ...], seeds: int, repeats: int) -> str
     return f"{before:.1f}, **{now:.1f}**"
 
 
+def coverage_of_groups(sizes: tuple[int, ...], seeds: int, alike: float, repeats: int) -> str:
+    """How often the interval of a difference holds, in percent: each image for itself, and ours."""
+    generator, groups = np.random.default_rng(0), np.repeat(range(len(sizes)), sizes)
+    held = np.zeros(2)
+    for _ in range(repeats):
+        of_group = np.sqrt(alike) * generator.standard_normal(len(sizes))[groups]
+        values = of_group + np.sqrt(1 - alike) * generator.standard_normal((seeds, len(groups)))
+        found = (estimate([values]), estimate([values], groups=[groups]))
+        ends = [each.interval(CONFIDENCE, limit=np.inf) for each in found]
+        held += [low <= 0 <= high for low, high in ends]
+    apart, together = 100 * held / repeats
+    return f"{apart:.1f}, **{together:.1f}**"
+
+
 def difference(right: np.ndarray) -> np.ndarray:
     return right[0].astype(float) - right[1]
 
@@ -183,6 +200,12 @@ def main() -> None:
     for sizes in RARE:
         cells = [told_apart_by_class(sizes, count, repeats) for count in (1, *seeds)]
         print_row(", ".join(map(str, sizes)), *cells)
+
+    print("\nOf a difference on images in groups (of a patient, say): each for itself, ours\n")
+    print_head("groups, alike", *(f"{count} seeds" for count in (1, *seeds)))
+    for (name, sizes), alike in product(GROUPS.items(), ALIKE):
+        cells = [coverage_of_groups(sizes, count, alike, repeats) for count in (1, *seeds)]
+        print_row(f"{name}, {alike:g}", *cells)
 
     pages = repeats // 4  # each takes long
     print(

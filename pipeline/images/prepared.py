@@ -90,6 +90,12 @@ class PreparedImages:
         values = _names(self._table, "domain")
         return [values[row] for row in self._rows]
 
+    @cached_property
+    def groups(self) -> list[str]:
+        """Images of one group, such as a patient's, or of the same pixels."""
+        values = self._table.data.column("group").to_pylist()
+        return [values[row] for row in self._rows]
+
     def encoded(self) -> Iterator[bytes]:
         """The images' files as they are stored, in order."""
         column = self._table.data.column("image")

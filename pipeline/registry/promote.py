@@ -323,18 +323,21 @@ def decide(
         )
     metric = SELECTIONS[selection]
     new, old = (_contributions(each.model, prepared, fair, selection) for each in (challenger, champion))
-    gain = estimate_metric(metric, [metric.sign * (new - old)[None]], [test.labels[fair]])
+    groups = np.array(test.groups)[fair]
+    gain = estimate_metric(metric, [metric.sign * (new - old)[None]], [test.labels[fair]], [groups])
     (difference,) = judge([gain], compare.confidence, metric.extent)
     promoted = difference.verdict == "better"
     verdict = difference.verdict if difference.shown else "not shown to be better"
     told = (difference.low, difference.mean, difference.high)
     low, mean, high = (f"{100 * end:+.1f}" if metric.in_percent else f"{end:+.3f}" for end in told)
+    number = len(set(groups))
+    in_groups = f" of {number} groups" if number < fair.sum() else ""
     unit = "points of" if metric.in_percent else "less"
     return Decision(
         promoted,
         f"{challenger.title} is {verdict} than the champion, {champion.title}: {mean} {unit} test "
         f"{metric.title} ({100 * compare.confidence:g} % interval {low} to {high} over test images; other "
-        f"seeds of the same methods may differ) on {fair.sum()} images{left_out}; "
+        f"seeds of the same methods may differ) on {fair.sum()} images{in_groups}{left_out}; "
         + ("it is the new champion" if promoted else "the champion stays"),
         difference=difference,
         test_images=int(fair.sum()),

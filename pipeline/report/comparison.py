@@ -58,6 +58,11 @@ class Standing:
         return len(self.runs[0].predictions)
 
     @property
+    def test_groups(self) -> int:
+        """Of a target's test images; as many, where each is on its own."""
+        return int(self.runs[0].predictions["group"].nunique())
+
+    @property
     def trials(self) -> int:
         return len(self.gains)
 
@@ -80,10 +85,15 @@ class Standing:
     @property
     def caveat(self) -> str:
         """What the interval covers, in words."""
+        together = ""
+        if self.test_groups < self.test_images:
+            images, groups = f"{self.test_images:,} test images", f"{self.test_groups:,} groups"
+            together = f"; the {images} are of {groups}, each of which counts as one"
         if self.trials == 1:
             covered = "the test images of this training run; another seed may differ"
-            return f"with one seed, the interval covers {covered}"
-        return f"with {self.trials} seeds, the interval covers other seeds as well as other test images"
+            return f"with one seed, the interval covers {covered}{together}"
+        covered = "other seeds as well as other test images"
+        return f"with {self.trials} seeds, the interval covers {covered}{together}"
 
     @property
     def mlflow_run_ids(self) -> list[str]:
@@ -118,7 +128,9 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
     tested = [run.predictions["id"] for run in trials[settings.reference][0]]
     shared = all(np.array_equal(ids, tested[0]) for ids in tested)
     labels = [run.predictions["label"].to_numpy() for run in trials[settings.reference][0]]
-    labels = labels[:1] if shared else labels
+    groups = [run.predictions["group"].to_numpy() for run in trials[settings.reference][0]]
+    if shared:
+        labels, groups = labels[:1], groups[:1]
 
     def by_trial(method: str, name: str) -> list[float]:
         return [fmean(run.metrics[name] for run in trial) for trial in trials[method]]
@@ -133,7 +145,9 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
 
     def gain(method: str, other: str) -> Estimate:
         pairs = zip(added[method], added[other], strict=True)
-        return estimate_metric(metric, [metric.sign * (own - others) for own, others in pairs], labels)
+        return estimate_metric(
+            metric, [metric.sign * (own - others) for own, others in pairs], labels, groups
+        )
 
     def measured_against(other: str) -> dict[str, Difference]:
         rivals = [method for method in protocol.methods if method != other]
@@ -161,7 +175,7 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
                 reference=settings.reference,
                 difference=differences[method],
                 behind_best=behind[method],
-                interval=metric_interval(metric, added[method], labels, settings.confidence),
+                interval=metric_interval(metric, added[method], labels, settings.confidence, groups),
                 confidence=settings.confidence,
                 metrics={name: Spread.of(by_trial(method, name)) for name in told},
                 gains=[metric.sign * (value - other) for value, other in both],

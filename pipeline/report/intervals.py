@@ -44,7 +44,7 @@ class Estimate:
     mean: float
     standard_error: float
     share: float  # of the variance that the seeds bring in; the images bring in the rest
-    freedom: tuple[float, float]  # degrees, of the seeds and of the images
+    freedom: tuple[float, float]  # degrees, of the seeds and of the images (or groups of them)
 
     def chance(self, errors: float) -> float:
         """That a mean is so many standard errors or more off the truth, to either side.
@@ -93,7 +93,11 @@ class Difference:
         return f"{self.verdict} than {reference}" if self.shown else self.verdict
 
 
-def estimate(targets: Sequence[ArrayLike], labels: Sequence[np.ndarray] | None = None) -> Estimate:
+def estimate(
+    targets: Sequence[ArrayLike],
+    labels: Sequence[np.ndarray] | None = None,
+    groups: Sequence[ArrayLike] | None = None,
+) -> Estimate:
     """The mean of what every training seed did on every test image, and how well that is known.
 
     Seeds and images are crossed: a value is the mean, plus what its seed adds, its image, and both together.
@@ -107,17 +111,24 @@ def estimate(targets: Sequence[ArrayLike], labels: Sequence[np.ndarray] | None =
 
     With one seed the mean is that of this training run: nothing is known of others.
 
+    Images of one group, such as a patient's, resemble each other: all that they add is one observation in
+    place of an image's (Liang and Zeger, Biometrika 1986).
+
     Args:
         targets: for each target its values (S, N). Targets count the same, have the same seeds and images of
             their own; S is the same for all, N need not be.
+        labels: for each target the classes (N,) of its images, where classes count the same.
+        groups: for each target the groups (N,) of its images; None: each is on its own.
     """
-    values = [np.asarray(each, float) for each in targets]
-    by_seed = np.mean([each.mean(axis=1) for each in values], axis=0)
+    images_of = [np.asarray(each, float) for each in targets]
+    places = _places(images_of, groups)
+    values = [_by_group(each, place) for each, place in zip(images_of, places, strict=True)]
+    by_seed = np.mean([each.mean(axis=1) for each in images_of], axis=0)
     seeds = len(by_seed)
     if min(each.shape[1] for each in values) == 1:
         return Estimate(float(by_seed.mean()), inf, 0.0, (1, 1))
     kinds: list[np.ndarray | None] = [*labels] if labels else [None] * len(values)
-    own = [_over_images(each.mean(axis=0), kind) for each, kind in zip(values, kinds, strict=True)]
+    own = [_over_images(each.mean(axis=0), *of) for each, *of in zip(images_of, kinds, places, strict=True)]
     images = sum(variance for variance, _ in own) / len(values) ** 2
     freedom = min(freedom for _, freedom in own)
     if seeds == 1:
@@ -129,30 +140,47 @@ def estimate(targets: Sequence[ArrayLike], labels: Sequence[np.ndarray] | None =
     return Estimate(float(by_seed.mean()), sqrt(variance), share, (seeds - 1, freedom))
 
 
-def estimate_metric(metric: Metric, added: Sequence[ArrayLike], labels: Sequence[np.ndarray]) -> Estimate:
+def estimate_metric(
+    metric: Metric,
+    added: Sequence[ArrayLike],
+    labels: Sequence[np.ndarray],
+    groups: Sequence[ArrayLike] | None = None,
+) -> Estimate:
     """Of a metric, or of its difference, by what the test images add to it; arguments as of `estimate`."""
-    return estimate(added, labels if metric.by_class else None)
+    return estimate(added, labels if metric.by_class else None, groups)
 
 
-def accuracy_interval(targets: Sequence[ArrayLike], confidence: float) -> tuple[float, float]:
+def accuracy_interval(
+    targets: Sequence[ArrayLike], confidence: float, groups: Sequence[ArrayLike] | None = None
+) -> tuple[float, float]:
     """How much a method gets right, as a share of 1, by which images (S, N) of each target were right.
 
     Two right and two wrong images more keep the interval from closing where nearly all are right (Agresti and
-    Coull, 1998).
+    Coull, 1998); where images come in groups, two groups of each kind, of the mean size.
     """
-    added = [np.pad(np.asarray(each, float), ((0, 0), (2, 0))) for each in targets]
-    added = [np.pad(each, ((0, 0), (2, 0)), constant_values=1) for each in added]
-    low, high = estimate(added).interval(confidence)
+    values = [np.asarray(each, float) for each in targets]
+    added, together = [], []
+    for each, places in zip(values, _places(values, groups), strict=True):
+        number = places.max() + 1
+        size = round(len(places) / number)
+        sides = ((0, 0), (2 * size, 0))
+        added.append(np.pad(np.pad(each, sides), sides, constant_values=1))
+        together.append(np.concatenate([np.repeat(number + np.arange(4), size), places]))
+    low, high = estimate(added, groups=together).interval(confidence)
     return max(0.0, low), high
 
 
 def metric_interval(
-    metric: Metric, added: Sequence[ArrayLike], labels: Sequence[np.ndarray], confidence: float
+    metric: Metric,
+    added: Sequence[ArrayLike],
+    labels: Sequence[np.ndarray],
+    confidence: float,
+    groups: Sequence[ArrayLike] | None = None,
 ) -> tuple[float, float]:
     """The interval of a metric, by what the test images add to it: (S, N) of each target."""
     if metric.name == "accuracy":
-        return accuracy_interval(added, confidence)
-    low, high = estimate_metric(metric, added, labels).interval(confidence, metric.extent)
+        return accuracy_interval(added, confidence, groups)
+    low, high = estimate_metric(metric, added, labels, groups).interval(confidence, metric.extent)
     return max(0.0, low), high
 
 
@@ -180,21 +208,48 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def _over_images(values: np.ndarray, labels: np.ndarray | None) -> tuple[float, float]:
+def _places(values: Sequence[np.ndarray], groups: Sequence[ArrayLike] | None) -> list[np.ndarray]:
+    """For each target, the numbers (N,) of its images' groups, from 0."""
+    if groups is None:
+        return [np.arange(each.shape[1]) for each in values]
+    return [np.unique(np.asarray(each), return_inverse=True)[1] for each in groups]
+
+
+def _by_group(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Of `values` (S, N), what each group adds, as (S, G) whose mean is the same.
+
+    A group adds the mean, and what its images are above it, in all.
+    """
+    number = places.max() + 1
+    if number == len(places):
+        return values
+    mean = values.mean(axis=1, keepdims=True)
+    above = np.stack([np.bincount(places, each) for each in values - mean])
+    return mean + above * number / len(places)
+
+
+def _over_images(values: np.ndarray, labels: np.ndarray | None, places: np.ndarray) -> tuple[float, float]:
     """The variance of the mean of `values` (N,) over test images, and how many degrees of freedom it has.
 
-    A class of few images that all turned out alike seems sure, and of one image always does. So each class
-    has one image more, of which it is open how it turns out, as Agresti and Min (Biometrics 2005) add to
-    pairs. Degrees of freedom are Satterthwaite's, a class having as many as images.
+    A class of few groups that all turned out alike seems sure, and of one group always does. So each class
+    has one group more, of which it is open how it turns out, as Agresti and Min (Biometrics 2005) add to
+    pairs. Degrees of freedom are Satterthwaite's, a class having as many as groups; of groups of unlike size
+    the large ones alone decide, where the images of each are much alike.
     """
-    number, variance = len(values), values.var(ddof=1) / len(values)
+    by_group = _by_group(values[None], places)
+    number, sizes = by_group.size, np.bincount(places).astype(float)
+    variance = by_group.var(ddof=1) / number
+    most = max(1.0, (sizes**2).sum() ** 2 / (sizes**4).sum() - 1)
     if labels is None:
-        return variance, number - 1
-    _, places, images = np.unique(labels, return_inverse=True, return_counts=True)
-    open_ones = 1 / (len(images) * images) ** 2
-    parts = np.bincount(places, (values - values.mean()) ** 2) / number**2 + open_ones
-    freedom = parts.sum() ** 2 / (parts**2 / images).sum()
-    return variance + open_ones.sum(), min(freedom, number - 1)
+        return variance, most
+    classes = np.unique(labels, return_inverse=True)[1]
+    pairs, of_pair = np.unique(classes * number + places, return_inverse=True)  # of a class and a group
+    above = np.bincount(of_pair, values - values.mean())
+    groups = np.bincount(pairs // number)
+    open_ones = 1 / (len(groups) * groups) ** 2
+    parts = np.bincount(pairs // number, above**2) / len(values) ** 2 + open_ones
+    freedom = parts.sum() ** 2 / (parts**2 / groups).sum()
+    return variance + open_ones.sum(), min(freedom, most)
 
 
 def _interaction(values: np.ndarray) -> float:

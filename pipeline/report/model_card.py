@@ -60,6 +60,11 @@ class Tested:
     def probabilities(self) -> np.ndarray:
         return np.stack(self.predictions["probabilities"].tolist())
 
+    @property
+    def groups(self) -> np.ndarray:
+        """Of the test images; runs from before these were noted have each image on its own."""
+        return self.predictions.get("group", self.predictions.index.to_series()).to_numpy()
+
     @cached_property
     def scores(self) -> list[Score]:
         """Of all metrics that the test images can measure."""
@@ -70,7 +75,7 @@ class Tested:
             value = measure(name, labels, self.probabilities)
             if np.isfinite(value):
                 added = contributions(name, labels, predicted, self.probabilities)
-                interval = metric_interval(metric, [added[np.newaxis]], [labels], CONFIDENCE)
+                interval = metric_interval(metric, [added[np.newaxis]], [labels], CONFIDENCE, [self.groups])
                 scores.append(Score(metric, value, interval))
         return scores
 

@@ -43,7 +43,7 @@ DESCRIPTION_KEYS = (
     *("backbone", "dataset", "device", "precision", "git_commit"),
 )
 ROUNDING = 1e-5  # probabilities are stored with single precision
-PREDICTION_COLUMNS = ["id", "label", "prediction", "confidence"]
+PREDICTION_COLUMNS = ["id", "label", "prediction", "confidence", "group"]
 CURVE_COLUMNS = ["step", "train_loss", "validation_loss", "validation_accuracy", "validation_selection"]
 
 

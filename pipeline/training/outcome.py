@@ -179,6 +179,7 @@ class Outcome:
                 "prediction": probabilities.argmax(axis=1),
                 "confidence": probabilities.max(axis=1),
                 "domain": images.domains,
+                "group": images.groups,
                 "probabilities": list(probabilities),
             }
         )

@@ -47,9 +47,16 @@ def items(classes: Sequence[str] = CLASSES) -> list[Item]:
     ]
 
 
-def write_prepared(folder: Path, items: Sequence[Item], classes: Sequence[str] = CLASSES) -> Prepared:
-    """A prepared dataset; an image's content depends on its class and its id, not on its split."""
-    rows = [Row(picture(classes[label], id), label, id, split) for id, label, split in items]
+def write_prepared(
+    folder: Path, items: Sequence[Item], classes: Sequence[str] = CLASSES, *, groups: Mapping[str, str] = {}
+) -> Prepared:
+    """A prepared dataset; an image's content depends on its class and its id, not on its split.
+
+    `groups` has those of the images, by their ids, that are not on their own.
+    """
+    rows = [
+        Row(picture(classes[label], id), label, id, split, group=groups.get(id)) for id, label, split in items
+    ]
     return write_prepared_folder(folder, classes, rows, dataset="colours")
 
 

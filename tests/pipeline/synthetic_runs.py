@@ -206,6 +206,7 @@ def write_run(
             "prediction": predictions,
             "confidence": probabilities.max(axis=1),
             "domain": test.domain,
+            "group": test.ids,
             "probabilities": list(probabilities),
         }
     ).to_parquet(folder / "predictions.parquet")

@@ -281,6 +281,18 @@ def test_test_images_that_the_champion_was_trained_on_are_left_out(
     assert "can't be compared" in decision.reason
 
 
+def test_many_images_of_one_group_decide_nothing(contender: Callable[..., Contender], tmp_path: Path) -> None:
+    """The champion is wrong on all blue ones; in a second set, these show one and the same thing."""
+    groups = {id: "one" for id, *_ in items() if id.startswith("blue/test")}
+    for folder in ("apart", "together"):
+        together = groups if folder == "together" else {}
+        prepared = write_prepared(tmp_path / folder, items(), groups=together)
+        champion = contender(["blue"], 1, NOTHING)
+        decision = decide(contender([], 2, NOTHING), champion, prepared, COMPARE, "accuracy")
+        assert decision.promoted == (folder == "apart")
+    assert f"on 60 images of {60 - len(groups) + 1} groups;" in decision.reason
+
+
 def test_a_seen_image_is_known_by_its_name_or_by_its_content(tmp_path: Path) -> None:
     prepared = write_prepared(tmp_path / "a", items())
     test = prepared.images("test")

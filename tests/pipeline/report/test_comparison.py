@@ -3,6 +3,8 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -117,6 +119,7 @@ def test_one_target_has_no_average(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def average(method: str, gains: list[float], low: float, high: float) -> Standing:
+    run: Any = SimpleNamespace(predictions=pd.DataFrame({"group": ["a", "b", "a"]}))
     return Standing(
         method=method,
         targets=["a", "b", "c", "d"],
@@ -129,7 +132,7 @@ def average(method: str, gains: list[float], low: float, high: float) -> Standin
         confidence=0.95,
         metrics={"test_accuracy": Spread.of([0.7 + gain for gain in gains])},
         gains=gains,
-        runs=[],
+        runs=[run],
     )
 
 

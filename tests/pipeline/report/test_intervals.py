@@ -264,3 +264,52 @@ def test_equal_methods_are_rarely_told_apart(sizes: tuple[int, ...]) -> None:
         ]
         shown += estimate_metric(BALANCED, [(added[0] - added[1])[None]], [labels]).p_value <= 0.05
     assert shown <= 0.08 * 300
+
+
+def answers_of_groups(
+    sizes: np.ndarray, seeds: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Differences (seeds, N) about zero of images that are alike within their group, and the groups (N,)."""
+    groups = np.repeat(range(len(sizes)), sizes)
+    alike = generator.standard_normal(len(sizes))[groups]
+    return alike + generator.standard_normal((seeds, len(groups))), groups
+
+
+def test_the_variance_over_groups_by_the_obvious_loop() -> None:
+    sizes = (1, 7, 8, 3, 5)
+    values, groups = answers_of_groups(np.array(sizes), 1, np.random.default_rng(0))
+    total = sum((values[0, groups == each] - values.mean()).sum() ** 2 for each in range(5))
+    found = estimate([values], groups=[[f"patient {each}" for each in groups]])
+    assert found.mean == pytest.approx(values.mean())
+    assert found.standard_error**2 == pytest.approx(5 / 4 * total / 24**2)
+    effective = sum(size**2 for size in sizes) ** 2 / sum(size**4 for size in sizes)
+    assert found.freedom == pytest.approx((effective - 1,) * 2)
+
+
+@pytest.mark.parametrize("labels", [None, np.repeat([0, 1, 2], [8, 10, 2])])
+def test_an_image_that_is_there_five_times_counts_once(labels: np.ndarray | None) -> None:
+    values, places = drawn(3, 20, spread=0.2), np.repeat(range(20), 5)
+    kinds = (None, None) if labels is None else ([labels], [labels[places]])
+    once, often = estimate([values], kinds[0]), estimate([values[:, places]], kinds[1], [places])
+    assert (often.mean, often.standard_error, often.share) == pytest.approx(
+        (once.mean, once.standard_error, once.share)
+    )
+    assert often.freedom == pytest.approx(once.freedom)
+    right = values > 0
+    expected = accuracy_interval([right], 0.95)
+    assert accuracy_interval([right[:, places]], 0.95, [places]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_intervals_hold_where_images_come_in_groups(seeds: int) -> None:
+    """And those that take the images for independent do not: a dozen patients of very unlike size."""
+    generator = np.random.default_rng(seeds)
+    sizes = np.array([5, 10, 10, 15, 20, 20, 25, 30, 30, 35, 40, 60])
+    held = {"groups": 0, "images": 0}
+    for _ in range(500):
+        values, groups = answers_of_groups(sizes, seeds, generator)
+        for name, together in (("groups", [groups]), ("images", None)):
+            low, high = estimate([values], groups=together).interval(0.95, limit=math.inf)
+            held[name] += low <= 0 <= high
+    assert held["groups"] / 500 > 0.92
+    assert held["images"] / 500 < 0.7

@@ -3,6 +3,8 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
+
 from pipeline.report.comparison import Standing
 from pipeline.report.intervals import Difference, Spread
 from pipeline.report.sentences import (
@@ -32,7 +34,7 @@ def row(
 ) -> Standing:
     """A row whose reference, finetune, has an accuracy of 0.7; a difference is shown if zero is outside."""
     seconds = 25.0 if method == "finetune" else 30.0
-    run: Any = SimpleNamespace(predictions=range(1475))
+    run: Any = SimpleNamespace(predictions=pd.DataFrame({"group": range(1475)}))
     return Standing(
         method=method,
         targets=["all"],
@@ -133,7 +135,10 @@ def test_what_is_said_of_a_winner() -> None:
     )
     text = " ".join(details(rows, TERMS))
     assert "was +2.0 ± 0.6 points (mean ± standard error), above zero in 3 of 3." in text
-    assert text.endswith("With 3 seeds, the interval covers other seeds as well as other test images.")
+    assert text.endswith(
+        "With 3 seeds, the interval covers other seeds as well as other test images; "
+        "the 3 test images are of 2 groups, each of which counts as one."
+    )
 
 
 def test_what_is_said_where_a_trial_disagrees() -> None:
