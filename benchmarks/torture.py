@@ -118,6 +118,8 @@ def torture(
     so_far = 0
     while so_far < kills:
         for stage in todo:
+            if so_far == kills:
+                break
             stage.clear(folder)
             while so_far < kills and _killed(workspace, stage, draw):
                 so_far += 1

@@ -28,10 +28,15 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         raw["methods"]["stochca"] = {"attention": {"name": "stochca", "prob": "tuned"}}
         raw["training"].update(steps=4, warmup=0.0, evaluations=2, checkpoints=1)
         raw["protocol"].update(
-            name="sampling_ratios", targets=[50], combined=[], stochca_after="reports/tune/best.yaml"
+            name="sampling_ratios",
+            targets=[50],
+            baseline=[],
+            combined=[],
+            stochca_after="reports/tune/best.yaml",
         )
         raw["tune"].update(prob=[0.25, 0.75], seeds=[0], trials=2, target="50", grace=0.5, training={})
-        raw["promotion"].update(method="finetune")
+        raw["compare"].update(reference="stochca", analysed=["stochca"])
+        raw["promotion"].update(method="stochca")
 
     workspace.edit_params(edit)
     assert stages(workspace.run("dvc", "repro", STAGE)) == ["tune", STAGE]
@@ -77,7 +82,7 @@ def test_another_best_trains_again_on_all_images_and_is_compared(tuned: Workspac
     metrics = json.loads((tuned.folder / "metrics" / "stochca-50-0.json").read_text())
     assert metrics["validation_accuracy"] is None
     assert trained(tuned)["selected_step"] == 4
-    assert "finetune" in (tuned.folder / "reports" / "table.md").read_text()
+    assert "stochca" in (tuned.folder / "reports" / "table.md").read_text()
 
 
 def test_a_clone_has_what_was_found(tuned: Workspace, tmp_path: Path) -> None:
