@@ -33,7 +33,7 @@ from pipeline.config.sentences import sentence, validated
 from pipeline.config.tuned import is_tuned
 from pipeline.config.yaml_text import read_yaml
 from pipeline.runtime.kept import files_kept
-from pipeline.runtime.paths import BEST, PARAMS_FILE, PRETUNED
+from pipeline.runtime.paths import BEST, PARAMS_FILE, PREPARED, PRETUNED
 from stochca.config import Method
 from stochca.config.training import BUDGETS, Training
 from stochca.errors import UserError
@@ -173,7 +173,30 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _domains_that_are_held_out_decide_nothing(self) -> "Params":
+        """One search and one pre-tuning serve the runs of all targets."""
+        if self.protocol.name != "leave_one_domain_out":
+            return self
+        for name in self.protocol.methods:
+            method = self.methods[name]
+            if is_tuned(method) and len(self.protocol.targets) > 1:
+                raise ValueError(
+                    f"methods.{name}.attention.prob is tuned, but the search without {self.search_target} "
+                    "chooses by images of the other protocol.targets, which leave_one_domain_out holds out "
+                    "too; leave one target there at a time, or write a probability"
+                )
+            images = Path(self.pretune.images)
+            if getattr(method.adapter, "decoders", None) and images in (PREPARED, Path(self.dataset.root)):
+                raise ValueError(
+                    f"methods.{name}.adapter.decoders are pre-tuned on pretune.images {images}, where the "
+                    "domains are that leave_one_domain_out holds out; name a folder of other images there, "
+                    "or set the decoders to null"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _methods_can_be_trained(self) -> "Params":
+        self._overridden({}, "training.")
         for name, method in self.methods.items():
             training = self._overridden(method.training, f"methods.{name}.training.")
             try:
@@ -211,9 +234,15 @@ class Params(Section):
     def _overridden(self, overrides: Mapping[str, Any], prefix: str) -> Training:
         """Raise ValueError, with the key's path, where settings are not valid over the common ones."""
         try:
-            return self.training_with(overrides)
+            training = self.training_with(overrides)
         except ValidationError as error:
             raise ValueError(sentence(error, Training, prefix)) from None
+        if isinstance(training.class_weights, tuple):  # in the order of names that nobody sees written down
+            raise ValueError(
+                f"{prefix}class_weights must give each weight to a class by its name, as in "
+                f"{{cracked: 5, good: 1}}, found the list {list(training.class_weights)}"
+            )
+        return training
 
     @property
     def search_target(self) -> str:

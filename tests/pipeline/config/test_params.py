@@ -1,12 +1,12 @@
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from pipeline.config.params import PARAMS_FILE, load_params
+from pipeline.config.params import DECODERS, PARAMS_FILE, load_params
 from pipeline.config.tuned import Best, TunedCrossAttention, resolved
 from stochca.config import LpFt, Method, Schedule, StochasticCrossAttention, Swad
 from stochca.errors import UserError
@@ -91,6 +91,22 @@ def method(**choices: Any) -> Edit:
     return lambda raw: raw["methods"].update(stochca=choices)
 
 
+def domains_out(targets: Sequence[str] = ("color", "line"), **methods: Any) -> Edit:
+    def edit(raw: dict[str, Any]) -> None:
+        raw["dataset"]["domains"] = ["color", "line"]
+        raw["methods"].update(methods)
+        raw["tune"]["target"] = targets[-1]
+        raw["compare"]["analysed"] = ["stochca"]
+        raw["protocol"].update(
+            name="leave_one_domain_out",
+            targets=list(targets),
+            stochca_after="reports/tune/best.yaml",
+            toast_after=DECODERS,
+        )
+
+    return edit
+
+
 @pytest.mark.parametrize(
     ("edit", "sentence"),
     [
@@ -138,6 +154,24 @@ def method(**choices: Any) -> Edit:
                 raw["dataset"].update(domains=["color", "line"]),
             ),
             "methods.finetune.training: sampler balanced does not go with batches that hold equally many",
+        ),
+        (
+            lambda raw: raw["training"].update(class_weights=[1, 5]),
+            r"params.yaml: training.class_weights must give each weight .* found the list \[1, 5\]",
+        ),
+        (
+            lambda raw: raw["tune"].update(training={"class_weights": [1, 5]}),
+            "tune.training.class_weights must give each weight to a class by its name",
+        ),
+        (
+            domains_out(stochca={"attention": {"name": "stochca", "prob": "tuned"}}),
+            "methods.stochca.attention.prob is tuned, but the search without line chooses by images of the "
+            "other protocol.targets",
+        ),
+        (
+            domains_out(finetune={"adapter": {"name": "toast", "decoders": DECODERS}}),
+            "methods.finetune.adapter.decoders are pre-tuned on pretune.images data/prepared, where the "
+            "domains are",
         ),
         (lambda raw: raw.pop("dataset"), "the key 'dataset' is missing"),
         (lambda raw: raw["backbone"].pop("name"), "the key 'backbone.name' is missing"),
@@ -497,3 +531,11 @@ def test_a_key_that_is_gone_is_refused_with_the_reason(tmp_path: Path) -> None:
     sentence = "the key 'compare.bootstrap_samples' is gone, .* without resampling; delete it"
     with pytest.raises(UserError, match=sentence):
         load_edited(lambda raw: raw["compare"].update(bootstrap_samples=10_000), tmp_path)
+
+
+def test_what_has_not_seen_a_held_out_domain_goes_with_it(tmp_path: Path) -> None:
+    tuned = domains_out(["line"], stochca={"attention": {"name": "stochca", "prob": "tuned"}})
+    assert load_edited(tuned, tmp_path).search_target == "line"
+    toast = domains_out(finetune={"adapter": {"name": "toast", "decoders": DECODERS}})
+    elsewhere = load_edited(lambda raw: (toast(raw), raw["pretune"].update(images="photos")), tmp_path)
+    assert elsewhere.pretune.images == "photos"
