@@ -43,7 +43,8 @@ def images_for(prepared: Prepared, protocol: str, target: str, trial: int) -> Ru
     Of the protocol transfer they are of all domains, by the splits as they were prepared.
 
     Raises:
-        UserError: the prepared images have no such target, or leave a class without training images.
+        UserError: the prepared images have no such target, or leave a class without training images, or
+            nothing to validate or to test on.
     """
     if protocol == "leave_one_domain_out":
         return _leave_one_domain_out(prepared, target, trial)
@@ -74,9 +75,8 @@ def _sampling_ratios(prepared: Prepared, target: str) -> RunImages:
         [row for row, split, stays in zip(pool, drawn, kept, strict=True) if stays and split == part]
         for part in ("train", "val")
     )
-    _refuse_empty_classes(prepared, pool, train, f"{target} % of the training images")
-    if not validation:
-        raise UserError(f"{target} % of the training images leave none to validate on; take a larger share")
+    larger = "take a larger share in protocol.targets"
+    _refuse_gaps(prepared, pool, train, validation, f"{target} % of the training images", larger)
     return RunImages(prepared.select(train), prepared.select(validation), prepared.images("test"))
 
 
@@ -107,18 +107,26 @@ def _leave_one_domain_out(prepared: Prepared, target: str, trial: int) -> RunIma
         elif split not in ("unused", "repeated") and not (paired and split == "test"):
             sources.append(row)
     items = prepared.items(range(len(prepared.table)))
+    if not test:
+        of_split = " of the split test" if paired else ""
+        raise UserError(
+            f"protocol.targets names the domain {target!r}, which has no image{of_split} to test on; add "
+            "some, or hold out another domain"
+        )
     tested = {items[row].group for row in test}
     unseen = [row for row in sources if items[row].group not in tested]
     used = _used_of_sources(prepared, items, unseen)
     draw, _ = splitting(prepared.grouped)
     drawn = draw([items[row] for row in used], {"val": HELD_OUT}, trial)
-    train, validation = (
-        prepared.select([row for row, split in zip(used, drawn, strict=True) if split == part])
-        for part in ("train", "val")
+    learned, validated = (
+        [row for row, split in zip(used, drawn, strict=True) if split == part] for part in ("train", "val")
     )
+    other = f"take {target} out of protocol.targets"
+    _refuse_gaps(prepared, [*used, *test], learned, validated, f"the domains other than {target}", other)
+    train = prepared.select(learned)
     return RunImages(
         train,
-        validation,
+        prepared.select(validated),
         prepared.select(test),
         domains=train.domains,
         notes=[
@@ -149,11 +157,21 @@ def _too_small(items: Sequence[Item], classes: Sequence[str]) -> list[str]:
     return [f"Only one image to train on, and none to validate on: {', '.join(alone)}."] if alone else []
 
 
-def _refuse_empty_classes(prepared: Prepared, pool: Sequence[int], train: Sequence[int], what: str) -> None:
+def _refuse_gaps(
+    prepared: Prepared,
+    pool: Sequence[int],
+    train: Sequence[int],
+    validation: Sequence[int],
+    what: str,
+    instead: str,
+) -> None:
+    """Raise `UserError` where a class of `pool` is not trained on, or nothing is validated on."""
     there, left = (Counter(prepared.labels[row] for row in rows) for rows in (pool, train))
     for label, count in sorted(there.items()):
         if not left[label]:
             raise UserError(
-                f"{what} leave none of the class {prepared.classes[label]}, which has {count}; take a larger "
-                "share in protocol.targets, or add images of that class"
+                f"{what} leave none of the class {prepared.classes[label]}, which has {count}, to train on; "
+                f"{instead}, or add images of that class"
             )
+    if not validation:
+        raise UserError(f"{what} leave none to validate on; {instead}, or add images")

@@ -208,6 +208,21 @@ def test_what_leaving_a_domain_out_refuses_or_tells(tmp_path: Path) -> None:
     ]
 
 
+def test_what_leaving_a_domain_out_leaves_without_images_is_refused(tmp_path: Path) -> None:
+    few = [(domain, label) for domain in ("photo", "sketch") for label in range(3)]
+    few_of_sources = prepared_images(tmp_path / "few", left_out=few)
+    with pytest.raises(UserError, match="domains other than clip leave none to validate on; take clip out"):
+        images_for(few_of_sources, "leave_one_domain_out", "clip", 0)
+    alone = [("photo", 2), ("sketch", 2)]  # whose only image is a picture that is tested
+    unlearned = prepared_images(tmp_path / "alone", left_out=alone, shared=["2/0"])
+    with pytest.raises(UserError, match="other than clip leave none of the class blue, which has 10, to tr"):
+        images_for(unlearned, "leave_one_domain_out", "clip", 0)
+    assert set(images_for(unlearned, "leave_one_domain_out", "photo", 0).train.labels) == {0, 1, 2}
+    untested = prepared_images(tmp_path / "untested", paired=True)
+    with pytest.raises(UserError, match="the domain 'clip', which has no image of the split test to test on"):
+        images_for(untested, "leave_one_domain_out", "clip", 0)
+
+
 def test_ratios_are_stratified_nested_and_leave_the_test_alone(tmp_path: Path) -> None:
     prepared = prepared_images(
         tmp_path / "data", splits=lambda n: "test" if n < 2 else "val" if n < 4 else "train"
