@@ -50,6 +50,11 @@ class Augmentation:
     mixup: float = 0.0  # alpha of the Beta distribution; 0 is off
     cutmix: float = 0.0  # likewise
 
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed, each with the one in its place from the end of the batch."""
+        return self.mixup > 0 or self.cutmix > 0
+
     def __post_init__(self) -> None:
         low, high = self.scale
         require(0 < low <= high <= 1, f"scale must satisfy 0 < low <= high <= 1, found {list(self.scale)}")
@@ -178,7 +183,7 @@ class Training:
             ValueError: a batch can't be shared so, or not in pairs, which mixup and cutmix need.
         """
         share, rest = divmod(self.batch_size, self.accumulate * workers)
-        pairs = bool(self.augmentation.mixup or self.augmentation.cutmix)
+        pairs = self.augmentation.mixes
         by = f", split by {workers} workers and accumulate" if workers > 1 else ", split by accumulate"
         wanted = "an even number, because mixup and cutmix pair images up" if pairs else "whole images"
         require(

@@ -43,14 +43,16 @@ class _Groups:
     shuffled: bool = False  # whether they take turns in another order each time
 
     @classmethod
-    def of(cls, number: int, domains: Sequence[str] | None, labels: np.ndarray | None) -> "_Groups":
+    def of(
+        cls, number: int, settings: Training, domains: Sequence[str] | None, labels: np.ndarray | None
+    ) -> "_Groups":
         """The images of each domain, the domains by name, or of each label; else all together."""
         keys: Sequence[Any] | np.ndarray | None = domains if labels is None else labels
         if keys is None or not len(keys):
             return cls([range(number)])
         groups = np.asarray(keys)
         members: list[Indices] = [np.flatnonzero(groups == key) for key in np.unique(groups)]
-        return cls(members, shuffled=labels is not None)
+        return cls(members, shuffled=labels is not None or settings.augmentation.mixes)
 
 
 def _order(
@@ -70,7 +72,7 @@ def _order(
 
     @lru_cache(1)
     def turns(number: int) -> Sequence[int]:
-        # Mixup pairs images by their place in the batch: in one fixed order always the same classes.
+        # Mixup pairs images by their place in the batch: in one fixed order always the same groups.
         in_order = range(len(members))
         return _shuffled(len(members), seed, Stream.TURNS, number).tolist() if groups.shuffled else in_order
 
@@ -120,7 +122,7 @@ def training_batches(
     """
     transform = BatchTransform(preprocessing.training(settings.augmentation))
     augmented = Augmented(images, transform)
-    groups, left = _Groups.of(len(images), domains, labels), range(start, steps)
+    groups, left = _Groups.of(len(images), settings, domains, labels), range(start, steps)
     order = _order(groups, settings, left, seed=seed, rank=rank, ranks=ranks)
     yield from DataLoader(
         augmented, batch_sampler=order, collate_fn=transform.collate, **_loading(settings.workers)
@@ -137,7 +139,8 @@ def images_of_step(
     step: int,
 ) -> list[int]:
     """Which of so many images `training_batches` gives all ranks together for `step`, counted from 1."""
-    order = _order(_Groups.of(number, domains, labels), settings, range(step - 1, step), seed=seed)
+    groups = _Groups.of(number, settings, domains, labels)
+    order = _order(groups, settings, range(step - 1, step), seed=seed)
     return [index for index, _ in next(order)]
 
 

@@ -34,7 +34,7 @@ class Loss:
         self.class_weights = None if examples is None else examples.class_weights
         augmentation = settings.augmentation
         self.mix: Mixup | None = None
-        if augmentation.mixup or augmentation.cutmix:
+        if augmentation.mixes:
             self.mix = Mixup(
                 mixup_alpha=augmentation.mixup,
                 cutmix_alpha=augmentation.cutmix,

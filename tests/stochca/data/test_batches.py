@@ -1,5 +1,6 @@
 import itertools
 import random
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,17 @@ def test_every_batch_holds_equally_many_of_each_domain() -> None:
     assert epochs[0] != epochs[1]
     assert all(sorted(shown["sketch"][start : start + 3]) == [0, 1, 2] for start in range(0, 27, 3))
     assert [b.tolist() for _, b in rest] == [b.tolist() for _, b in batches[4:]]
+
+
+def test_mixing_pairs_every_domain_with_every_domain() -> None:
+    domains = np.repeat(["a", "b", "c"], 4)
+    pairs = set()
+    for step in range(1, 10):
+        settings = options(batch_size=6, augmentation=Augmentation(mixup=0.3))
+        batch = domains[images_of_step(12, settings, domains=domains.tolist(), seed=0, step=step)]
+        assert Counter(batch) == {"a": 2, "b": 2, "c": 2}
+        pairs |= {(one, other) for one, other in zip(batch, batch[::-1], strict=True) if one <= other}
+    assert len(pairs) == 6  # timm's Mixup mixes a batch with its reverse
 
 
 def balanced(counts: list[int], **arguments: Any) -> list[list[int]]:
