@@ -20,7 +20,7 @@ from pipeline.datasets.preparing.duplicates import (
     report,
 )
 from pipeline.datasets.preparing.ingest import Row, ingest
-from pipeline.datasets.source import LEFT_OUT, Problem, Source, open_source
+from pipeline.datasets.source import LEFT_OUT, USED, Problem, Source, open_source
 from pipeline.images.group_splits import splitting
 from pipeline.images.levels import Levels
 from pipeline.images.prepared import FOLDER, MANIFEST, SPLITS, TABLE, TableRow, write_table
@@ -32,7 +32,6 @@ from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, write_json
 from stochca.errors import UserError
 
-USED = ("train", "val", "test")  # splits that every class should be in
 SHOWN_PROBLEMS = 10
 
 

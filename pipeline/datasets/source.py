@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LEFT_OUT = "left out"  # the action for what is not among the prepared images
 ALL = "all"  # the domain of images without domains
+USED = ("train", "val", "test")  # the splits that a dataset may give, and that every class should be in
 
 
 class Problem(TypedDict):
@@ -37,7 +38,7 @@ class Record:
     class_name: str
     read: Callable[[], bytes]  # the source; equal bytes mean the same image
     decode: "Callable[[bytes], Decoded] | None" = None  # None: the source is an image file
-    split: str | None = None  # train, val or test where the dataset says so
+    split: str | None = None  # one of USED where the dataset says so
     domain: str = ALL
     group: str | None = None  # images of one group are never in two splits; None: it is on its own
 

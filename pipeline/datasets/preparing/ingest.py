@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from typing import IO, NamedTuple
 
-from pipeline.datasets.source import LEFT_OUT, Problem, Record, Source
+from pipeline.datasets.source import LEFT_OUT, USED, Problem, Record, Source
 from pipeline.images.decoding import UnusableImage, decode, encode, hash_of_pixels
 from pipeline.images.levels import Levels, Span, joined, levels_of
 from pipeline.runtime.progress import track
@@ -56,7 +56,8 @@ def ingest(
         values, if there are any.
 
     Raises:
-        UserError: no image of a split could be used, which would be replaced by a draw.
+        UserError: no image of a split could be used, which would be replaced by a draw; or a record is not as
+            the source announced it.
     """
     spans: list[Span] = []
     rows, problems = _store(source, store, max_megapixels, None, spans)
@@ -82,6 +83,7 @@ def _store(
     rows: list[Row] = []
     problems: list[Problem] = []
     left_out: dict[str, Problem] = {}  # the first of each split
+    ids: set[str] = set()
     for record, result in track(
         _in_threads(source, max_megapixels, levels),
         source.count,
@@ -93,6 +95,11 @@ def _store(
                 left_out.setdefault(record.split, problems[-1])
             continue
         row, encoded, note, span = result
+        if row.id in ids:
+            raise UserError(
+                f"the dataset lists the image {row.id} twice; take one of them away, or give it another id"
+            )
+        ids.add(row.id)
         if span is not None:
             spans.append(span)
         if note:
@@ -126,6 +133,7 @@ def _in_threads(
             return record, f"can't be read: {error.strerror or error}"
         except UnusableImage as error:
             return record, str(error)
+        _check_announced(record, source)
         encoded = encode(decoded.image, lossless=decoded.lossless)
         pixels = hash_of_pixels(decoded.image)
         row = Row(
@@ -146,3 +154,16 @@ def _in_threads(
     with ThreadPoolExecutor(THREADS) as pool:
         while batch := list(islice(remaining, BATCH)):
             yield from pool.map(read, batch)
+
+
+def _check_announced(record: Record, source: Source) -> None:
+    for key, found, allowed in (
+        ("class", record.class_name, source.classes),
+        ("domain", record.domain, source.domains),
+        ("split", record.split or USED[0], USED),  # None: it is drawn
+    ):
+        if found not in allowed:
+            raise UserError(
+                f"the dataset lists the image {record.id} with the {key} {found!r}, which is none of "
+                f"{', '.join(allowed)}; correct it there, or in the file that reads the dataset"
+            )

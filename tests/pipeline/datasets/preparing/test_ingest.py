@@ -1,16 +1,20 @@
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from pipeline.datasets.preparing.ingest import ingest
-from pipeline.datasets.source import Record, Source
+from pipeline.datasets.source import Record, Source, unusable
 from pipeline.images.decoding import Decoded
 from pipeline.images.prepared import TableRow, write_table
+from stochca.errors import UserError
 
 SIDE = 120  # pixels; noise of this size takes about 43 kB as PNG
 
@@ -55,3 +59,29 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     most_of_more, size_of_more = most_memory(900, tmp_path / "more.arrow")
     assert size_of_more - size > 20e6
     assert most_of_more - most < (size_of_more - size) / 4
+
+
+def ingested(changes: dict[str, Any]) -> int:
+    """How many of three images are stored, the last of which is read as `changes` say."""
+    first, second, third = records(3)
+    given = [first, replace(second, split="val"), replace(third, **changes), unusable("torn", "is torn")]
+    source = Source("class", "", ["cat", "dog"], ["all"], partial(iter, given), len(given), SIDE)
+    with TemporaryFile() as store:
+        rows, problems, _ = ingest(source, store, 50)
+    assert [problem["file"] for problem in problems] == ["torn"]  # which has no class, and needs none
+    return len(rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"split": "validation"}, "cat/2.png with the split 'validation', .* none of train, val, test;"),
+        ({"class_name": "bird"}, "cat/2.png with the class 'bird', which is none of cat, dog;"),
+        ({"domain": "photo"}, "cat/2.png with the domain 'photo', which is none of all;"),
+        ({"id": "cat/0.png"}, "lists the image cat/0.png twice;"),
+    ],
+)
+def test_a_record_is_as_its_source_announced(changes: dict[str, Any], sentence: str) -> None:
+    assert ingested({"class_name": "dog", "split": "test"}) == 3
+    with pytest.raises(UserError, match=sentence):
+        ingested(changes)
