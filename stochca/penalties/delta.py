@@ -50,9 +50,11 @@ def channel_attention(model: TimmModule, examples: Examples, number: int) -> lis
 
     Args:
         model: frozen.
-        number: how many of the training images are looked at, from the first.
+        number: how many of the training images are looked at, evenly from the first to the last: they may be
+            in the order of their classes.
     """
-    shown = [examples.train[i] for i in range(min(number, len(examples.train)))]
+    count = min(number, len(examples.train))
+    shown = [examples.train[len(examples.train) * i // count] for i in range(count)]
     rows, labels = features(model, shown, dataclasses.replace(examples, precision="fp32", workers=0))
     weight, bias = fit_logistic_regression(rows, labels, model.num_classes, STRENGTH)
     head = weight.to(examples.device), bias.to(examples.device)

@@ -16,7 +16,7 @@ class Delta(Penalty):
     name: Literal["delta"] = "delta"
     weight: float = 0.01
     attention: bool = True  # channels without which the loss would rise more count more
-    images: int = 256  # training images by which the attention is found
+    images: int = 256  # training images, spread evenly over all, by which the attention is found
 
     def __post_init__(self) -> None:
         require_each(self, lambda x: x >= 0, "0 or more", "weight")

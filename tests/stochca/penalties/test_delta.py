@@ -1,7 +1,9 @@
 """DELTA against its formula, and its attention against differences."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -10,6 +12,7 @@ from torch.nn import functional
 
 from stochca.config import Delta
 from stochca.data.examples import Examples
+from stochca.data.images import some_of
 from stochca.penalties.delta import channel_attention
 from tests.stochca.penalties.terms import BATCH, EXAMPLES, outputs, term
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
@@ -22,6 +25,22 @@ def test_delta_without_attention() -> None:
         for channel in range(16):
             expected += 0.5 / 2 * float(((now - then)[..., channel] ** 2).mean())
     assert float(added) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_images_that_delta_looks_at_are_of_all_classes() -> None:
+    """Here in the order of their classes, as data sets list them: of the first alone nothing is learned."""
+    train = ColouredSquares(30)
+    order = np.argsort(train.labels, kind="stable")
+    train.labels, train.pixels = [train.labels[i] for i in order], train.pixels[order]
+    model = tiny_vit().eval().requires_grad_(False)
+
+    def found(rows: Sequence[int], number: int) -> Tensor:
+        images = some_of(train, rows)
+        examples = Examples(images, EXAMPLES.validation, PREPROCESSING, torch.device("cpu"))
+        return torch.stack(channel_attention(model, examples, number))
+
+    torch.testing.assert_close(found(range(30), 10), found(range(0, 30, 3), 10))
+    assert (found(range(30), 10) - 1).abs().max() > 100 * (found(range(8), 8) - 1).abs().max()
 
 
 def test_delta_attends_to_channels_that_the_loss_needs() -> None:
