@@ -23,8 +23,8 @@ def identity_of(model: LanguageModel) -> dict[str, Any]:
 def weights_sha256(model: nn.Module) -> str:
     """The sha256 of a model's parameters, with their names and shapes.
 
-    They are taken as bf16, so that a model has the same whether it was loaded in fp32 or in bf16. Takes some
-    seconds per billion parameters.
+    They are taken as bf16, so that a model has the same whether it was loaded in fp32 or in bf16; in fp16 it
+    is another. Takes some seconds per billion parameters.
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
@@ -46,8 +46,10 @@ def check_identity(made_for: dict[str, Any], model: LanguageModel, what: str) ->
         )
     sha256 = weights_sha256(model)
     if made_for.get("sha256") != sha256:
+        half = any(parameter.dtype == torch.float16 for parameter in model.parameters())
+        in_fp16 = ", loaded as it was then: fp16, in which this one is, rounds its weights" if half else ""
         raise UserError(
             f"{what} was made for the {made_for.get('class')} whose weights have the sha256 "
             f"{made_for.get('sha256')}, but those of this {type(model).__name__} have {sha256}; use the "
-            "model that it was made for"
+            f"model that it was made for{in_fp16}"
         )

@@ -67,8 +67,9 @@ def fit(
     """Fine-tune `inputs.student` in place; what is kept is `Fitted.model`.
 
     With a `work_folder`, checkpoints go there, and a run that finds one continues from it, to the same
-    weights as if it had never stopped, where it is given the same student, images, method and settings; the
-    weights of the last evaluation, or of all, are left in its folder `evaluated` if `keep_evaluated` says so.
+    weights as if it had never stopped, where it is given the same student, images, method and settings; what
+    images show is not compared. The weights of the last evaluation, or of all, are left in its folder
+    `evaluated` if `keep_evaluated` says so.
 
     In a data-parallel run (`stochca.compute.distributed`) every rank calls this with the same arguments and
     ends with the same weights, which are those of a single process within rounding: `batch_size` counts
