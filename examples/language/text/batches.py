@@ -21,8 +21,9 @@ def read_examples(folder: Path, split: str) -> list[Example]:
         UserError: the stage prepare has not run, or its file is damaged.
     """
     try:
-        lines = (folder / EXAMPLES).read_text(encoding="utf-8").splitlines()
-        examples = [Example(**json.loads(line)) for line in lines]
+        text = (folder / EXAMPLES).read_text(encoding="utf-8")
+        # Not splitlines: what people write has ends of lines of its own, as U+2028.
+        examples = [Example(**json.loads(line)) for line in text.split("\n") if line]
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder / EXAMPLES} can't be read ({error}); run the stage prepare") from None
     return [example for example in examples if example.split == split]

@@ -5,7 +5,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 from examples.language.text.conversations import Conversation, Message
+from examples.language.text.splitting import beginning
+from stochca.errors import UserError
 
 # For tokenizers without a chat template, as those of models that were not tuned to chat.
 PLAIN_TEMPLATE = (
@@ -21,6 +25,7 @@ class Example:
 
     id: str
     split: str  # train | test
+    group: str  # what its conversation begins with: answers that share it are no independent ones
     question: str  # the last message before the answer
     answer: str
     prompt_tokens: list[int]
@@ -52,8 +57,12 @@ class Encoder:
         self.first: dict[str, str] = {}  # where each was found first
 
     def encode(self, conversation: Conversation, id: str, split: str) -> Iterator[Example]:
-        """An example for each answer that is not empty and fits."""
-        messages = conversation.messages
+        """An example for each answer that is not empty and fits.
+
+        Raises:
+            UserError: the chat template refuses the conversation.
+        """
+        messages, group = conversation.messages, beginning(conversation)
         if self.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
         for place, message in enumerate(messages):
@@ -62,7 +71,14 @@ class Encoder:
             if not message["content"].strip():
                 self._count("answers_empty", conversation)
                 continue
-            prompt, answer = self._tokens(messages[:place], message)
+            try:
+                prompt, answer = self._tokens(messages[:place], message)
+            except TemplateError as error:
+                raise UserError(
+                    f"{conversation.place}: the tokenizer's chat template refuses it ({error}); set "
+                    "data.system to null if it knows no system message, else mend the conversation or leave "
+                    "it out"
+                ) from None
             start = self.start if prompt[:1] == self.start else []
             if len(start + answer) >= self.max_length:
                 self._count("answers_too_long", conversation)
@@ -72,9 +88,8 @@ class Encoder:
             if len(prompt) > room:
                 self._count("prompts_cut", conversation)
             question = messages[place - 1]["content"]
-            yield Example(
-                f"{id}-{place}", split, question, message["content"].strip(), start + prompt[-room:], answer
-            )
+            answered = message["content"].strip()
+            yield Example(f"{id}-{place}", split, group, question, answered, start + prompt[-room:], answer)
 
     def _tokens(self, before: list[Message], answer: Message) -> tuple[list[int], list[int]]:
         prompt = self._text(before, add_generation_prompt=True)

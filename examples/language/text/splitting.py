@@ -22,7 +22,7 @@ def held_out(conversations: Sequence[Conversation], share: float, seed: int) -> 
     Raises:
         UserError: a side would be empty.
     """
-    beginnings = [_beginning(conversation) for conversation in conversations]
+    beginnings = [beginning(conversation) for conversation in conversations]
     groups = sorted(set(beginnings))
     random.Random(seed).shuffle(groups)
     count = round(share * len(groups))
@@ -32,10 +32,11 @@ def held_out(conversations: Sequence[Conversation], share: float, seed: int) -> 
             f"to {'train on' if count else 'hold out'}; change it, or bring more conversations"
         )
     chosen = set(groups[:count])
-    return [beginning in chosen for beginning in beginnings]
+    return [each in chosen for each in beginnings]
 
 
-def _beginning(conversation: Conversation) -> str:
+def beginning(conversation: Conversation) -> str:
+    """Its first question, plain; empty where it has none."""
     questions = [message["content"] for message in conversation.messages if message["role"] == "user"]
     return plain(questions[0]) if questions else ""
 

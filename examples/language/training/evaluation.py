@@ -22,6 +22,7 @@ class Answered:
     """A held-out answer; what the model wrote is None where it was not asked to."""
 
     id: str
+    group: str  # the first question of its conversation, plain
     question: str
     answer: str
     tokens: int  # of the answer
@@ -59,6 +60,7 @@ def evaluate(
         answers.append(
             Answered(
                 example.id,
+                example.group,
                 example.question,
                 example.answer,
                 len(example.answer_tokens),

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from examples.language.settings import Training
 from examples.language.text.batches import to_learn
 from examples.language.text.encoding import Example
+from stochca.errors import UserError
 
 WHOLE = "whole"  # in a checkpoint that was written to its end
 Log = Callable[[dict[str, float], int], None]  # numbers of a step, and the step
@@ -53,6 +55,9 @@ def fit(
         pad: the token that fills up a batch.
         folder: for checkpoints; the last whole one that is there is gone on with.
         whole_text: prompts are learned as well as answers.
+
+    Raises:
+        UserError: training diverged.
     """
     arguments = _Arguments(
         output_dir=str(folder),
@@ -69,6 +74,7 @@ def fit(
         use_cpu=device.type == "cpu",
         seed=seed,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would tell of zeros in place of what is not finite
         save_strategy="steps",
         save_steps=max(1, steps // (settings.checkpoints + 1)),
         save_total_limit=1,
@@ -132,6 +138,7 @@ class _Trainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
+            self._check_finite(logs)
             now = time.perf_counter()
             logs["seconds"], self._since = now - self._since, now
             logs["cross_entropy"] = logs["loss"] - (self._reconstruction or 0.0)
@@ -141,6 +148,15 @@ class _Trainer(Trainer):
             self._reconstruction = None
             self.told(numbers, self.state.global_step)
         super().log(logs, start_time)
+
+    def _check_finite(self, logs: dict[str, float]) -> None:
+        """Raise `UserError` after a step that has made the weights something that is not finite."""
+        if not all(isfinite(logs[name]) for name in ("loss", "grad_norm")):
+            raise UserError(
+                f"training diverged: in step {self.state.global_step} of {self.state.max_steps} the loss was "
+                f"{logs['loss']:g} and the norm of its gradient {logs['grad_norm']:g}; lower lr, which is "
+                f"{self.args.learning_rate:g}"
+            )
 
 
 class _TellsProgress(TrainerCallback):

@@ -20,15 +20,20 @@ def data(root: Path, **changes: Any) -> Data:
 
 def test_splits_counts_and_the_fingerprint(tmp_path: Path) -> None:
     root = write_conversations(tmp_path / "raw", 40)
+    ends = "word0\u2028\u0085\x0cword0"  # of lines, for some
     lines = [{"instruction": "word1", "output": ""}, {"instruction": "word0 word3", "output": "word0  WORD3"}]
-    (root / "more.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    lines.append({"instruction": " Word0\u2028WORD3", "output": ends})
+    (root / "more.jsonl").write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
     manifest = prepare(data(root), make_tokenizer(), tmp_path / "prepared")
     train, test = (read_examples(tmp_path / "prepared", split) for split in ("train", "test"))
     assert manifest["examples"] == {"train": len(train), "test": len(test)}
-    assert len(train) + len(test) == 40
+    assert len(train) + len(test) == 41
+    (own,) = (example for example in train + test if example.answer == ends)
+    assert [each.group for each in train + test].count(own.group) == 2
+    assert own.group == "word0 word3"
     assert not {each.question for each in train} & {each.question for each in test}
     assert manifest["counts"]["answers_empty"] == 1
-    assert manifest["notes"][0] == "1 of 42 conversations were repeats of others, and left out"
+    assert manifest["notes"][0] == "1 of 43 conversations were repeats of others, and left out"
     assert "more.jsonl, line 1" in manifest["notes"][1]
     assert json.loads((tmp_path / "prepared" / MANIFEST).read_text()) == manifest
     assert manifest["fingerprint"] == sha256(tmp_path / "prepared" / EXAMPLES)

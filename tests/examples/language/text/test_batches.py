@@ -7,8 +7,8 @@ from examples.language.text.encoding import Example
 from stochca.errors import UserError
 
 EXAMPLES = [
-    Example("0", "train", "q", "a", [5, 6, 7], [8, 2]),
-    Example("1", "train", "q", "a", [5], [9, 9, 9, 2, 2]),
+    Example("0", "train", "g", "q", "a", [5, 6, 7], [8, 2]),
+    Example("1", "train", "g", "q", "a", [5], [9, 9, 9, 2, 2]),
 ]
 
 

@@ -5,6 +5,7 @@ from tokenizers.processors import TemplateProcessing
 
 from examples.language.text.conversations import Conversation
 from examples.language.text.encoding import Encoder, Example
+from stochca.errors import UserError
 from tests.examples.language.tiny import TEMPLATE, make_tokenizer
 
 TALK = [
@@ -32,6 +33,7 @@ def test_each_answer_follows_all_before_it() -> None:
     assert read(tokenizer, second.prompt_tokens) == before
     assert read(tokenizer, second.answer_tokens) == "word7 word8 <end>"
     assert (second.question, second.answer) == ("word4 word5 word6", "word7 word8")
+    assert first.group == second.group == "word1 word2"
 
 
 def test_the_system_message_is_the_conversations_own_where_it_has_one() -> None:
@@ -93,3 +95,16 @@ def test_prompts_begin_as_the_tokenizer_begins_texts_also_where_they_are_cut(tem
     assert len(cut[1].prompt_tokens + cut[1].answer_tokens) == 9
     assert cut[1].prompt_tokens == [bos, *whole[1].prompt_tokens[-5:]]
     assert encoded(TALK[:2], 3) == []  # it leaves no room for a prompt
+
+
+def test_a_template_that_refuses_a_conversation() -> None:
+    """As Gemma's does."""
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    tokenizer = make_tokenizer(refuses + TEMPLATE)
+    assert encode(Encoder(tokenizer, 64, None), TALK)
+    with pytest.raises(UserError) as error:
+        encode(Encoder(tokenizer, 64, "word9"), TALK)
+    assert str(error.value) == (
+        "file, line 3: the tokenizer's chat template refuses it (no system role); set data.system to null "
+        "if it knows no system message, else mend the conversation or leave it out"
+    )

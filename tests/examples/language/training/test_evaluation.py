@@ -14,7 +14,9 @@ SETTINGS = Compare(
     generated=4, new_tokens=5, batch_size=3,
 )  # fmt: skip
 EXAMPLES = [
-    Example(str(n), "test", f"q{n}", "word1 word2", [3, *range(9, 10 + n), 2, 4], [9 + n, 10, 2][n % 2 :])
+    Example(
+        str(n), "test", f"g{n}", f"q{n}", "word1 word2", [3, *range(9, 10 + n), 2, 4], [9 + n, 10, 2][n % 2 :]
+    )
     for n in range(7)
 ]
 
@@ -38,6 +40,7 @@ def test_surprise_and_greedy_answers(adapt: str) -> None:
             tokens.append(token)
         assert found.surprise == pytest.approx(surprise, abs=1e-4)
         assert found.tokens == len(example.answer_tokens)
+        assert found.group == f"g{place}"
         if place >= SETTINGS.generated:
             assert found.written is None
             continue

@@ -12,6 +12,7 @@ from examples.language.settings import KINDS, Training
 from examples.language.text.encoding import Example
 from examples.language.training.fitting import WHOLE, Fitted, _Arguments, fit, last_checkpoint
 from examples.language.training.methods import build
+from stochca.errors import UserError
 from tests.examples.language.tiny import make_model
 
 SETTINGS = Training(
@@ -25,7 +26,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "stochca": {"prob": 0.5},
 }
 EXAMPLES = [
-    Example(str(number), "train", "q", "a", [3, 9 + number, 2, 4], [9 + number % 5, 2])
+    Example(str(number), "train", "g", "q", "a", [3, 9 + number, 2, 4], [9 + number % 5, 2])
     for number in range(14)
 ]  # an epoch is 3 1/2 batches
 
@@ -35,9 +36,17 @@ class Interrupted(Exception):
 
 
 def train(
-    adapt: str, folder: Path, stop_at: int = 0, settings: Training = SETTINGS, dropout: float = 0.1
+    adapt: str,
+    folder: Path,
+    stop_at: int = 0,
+    settings: Training = SETTINGS,
+    dropout: float = 0.1,
+    lr: float = 1e-2,
+    told: list[float] | None = None,
 ) -> tuple[Any, Fitted]:
     def log(numbers: dict[str, float], step: int) -> None:
+        if told is not None:
+            told.append(numbers["train_loss"])
         if step == stop_at:
             raise Interrupted
 
@@ -45,7 +54,7 @@ def train(
     method = KINDS[adapt].model_validate({"adapt": adapt, "lr": 1e-2, **METHODS[adapt]})
     module = build(method, make_model(attention_dropout=dropout), None)
     fitted = fit(
-        module, EXAMPLES, settings, lr=1e-2, steps=8, seed=5, precision="fp32", device=torch.device("cpu"),
+        module, EXAMPLES, settings, lr=lr, steps=8, seed=5, precision="fp32", device=torch.device("cpu"),
         pad=0, folder=folder, log=log,
     )  # fmt: skip
     return module, fitted
@@ -81,6 +90,16 @@ def test_it_learns_and_what_it_tells_is_the_loss_of_the_answers(adapt: str, tmp_
         wanted += cross_entropy(logits, answers, reduction="none").tolist()
     assert fitted.losses[0] == pytest.approx(sum(wanted) / len(wanted), abs=1e-4)  # the Trainer rounds
     assert len(fitted.reconstruction) == (8 if adapt == "toast" else 0)
+
+
+def test_a_training_that_diverges_ends_at_once(tmp_path: Path) -> None:
+    told: list[float] = []
+    with pytest.raises(
+        UserError, match=r"diverged: in step \d of 8 the loss was nan and .*; lower lr, which is 1e\+25$"
+    ):
+        train("lora", tmp_path, lr=1e25, told=told)
+    assert 0 < len(told) < 8
+    assert all(loss > 1 for loss in told)  # and none is said to be 0
 
 
 def test_a_checkpoint_by_half_is_passed_by(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from stochca.language import TOAST
 from tests.examples.language.tiny import make_model, make_tokenizer
 
 EXAMPLES = [
-    Example("0", "test", "q", "a", [3, 9, 2, 4], [9, 2]),
-    Example("1", "test", "q", "a", [3, *range(9, 30), 2, 4], [9, 10, 2]),
+    Example("0", "test", "g", "q", "a", [3, 9, 2, 4], [9, 2]),
+    Example("1", "test", "g", "q", "a", [3, *range(9, 30), 2, 4], [9, 10, 2]),
 ]
 
 
