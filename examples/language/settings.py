@@ -1,5 +1,6 @@
 """params.yaml of this example, typed and strict: `python -m examples.language.settings` checks it alone."""
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,15 +10,17 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from examples.language.paths import PARAMS_FILE
+from examples.language.paths import BACKBONE, CARD, DECODERS, HERE, PARAMS_FILE, PRETUNED
 from pipeline.config.sections import MethodName, Section
 from pipeline.config.sentences import sentence, validated
 from pipeline.config.yaml_text import read_yaml
 from pipeline.runtime.boundary import run
+from pipeline.runtime.files import sha256
 from pipeline.runtime.kept import files_kept
 from stochca.errors import UserError
 
 UNTUNED = "untuned"  # the backbone as it is, which stands beside the methods
+READ = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")  # of a model's folder, by transformers
 WHEEL = r"wheel:[A-Za-z0-9._-]+==[^\s=]+"
 
 
@@ -34,6 +37,13 @@ class Backbone(Section):
         if self.sha256 is not None and not self.model.startswith("wheel:"):
             raise ValueError(f"sha256 is that of a wheel, but model is {self.model}; set it to null")
         return self
+
+    @property
+    def source_sha256(self) -> dict[str, str]:
+        """Of a folder, the sha256 of each file that is read: DVC does not watch them."""
+        kind, _, location = self.model.partition(":")
+        found = sorted(Path(location).expanduser().glob("*")) if kind == "folder" else []
+        return {path.name: sha256(path) for path in found if path.suffix in READ}
 
 
 class Data(Section):
@@ -150,6 +160,11 @@ class Compare(Section):
             raise ValueError(f"must all differ, found {values}")
         return values
 
+    @property
+    def answering(self) -> dict[str, int]:
+        """What of it decides the answers of a run."""
+        return self.model_dump(include={"answers", "generated", "new_tokens", "batch_size"})
+
 
 class Tracking(Section):
     experiment: str = Field(min_length=1)
@@ -187,6 +202,12 @@ class Settings(Section):
                 f"or choose one of {', '.join(self.compare.methods)}"
             )
         return self
+
+    def of_run(self, name: str) -> dict[str, Any]:
+        """All that decide the outcome of a method, or of the backbone as it is."""
+        untuned = {"precision": self.training.precision}
+        own = untuned if name == UNTUNED else self.methods[name].trained_with(self.training)
+        return own | {f"compare.{key}": value for key, value in self.compare.answering.items()}
 
 
 def _method(name: str, raw: Any) -> Method:
@@ -239,5 +260,37 @@ def settings_kept(
         )
 
 
+def check_taken(settings: Settings) -> None:
+    """Raise `UserError` where a model's folder or decoders changed after a stage took them."""
+    model, decoders = settings.backbone.model, settings.pretune.decoders
+    card = _card(BACKBONE)
+    now = settings.backbone.source_sha256 if card.get("source") == model else {}
+    if now and card.get("source_sha256", now) != now:
+        raise _changed("backbone.model", model, BACKBONE, "backbone")
+    if decoders is not None and _card(PRETUNED).get("decoders") == decoders:
+        own, taken = Path(decoders), PRETUNED / DECODERS
+        if own.exists() and taken.exists() and sha256(own) != sha256(taken):
+            raise _changed("pretune.decoders", decoders, PRETUNED, "pretune")
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    file = folder / CARD
+    card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return card
+
+
+def _changed(key: str, place: str, folder: Path, stage: str) -> UserError:
+    return UserError(
+        f"{key}: {place} has changed since {folder} was made of it, which DVC does not see; to take it as it "
+        f"is now: dvc repro --force --single-item {HERE}/dvc.yaml:{stage}"
+    )
+
+
+def main() -> None:
+    settings = load_settings()
+    check_taken(settings)
+    print(f"{PARAMS_FILE}: {len(settings.compare.methods)} methods")
+
+
 if __name__ == "__main__":
-    run(lambda: print(f"{PARAMS_FILE}: {len(load_settings().compare.methods)} methods"))
+    run(main)

@@ -104,7 +104,7 @@ def _train(name: str, seed: int, settings: Settings, follower: Follower) -> None
         outcome: dict[str, Any] = {
             "method": name,
             "seed": seed,
-            "settings": method.trained_with(training),
+            "settings": settings.of_run(name),
             "device": tags["device"],
             "precision": inputs.precision,
             "mlflow_run_id": run.run_id,
@@ -129,11 +129,7 @@ def main() -> None:
     settings = load_settings()
 
     def view(now: Settings) -> Any:
-        return (
-            now.methods.get(arguments.method),
-            now.training,
-            now.compare.model_dump(exclude={"methods", "seeds"}),
-        )
+        return now.methods.get(arguments.method), now.training, now.compare.answering
 
     with settings_kept(settings, view, f"{arguments.method}-{arguments.seed}", *code_of("train")):
         train(arguments.method, arguments.seed, settings)

@@ -2,21 +2,28 @@
 
 import time
 from dataclasses import asdict
+from typing import Any
 
-from examples.language.paths import OUTCOME, RESULTS
-from examples.language.settings import UNTUNED, load_settings
+from examples.language.paths import HERE, OUTCOME, RESULTS
+from examples.language.settings import UNTUNED, Settings, load_settings, settings_kept
 from pipeline.runtime.boundary import run
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, write_json
+from pipeline.runtime.paths import CODE
 from pipeline.runtime.startup import importing, leave
 
 
 def main() -> None:
     settings = load_settings()
+
+    def view(now: Settings) -> Any:
+        return now.of_run(UNTUNED)
+
     with importing():
         from examples.language.training.evaluation import choose, evaluate
         from examples.language.training.inputs import load_inputs
-    with exclusive("language-untuned"):
+    files = [CODE / HERE / name for name in ("untuned.py", "training", "text")]
+    with exclusive("language-untuned"), settings_kept(settings, view, "the stage untuned", *files):
         inputs = load_inputs(settings.training.precision)
         started = time.perf_counter()
         answers = evaluate(
@@ -27,11 +34,13 @@ def main() -> None:
             precision=inputs.precision,
             device=inputs.device,
         )
-        numbers = {"answer_seconds": time.perf_counter() - started}
+        outcome = {
+            "settings": settings.of_run(UNTUNED),
+            "numbers": {"answer_seconds": time.perf_counter() - started},
+            "answers": [asdict(answer) for answer in answers],
+        }
         with replace_folder(RESULTS / UNTUNED) as folder:
-            write_json(
-                folder / OUTCOME, {"numbers": numbers, "answers": [asdict(answer) for answer in answers]}
-            )
+            write_json(folder / OUTCOME, outcome)
 
 
 if __name__ == "__main__":

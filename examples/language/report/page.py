@@ -80,13 +80,19 @@ def headline(rows: Sequence[Standing]) -> str:
 
 def caveat(rows: Sequence[Standing]) -> str:
     """What the intervals cover."""
-    seeds = rows[0].log_loss.n
+    seeds, answers = rows[0].log_loss.n, rows[0].outcomes[0]["answers"]
+    groups = len({answer["group"] for answer in answers})
+    together = ""
+    if groups < len(answers):
+        together = (
+            f" The {len(answers):,} answers are of conversations with {groups:,} first questions, each of "
+            "which counts as one observation."
+        )
+    kind = "other answers of the same kind"
     if seeds == 1:
-        return "With one seed, the intervals cover other answers of the same kind; another seed may differ."
+        return f"With one seed, the intervals cover {kind}; another seed may differ.{together}"
     few = " Two seeds say little of a third, which makes them wide." if seeds == 2 else ""
-    return (
-        f"With {seeds} seeds, the intervals cover other seeds as well as other answers of the same kind.{few}"
-    )
+    return f"With {seeds} seeds, the intervals cover other seeds as well as {kind}.{few}{together}"
 
 
 def curves(rows: Sequence[Standing]) -> dict[str, Any]:

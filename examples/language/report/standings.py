@@ -74,13 +74,16 @@ def read_outcomes(folder: Path, settings: Compare) -> dict[str, list[Outcome]]:
     """What each method left behind, by seed; the backbone as it is stands for every seed.
 
     Raises:
-        UserError: a run is missing or damaged, or answered other questions.
+        UserError: a run is missing or damaged, does not tell the groups of its answers, or answered other
+            questions.
     """
 
     def read(name: str) -> Outcome:
         path = folder / name / OUTCOME
         try:
             outcome: Outcome = json.loads(path.read_text(encoding="utf-8"))
+            if not all("group" in answer for answer in outcome["answers"]):
+                raise ValueError("its answers don't say their group")
         except (OSError, ValueError) as error:
             raise UserError(f"{path} can't be read ({error}); run make language") from None
         return outcome
@@ -95,18 +98,17 @@ def read_outcomes(folder: Path, settings: Compare) -> dict[str, list[Outcome]]:
 
 
 def check_settings(outcomes: dict[str, list[Outcome]], settings: Settings) -> None:
-    """Raise `UserError` where a run was trained otherwise than the settings say now."""
+    """Raise `UserError` where a run was trained, or answered, otherwise than the settings say now."""
     for name, own in outcomes.items():
-        if name == UNTUNED:
-            continue
-        wanted = settings.methods[name].trained_with(settings.training)
+        wanted = settings.of_run(name)
         for outcome in own:
             for key in wanted | outcome["settings"]:
                 then, now = (values.get(key) for values in (outcome["settings"], wanted))
                 if then != now:
+                    run = name if name == UNTUNED else f"{name}-{outcome['seed']}"
                     raise UserError(
-                        f"{name}-{outcome['seed']} was trained with {key} {then}, but now it is {now}; run "
-                        "make language, which trains again what has changed"
+                        f"{run} was run with {key} {then}, but now it is {now}; run make language, which "
+                        "runs again what has changed"
                     )
 
 
@@ -135,21 +137,24 @@ def rank(outcomes: dict[str, list[Outcome]], settings: Compare) -> list[Standing
     losses = {name: log_losses(own) for name, own in outcomes.items()}
     rouges = {name: written(own, "rouge_l") for name, own in outcomes.items()}
     exact = {name: written(own, "exact") for name, own in outcomes.items()}
+    answers = outcomes[UNTUNED][0]["answers"]
+    groups = [answer["group"] for answer in answers]
+    groups_of_written = [answer["group"] for answer in answers if answer["rouge_l"] is not None]
     reference = settings.reference
     rivals = [name for name in outcomes if name != reference]
 
-    def differences(values: dict[str, np.ndarray], sign: int, limit: float) -> dict[str, Difference]:
-        found = judge(
-            [estimate([sign * (values[name] - values[reference])]) for name in rivals],
-            settings.confidence,
-            limit,
-        )
+    def differences(
+        values: dict[str, np.ndarray], of: list[str], sign: int, limit: float
+    ) -> dict[str, Difference]:
+        gains = (sign * (values[name] - values[reference]) for name in rivals)
+        found = judge([estimate([gain], groups=[of]) for gain in gains], settings.confidence, limit)
         return {reference: Difference(0.0, 0.0, 0.0), **dict(zip(rivals, found, strict=True))}
 
     def spread(values: np.ndarray) -> Spread:
         return Spread.of(values.mean(axis=1).tolist())
 
-    less, more = differences(losses, -1, SELECTIONS["log_loss"].extent), differences(rouges, 1, 1.0)
+    less = differences(losses, groups, -1, SELECTIONS["log_loss"].extent)
+    more = differences(rouges, groups_of_written, 1, 1.0)
     ranked = sorted(outcomes, key=lambda name: (losses[name].mean(), name != reference))
     return [
         Standing(

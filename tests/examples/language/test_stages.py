@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from examples.language.paths import HERE
+from examples.language.paths import HERE, PARAMS_FILE
+from examples.language.settings import load_settings
 from examples.language.training.digests import DECIDING
 from tests.imports import ROOT, closure, imported_names
 from tests.pipeline.test_stages import NEUTRAL, is_in
@@ -45,6 +46,13 @@ def test_declared_code_is_the_imported_code(name: str) -> None:
 def test_what_is_under_way_is_named_after_the_code_that_dvc_watches() -> None:
     for name in ("train", "pretune"):
         assert sorted([*DECIDING, f"{HERE}/{name}.py"]) == sorted(code_of(STAGES[name]))
+
+
+def test_settings_that_are_recorded_are_those_that_dvc_watches() -> None:
+    settings = load_settings(ROOT / PARAMS_FILE)
+    for name, own in (("untuned", {"training.precision"}), ("train", {"training", "methods.${item.method}"})):
+        ((_, watched),) = STAGES[name]["params"][0].items()
+        assert {*watched} == own | {f"compare.{key}" for key in settings.compare.answering}
 
 
 def test_nothing_goes_into_the_cache() -> None:

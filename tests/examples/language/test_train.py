@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from examples.language.paths import MODELS, OUTCOME, REPORTS, RESULTS
 from examples.language.settings import load_settings
 from stochca.errors import UserError
 from stochca.language import TOAST
-from tests.examples.language.workspace import make_workspace, params
+from tests.examples.language.workspace import make_workspace, params, write_params
 
 
 @pytest.mark.slow
@@ -51,6 +52,19 @@ def test_the_stages_end_with_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     history = MlflowClient().get_metric_history(own.info.run_id, "train_loss")
     assert [point.step for point in history] == list(range(1, settings.training.steps + 1))
     assert list(Path("work/runs").iterdir()) == []
+
+    # What is edited while a stage works is not recorded for what it has worked with.
+    for stage, last, key in ((compare, "why_it_waits", "answers"), (untuned, "write_json", "new_tokens")):
+
+        def edit(*_: Any, key: str = key) -> None:
+            raw["compare"][key] += 1
+            write_params(Path(), raw)
+
+        monkeypatch.setattr(stage, last, edit)
+        with pytest.raises(
+            UserError, match=r"params\.yaml was changed while the stage (untuned|compare) was"
+        ):
+            stage.main()
 
 
 def test_a_method_that_is_not_defined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ def outcome(random: np.random.Generator, per_token: float) -> dict[str, Any]:
         written = {"written": "<b>x</b>", "rouge_l": 0.5, "exact": number % 2 == 0} if number < 30 else {}
         answers.append(
             {
-                **{"id": str(number), "question": f"<i>{number}</i>", "answer": "a"},
+                **{"id": str(number), "group": str(number), "question": f"<i>{number}</i>", "answer": "a"},
                 **{"tokens": tokens, "surprise": surprise},
                 **{"written": None, "rouge_l": None, "exact": None, **written},
             }
@@ -37,3 +37,10 @@ def outcome(random: np.random.Generator, per_token: float) -> dict[str, Any]:
 def make_outcomes(levels: dict[str, float] = LEVELS) -> dict[str, list[dict[str, Any]]]:
     random = np.random.default_rng(0)
     return {name: [outcome(random, level) for _ in SETTINGS.seeds] for name, level in levels.items()}
+
+
+def in_groups(outcomes: dict[str, list[dict[str, Any]]], size: int) -> None:
+    """Let every `size` answers, one after the other, begin with the same question."""
+    for each in (each for own in outcomes.values() for each in own):
+        for number, answer in enumerate(each["answers"]):
+            answer["group"] = str(number // size)

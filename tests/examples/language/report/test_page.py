@@ -2,7 +2,7 @@ from examples.language.paths import PARAMS_FILE
 from examples.language.report.page import build_page, caveat, curves, headline, side_by_side
 from examples.language.report.standings import Standing, rank
 from examples.language.settings import load_settings
-from tests.examples.language.report.outcomes import LEVELS, SETTINGS, make_outcomes
+from tests.examples.language.report.outcomes import LEVELS, SETTINGS, in_groups, make_outcomes
 from tests.imports import ROOT
 
 
@@ -20,7 +20,12 @@ def test_who_won_and_how_sure_that_is() -> None:
 def test_what_the_intervals_cover() -> None:
     assert caveat(rows()).startswith("With 3 seeds, the intervals cover other seeds as well")
     outcomes = {name: own[:1] for name, own in make_outcomes().items()}
-    assert "another seed may differ" in caveat(rank(outcomes, SETTINGS))
+    assert caveat(rank(outcomes, SETTINGS)).endswith("another seed may differ.")
+    in_groups(outcomes, 3)
+    assert caveat(rank(outcomes, SETTINGS)).endswith(
+        "The 60 answers are of conversations with 20 first questions, each of which counts as one "
+        "observation."
+    )
 
 
 def test_curves_and_answers() -> None:

@@ -38,6 +38,22 @@ def test_the_variance_is_that_of_other_answers(outcomes: dict[str, list[dict[str
     assert log_losses([own])[0].std(ddof=1) / np.sqrt(ANSWERS) == pytest.approx(error, rel=0.08)
 
 
+def test_answers_of_one_beginning_are_one_observation(outcomes: dict[str, list[dict[str, Any]]]) -> None:
+    """Against a set in which every answer is there once; written were the first half of its answers."""
+    drawn = np.random.default_rng(0).uniform(0, 1, (3, ANSWERS))
+    for seed, values in enumerate(drawn):
+        for value, answer in zip(values, outcomes["lora"][seed]["answers"], strict=True):
+            if answer["rouge_l"] is not None:
+                answer["rouge_l"] = value
+    once = {row.method: row for row in rank(outcomes, SETTINGS)}["lora"]
+    for each in (each for own in outcomes.values() for each in own):
+        each["answers"] = [answer for answer in each["answers"] for _ in range(4)]
+    often = {row.method: row for row in rank(outcomes, SETTINGS)}["lora"]
+    for name in ("difference", "rouge_difference"):
+        wanted, found = getattr(once, name), getattr(often, name)
+        assert (found.low, found.mean, found.high) == pytest.approx((wanted.low, wanted.mean, wanted.high))
+
+
 def test_ranks_and_verdicts(outcomes: dict[str, list[dict[str, Any]]]) -> None:
     rows = {row.method: row for row in rank(outcomes, SETTINGS)}
     assert [row.rank for row in (rows["lora"], rows["finetune"], rows["untuned"])] == [1, 2, 3]
@@ -61,6 +77,15 @@ def test_runs_that_are_missing_or_answered_others(
             folder.mkdir(exist_ok=True)
             (folder / OUTCOME).write_text(json.dumps(each))
     assert read_outcomes(tmp_path, SETTINGS)["lora"] == outcomes["lora"]
+    for answer in outcomes["lora"][1]["answers"]:
+        group = answer.pop("group")
+    (tmp_path / "lora-1" / OUTCOME).write_text(json.dumps(outcomes["lora"][1]))
+    with pytest.raises(
+        UserError, match=r"lora-1/outcome\.json can't be read \(its answers don't say their g"
+    ):
+        read_outcomes(tmp_path, SETTINGS)
+    for answer in outcomes["lora"][1]["answers"]:
+        answer["group"] = group
     outcomes["lora"][1]["answers"].reverse()
     (tmp_path / "lora-1" / OUTCOME).write_text(json.dumps(outcomes["lora"][1]))
     with pytest.raises(UserError, match="lora answered other questions"):
@@ -69,11 +94,14 @@ def test_runs_that_are_missing_or_answered_others(
 
 def test_runs_of_other_settings(outcomes: dict[str, list[dict[str, Any]]]) -> None:
     settings = Settings.model_validate(params())
-    for name in SETTINGS.methods:
-        told = json.dumps(settings.methods[name].trained_with(settings.training))
+    for name in outcomes:
+        told = json.dumps(settings.of_run(name))
         for seed, each in enumerate(outcomes[name]):
             each.update(seed=seed, settings=json.loads(told))
     check_settings(outcomes, settings)
     outcomes["lora"][1]["settings"]["lr"] = 1.0
-    with pytest.raises(UserError, match=r"lora-1 was trained with lr 1\.0, but now it is 0\.001; run make"):
+    with pytest.raises(UserError, match=r"lora-1 was run with lr 1\.0, but now it is 0\.001; run make"):
+        check_settings(outcomes, settings)
+    outcomes["untuned"][0]["settings"]["compare.new_tokens"] = 9
+    with pytest.raises(UserError, match=r"untuned was run with compare\.new_tokens 9, but now it is 4; run"):
         check_settings(outcomes, settings)
