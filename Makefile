@@ -71,8 +71,9 @@ test: $(READY)  ## run the tests
 	@$(TESTS) -n 2 -m "not slow"
 
 # A line for each, for they are long; twice as many as cores, for they wait for servers; the longest, e2e, first.
+# Only their files, because each process imports all that it is given.
 test-slow: $(READY)  ## run the long tests, end to end
-	@$(TESTS) -n 4 --no-loadscope-reorder -m slow -vv
+	@$(TESTS) -n 4 --no-loadscope-reorder -m slow -vv $$(grep -rl --include='*.py' mark.slow tests | sort)
 
 test-all: $(READY)  ## run the tests, the long ones too
 	@$(TESTS) -n 2
