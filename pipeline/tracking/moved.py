@@ -35,8 +35,8 @@ def follow_folder() -> None:
         places = [place for place in PLACES if place[0] in tables]
         if "experiments" not in tables:
             return
-        known = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
-        roots = {found for (location,) in known if (found := local_folder(location)) not in (None, here)}
+        known = connection.execute("SELECT artifact_location, experiment_id FROM experiments").fetchall()
+        roots = {found for experiment in known if (found := root_of(*experiment)) not in (None, here)}
         for before in roots:
             if before.name != here.name or _has_others(connection, places, before, here):
                 continue
@@ -57,6 +57,15 @@ def _has_others(
     found = (local_folder(location) for rows in columns for (location,) in rows)
     below = [path.relative_to(before) for path in found if path and before in path.parents]
     return any((before / path).exists() and not (here / path).exists() for path in below)
+
+
+def root_of(location: str | None, experiment_id: str | int) -> Path | None:
+    """Where the artifacts of all experiments are, if that of one of them is a folder of this machine.
+
+    A server, and MLflow left to itself, give each experiment a folder below, named after its id.
+    """
+    folder = local_folder(location)
+    return folder.parent if folder is not None and folder.name == str(experiment_id) else folder
 
 
 def local_folder(location: str | None) -> Path | None:

@@ -18,7 +18,7 @@ from pipeline.runtime.boundary import first_line
 from pipeline.runtime.exclusive import in_turn
 from pipeline.runtime.paths import ARTIFACTS, DATABASE, database_uri, of_the_project
 from pipeline.tracking.labels import without_password
-from pipeline.tracking.moved import follow_folder, local_folder
+from pipeline.tracking.moved import follow_folder, root_of
 from stochca.errors import UserError
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which pages MLflow's UI shows
@@ -51,14 +51,13 @@ def connect(experiment: str, uri: str | None = None) -> str:
 
 def _check_reachable(experiment: Experiment, uri: str | None) -> None:
     """Refuse a server whose clients write files themselves, into a folder that is not of this machine."""
-    folder = local_folder(experiment.artifact_location)
-    if folder is None or not (uri or "").startswith("http"):
+    root = root_of(experiment.artifact_location, experiment.experiment_id)
+    if root is None or not (uri or "").startswith("http"):
         return
-    root = folder.parent if folder.name == experiment.experiment_id else folder
     if not root.parent.exists():  # the root itself is made with the first file
         raise UserError(
             f"MLFLOW_TRACKING_URI {without_password(str(uri))} keeps the files of the experiment "
-            f"{experiment.name!r} in {folder}, a folder of the server's machine; start the server without "
+            f"{experiment.name!r} in {root}, a folder of the server's machine; start the server without "
             "--no-serve-artifacts and set tracking.experiment to a new name, or use it from its machine"
         )
 

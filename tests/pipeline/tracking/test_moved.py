@@ -1,6 +1,8 @@
 """A project with a real MLflow database and a logged model, moved and copied."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -11,12 +13,24 @@ from pipeline.tracking.server import connect
 
 
 @pytest.fixture
-def project(new_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Has a run with an artifact, and a version of a registered model."""
+def project(
+    request: pytest.FixtureRequest, new_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Has a run with an artifact, and a version of a registered model.
+
+    With the parameter `served` experiments are as a server makes them: each has a folder named after its id.
+    """
     folder = tmp_path / "first one"
     folder.mkdir()
     shutil.copy(new_database, folder)
     monkeypatch.chdir(folder)
+    if getattr(request, "param", None) == "served":
+        connect("trial")
+        with closing(sqlite3.connect("mlflow.db")) as database, database:
+            database.execute(
+                "UPDATE experiments SET artifact_location = artifact_location || '/' || experiment_id "
+                "WHERE artifact_location LIKE '%/mlruns'"
+            )
     log_a_run("before")
     client = MlflowClient()
     (run,) = client.search_runs([client.get_experiment_by_name("trial").experiment_id])
@@ -55,6 +69,7 @@ def test_a_project_that_was_moved_keeps_its_runs_and_its_models(
     assert not project.exists()
 
 
+@pytest.mark.parametrize("project", ["served"], indirect=True)
 def test_a_copy_leaves_the_original_alone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = project.with_name("first one, copied")  # begins as the original does
     shutil.copytree(project, copy)
