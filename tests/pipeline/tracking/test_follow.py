@@ -170,7 +170,7 @@ def test_a_run_that_was_deleted_is_not_continued() -> None:
 # A stage that is killed, fails or ends; a process that it has started, as those that load images are,
 # outlives it.
 STAGE = """
-import os, sys, time
+import os, resource, sys, time
 from pathlib import Path
 from pipeline.tracking.follow import Follower
 with Follower() as follower, follower.follows(Path(sys.argv[1]), "trial", "a") as run:
@@ -180,8 +180,9 @@ with Follower() as follower, follower.follows(Path(sys.argv[1]), "trial", "a") a
         time.sleep(60)
     print(follower.process.pid, flush=True)
     time.sleep(float(sys.argv[2]))
-    if sys.argv[3:]:
-        raise ValueError
+    if sys.argv[3:]:  # nothing can be written any more, not even that it fails
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        raise OSError
 """
 
 
@@ -202,7 +203,7 @@ def stage(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
         process.wait()
 
 
-@pytest.mark.parametrize("fails", [(), ("fails",)])
+@pytest.mark.parametrize("fails", [(), ("finds the disk full",)])
 def test_a_stage_ends_though_a_process_that_it_has_started_does_not(fails: tuple[str, ...]) -> None:
     with stage("0", *fails) as started:
         assert started.stdout is not None
