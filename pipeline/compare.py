@@ -56,7 +56,7 @@ def compare(params: Params) -> tuple[list[Standing], list[Standing], list[Path]]
         UserError: something that is compared is missing, damaged or made from other inputs; nothing is
             written then.
     """
-    runs, prepared, backbone = read_inputs(params.protocol)
+    runs, prepared, backbone = read_inputs(params)
     rows = compare_runs(params, runs)
     averages = average_over_targets(params, runs)
     results = comparison_of(params, rows, averages, prepared, backbone)

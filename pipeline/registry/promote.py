@@ -106,7 +106,7 @@ def promote(params: Params) -> Decision:
         UserError: runs are missing or not of one kind, MLflow can't be reached, or lacks a model.
     """
     connect(params.tracking.experiment)
-    runs, prepared, backbone = read_inputs(params.protocol)
+    runs, prepared, backbone = read_inputs(params)
     run = choose(params, runs)
     client, name = MlflowClient(), params.promotion.model
     with registry_errors():

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from pipeline.config.params import Protocol
+from pipeline.config.params import Params, Protocol
 from pipeline.images.prepared import Prepared, load_prepared
+from pipeline.report.asked import other_setting
 from pipeline.report.contributions import contributions
 from pipeline.runtime.paths import BACKBONE, METRICS, RESULTS
 from stochca.backbones.card import CARD_FILE, BackboneCard
@@ -39,7 +40,7 @@ SELECTED = tuple(f"validation_{name}" for name in SELECTIONS)
 # lack a class.
 MAY_LACK = ("test_auroc", "validation_accuracy", "validation_loss", *SELECTED, *OTHER_CHOICES)
 DESCRIPTION_KEYS = (
-    *("config", "training", "mlflow_run_id", "notes", "classes", "selection"),
+    *("config", "training", "mlflow_run_id", "notes", "classes", "protocol", "refit", "selection"),
     *("backbone", "dataset", "device", "precision", "git_commit"),
 )
 ROUNDING = 1e-5  # probabilities are stored with single precision
@@ -103,15 +104,16 @@ def read_runs(protocol: Protocol) -> list[Run]:
     return runs
 
 
-def read_inputs(protocol: Protocol) -> tuple[list[Run], Prepared, BackboneCard]:
-    """Every run that the protocol asks for, and the prepared images and the backbone they were made from.
+def read_inputs(params: Params) -> tuple[list[Run], Prepared, BackboneCard]:
+    """Every run that `params` ask for, and the prepared images and the backbone they were made from.
 
     Backbones are the same if their whole cards are: weights, pooling, normalisation and image size.
 
     Raises:
-        UserError: as `read_runs`; or the images or the backbone are missing, or a run was trained on others.
+        UserError: as `read_runs`; or the images or the backbone are missing, or a run was trained on others,
+            or with other settings.
     """
-    runs, prepared = read_runs(protocol), load_prepared()
+    runs, prepared = read_runs(params.protocol), load_prepared()
     backbone = BackboneCard.from_file(BACKBONE / CARD_FILE)
     card = backbone.to_dict()
     for run in runs:
@@ -119,6 +121,8 @@ def read_inputs(protocol: Protocol) -> tuple[list[Run], Prepared, BackboneCard]:
             what = "on other images than data/prepared"
         elif run.description["backbone"] != card:
             what = "from another backbone than data/backbone"
+        elif other := other_setting(params, run.method, run.description):
+            what = f"with other settings ({other})"
         else:
             continue
         raise UserError(f"{RESULTS / run.name} was trained {what}; run: dvc repro {run.stage}")

@@ -221,6 +221,8 @@ def write_run(
         "mlflow_run_id": hashlib.md5(name.encode()).hexdigest(),
         "selected_step": None if method == "stochca+swad" else 160,
         "notes": ["SWAD found no valley; it averaged all steps."] if method == "stochca+swad" else [],
+        "protocol": params.protocol.name,
+        "refit": refit,
         "selection": params.protocol.selection,
         "classes": list(classes),
         "backbone": card.to_dict(),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from pipeline import compare as stage
 from pipeline.config.params import Params, load_params
@@ -199,6 +200,17 @@ def drop_last_image(path: Path) -> None:
     pd.read_parquet(path).sort_values("id").iloc[:-1].to_parquet(path)
 
 
+def edited(*path: Any) -> str:
+    """params.yaml with the last of `path` where the others lead to."""
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    section = values
+    *keys, last, value = path
+    for key in keys:
+        section = section[key]
+    section[last] = value
+    return yaml.safe_dump(values)
+
+
 SWAD = "dvc repro combined@stochca+swad-all-0"
 
 
@@ -273,6 +285,15 @@ SWAD = "dvc repro combined@stochca+swad-all-0"
             "results/linear_probe-all-0 was trained from another backbone than data/backbone",
         ),
         (lambda: Path("data/prepared/manifest.json").unlink(), "run: dvc repro prepare"),
+        (  # as the first seed has it where params.yaml was edited before the second one's turn
+            lambda: Path("params.yaml").write_text(edited("methods", "stochca", "attention", "prob", 0.875)),
+            "stochca-all-0 was trained with other settings (methods.stochca.attention.prob was 0.1, and "
+            "params.yaml says 0.875); run: dvc repro stochca@all-0",
+        ),
+        (
+            lambda: Path("params.yaml").write_text(edited("methods", "lp_ft", "penalties", ["bss"])),
+            "results/lp_ft-all-0 was trained with other settings (methods.lp_ft.penalties was [], and",
+        ),
     ],
 )
 def test_what_is_missing_or_damaged_is_named(
