@@ -40,10 +40,8 @@ def main() -> None:
 
     with exclusive("compare"), settings_kept(params, view, "the stage compare", *code_of("compare")):
         rows, averages, files = compare(params)
-    for folder in write_mlflow_runs(params, rows, averages, files):
-        if reason := why_it_waits(folder):
+        if reason := why_it_waits(*write_mlflow_runs(params, rows, averages, files)):
             logger.warning("MLflow was not told of the comparison: %s; for that run: stochca sync", reason)
-            break
 
 
 def compare(params: Params) -> tuple[list[Standing], list[Standing], list[Path]]:

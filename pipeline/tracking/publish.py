@@ -71,8 +71,19 @@ def publish(folder: Path) -> None:
     publisher.tidy()
 
 
-def why_it_waits(folder: Path) -> str | None:
-    """Publish the folder of a run that has ended; if it can't be now, why not, for `stochca sync` will."""
+def why_it_waits(*folders: Path) -> str | None:
+    """Publish the folders of runs that have ended; where one can't be now, why not: `stochca sync` will.
+
+    Those after it are not tried then.
+    """
+    reason = None
+    for folder in folders:
+        reason = reason or _why_not_now(folder)
+        RunFolder(folder).keep()
+    return reason
+
+
+def _why_not_now(folder: Path) -> str | None:
     try:
         with held(folder):
             publish(folder)

@@ -39,7 +39,8 @@ def connect(experiment: str, uri: str | None = None) -> str:
             wants them, or the experiment was deleted.
     """
     with first_request(uri) as uri:
-        found = _experiment(experiment, None if uri else of_the_project(ARTIFACTS).as_uri())
+        is_file = uri is None or uri.startswith("sqlite:")
+        found = _experiment(experiment, of_the_project(ARTIFACTS).as_uri() if is_file else None)
     _check_reachable(found, uri)
     if found.lifecycle_stage != "active":
         raise UserError(
@@ -72,7 +73,7 @@ def first_request(uri: str | None = None) -> Iterator[str | None]:
     quiet()
     wanted = os.environ.get("MLFLOW_TRACKING_URI")
     uri = uri or wanted
-    mlflow.set_tracking_uri(uri or database_uri())
+    mlflow.set_tracking_uri(_of_the_project(uri) if uri else database_uri())
     if wanted is None:  # MLflow sets it, for processes that are started from here
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
@@ -84,6 +85,12 @@ def first_request(uri: str | None = None) -> Iterator[str | None]:
         raise
     except Exception as error:  # MLflow's own, a database's, or that of a driver which is not installed
         raise UserError(why_unusable(uri, str(DATABASE), error)) from None
+
+
+def _of_the_project(uri: str) -> str:
+    """The address, whole: a file is that of the project, also in a copy that DVC makes, and then deletes."""
+    kind, slashes, path = uri.partition(":///")
+    return f"{kind}{slashes}{of_the_project(Path(path))}" if kind == "sqlite" and path else uri
 
 
 def _one_makes_the_tables(uri: str) -> AbstractContextManager[None]:

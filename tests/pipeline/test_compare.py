@@ -370,25 +370,26 @@ def test_the_stage_is_a_module(tmp_path: Path) -> None:
 
 def test_what_is_edited_meanwhile_is_told_of(inputs: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """DVC would note it for a page that was made with what was there before."""
-    read = stage.read_inputs
 
-    def edited(*arguments: Any) -> Any:
-        text = Path("params.yaml").read_text()
-        assert "confidence: 0.95" in text
-        Path("params.yaml").write_text(text.replace("confidence: 0.95", "confidence: 0.5"))
-        return read(*arguments)
+    def tell(*folders: Path) -> None:  # the page is written by now, and DVC has yet to read the settings
+        Path("params.yaml").write_text(edited("compare", "confidence", 0.5))
 
-    monkeypatch.setattr(stage, "read_inputs", edited)
+    monkeypatch.setattr(stage, "why_it_waits", tell)
     with pytest.raises(UserError, match=r"params.yaml was changed while the stage compare was under way"):
         stage.main()
 
 
 def test_the_page_is_written_where_no_tracking_server_answers(
-    inputs: Params, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """In a copy that DVC makes for an experiment, and deletes: what waits is in the project."""
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmpx1"
+    write_inputs(copy)
+    monkeypatch.chdir(copy)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     stage.main()
     assert Path("reports/index.html").exists()
+    monkeypatch.chdir(tmp_path)
     (record,) = caplog.records
     assert record.getMessage().startswith(
         "MLflow was not told of the comparison: MLFLOW_TRACKING_URI http://127.0.0.1:9 can't be used: no"

@@ -1,6 +1,7 @@
 """Against a real MLflow database; nothing is mocked."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -18,6 +19,20 @@ def test_the_experiment_is_made_once() -> None:
     assert connect("trial") == experiment_id
     tags = MlflowClient().get_experiment(experiment_id).tags
     assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_a_database_of_ones_own_is_the_projects_in_a_copy_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC makes one for `dvc exp run --temp`, and deletes it."""
+    shutil.move("mlflow.db", "runs.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmpx1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    found = MlflowClient().get_experiment(connect("trial"))
+    assert found.artifact_location == (tmp_path / "mlruns").as_uri()
+    assert list(copy.iterdir()) == []
 
 
 @pytest.mark.parametrize(
