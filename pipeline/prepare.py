@@ -199,7 +199,15 @@ def _manifest(
     for split, domain, name in product(SPLITS, source.domains, source.classes):
         if number := found[split, domain, name]:
             counts.setdefault(split, {}).setdefault(domain, {})[name] = number
-    fingerprint = hashlib.sha256()
+    draws = {  # by which protocols draw among them, also where every image has its split
+        "paired": source.paired,
+        "grouped": source.grouped,
+        "validation": dataset.validation,
+        "split_seed": dataset.split_seed,
+        "train_fraction": dataset.train_fraction,
+        "train_fraction_of": _used_in_part(rows),
+    }
+    fingerprint = hashlib.sha256(json.dumps(draws).encode())
     for row, group, split in zip(rows, groups, splits, strict=True):
         line = [row.id, row.label, row.domain, group, split, row.stored_hash.hex()]
         fingerprint.update(json.dumps(line).encode() + b"\n")
@@ -210,12 +218,7 @@ def _manifest(
         "classes": source.classes,
         "domains": source.domains,
         "image_size": source.stored_side,
-        "paired": source.paired,
-        "grouped": source.grouped,
-        "validation": dataset.validation,
-        "split_seed": dataset.split_seed,
-        "train_fraction": dataset.train_fraction,
-        "train_fraction_of": _used_in_part(rows),
+        **draws,
         "totals": {split: splits.count(split) for split in SPLITS},
         "counts": counts,
         "fingerprint": fingerprint.hexdigest(),

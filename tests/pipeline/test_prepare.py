@@ -302,6 +302,17 @@ def test_the_fingerprint_follows_the_data(tmp_path: Path) -> None:
     assert len(set(prints)) == 5
 
 
+def test_the_fingerprint_follows_what_protocols_draw_by(tmp_path: Path) -> None:
+    """`sampling_ratios` draws validation images anew, also where the dataset says which they are."""
+    root = tmp_path / "raw"
+    for seed, split in enumerate(("train", "val", "test")):
+        make(root / split, {"cat": 3, "dog": 3}, seed)
+    settings: list[dict[str, Any]] = [{}, {"validation": 0.4}, {"split_seed": 1}]
+    drawn = [(run(root, tmp_path / "out", **each), splits_of(tmp_path / "out")) for each in settings]
+    assert drawn[0][1] == drawn[1][1] == drawn[2][1]
+    assert len({manifest["fingerprint"] for manifest, _ in drawn}) == 3
+
+
 def test_reading_what_was_prepared(tmp_path: Path) -> None:
     root = make(tmp_path / "raw", {f"{d}/{c}": 8 for d in ("photo", "sketch") for c in ("cat", "dog")})
     manifest = run(root, tmp_path / "out")
