@@ -75,7 +75,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
     if params.workers.num_workers == 1 or params.workers.address == "local":  # else known when it is through
         tags |= {"device": device_name(device), "precision": precision}
     with (
-        exclusive(folder.name),
+        exclusive(job.name),  # whose outputs one of other settings would write as well
         follower.follows(
             folder, params.tracking.experiment, job.name, tags, uploads_model=params.tracking.log_model
         ) as run,

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from pipeline.runtime.kept import files_below
 from pipeline.runtime.paths import CODE, EXTENSIONS
 
 TRAINING = ("stochca", "pipeline/training", "pipeline/images")
@@ -24,9 +25,9 @@ def code_of(stage: str) -> list[Path]:
 
 
 def sha256_of_code(places: Iterable[Path]) -> str:
-    """Of Python files, and of those in folders."""
+    """Of files, and of all in folders: an extension may read a table that lies beside it."""
     code = hashlib.sha256()
     for place in places:
-        for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
+        for path in [place] if place.is_file() else sorted(filter(Path.is_file, files_below(place))):
             code.update(path.read_bytes())
     return code.hexdigest()

@@ -33,7 +33,7 @@ def _state(places: tuple[Path, ...]) -> dict[str, object]:
     """By file what an edit changes: of code the content, which may be had back; of images size and time."""
     found: dict[str, object] = {}
     for place in places:
-        for path in [place] if place.is_file() else _below(place):
+        for path in [place] if place.is_file() else files_below(place):
             with suppress(OSError):  # a link that leads nowhere
                 status = path.stat()
                 is_code = path.suffix == ".py"
@@ -41,8 +41,8 @@ def _state(places: tuple[Path, ...]) -> dict[str, object]:
     return found
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Its files, but for hidden ones and what Python compiles."""
+def files_below(folder: Path) -> Iterator[Path]:
+    """Files that a stage works with: those of a folder, but for hidden ones and what Python compiles."""
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name[:1] != "." and name != "__pycache__"]
         yield from (Path(parent, name) for name in names if name[:1] != ".")

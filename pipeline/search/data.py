@@ -4,7 +4,6 @@ A machine that has the project's folder, with the same contents, reads it in pla
 files through Ray's object store and unpacks them once into a temporary folder.
 """
 
-import getpass
 import json
 import os
 import socket
@@ -19,6 +18,7 @@ from pipeline.images import prepared
 from pipeline.runtime.exclusive import in_turn
 from pipeline.runtime.files import replace_folder
 from pipeline.runtime.paths import BACKBONE
+from pipeline.runtime.user import user_name
 from pipeline.training.digests import digest_of
 from stochca.backbones.card import CARD_FILE, BackboneCard
 from stochca.errors import UserError
@@ -94,7 +94,7 @@ def scratch() -> Path:
     Raises:
         UserError: it is not this user's alone.
     """
-    folder = Path(tempfile.gettempdir()) / f"stochca-{getpass.getuser()}"
+    folder = Path(tempfile.gettempdir()) / f"stochca-{user_name()}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()

@@ -8,12 +8,11 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from getpass import getuser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import (
@@ -25,6 +24,7 @@ from mlflow.utils.mlflow_tags import (
 
 from pipeline.runtime.files import write_json
 from pipeline.runtime.paths import RESULTS
+from pipeline.runtime.user import user_name
 from pipeline.tracking.labels import allowed
 from pipeline.tracking.logged_model import log_model
 from pipeline.tracking.run_folder import (
@@ -215,10 +215,10 @@ class Publisher:
         """The run that is gone on with, if MLflow has it and not as a deleted one."""
         run_id = self.run.read(MLFLOW).get("run_id")
         if run_id is not None:
-            with suppress(MlflowException):
-                if self.client.get_run(run_id).info.lifecycle_stage == "active":
-                    self.client.update_run(run_id, status="RUNNING")
-                    return str(run_id)
+            run = _known(self.client, run_id)
+            if run is not None and run.info.lifecycle_stage == "active":
+                self.client.update_run(run_id, status="RUNNING")
+                return str(run_id)
         return None
 
     def _delete_replaced(self, replaces: Mapping[str, str]) -> None:
@@ -233,7 +233,7 @@ class Publisher:
 
     def _made(self) -> str:
         run = self.run.read(RUN)
-        tags = {MLFLOW_SOURCE_NAME: run["source"], MLFLOW_SOURCE_TYPE: "LOCAL", MLFLOW_USER: getuser()}
+        tags = {MLFLOW_SOURCE_NAME: run["source"], MLFLOW_SOURCE_TYPE: "LOCAL", MLFLOW_USER: user_name()}
         tags |= {**run["replaces"], **run["tags"]}
         if self.parent:
             tags[MLFLOW_PARENT_RUN_ID] = self.parent.run_id
@@ -311,15 +311,21 @@ class Publisher:
 
 def _check_known(run_id: str) -> None:
     """Raise `NotSent` if the server has no such run."""
-    try:
-        MlflowClient().get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+    if _known(MlflowClient(), run_id) is None:
         raise NotSent(
             f"MLflow has no run {run_id} here; set MLFLOW_TRACKING_URI to the server that the model was "
             "tracked with"
-        ) from None
+        )
+
+
+def _known(client: MlflowClient, run_id: str) -> Run | None:
+    """A run, a deleted one too; None: the server has none with this id. That it is slow says nothing of it."""
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    return None
 
 
 def _metrics(line: bytes) -> Iterator[Metric]:

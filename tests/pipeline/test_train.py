@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from pipeline.backbone import make_backbone
 from pipeline.config.params import Backbone, load_params
+from pipeline.runtime.exclusive import exclusive
 from pipeline.train import train
 from pipeline.training.inputs import Loaded
 from pipeline.training.job import Job, all_that_decides, plan, settings_to_compare, work_folder
@@ -93,14 +94,14 @@ def test_what_changes_no_result_leaves_the_checkpoints_to_be_found() -> None:
 def test_a_changed_extension_continues_no_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor does one that reads another table beside its code."""
     monkeypatch.chdir(tmp_path)
-    extension = Path("extensions", "own.py")
-    extension.parent.mkdir()
+    Path("extensions").mkdir()
     folders = []
-    for code in ("one = 1\n", "one = 2\n"):
-        extension.write_text(code)
+    for name, text in (("own.py", "one = 1\n"), ("own.py", "one = 2\n"), ("own.json", "1"), ("own.json", "2")):
+        Path("extensions", name).write_text(text)
         folders.append(work_of(JOB, TIMETABLE, CARD.to_dict(), "f", "fp32", "cpu"))
-    assert folders[0] != folders[1]
+    assert len(set(folders)) == 4
 
 
 def test_the_images_are_logged_as_they_were_prepared() -> None:
@@ -144,9 +145,13 @@ def test_a_run_describes_its_whole_backbone() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
-    [({"optimizer": "adamm"}, "adamm"), ({"precision": "fp16"}, "fp16")],
+    [
+        ({"optimizer": "adamm"}, "adamm"),
+        ({"precision": "fp16"}, "fp16"),
+        ({"lr": 0.5}, "another process is at work on finetune-all-0"),  # with other settings, but one model
+    ],
 )
-def test_mistakes_that_need_the_model_are_found_before_the_run_is_tracked(
+def test_what_needs_the_model_is_found_before_the_run_is_tracked(
     settings: dict[str, Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -156,6 +161,7 @@ def test_mistakes_that_need_the_model_are_found_before_the_run_is_tracked(
     write_prepared(Path("data/prepared"), ["a", "b"], ["1", "2"], np.array([0, 1]))
     job = dataclasses.replace(JOB, training=dataclasses.replace(JOB.training, **settings))
     before = sorted(Path().rglob("*"))
-    with pytest.raises(UserError, match=sentence):
+    with exclusive(JOB.name), pytest.raises(UserError, match=sentence):
         train(job, PARAMS)
+    Path("work").rmdir()
     assert sorted(Path().rglob("*")) == before
