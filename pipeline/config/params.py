@@ -42,11 +42,11 @@ DECODERS = str(PRETUNED / "decoders.safetensors")
 
 
 class Params(Section):
-    extensions: list[str] = Field(default_factory=list)  # files in extensions/, imported first
+    extensions: list[str]  # files in extensions/, imported first
     image_size: int = Field(ge=8)  # pixels, side of the square the backbone sees
-    resize: int | None = Field(None, ge=8)  # pixels; of the square that image_size is cropped out of
+    resize: int | None = Field(ge=8)  # pixels; of the square that image_size is cropped out of
     backbone: Backbone
-    teachers: dict[MethodName, Backbone] = Field(default_factory=dict)  # for attention.teacher
+    teachers: dict[MethodName, Backbone]  # for attention.teacher
     dataset: Dataset
     training: Training
     methods: dict[MethodName, Method]

@@ -1,7 +1,7 @@
 """The sections of params.yaml, one class each; every one forbids keys that it does not know.
 
 No default decides a result: only what stands in params.yaml is seen by DVC, which watches this file for no
-stage. What may be left out is null or empty then.
+stage. What may be left out is null or empty then; what dvc.yaml names by itself may not: DVC would miss it.
 """
 
 import math
@@ -255,10 +255,10 @@ class Tune(Section):
 
     prob: Space
     per_block: bool  # a probability of its own for every block
-    target: Target | None = None  # the target that is searched for; None: the first of protocol.targets
-    lr: Space | None = None  # searched on a log scale; None: training.lr
-    method: Method = Field(default_factory=Method)  # the other choices of the method that is searched
-    training: dict[str, Any] = Field(default_factory=dict)  # overrides of the common training settings
+    target: Target | None  # the target that is searched for; None: the first of protocol.targets
+    lr: Space | None  # searched on a log scale; None: training.lr
+    method: Method  # the other choices of the method that is searched
+    training: dict[str, Any]  # overrides of the common training settings
     trials: int = Field(ge=1)
     seeds: Seeds  # every trial trains once per seed and counts their mean
     grace: float = Field(gt=0, le=1)  # share of its steps that every trial gets before it may be stopped

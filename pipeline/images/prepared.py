@@ -116,7 +116,7 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over every image's id, label, domain, split and content, and what is drawn among them by."""
+        """SHA-256 over every image's id, label, domain, split and content, and over what draws among them."""
         return self.manifest["fingerprint"]
 
     @property

@@ -319,7 +319,7 @@ def _check_known(run_id: str) -> None:
 
 
 def _known(client: MlflowClient, run_id: str) -> Run | None:
-    """A run, a deleted one too; None: the server has none with this id. That it is slow says nothing of it."""
+    """A run, a deleted one too; None: the server says that it has none, as one that is away can't."""
     try:
         return client.get_run(run_id)
     except MlflowException as error:

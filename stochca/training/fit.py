@@ -16,7 +16,7 @@ from stochca._typing import TimmModule
 from stochca.adapters.adaptation import Adaptation
 from stochca.compute.checkpoint import cloned, save_weights
 from stochca.compute.compilation import compiled_blocks
-from stochca.compute.devices import default_device, device_name, peak_memory_mb
+from stochca.compute.devices import default_device, device_name
 from stochca.compute.distributed import from_main, is_main, rank, world_size
 from stochca.compute.precision import choose_attention_kernel, resolve_precision
 from stochca.compute.randomness import Stream, derived_seed, seed_everything
@@ -258,7 +258,7 @@ class _Run:
             selected_step=selected_step,
             train_seconds=time.perf_counter() - self.loop.started,
             images_per_second=progress.step * settings.batch_size / progress.step_seconds,
-            peak_memory_mb=peak_memory_mb(self.device),
+            peak_memory_mb=self.loop.peak_memory_mb,
             trainable_parameters=sum(parameter.numel() for parameter in self.loop.trainable),
             precision=self.precision,
             device=device_name(self.device),

@@ -14,6 +14,7 @@ from stochca._typing import TimmModule
 from stochca.attention.stochca import StochCA
 from stochca.averaging.averaging import Averaging
 from stochca.compute.checkpoint import CHECKPOINT, cloned, load_checkpoint, save_checkpoint, to_device
+from stochca.compute.devices import peak_memory_mb
 from stochca.compute.distributed import (
     average_gradients,
     averaging_gradients,
@@ -56,6 +57,7 @@ class Progress:
     step_seconds: float = 0.0  # of the optimiser steps alone
     notes: list[str] = field(default_factory=list)
     skipped: int = 0  # steps, because their gradients were not finite
+    peak_memory_mb: float = 0.0  # of the processes until the last checkpoint
 
     @property
     def best(self) -> Scores | None:
@@ -146,6 +148,7 @@ class Loop:
                 evaluate(step)
             if (saves or self.has_stalled) and not self.skipped_in_a_row and self.work_folder is not None:
                 self.progress.seconds = time.perf_counter() - self.started
+                self.progress.peak_memory_mb = self.peak_memory_mb
                 self.listeners.on_checkpoint(self._save(self.work_folder), step)
             if not self.unread:
                 self.window_started = time.perf_counter()
@@ -159,6 +162,11 @@ class Loop:
         if best is None or self.settings.patience is None:
             return False
         return sum(best < step <= now for step in self.timetable.evaluations) >= self.settings.patience
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """Of this rank, also before an interruption; see `stochca.compute.devices`."""
+        return max(self.progress.peak_memory_mb, peak_memory_mb(self.device))
 
     def _step(self, model: nn.Module, images: Tensor, labels: Tensor) -> int:
         """Images (B, 3, size, size) and labels (B,) of this rank; returns the step, counted from 1."""

@@ -98,7 +98,12 @@ def test_a_changed_extension_continues_no_old_checkpoint(
     monkeypatch.chdir(tmp_path)
     Path("extensions").mkdir()
     folders = []
-    for name, text in (("own.py", "one = 1\n"), ("own.py", "one = 2\n"), ("own.json", "1"), ("own.json", "2")):
+    for name, text in (
+        ("own.py", "one = 1\n"),
+        ("own.py", "one = 2\n"),
+        ("own.json", "1"),
+        ("own.json", "2"),
+    ):
         Path("extensions", name).write_text(text)
         folders.append(work_of(JOB, TIMETABLE, CARD.to_dict(), "f", "fp32", "cpu"))
     assert len(set(folders)) == 4

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from pipeline.config.params import DECODERS, PARAMS_FILE, load_params
+from pipeline.config.params import DECODERS, PARAMS_FILE, Params, load_params
 from pipeline.config.tuned import Best, TunedCrossAttention, resolved
 from stochca.config import LpFt, Method, Schedule, StochasticCrossAttention, Swad
 from stochca.errors import UserError
+from tests.imports import ROOT
 
 DEFAULT = yaml.safe_load(PARAMS_FILE.read_text())
 INF = float("inf")
@@ -452,7 +454,7 @@ SECTIONS = ("dataset", "protocol", "compare", "workers", "tune", "pretune", "pro
 # null or empty where they are left out
 MAY_BE_LEFT_OUT = {
     *("dataset.source", "dataset.labels", "dataset.label_column", "dataset.group_column", "dataset.domains"),
-    *("tune.target", "tune.lr", "tune.method", "tune.training", "pretune.training"),
+    "pretune.training",
 }
 
 
@@ -463,10 +465,25 @@ def test_no_key_of_a_section_has_a_silent_default(path: str, tmp_path: Path) -> 
     if path in MAY_BE_LEFT_OUT:
         params = load_edited(lambda raw: raw[section].pop(key), tmp_path)
         value = getattr(getattr(params, section), key)
-        assert value in (None, {}, Method())
+        assert value in (None, {})
     else:
         with pytest.raises(UserError, match=f"the key '{path}' is missing"):
             load_edited(lambda raw: raw[section].pop(key), tmp_path)
+
+
+def test_what_dvc_notes_may_not_be_left_out() -> None:
+    """Without one of these no stage that names it can run."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    noted = {path for stage in stages for path in stage["params"] if not path.startswith("methods.")}
+    sections: dict[str, dict[str, Any]] = {path.split(".")[0]: {} for path in noted if "." in path}
+    missing: set[str] = set()
+    for raw in ({}, sections):
+        with pytest.raises(ValidationError) as error:
+            Params.model_validate(raw)
+        missing |= {
+            ".".join(map(str, each["loc"])) for each in error.value.errors() if each["type"] == "missing"
+        }
+    assert {"teachers", "tune.lr"} <= noted <= missing
 
 
 def test_booleans_are_read_where_they_belong(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def test_a_database_of_ones_own_is_the_projects_in_a_copy_too(
     copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmpx1"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
-    found = MlflowClient().get_experiment(connect("trial"))
+    experiment_id = connect("trial")
+    found = MlflowClient().get_experiment(experiment_id)
     assert found.artifact_location == (tmp_path / "mlruns").as_uri()
     assert list(copy.iterdir()) == []
 

@@ -12,6 +12,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipeline.runtime.paths import RUNS
@@ -84,6 +85,23 @@ def test_a_run_can_take_the_place_of_another_and_adopt_runs() -> None:
     assert [run.data.metrics for run in groups] == left
     tags = MlflowClient().get_run(trained.run_id).data.tags
     assert tags["mlflow.parentRunId"] == groups[0].info.run_id
+
+
+def test_a_server_that_is_slow_once_gets_no_second_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run()
+    run.end("KILLED")
+    publish(run.folder)
+    first = run.run_id
+
+    def too_slow(self: MlflowClient, run_id: str) -> None:
+        raise MlflowException("API request to http://x failed with exception Read timed out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "get_run", too_slow)
+        with pytest.raises(UserError, match="no server answers there"):
+            publish(run.folder)
+    publish(run.folder)
+    assert run.run_id == first
 
 
 def test_files_are_added_to_a_run_that_has_ended() -> None:

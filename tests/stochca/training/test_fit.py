@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stochca.compute.checkpoint import CHECKPOINT, PREVIOUS, load_checkpoint
+from stochca.compute.checkpoint import CHECKPOINT, PREVIOUS, load_checkpoint, save_checkpoint
 from stochca.config import (
     Ema,
     HeadAlone,
@@ -484,6 +484,16 @@ class KillAtCheckpoint(Callback):
     def on_checkpoint(self, path: Path, step: int) -> None:
         if step == self.step:
             raise Killed
+
+
+def test_the_peak_of_memory_outlives_the_process(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(METHODS["finetune"], None, tmp_path, KillAtCheckpoint(8))
+    state = load_checkpoint(tmp_path)
+    assert state is not None
+    state["progress"]["peak_memory_mb"] = 1e9  # as if the killed process had used more than this one will
+    save_checkpoint(tmp_path, state)
+    assert run(METHODS["finetune"], None, tmp_path)[1].peak_memory_mb == 1e9
 
 
 def ends_by_hand(evaluations: list[EvalEvent], patience: int) -> int:
