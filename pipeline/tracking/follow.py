@@ -97,9 +97,7 @@ class Follower:
                     signals.raise_if_arrived()
                 raise
             finally:
-                self._follows = (
-                    False  # where this can't be written, as on a full disk, it would go on for ever
-                )
+                self._follows = False  # for ever, if it can't be told the end because the disk is full
                 run.end(status)
                 self._follows = True
                 self._finish(signals)
