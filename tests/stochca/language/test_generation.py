@@ -119,7 +119,7 @@ def test_greedy_generation_of_the_real_smollm2_equals_that_by_hand(tmp_path: Pat
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
     prompt = tokenizer("The capital of France is", return_tensors="pt").input_ids
-    options: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+    options: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
     plain = model.generate(prompt, **options)
     assert tokenizer.decode(plain[0, prompt.shape[1]]).strip() == "Paris"
     torch.manual_seed(3)
@@ -131,4 +131,4 @@ def test_greedy_generation_of_the_real_smollm2_equals_that_by_hand(tmp_path: Pat
             decoder.get_parameter("emit.weight").mul_(0.03)
     generated = toast.generate(prompt, **options)
     assert not generated.equal(plain)
-    assert generated[0, prompt.shape[1] :].equal(greedy_by_hand(toast, prompt[0], new=12))
+    assert generated[0, prompt.shape[1] :].equal(greedy_by_hand(toast, prompt[0], new=8))
