@@ -95,7 +95,8 @@ class Stopper(ASHAScheduler):
         super().on_trial_add(tune_controller, trial)
         for rung in (trial.last_result or {}).get("rungs", []):
             evaluations = self.task.evaluations(rung["step"])
-            self._trial_info[trial.trial_id].on_result(trial, evaluations, Rung(**rung).mean)
+            reached = self._metric_op * Rung(**rung).mean  # of which more is better, as of what is reported
+            self._trial_info[trial.trial_id].on_result(trial, evaluations, reached)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         action = super().on_trial_result(tune_controller, trial, result)

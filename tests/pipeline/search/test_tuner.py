@@ -1,6 +1,7 @@
 """Who goes on at a rung, where rungs are not at equal distances of steps."""
 
-from pathlib import Path
+import contextlib
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from pipeline.search.records import REACHED
-from pipeline.search.task import plan
+from pipeline.search.task import Task, plan
 from pipeline.search.trial import EVALUATIONS
 from pipeline.search.tuner import Stopper
 from tests.pipeline.search.small_project import write_project
@@ -16,11 +17,16 @@ from tests.pipeline.search.small_project import write_project
 STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
 
 
-def test_trials_are_stopped_at_every_rung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    folder = tmp_path_factory.mktemp("small")
+    params = write_project(folder, {"training": {"steps": 10}, "reduction": 2})
+    with contextlib.chdir(folder):
+        return plan(params)
+
+
+def test_trials_are_stopped_at_every_rung(task: Task) -> None:
     """Four evaluations of ten steps, after 3, 5, 8 and 10: rungs after 3, 5 and 10."""
-    params = write_project(tmp_path / "small", {"training": {"steps": 10}, "reduction": 2})
-    monkeypatch.chdir(tmp_path / "small")
-    task = plan(params)
     assert task.rungs == [3, 5, 10]
     stopper, controller = Stopper(task), SimpleNamespace()
 
@@ -48,3 +54,21 @@ def test_trials_are_stopped_at_every_rung(tmp_path: Path, monkeypatch: pytest.Mo
     plain = trial("plain")
     plain.config = {"prob": 0.0}
     assert decision(plain, 0, 0.1) == CONTINUE
+
+
+def test_a_search_that_goes_on_stops_as_before(task: Task) -> None:
+    """What Ray Tune restores has reached a rung already; less is better where a loss is searched by."""
+    rung = task.rungs[0]
+    kept = {"rungs": [{"step": rung, "values": [0.4, 0.6]}]}
+
+    def decision(task: Task, value: float) -> str:
+        stopper, controller = Stopper(task), SimpleNamespace()
+        for name, last_result in (("kept", kept), ("new", None)):
+            trial = SimpleNamespace(trial_id=name, config={"prob": 0.3}, last_result=last_result)
+            stopper.on_trial_add(controller, trial)
+        result = {REACHED: value, EVALUATIONS: task.evaluations(rung), "step": rung}
+        return stopper.on_trial_result(controller, trial, result)
+
+    assert (decision(task, 0.7), decision(task, 0.3)) == (CONTINUE, STOP)
+    by_loss = dataclasses.replace(task, selection="log_loss")
+    assert (decision(by_loss, 0.3), decision(by_loss, 0.7)) == (CONTINUE, STOP)
