@@ -36,6 +36,8 @@ def train(job: Job, params: Params) -> None:
 def _train(job: Job, params: Params, follower: Follower) -> None:
     # Heavy, and not needed to find a mistake in params.yaml.
     with importing():
+        import torch
+
         from pipeline.training.inputs import decoders_sha256, load_job
         from pipeline.training.interrupted import why_anew
         from pipeline.training.outcome import Outcome
@@ -50,7 +52,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
 
     loaded = load_job(job)
     card, prepared, inputs = loaded.card, loaded.prepared, loaded.inputs
-    device = default_device()
+    device = torch.device("cpu") if params.workers.on_cpus else default_device()
     check_settings(inputs, device)
     precision = resolve_precision(job.training.precision, device)
     backbone = card.to_dict() | {"decoders_sha256": decoders_sha256(job.method, card)}
@@ -60,7 +62,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         backbone,
         prepared.fingerprint,
         precision,
-        device.type,
+        "cuda" if params.workers.on_gpus else device.type,
         classes=prepared.classes,
         teacher=loaded.teacher.to_dict() if loaded.teacher else None,
         teacher_precision=build(job.method.attention).teacher_precision(precision, device),

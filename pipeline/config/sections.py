@@ -239,6 +239,16 @@ class Workers(Section):
     resources_per_worker: Resources
     max_failures: int = Field(ge=0)  # how often lost workers are replaced
 
+    @property
+    def on_cpus(self) -> bool:
+        """Whether Ray's workers compute on the CPU, whatever their machine has."""
+        return self.num_workers > 1 and not self.resources_per_worker.gpu
+
+    @property
+    def on_gpus(self) -> bool:
+        """Whether they have GPUs, whatever this machine has."""
+        return self.num_workers > 1 and self.resources_per_worker.gpu > 0
+
 
 class Range(Section):
     """Anything from `low` to `high`."""

@@ -49,22 +49,29 @@ def fit_on_workers(
     Raises:
         UserError: as `fit`; or there is no Ray at the address.
     """
-    from safetensors.torch import load_file
-
-    from stochca.training.composition import kept_model
-
     each = workers.resources_per_worker
     with connected(workers.address, key="workers.address", cpus=workers.num_workers * each.cpu):
         check_one_machine_has(each, "workers.resources_per_worker")
-        _check_gpus(workers)
-        fitted = _run(assignment, workers, Callbacks(callbacks))
+        listeners = Callbacks(callbacks)
+        check_gpus(workers, listeners)
+        fitted = _run(assignment, workers, listeners)
+    return dataclasses.replace(fitted, model=fitted_model(assignment, student))
+
+
+def fitted_model(assignment: Assignment, student: "TimmModule") -> "TimmModule":
+    """The model whose weights rank 0 has left, on the device of this machine, as `fit` leaves it."""
+    from safetensors.torch import load_file
+
+    from stochca.compute.devices import default_device
+    from stochca.training.composition import kept_model
+
     model = kept_model(assignment.job.method, student)
     model.load_state_dict(load_file(assignment.run_folder / WEIGHTS))
-    model.requires_grad_(True).eval()
-    return dataclasses.replace(fitted, model=model)
+    return model.requires_grad_(True).eval().to(default_device())
 
 
-def _check_gpus(workers: Workers) -> None:
+def check_gpus(workers: Workers, listeners: Callbacks) -> None:
+    """Refuse to wait for GPUs that are not there, and say so where those that are there are not used."""
     import ray
 
     needed = workers.num_workers * workers.resources_per_worker.gpu
@@ -73,6 +80,11 @@ def _check_gpus(workers: Workers) -> None:
         raise UserError(
             f"workers.num_workers {workers.num_workers} need {needed:g} GPUs, but at workers.address "
             f"{workers.address} there are {found:g}; ask for fewer, or give the address of a larger cluster"
+        )
+    if found and workers.on_cpus:
+        listeners.on_note(
+            f"trains on CPUs, though there are {found:g} GPUs at workers.address {workers.address}: "
+            "workers.resources_per_worker.gpu is 0; with 1 each worker has a GPU"
         )
 
 
