@@ -157,7 +157,7 @@ def load_backbone(
 def load_source_head(folder: Path) -> nn.Linear | None:
     """The classifier of the backbone's pretraining, where its file has one."""
     card = BackboneCard.from_file(folder / CARD_FILE)
-    if not card.source_classes:
+    if not card.source_classes or is_projection(card.architecture, card.source_classes):
         return None
     prefix = head_prefixes(_default_model(card.architecture))[0]
     with safe_open(folder / WEIGHTS_FILE, framework="pt") as weights:  # reads nothing else of the file
@@ -165,6 +165,16 @@ def load_source_head(folder: Path) -> nn.Linear | None:
     head = nn.Linear(tensors["weight"].shape[1], card.source_classes)
     head.load_state_dict(tensors)
     return head.requires_grad_(False)
+
+
+def is_projection(architecture: str, outputs: int) -> bool:
+    """Whether a head is a CLIP's, whose outputs are no classes but coordinates of images among texts."""
+    base = architecture.partition(".")[0]
+    names = timm.list_models(f"{base}.*", pretrained=True)
+    matched_with_texts = [
+        name for name in names if ("clip" in name or "_pe_core_" in name) and "_ft_" not in name
+    ]
+    return outputs in {timm.get_pretrained_cfg(name).num_classes for name in matched_with_texts}
 
 
 def head_prefixes(model: TimmModule) -> tuple[str, ...]:

@@ -151,8 +151,8 @@ def check_settings(inputs: Inputs, device: torch.device) -> None:
         if penalty.needs_source_head and inputs.source_head is None:
             raise UserError(
                 f"penalties {penalty.name} needs a backbone with the classifier of its pretraining, and this "
-                "one has none; choose weights with a head, such as vit_base_patch16_224.augreg_in1k from the "
-                "hub"
+                "one has none (a CLIP's projection is no classifier); choose weights with one, such as "
+                "vit_base_patch16_224.augreg_in1k from the hub"
             )
     build(method.attention).check(inputs.student, inputs.teacher)
     build(method.adapter).check(inputs.student)

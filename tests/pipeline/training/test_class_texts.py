@@ -14,6 +14,7 @@ from pipeline.backbone import make_backbone
 from pipeline.config.params import Backbone
 from pipeline.training import class_texts
 from pipeline.training.class_texts import class_texts_of, readable
+from stochca.backbones.loading import load_source_head
 from stochca.config import Method, ZeroShot
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
@@ -90,13 +91,13 @@ def test_a_backbone_that_is_no_clip_has_no_text_encoder(tmp_path: Path) -> None:
 def test_without_open_clip_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
     folder, _ = backbone(tmp_path)
-    named = Method(phases=ZeroShot(text_encoder="ViT-B-16/openai"))
+    named = Method(phases=ZeroShot(text_encoder="ViT-B-16-quickgelu/openai"))
     with pytest.raises(UserError, match="needs the package open_clip_torch; install it: pip install"):
         class_texts_of(named, CLASSES, folder)
 
 
 def test_clips_own_normalisation_reaches_the_images(tmp_path: Path) -> None:
-    """The reference code normalises CLIP's inputs as ImageNet's."""
+    """The reference code normalises CLIP's inputs as ImageNet's. Its projection is no classifier."""
     from PIL import Image
 
     name = "vit_xsmall_patch16_clip_224.tinyclip_yfcc15m"
@@ -105,6 +106,7 @@ def test_clips_own_normalisation_reaches_the_images(tmp_path: Path) -> None:
     card = make_backbone(Backbone(name=name, weights=f"file:{weights}"), 32, tmp_path / "backbone")
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     assert (card.mean, card.std, card.source_classes) == (mean, std, 512)
+    assert load_source_head(tmp_path / "backbone") is None
     grey = Preprocessing.of(card).evaluation()(Image.new("RGB", (32, 32), (51, 102, 153)))
     expected = [(value - m) / s for value, m, s in zip((0.2, 0.4, 0.6), mean, std, strict=True)]
     assert grey[:, 7, 9].tolist() == pytest.approx(expected, abs=1e-5)

@@ -19,6 +19,7 @@ from stochca.backbones.loading import (
     adapt_weights,
     create_backbone,
     head_prefixes,
+    is_projection,
     load_backbone,
     pooling_options,
 )
@@ -296,6 +297,25 @@ def test_head_depends_on_the_seed_alone(folder: Path) -> None:
     torch.randn(100)
     assert torch.equal(load_backbone(folder, num_classes=7, seed=5, drop_path=0.3).head.weight, first)
     assert not torch.equal(load_backbone(folder, num_classes=7, seed=6).head.weight, first)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "outputs", "expected"),
+    [
+        ("vit_base_patch16_clip_224.openai", 512, True),
+        ("vit_base_patch16_clip_224", 512, True),  # of a file
+        ("vit_base_patch16_clip_224.openai_ft_in12k", 11821, False),
+        ("vit_base_patch16_clip_224", 1000, False),
+        ("vit_pe_core_tiny_patch16_384.fb", 512, True),
+        ("vitamin_small_224.datacomp1b_clip", 384, True),
+        ("vit_base_patch16_224.augreg_in21k", 21843, False),
+        ("test_vit", 1000, False),
+    ],
+)
+def test_what_matches_images_with_texts_is_no_classifier(
+    architecture: str, outputs: int, expected: bool
+) -> None:
+    assert is_projection(architecture, outputs) == expected
 
 
 def test_card_goes_to_json_and_back(folder: Path) -> None:
