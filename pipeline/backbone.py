@@ -14,6 +14,7 @@ from pipeline.runtime.code import code_of
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, sha256, write_json
 from pipeline.runtime.paths import BACKBONE as TARGET
+from pipeline.weights.remarks import remarks
 from pipeline.weights.sources import fetch_weights, log
 from stochca.backbones.card import CARD_FILE, WEIGHTS_FILE, BackboneCard, teacher_folder
 from stochca.backbones.loading import (
@@ -42,6 +43,8 @@ def make_backbone(
         skeleton = create_backbone(
             backbone.name, image_size=image_size, num_classes=0, global_pool=backbone.global_pool
         )
+    for remark in remarks(backbone):
+        log(remark)
     weights = fetch_weights(backbone)
     found = without_prefix(weights.state_dict, skeleton.state_dict().keys(), weights.source)
     if len(found) < len(weights.state_dict):

@@ -28,7 +28,7 @@ def class_texts_of(method: Method, classes: Sequence[str], backbone: Path) -> Cl
     if not card.source_classes:
         raise UserError(
             f"phases {phases.name} needs a CLIP backbone with its projection, but {card.source} holds no "
-            "head; use weights such as those of vit_base_patch16_clip_224.openai from the hub"
+            "head; use weights such as those of vit_base_patch16_clip_quickgelu_224.openai from the hub"
         )
     with safe_open(backbone / WEIGHTS_FILE, framework="pt") as file:
         names = set(file.keys())
@@ -50,14 +50,14 @@ def _own_text_encoder(architecture: str) -> str:
     if "clip" not in architecture or config is None or not config.hf_hub_id:
         raise UserError(
             f"a text encoder needs a CLIP backbone, and {architecture} is none that timm has weights of; "
-            "choose one such as vit_base_patch16_clip_224.openai, or name its text encoder in "
-            "phases.text_encoder, such as ViT-B-16/openai"
+            "choose one such as vit_base_patch16_clip_quickgelu_224.openai, or name its text encoder in "
+            "phases.text_encoder, such as ViT-B-16-quickgelu/openai"
         )
     return f"hf-hub:{config.hf_hub_id}"
 
 
 class OpenClip:
-    """A text encoder of open_clip: `hf-hub:OWNER/NAME`, or ARCHITECTURE/WEIGHTS such as ViT-B-16/openai."""
+    """A text encoder of open_clip: hf-hub:OWNER/NAME or ARCHITECTURE/WEIGHTS (ViT-B-16-quickgelu/openai)."""
 
     def __init__(self, name: str) -> None:
         try:
@@ -74,7 +74,7 @@ class OpenClip:
             reason = one_line(error)
             raise UserError(
                 f"open_clip can't load the text encoder {name} ({reason}); set phases.text_encoder to one "
-                "that it lists (open_clip.list_pretrained()), such as ViT-B-16/openai"
+                "that it lists (open_clip.list_pretrained()), such as ViT-B-16-quickgelu/openai"
             ) from error
         self.scale = float(self.model.logit_scale.exp())  # of the logits
 

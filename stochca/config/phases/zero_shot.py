@@ -18,7 +18,7 @@ class ZeroShot(Phases):
     needs_class_texts = True
     name: Literal["zero_shot"] = "zero_shot"
     template: str = "a photo of a {}."
-    text_encoder: str | None = None  # a model of open_clip, such as ViT-B-16/openai; None: the backbone's own
+    text_encoder: str | None = None  # of open_clip, as ViT-B-16-quickgelu/openai; None: the backbone's own
 
     def __post_init__(self) -> None:
         require(
@@ -27,7 +27,7 @@ class ZeroShot(Phases):
         )
         require(
             self.text_encoder is None or "/" in self.text_encoder,
-            "text_encoder must be ARCHITECTURE/WEIGHTS of open_clip, such as ViT-B-16/openai, or "
+            "text_encoder must be ARCHITECTURE/WEIGHTS of open_clip, such as ViT-B-16-quickgelu/openai, or "
             f"hf-hub:OWNER/NAME, found {self.text_encoder!r}",
         )
 
