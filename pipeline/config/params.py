@@ -219,10 +219,16 @@ class Params(Section):
         training = self._overridden(tune.training, "tune.training.")
         self._check_domains(training, "tune.training")
         for rate in () if tune.lr is None else ends(tune.lr):
-            try:
-                self.training_with({**tune.training, "lr": rate})
-            except ValidationError as error:
-                raise ValueError(f"tune.lr: {sentence(error, Training)}") from None
+            trained = {"tune.lr": {**tune.training, "lr": rate}} | {
+                f"tune.lr, with methods.{name}.training": {"lr": rate, **method.training}
+                for name, method in self.methods.items()
+                if is_tuned(method)  # and so takes the rate that is found, unless it sets one
+            }
+            for where, overrides in trained.items():
+                try:
+                    self.training_with(overrides)
+                except ValidationError as error:
+                    raise ValueError(f"{where}: {sentence(error, Training)}") from None
         return self
 
     def _check_domains(self, training: Training, where: str) -> None:

@@ -351,6 +351,15 @@ def domains_out(targets: Sequence[str] = ("color", "line"), **methods: Any) -> E
             "tune.lr: min_lr 2e-05 must not be above lr 1e-05",
         ),
         (
+            lambda raw: (
+                raw["protocol"].update(stochca_after="reports/tune/best.yaml"),
+                raw["methods"]["stochca"].update(
+                    attention={"name": "stochca", "prob": "tuned"}, training={"min_lr": 2e-5}
+                ),
+            ),
+            "tune.lr, with methods.stochca.training: min_lr 2e-05 must not be above lr 1e-05",
+        ),
+        (
             lambda raw: raw["tune"].update(grace=18),
             "tune.grace: .*less than or equal to 1, found 18",
         ),
