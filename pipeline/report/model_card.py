@@ -36,7 +36,7 @@ LICENSES = {
 }
 TOLD = (  # of run.json
     *("mlflow_run_id", "config", "training", "selection", "protocol", "refit", "target", "dataset"),
-    *("notes", "seed", "precision", "device", "git_commit"),
+    *("selected_step", "teacher", "notes", "seed", "precision", "device", "git_commit"),
 )
 
 
@@ -114,7 +114,7 @@ def model_card(trained: TrainedModel, tested: Tested | None) -> str:
         card=trained.card,
         classes=trained.classes,
         levels=trained.levels,
-        source=_source(trained.card["backbone"]["source"]),
+        source_of=_source,
         license=trained.card["backbone"]["license"],
         tested=tested,
         run=None if tested is None else tested.description,

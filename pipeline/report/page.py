@@ -157,6 +157,8 @@ def _section(rows: Sequence[Standing], images: PreparedImages) -> dict[str, Any]
     return {
         "target": rows[0].target,
         "rows": rows,
+        "averaged": [row.method for row in rows if keeps_average(row)],
+        "chosen": [row.method for row in rows if not keeps_average(row)],
         "scale": _scale(rows),
         "seconds": Scale(0.0, seconds.high, tuple(tick for tick in seconds.ticks if tick >= 0)),
         "results": Scale.around([*ends, *(row.value for row in rows)]),
@@ -167,6 +169,11 @@ def _section(rows: Sequence[Standing], images: PreparedImages) -> dict[str, Any]
         "confusion": confusion(rows[0].runs[0]),  # of the best method
         "gallery": _gallery(rows, images),
     }
+
+
+def keeps_average(row: Standing) -> bool:
+    """Whether its weights are the average of several, which no evaluation of the validation images chose."""
+    return any(run.description["selected_step"] is None for run in row.runs)
 
 
 def confusion(run: Run) -> dict[str, Any]:
@@ -198,7 +205,7 @@ def _curves(rows: Sequence[Standing]) -> dict[str, Any] | None:
     lines: list[dict[str, Any]] = []
     for row in rows:
         seeds = [run.evaluations.set_index("step")["validation_selection"] for run in row.runs]
-        mean = pd.concat(seeds, axis=1).mean(axis=1)
+        mean = mean_curve(seeds)
         if mean.empty:
             continue
         most = mean.max() if row.metric.higher_is_better else mean.min()
@@ -207,11 +214,25 @@ def _curves(rows: Sequence[Standing]) -> dict[str, Any] | None:
         lines.append({"method": row.method, "mean": mean, "seeds": seeds, "tooltip": tooltip})
     if not lines:
         return None
+    seeds = [seed for line in lines for seed in line["seeds"]]
     return {
         "lines": lines,
-        "steps": Scale.around([float(step) for line in lines for step in line["mean"].index], margin=0.0),
-        "scores": Scale.around([value for line in lines for seed in line["seeds"] for value in seed]),
+        "steps": Scale.around([float(step) for seed in seeds for step in seed.index], margin=0.0),
+        "scores": Scale.around([value for seed in seeds for value in seed]),
     }
+
+
+def mean_curve(seeds: Sequence[pd.Series]) -> pd.Series:
+    """The mean of curves evaluation by evaluation, as far as all of them go: values by mean step.
+
+    Seeds that train on unlike numbers of images are evaluated after unlike steps.
+    """
+    shared = min(map(len, seeds))
+    steps, values = (
+        np.mean([each[:shared] for each in of_seeds], axis=0)
+        for of_seeds in ([seed.index for seed in seeds], [seed.to_numpy() for seed in seeds])
+    )
+    return pd.Series(values, index=steps)
 
 
 def _gallery(rows: Sequence[Standing], images: PreparedImages) -> dict[str, Any] | None:

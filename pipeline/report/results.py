@@ -40,7 +40,8 @@ SELECTED = tuple(f"validation_{name}" for name in SELECTIONS)
 # lack a class.
 MAY_LACK = ("test_auroc", "validation_accuracy", "validation_loss", *SELECTED, *OTHER_CHOICES)
 DESCRIPTION_KEYS = (
-    *("config", "training", "mlflow_run_id", "notes", "classes", "protocol", "refit", "selection"),
+    *("config", "training", "mlflow_run_id", "notes", "classes"),
+    *("protocol", "refit", "selection", "selected_step"),
     *("backbone", "dataset", "device", "precision", "git_commit"),
 )
 ROUNDING = 1e-5  # probabilities are stored with single precision

@@ -21,8 +21,10 @@ from pipeline.report.documents import in_code
 from pipeline.report.model_card import model_card, run_of
 from pipeline.runtime.files import write_json
 from pipeline.training.saved_model import TrainedModel, load_trained
+from stochca.config import Method, StochasticCrossAttention, Swa
 from stochca.errors import UserError
 from tests.imports import ROOT
+from tests.pipeline.backbone_card import backbone_card
 from tests.pipeline.small_model import CLASSES, picture, save_small_model
 from tests.pipeline.synthetic_runs import write_prepared
 
@@ -55,6 +57,8 @@ def write_results(folder: Path, **changes: Any) -> None:
         "selection": "macro_f1",
         "protocol": "transfer",
         "refit": False,
+        "selected_step": 160,
+        "teacher": None,
         "target": "all",
         "seed": 7,
         "notes": ["the head was fitted first"],
@@ -121,7 +125,7 @@ def test_what_it_tells_of_the_run(trained: TrainedModel) -> None:
         "by macro f1 on the validation images",
         "the head was fitted first",
         "seed 7, bf16 on a device, commit 0123",
-        "stochastic cross-attention",
+        "stochastic cross-attention to its pretrained self (",
     ):
         assert told in card
     settings = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", card, re.DOTALL)[0])
@@ -151,6 +155,26 @@ def test_validation_images_that_were_trained_on_chose_nothing(trained: TrainedMo
     assert "1,200 for training, 30 for validation, then for training too, 50 for the test" in card
     assert "**Choice of the weights**: none, they are those of the last step" in card
     assert "by macro f1 on the validation images" not in card
+
+
+def test_an_average_and_another_teacher_are_told(trained: TrainedModel) -> None:
+    trained.card["name"] = "stochca+swa"
+    method = Method(attention=StochasticCrossAttention(teacher="dino", blocks=(0,)), average=Swa())
+    teacher = backbone_card(
+        architecture="vit_small_patch14_dinov2", source="file:/home/someone/dino.pth", license="CC BY-NC 4.0"
+    ).to_dict()
+    changes = {"config": dataclasses.asdict(method), "selected_step": None, "teacher": teacher}
+    write_results(Path("results", "stochca+swa"), **changes)
+    card = card_of(trained)
+    assert "**Choice of the weights**: they are the average of several, as `average` in the settings" in card
+    assert (
+        yaml.safe_load(re.findall(r"```yaml\n(.*?)```", card, re.DOTALL)[0])["method"]["average"]["name"]
+        == "swa"
+    )
+    assert "on the validation images" not in card
+    assert "cross-attention to another frozen model, `vit_small_patch14_dinov2` (" in card
+    assert "`vit_small_patch14_dinov2` from `file:dino.pth`, license CC BY-NC 4.0." in card
+    assert "someone" not in card.split("## Settings")[0]
 
 
 def test_a_held_out_domain_is_named(trained: TrainedModel) -> None:

@@ -21,6 +21,7 @@ from pipeline.report.page import (
     Scale,
     confusion,
     describe_method,
+    mean_curve,
     method_styles,
     versions_of,
 )
@@ -153,9 +154,14 @@ def test_one_metric_ranks_and_is_told_throughout(
     for told in (
         f"Test {metric.title}",
         f"Validation {metric.title} over",
-        f"{metric.title} chose the weights",
+        f"The {metric.title} ranks the methods here",
     ):
         assert told in page.text
+    (chosen, averaged) = re.findall(
+        r"it chose the weights of (.*)\.\s+The weights of (.*) are averages of several", page.text
+    )[0]
+    assert set(re.split(", | and ", chosen)) == SKILL.keys() - {"stochca+swad"}
+    assert averaged == "stochca+swad"
     assert "0.0%" not in Path("reports/table.md").read_text()
 
 
@@ -226,11 +232,26 @@ def test_one_curve_per_method(page: Page) -> None:
 
 def test_seeds_are_thin_lines_and_a_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_inputs(tmp_path, seeds=(0, 1))
+    curves = tmp_path / "results/stochca-all-1/curves.csv"
+    pd.read_csv(curves)[:100].to_csv(curves, index=False)  # of ten evaluations five, as with patience
     page = page_of(tmp_path, monkeypatch)
     assert len(page.of("polyline", "seed")) == 2 * len(SKILL)
+    means = [len((each["points"] or "").split()) for each in page.of("polyline", "mean")]
+    assert sorted(means) == [5] + [10] * (len(SKILL) - 1)
+    places = [
+        float(point.split(",")[0]) for each in page.of("polyline") for point in (each["points"] or "").split()
+    ]
+    assert (min(places), max(places)) == (0, 100)
     assert "With 2 seeds, the interval covers other seeds as well as other test images." in page.text
     table = page.source.split('<table class="ranking">')[1].split("</table>")[0]
     assert table.count("<small>± ") == len(SKILL)
+
+
+def test_the_mean_of_curves_is_of_their_evaluations_whatever_their_steps() -> None:
+    """Of seeds that train on unlike numbers of images; one has ended early."""
+    seeds = [pd.Series([0.2, 0.4, 0.9], index=[10, 20, 30]), pd.Series([0.4, 0.8], index=[14, 28])]
+    assert dict(mean_curve(seeds).items()) == pytest.approx({12: 0.3, 24: 0.6})
+    assert mean_curve([pd.Series(dtype=float)]).empty
 
 
 def test_what_was_run_is_told(page: Page) -> None:
@@ -349,6 +370,7 @@ def test_other_choices_of_the_weights_are_named(domains: Page) -> None:
         assert f">{title}</th>" in table
     assert "Only training-domain validation ranks the methods" in domains.text
     assert "every trial splits the training domains anew" in domains.text
+    assert "On the validation images of the training domains it chose the weights of" in domains.text
     assert domains.text.count("1,234 for training, 56 for validation, 150 for the test") == 3
 
 
@@ -364,6 +386,8 @@ def test_where_nothing_was_validated_there_are_no_curves(
     page = page_of(tmp_path, monkeypatch)
     assert not page.of("g", "curve")
     assert "Nothing was validated: the validation images were trained on too (protocol.refit)" in page.text
+    assert "No weights were chosen by it: the validation images were trained on too" in page.text
+    assert "it chose the weights of" not in page.text
     # As the runs had them; what was prepared is split otherwise.
     assert "1,234 for training, 56 for validation, then for training too, 60 for the test" in page.text
 
