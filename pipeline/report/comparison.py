@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 
 import numpy as np
@@ -54,13 +55,17 @@ class Standing:
 
     @property
     def test_images(self) -> int:
-        """Of a target."""
-        return len(self.runs[0].predictions)
+        """Of all targets."""
+        return sum(len(run.predictions) for run in self._tests)
 
     @property
     def test_groups(self) -> int:
-        """Of a target's test images; as many, where each is on its own."""
-        return int(self.runs[0].predictions["group"].nunique())
+        """Of the test images; as many, where each is on its own."""
+        return sum(run.predictions["group"].nunique() for run in self._tests)
+
+    @cached_property
+    def _tests(self) -> list[Run]:
+        return with_own_tests(self.runs[: len(self.targets)])
 
     @property
     def trials(self) -> int:
@@ -100,6 +105,13 @@ class Standing:
         return [run.description["mlflow_run_id"] for run in self.runs if run.description["mlflow_run_id"]]
 
 
+def with_own_tests(trial: Sequence[Run]) -> list[Run]:
+    """The runs of a trial, one per target; the first alone where all of them share the test images."""
+    first, *others = trial
+    shared = all(np.array_equal(run.predictions["id"], first.predictions["id"]) for run in others)
+    return [first] if shared else [first, *others]
+
+
 def compare_runs(params: Params, runs: Sequence[Run]) -> list[Standing]:
     """Every method on every target of the protocol; by target, best first."""
     names = (*METRIC_NAMES, *OTHER_CHOICES)
@@ -125,12 +137,10 @@ def _ranked(params: Params, runs: Sequence[Run], targets: list[str], names: Sequ
         method: [[found[method, target, seed] for target in targets] for seed in protocol.seeds]
         for method in protocol.methods
     }
-    tested = [run.predictions["id"] for run in trials[settings.reference][0]]
-    shared = all(np.array_equal(ids, tested[0]) for ids in tested)
-    labels = [run.predictions["label"].to_numpy() for run in trials[settings.reference][0]]
-    groups = [run.predictions["group"].to_numpy() for run in trials[settings.reference][0]]
-    if shared:
-        labels, groups = labels[:1], groups[:1]
+    tests = with_own_tests(trials[settings.reference][0])
+    shared = len(tests) == 1
+    labels = [run.predictions["label"].to_numpy() for run in tests]
+    groups = [run.predictions["group"].to_numpy() for run in tests]
 
     def by_trial(method: str, name: str) -> list[float]:
         return [fmean(run.metrics[name] for run in trial) for trial in trials[method]]

@@ -67,6 +67,21 @@ def test_of_each_trial_the_mean_over_targets_then_the_spread_over_trials(
         assert each.difference.low <= each.difference.mean <= each.difference.high
 
 
+def test_the_images_of_all_targets_are_told(averages: list[Standing]) -> None:
+    """180 images of 60 each, once and not per trial; those of the second target in pairs."""
+    best = averages[0]
+    assert "groups" not in best.caveat
+    in_pairs = [f"pair {number // 2}" for number in range(60)]
+    runs = [
+        dataclasses.replace(run, predictions=run.predictions.assign(group=in_pairs))
+        if run.target == TARGETS[1]
+        else run
+        for run in best.runs
+    ]
+    caveat = dataclasses.replace(best, runs=runs).caveat
+    assert caveat.endswith("; the 180 test images are of 150 groups, each of which counts as one")
+
+
 def test_only_the_weights_chosen_on_the_sources_rank(averages: list[Standing], params: Params) -> None:
     means = [each.value for each in averages]
     assert means == sorted(means, reverse=True)
@@ -101,6 +116,7 @@ def test_test_images_that_targets_share_are_drawn_together(
     twice = [dataclasses.replace(half[run.method].runs[0], target=run.target) for run in runs]
     for each in average_over_targets(params, twice):
         once = half[each.method].difference
+        assert (each.test_images, each.test_groups) == (60, 60)
         assert (each.difference.low, each.difference.high) == (once.low, once.high)
     apart = []
     for run in twice:
