@@ -232,7 +232,7 @@ def analyse(
     """Show what fine-tuning has done to a model, block by block.
 
     Beside its backbone: how alike their features are (linear CKA), how far its weights have gone, where
-    its class token looks, and how often its blocks cross-attended in training. Pictures and numbers go to
+    it looks, and how often its blocks cross-attended in training. Pictures and numbers go to
     reports/analysis/, and to the model's run in MLflow.
 
     \b

@@ -16,6 +16,11 @@ from stochca.timm_models.families import blocks_of, positions_of
 from stochca.timm_models.recording import recorded
 
 
+def has_class_token(model: TimmModule) -> bool:
+    """Whether the first token is a class token; registers may come first where there is none."""
+    return getattr(model, "cls_token", None) is not None
+
+
 @torch.no_grad()
 def block_features(model: TimmModule, images: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Of each block's output the class token and the mean of the patch tokens, each (B, D) in fp32.
@@ -30,7 +35,7 @@ def block_features(model: TimmModule, images: Tensor) -> list[tuple[Tensor, Tens
         model.forward_features(images)
     outputs = [output.flatten(1, -2) for output in records.blocks]  # as tokens
     means = [tokens[:, prefix:].mean(dim=1) for tokens in outputs]
-    firsts = [tokens[:, 0] for tokens in outputs] if prefix else means
+    firsts = [tokens[:, 0] for tokens in outputs] if has_class_token(model) else means
     return list(zip(firsts, means, strict=True))
 
 
@@ -84,8 +89,9 @@ def attention_maps(model: TimmModule, images: Tensor) -> list[Tensor]:
             f"{type(model).__name__} has no attention maps: {len(found)} of its {len(model.blocks)} blocks "
             "attend from every token to every patch, once"
         )
-    paid = [weights[:, 0] if prefix else weights.mean(dim=1) for weights in found]
-    return [row[:, prefix:].unflatten(1, (rows, columns)) for row in paid]
+    paying = slice(1) if has_class_token(model) else slice(prefix, None)
+    paid = [weights[:, paying, prefix:].mean(dim=1) for weights in found]
+    return [row.unflatten(1, (rows, columns)) for row in paid]
 
 
 class _AttentionWeights(TorchFunctionMode):

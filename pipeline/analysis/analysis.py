@@ -22,7 +22,13 @@ from pipeline.tracking.run_folder import RunFolder
 from pipeline.training.saved_model import TrainedModel
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel
-from stochca.analysis import attention_maps, block_features, linear_cka, weight_distances
+from stochca.analysis import (
+    attention_maps,
+    block_features,
+    has_class_token,
+    linear_cka,
+    weight_distances,
+)
 from stochca.backbones.card import CARD_FILE, BackboneCard
 from stochca.backbones.loading import load_backbone
 from stochca.compute.devices import default_device
@@ -72,6 +78,7 @@ def analyse_model(
     models = start.to(device), trained.model.to(device)
     transform = trained.preprocessing.evaluation()
     class_token, patches = _similarity(*models, own, transform, device)
+    tokens = "the class token" if has_class_token(trained.model) else "all patches, on average"
     inputs = torch.stack([transform(image) for image in looked_at.values()])
     maps, problem = None, None
     try:
@@ -82,7 +89,8 @@ def analyse_model(
         "name": trained.card["name"],
         "method": trained.card["method"],
         "images": len(own),  # that the features were compared on
-        "cka_class_token": class_token,  # linear CKA of the features; the patches' mean without a class token
+        # Linear CKA of the features; empty without a class token.
+        "cka_class_token": class_token if has_class_token(trained.model) else [],
         "cka_patches": patches,  # of the patches' mean
         "weight_distance": weight_distances(trained.model, start),  # |w - w0| / |w0|
         # Share of the training images; empty without StochCA or its results.
@@ -96,7 +104,8 @@ def analyse_model(
         if maps is not None:
             squares = [_as_seen(image, trained) for image in looked_at.values()]
             of_backbone, of_model = ([one.cpu() for one in of_blocks] for of_blocks in maps)
-            pictures.attention(squares, of_backbone, of_model).savefig(folder / "attention.png", dpi=120)
+            picture = pictures.attention(squares, of_backbone, of_model, tokens)
+            picture.savefig(folder / "attention.png", dpi=120)
     yield from _summary(analysis)
     yield f"{target}/ has " + ", ".join(sorted(file.name for file in target.iterdir()))
     yield _tell_mlflow(target, trained.card["name"], trained.card["mlflow_run_id"])
@@ -104,12 +113,19 @@ def analyse_model(
 
 def _summary(analysis: Mapping[str, Any]) -> Iterator[str]:
     """One line per block."""
-    crossed = analysis["cross_attended"]
-    yield "block  CKA class token  CKA patches  weights moved" + ("  cross-attended" if crossed else "")
-    columns = (analysis[name] for name in ("cka_class_token", "cka_patches", "weight_distance"))
-    for i, (class_token, patches, distance) in enumerate(zip(*columns, strict=True)):
-        numbers = f"{i:5}  {class_token:15.3f}  {patches:11.3f}  {distance:13.2%}"
-        yield numbers + (f"  {crossed[i]:14.1%}" if crossed else "")
+    columns = [
+        (title, analysis[name], form)
+        for title, name, form in (
+            ("CKA class token", "cka_class_token", ".3f"),
+            ("CKA patches", "cka_patches", ".3f"),
+            ("weights moved", "weight_distance", ".2%"),
+            ("cross-attended", "cross_attended", ".1%"),
+        )
+        if analysis[name]
+    ]
+    yield "  ".join(["block", *(title for title, _, _ in columns)])
+    for i in range(len(analysis["weight_distance"])):
+        yield "  ".join([f"{i:5}", *(f"{values[i]:{len(title)}{form}}" for title, values, form in columns)])
     if analysis["attention_maps"]:
         yield f"no picture of the attention: {analysis['attention_maps']}"
 

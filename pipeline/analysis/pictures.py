@@ -21,7 +21,8 @@ def blocks(analysis: Mapping[str, Any]) -> Figure:
     )
     places = np.arange(len(analysis["weight_distance"]))
     similarity, distance, *rest = axes[0]
-    similarity.plot(places, analysis["cka_class_token"], marker="o", label="class token")
+    if analysis["cka_class_token"]:
+        similarity.plot(places, analysis["cka_class_token"], marker="o", label="class token")
     similarity.plot(places, analysis["cka_patches"], marker="s", label="mean of the patches")
     similarity.set(ylim=(0, 1.03), ylabel="linear CKA with the backbone", title="Features")
     similarity.legend(loc="lower left")
@@ -38,13 +39,16 @@ def blocks(analysis: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def attention(images: Sequence[Image.Image], backbone: Sequence[Tensor], model: Sequence[Tensor]) -> Figure:
-    """Where the class token looks: per image one row for the backbone and one for the trained model.
+def attention(
+    images: Sequence[Image.Image], backbone: Sequence[Tensor], model: Sequence[Tensor], tokens: str
+) -> Figure:
+    """Where a model looks: per image one row for the backbone and one for the trained model.
 
     Args:
         images: as the model sees them.
         backbone: of each block (images, rows, columns).
         model: likewise.
+        tokens: whose attention it is.
     """
     number = min(MOST_BLOCKS, len(model))
     chosen = [(i + 1) * len(model) // number - 1 for i in range(number)]
@@ -68,5 +72,6 @@ def attention(images: Sequence[Image.Image], backbone: Sequence[Tensor], model: 
         axes[0][column].set_title(f"block {block}")
     for one in axes.flat:
         one.set(xticks=[], yticks=[])
+    figure.suptitle(f"Attention of {tokens}")
     plt.close(figure)
     return figure

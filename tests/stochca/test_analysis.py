@@ -45,9 +45,21 @@ def test_block_features_are_those_of_a_forward_block_by_block() -> None:
         torch.testing.assert_close(mean, tokens[:, 1:].mean(dim=1))
 
 
+def test_a_register_is_no_class_token() -> None:
+    model = tiny_vit(class_token=False, global_pool="avg", reg_tokens=2)
+    for first, mean in block_features(model, torch.randn(2, 3, 16, 16)):
+        torch.testing.assert_close(first, mean)
+
+
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize(
-    "options", [{}, {"class_token": False, "global_pool": "avg"}, {"qk_norm": True, "reg_tokens": 2}]
+    "options",
+    [
+        {},
+        {"class_token": False, "global_pool": "avg"},
+        {"qk_norm": True, "reg_tokens": 2},
+        {"class_token": False, "global_pool": "avg", "reg_tokens": 2},  # as timm's vit_*_reg4_gap_256
+    ],
 )
 def test_attention_maps_are_the_softmax_of_the_definition(options: dict[str, Any], fused: bool) -> None:
     model = tiny_vit(**options).train()
@@ -66,7 +78,8 @@ def test_attention_maps_are_the_softmax_of_the_definition(options: dict[str, Any
         query, key, _ = attention.qkv(block.norm1(tokens)).unflatten(2, (3, 2, 8)).unbind(2)
         query, key = attention.q_norm(query), attention.k_norm(key)
         weights = torch.einsum("bnhd,bmhd->bhnm", query, key).div(8**0.5).softmax(dim=-1).mean(dim=1)
-        expected = weights[:, 0, prefix:] if prefix else weights.mean(dim=1)
+        first = weights[:, 0] if options.get("class_token", True) else weights[:, prefix:].mean(dim=1)
+        expected = first[:, prefix:]
         torch.testing.assert_close(maps, expected.reshape(4, 2, 2))
         tokens = block(tokens)
 

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from matplotlib.figure import Figure
 from mlflow.tracking import MlflowClient
 from PIL import Image
 from safetensors.torch import save_file
 
+from pipeline.analysis import pictures
 from pipeline.analysis.analysis import analyse_model
 from pipeline.backbone import make_backbone
 from pipeline.config.params import Backbone
@@ -95,6 +97,41 @@ def test_what_is_found_is_what_was_done_to_the_model() -> None:
             assert image.format == "PNG"
             assert image.height > 100 * rows
             assert len(set(image.convert("RGB").resize((200, 200)).getdata())) > 50  # something is drawn
+
+
+def test_without_a_class_token_nothing_is_said_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model with a register and the mean of its patches; no server is told."""
+    wheres: list[str] = []
+    attention = pictures.attention
+
+    def drawn(*arguments: Any) -> Figure:
+        figure = attention(*arguments)
+        wheres.append(figure.get_suptitle())
+        return figure
+
+    monkeypatch.setattr(pictures, "attention", drawn)
+    monkeypatch.setattr(pictures, "MOST_BLOCKS", 1)  # each costs time
+    monkeypatch.setattr("pipeline.analysis.analysis.BACKBONE", tmp_path / "backbone")
+    monkeypatch.setattr("pipeline.analysis.analysis._tell_mlflow", lambda *arguments: "")
+    save_file(timm.create_model("test_vit2", num_classes=0).state_dict(), tmp_path / "w.safetensors")
+    source = Backbone(name="test_vit2", weights=f"file:{tmp_path / 'w.safetensors'}")
+    card = make_backbone(source, 64, tmp_path / "backbone")
+    student = load_backbone(tmp_path / "backbone", num_classes=2)
+    (tmp_path / "model").mkdir()
+    save_trained(
+        tmp_path / "model", student, card, name="m", method="finetune", classes=CLASSES, mlflow_run_id="none"
+    )
+    lines = list(analyse_model(load_trained(tmp_path / "model"), tmp_path / "out", compared=4, shown=1))
+    found = json.loads((tmp_path / "out" / "analysis.json").read_text())
+    assert (found["cka_class_token"], len(found["cka_patches"])) == ([], card.blocks)
+    assert lines[0] == "block  CKA patches  weights moved"
+    assert wheres == ["Attention of all patches, on average"]
+    (features, _) = pictures.blocks(found).axes
+    legend = features.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["mean of the patches"]
 
 
 def test_the_run_in_mlflow_has_it() -> None:
