@@ -213,6 +213,7 @@ def _manifest(
         fingerprint.update(json.dumps(line).encode() + b"\n")
     return {
         "dataset": dataset.name,
+        "settings": dataset.which_images,
         "root": source.root,
         "layout": source.layout,
         "classes": source.classes,

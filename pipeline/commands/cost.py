@@ -171,14 +171,15 @@ def teacher_share(method: Method, blocks: int) -> float:
 def split_of(params: Params, target: str) -> Split:
     """The images of a target; zeros for a dataset whose size is not known before it is prepared."""
     known, dataset = registered(params.dataset.name), params.dataset
-    if not known.images:
+    of_source = known.images_of(dataset.source)
+    if not of_source:
         return _prepared_split(params, target)
     chosen = dataset.domains or known.domains or ()
-    domains = {name: known.images[name] for name in chosen if name in known.images}
+    domains = {name: of_source[name] for name in chosen if name in of_source}
     if params.protocol.name == "leave_one_domain_out":
         return _held_out(domains, known.paired, dataset, target)
     # What the stage `prepare` makes of it, equal pictures that it leaves out included.
-    images, validation, test = (known.images.get(split, 0) for split in ("train", "val", "test"))
+    images, validation, test = (of_source.get(split, 0) for split in ("train", "val", "test"))
     if domains:
         images = sum(domains.values())
         test = round(images * dataset.test)
@@ -194,11 +195,11 @@ def split_of(params: Params, target: str) -> Split:
 
 
 def _prepared_split(params: Params, target: str) -> Split:
-    """As the stage `prepare` has left them, if it was for this dataset."""
+    """As the stage `prepare` has left them, if that was with these settings."""
     if not (PREPARED / MANIFEST).exists():
         return Split(0, 0, 0)
-    prepared, protocol, dataset = load_prepared(), params.protocol, params.dataset
-    if [prepared.manifest[key] for key in ("dataset", "root")] != [dataset.name, dataset.root]:
+    prepared, protocol = load_prepared(), params.protocol
+    if prepared.manifest.get("settings") != params.dataset.which_images:
         return Split(0, 0, 0)
     images = images_for(prepared, protocol.name, target, protocol.seeds[0])
     return Split(len(images.train), len(images.validation), len(images.test))

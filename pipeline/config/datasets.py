@@ -45,6 +45,7 @@ class Registered:
     module: str  # has `load(dataset, sides)`, which returns a pipeline.datasets.source.Source
     facts: Facts | None = None
     images: Mapping[str, int] = field(default_factory=dict)  # as in `Facts`; empty: it has no size of its own
+    images_by_source: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # where it has others
     paired: bool = False  # the same subjects in every domain
     sources: tuple[str, ...] | None = None  # what dataset.source may be; None: anything
     example: str | None = None  # of dataset.source, where one is needed
@@ -54,6 +55,10 @@ class Registered:
     def domains(self) -> tuple[str, ...] | None:
         """None: they are known only when it is read."""
         return None if "train" in self.images else tuple(self.images) or None
+
+    def images_of(self, source: str | None) -> Mapping[str, int]:
+        """How many images there are with this dataset.source."""
+        return self.images_by_source.get(source or "", self.images)
 
     def check(self, name: str, source: str | None, **others: str | None) -> None:
         """Raise ValueError where params.yaml says of the dataset `name` what makes no sense.

@@ -100,6 +100,14 @@ class Dataset(Section):
     duplicates: Literal["warn", "error", "leave_out"]  # of images that come under several names
     max_megapixels: float = Field(gt=0)  # larger images are left out and reported
 
+    @property
+    def which_images(self) -> dict[str, Any]:
+        """What says which images there are and how they are split, for the manifest.
+
+        Without what leaves odd ones out: where there are none, a change of that trains nothing again.
+        """
+        return self.model_dump(mode="json", exclude={"duplicates", "max_megapixels"})
+
     @field_validator("name")
     @classmethod
     def _known_name(cls, value: str) -> str:

@@ -69,6 +69,8 @@ def test_the_table_holds_what_the_folder_holds(tmp_path: Path) -> None:
     assert manifest["image_size"] == 16
     assert manifest["layout"] == "class"
     assert manifest["root"] == str(root)
+    settings = {"name": "image_folder", "root": str(root), "labels": None, "domains": None, "test": 0.25}
+    assert settings.items() <= manifest["settings"].items()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
 
@@ -80,8 +82,8 @@ def test_preparing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
         path.unlink()
     (root / "cat" / "broken.png").write_bytes(b"nothing")
     runs = []
-    for name in ("first", "second"):
-        run(root, tmp_path / name, image_size=140)
+    for name, duplicates in (("first", "warn"), ("second", "error")):  # there are none
+        run(root, tmp_path / name, image_size=140, duplicates=duplicates)
         runs.append([(tmp_path / name / file).read_bytes() for file in FILES])
     assert runs[0] == runs[1]
 
