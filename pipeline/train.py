@@ -103,8 +103,9 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         run.add_tags({"device": fitted.device, "precision": fitted.precision})
         fitted = dataclasses.replace(fitted, notes=[*loaded.images.notes, *fitted.notes])
         outcome = Outcome(job, loaded, fitted, find_evaluated(folder), run.run_id, tags)
-        outcome.write(read_events(folder / LOG))
-        outcome.hand_over(run, upload_model=params.tracking.log_model)
+        events = read_events(folder / LOG)
+        outcome.write(events)
+        outcome.hand_over(run, events[-1]["step"], upload_model=params.tracking.log_model)
 
 
 def main() -> None:

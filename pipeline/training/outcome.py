@@ -184,15 +184,13 @@ class Outcome:
             }
         )
 
-    def hand_over(self, run: RunFolder, *, upload_model: bool) -> None:
-        """Final numbers and files, for MLflow."""
-        run.log(
-            {
-                key: value
-                for key, value in self.metrics.items()
-                if value is not None and not key.startswith("validation_")
-            }
-        )
+    def hand_over(self, run: RunFolder, last_step: int, *, upload_model: bool) -> None:
+        """Final numbers and files, for MLflow.
+
+        The numbers come behind the last step: MLflow shows, and sorts by, what is last of a name, and some
+        have the names of curves.
+        """
+        run.log({key: value for key, value in self.metrics.items() if value is not None}, last_step + 1)
         shutil.copytree(RESULTS / self.job.name, run.artifacts / RESULTS, dirs_exist_ok=True)
         if self.fitted.notes:
             run.add_tags({"mlflow.note.content": "\n\n".join(self.fitted.notes)})
