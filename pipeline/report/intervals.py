@@ -128,7 +128,10 @@ def estimate(
     if min(each.shape[1] for each in values) == 1:
         return Estimate(float(by_seed.mean()), inf, 0.0, (1, 1))
     kinds: list[np.ndarray | None] = [*labels] if labels else [None] * len(values)
-    own = [_over_images(each.mean(axis=0), *of) for each, *of in zip(images_of, kinds, places, strict=True)]
+    own = [
+        _over_images(each.mean(axis=0), kind, place)
+        for each, kind, place in zip(images_of, kinds, places, strict=True)
+    ]
     images = sum(variance for variance, _ in own) / len(values) ** 2
     freedom = min(freedom for _, freedom in own)
     if seeds == 1:
