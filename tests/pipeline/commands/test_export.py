@@ -84,6 +84,7 @@ def with_levels(folder: Path) -> dict[str, list[int]]:
     return levels
 
 
+@pytest.mark.slow
 def test_onnx(folder: Path, tmp_path: Path) -> None:
     levels = with_levels(folder)
     before = everything(folder)

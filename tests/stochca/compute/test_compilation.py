@@ -66,7 +66,8 @@ def test_outputs_and_gradients_are_those_of_eager_blocks(name: str) -> None:
             torch.testing.assert_close(ours[key], value, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("granularity", [pytest.param("block", marks=pytest.mark.slow), "sample"])
+@pytest.mark.slow
+@pytest.mark.parametrize("granularity", ["block", "sample"])
 def test_no_draw_compiles_again(granularity: Any) -> None:
     model = StochCA(tiny_vit(depth=6).train(), prob=0.4, granularity=granularity)
     images = torch.randn(4, 3, 16, 16)

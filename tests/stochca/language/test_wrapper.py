@@ -48,7 +48,7 @@ def wrapped(kind: str) -> Any:
 
 @pytest.mark.parametrize(
     "kind",
-    ["TOAST", "StochCA", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("Lite", "decoders"))],
+    ["TOAST", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("StochCA", "Lite", "decoders"))],
 )
 def test_the_trainer_trains_saves_and_goes_on(kind: str, tmp_path: Path) -> None:
     trainer = train(wrapped(kind), tmp_path / "whole")
