@@ -33,7 +33,14 @@ Interval = tuple[float, float]
 Estimator = Callable[[np.ndarray], Interval]
 CONFIDENCE = 0.95
 RESAMPLES = 1000
-RARE = ((40, 1), (8, 2), (40, 10), (20, 20, 20, 20, 1, 1, 1, 1, 1, 1), (10,) * 10, (200, 50, 10, 5))
+RARE: tuple[tuple[int, ...], ...] = (
+    (40, 1),
+    (8, 2),
+    (40, 10),
+    (20, 20, 20, 20, 1, 1, 1, 1, 1, 1),
+    (10,) * 10,
+    (200, 50, 10, 5),
+)
 UNLIKE = (5, 10, 10, 15, 20, 20, 25, 30, 30, 35, 40, 60)
 GROUPS = {"4 of 40": (40,) * 4, "12 of 25": (25,) * 12, "12 of 5 to 60": UNLIKE, "60 of 5 to 60": UNLIKE * 5}
 ALIKE = (0.1, 0.5)  # of the variance of an image, what all of its group share

@@ -41,7 +41,7 @@ def pretune(settings: Settings, follower: Follower) -> None:
     decides = {**inputs.decides, "pretune": own.model_dump(), "training": settings.training.model_dump()}
     folder = RUNS / run_name("pretune", decides)
     with (
-        exclusive(folder.name),
+        exclusive("language-pretune"),
         follower.follows(folder, settings.tracking.experiment, "pretune", origin()) as run,
     ):
         run.add_params(flatten(decides))

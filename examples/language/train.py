@@ -64,7 +64,7 @@ def _train(name: str, seed: int, settings: Settings, follower: Follower) -> None
     folder = RUNS / run_name(f"{name}-{seed}", decides)
     tags = {**origin(), "device": device_name(inputs.device), "precision": inputs.precision}
     with (
-        exclusive(folder.name),
+        exclusive(f"language-{name}-{seed}"),  # whose outputs one of other settings would write as well
         follower.follows(folder, settings.tracking.experiment, f"{name}-{seed}", tags) as run,
     ):
         params = {"method": name, "seed": seed, **method.model_dump(), "training": training.model_dump()}

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from examples.language import backbone, compare, prepare, pretune, train, untuned
 from examples.language.paths import MODELS, OUTCOME, REPORTS, RESULTS
 from examples.language.settings import load_settings
+from pipeline.runtime.exclusive import exclusive
 from stochca.errors import UserError
 from stochca.language import TOAST
 from tests.examples.language.workspace import make_workspace, params, write_params
@@ -26,6 +27,8 @@ def test_the_stages_end_with_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     settings = load_settings()
     for stage in (backbone, prepare, pretune, untuned):
         stage.main()
+    with exclusive("language-finetune-3"), pytest.raises(UserError, match="another process is at work"):
+        train.train("finetune", 3, settings)
     for name in settings.compare.methods:
         train.train(name, 3, settings)
     compare.main()
