@@ -352,6 +352,7 @@ def test_runs_on_other_test_images_are_refused(inputs: Params) -> None:
         stage.compare(inputs)
 
 
+@pytest.mark.slow
 def test_the_stage_is_a_module(tmp_path: Path) -> None:
     """As DVC runs it, with nothing there: one sentence and exit code 2."""
     write_params(tmp_path)

@@ -44,6 +44,7 @@ def is_in(file: str, places: tuple[str, ...] | list[str]) -> bool:
     return any(file == place or file.startswith(f"{place}/") for place in places)
 
 
+@pytest.mark.slow  # each starts Python
 @pytest.mark.parametrize("name", STAGES)
 def test_declared_code_is_the_imported_code(name: str) -> None:
     stage = STAGES[name]

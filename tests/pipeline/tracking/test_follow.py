@@ -153,6 +153,7 @@ def test_ctrl_c_reaches_a_run_that_started_with_it_ignored() -> None:
     assert status(only_run()) == "KILLED"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_deleted_is_not_continued() -> None:
     def fail() -> None:
         with followed(FOLDER, "trial", "a"):

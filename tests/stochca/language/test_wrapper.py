@@ -46,10 +46,8 @@ def wrapped(kind: str) -> Any:
     return toast
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["TOAST", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("StochCA", "Lite", "decoders"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["TOAST", "StochCA", "Lite", "decoders"])
 def test_the_trainer_trains_saves_and_goes_on(kind: str, tmp_path: Path) -> None:
     trainer = train(wrapped(kind), tmp_path / "whole")
     learned = trainer.evaluate()["eval_loss"]
