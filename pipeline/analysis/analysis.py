@@ -78,7 +78,7 @@ def analyse_model(
     models = start.to(device), trained.model.to(device)
     transform = trained.preprocessing.evaluation()
     class_token, patches = _similarity(*models, own, transform, device)
-    tokens = "the class token" if has_class_token(trained.model) else "all patches, on average"
+    has_one = has_class_token(trained.model)
     inputs = torch.stack([transform(image) for image in looked_at.values()])
     maps, problem = None, None
     try:
@@ -90,7 +90,7 @@ def analyse_model(
         "method": trained.card["method"],
         "images": len(own),  # that the features were compared on
         # Linear CKA of the features; empty without a class token.
-        "cka_class_token": class_token if has_class_token(trained.model) else [],
+        "cka_class_token": class_token if has_one else [],
         "cka_patches": patches,  # of the patches' mean
         "weight_distance": weight_distances(trained.model, start),  # |w - w0| / |w0|
         # Share of the training images; empty without StochCA or its results.
@@ -104,6 +104,7 @@ def analyse_model(
         if maps is not None:
             squares = [_as_seen(image, trained) for image in looked_at.values()]
             of_backbone, of_model = ([one.cpu() for one in of_blocks] for of_blocks in maps)
+            tokens = "the class token" if has_one else "all patches, on average"
             picture = pictures.attention(squares, of_backbone, of_model, tokens)
             picture.savefig(folder / "attention.png", dpi=120)
     yield from _summary(analysis)

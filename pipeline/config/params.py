@@ -30,7 +30,7 @@ from pipeline.config.sections import (
     ends,
 )
 from pipeline.config.sentences import sentence, validated
-from pipeline.config.tuned import is_tuned
+from pipeline.config.tuned import is_tuned, read_best, resolved
 from pipeline.config.yaml_text import read_yaml
 from pipeline.runtime.kept import files_kept
 from pipeline.runtime.paths import BEST, PARAMS_FILE, PREPARED, PRETUNED
@@ -249,6 +249,17 @@ class Params(Section):
                 f"{{cracked: 5, good: 1}}, found the list {list(training.class_weights)}"
             )
         return training
+
+    def trained_with(self, name: str) -> tuple[Method, Training]:
+        """A method, with what the search found where it is tuned, and the settings that it trains with.
+
+        Raises:
+            UserError: the method is tuned and there is no result of the search.
+        """
+        method = self.methods[name]
+        if is_tuned(method):
+            method = resolved(method, read_best())
+        return method, self.training_with(method.training)
 
     @property
     def search_target(self) -> str:

@@ -82,8 +82,7 @@ class PreparedImages:
 
     @cached_property
     def ids(self) -> list[str]:
-        values = self._table.data.column("id").to_pylist()
-        return [values[row] for row in self._rows]
+        return self._values("id")
 
     @cached_property
     def domains(self) -> list[str]:
@@ -93,7 +92,10 @@ class PreparedImages:
     @cached_property
     def groups(self) -> list[str]:
         """Images of one group, such as a patient's, or of the same pixels."""
-        values = self._table.data.column("group").to_pylist()
+        return self._values("group")
+
+    def _values(self, column: str) -> list[str]:
+        values = self._table.data.column(column).to_pylist()
         return [values[row] for row in self._rows]
 
     def encoded(self) -> Iterator[bytes]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config.params import Params
-from pipeline.config.tuned import is_tuned, read_best, resolved
 from stochca.config.training import deciding_settings
 
 
@@ -45,18 +44,16 @@ def _first_difference(before: Any, now: Any, path: str = "") -> str | None:
 
 def _asked_for(params: Params, name: str) -> dict[str, dict[str, Any]]:
     """The settings of a method that decide the weights, as JSON has them."""
-    method = params.methods[name]
-    if is_tuned(method):
-        method = resolved(method, read_best())
-    training = deciding_settings(params.training_with(method.training))
+    method, settings = params.trained_with(name)
+    training = deciding_settings(settings)
     if training["steps"] is None:  # a run tells how many the epochs came to
         del training["steps"]
     choices = dataclasses.asdict(method)
     del choices["training"]  # a part of the training settings
-    settings = {
+    asked = {
         "protocol": {"name": params.protocol.name, "refit": params.protocol.refit},
         f"methods.{name}": choices,
         "training": training,
     }
-    known: dict[str, dict[str, Any]] = json.loads(json.dumps(settings))
+    known: dict[str, dict[str, Any]] = json.loads(json.dumps(asked))
     return known

@@ -8,7 +8,6 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.sections import SEED_LIMIT, Protocol
-from pipeline.config.tuned import is_tuned, read_best, resolved
 from pipeline.runtime.paths import RUNS
 from pipeline.tracking.labels import flatten
 from pipeline.training.digests import code_sha256, digest_of, versions
@@ -70,11 +69,7 @@ def plan(params: Params, method: str, target: str, seed: int) -> Job:
         raise UserError(f"protocol.targets in params.yaml has no target {target!r}; it has {allowed}")
     if not 0 <= seed < SEED_LIMIT:
         raise UserError(f"the seed must be at least 0 and below 2**63, found {seed}")
-    chosen = params.methods[method]
-    if is_tuned(chosen):
-        chosen = resolved(chosen, read_best())
-    training = params.training_with(chosen.training)
-    return Job(params.extensions, method, target, seed, chosen, training, params.protocol)
+    return Job(params.extensions, method, target, seed, *params.trained_with(method), params.protocol)
 
 
 def all_that_decides(

@@ -14,8 +14,8 @@ def remarks(backbone: Backbone) -> Iterator[str]:
     if default is None or not default.tag:  # of an extension: nothing to compare with
         return
     of_any_tag = backbone.weights.startswith("file:") and not tag
-    tags = [name.partition(".")[2] for name in timm.list_models(f"{base}.*", pretrained=True)]
-    configs = [timm.get_pretrained_cfg(f"{base}.{one}") for one in tags] if of_any_tag else [default]
+    names = timm.list_models(f"{base}.*", pretrained=True) if of_any_tag else [backbone.name]
+    configs = [timm.get_pretrained_cfg(name) for name in names]
 
     quick = [config.tag for config in configs if "QuickGELU" in str(config.notes)]
     if quick and "_quickgelu_" not in base:

@@ -16,7 +16,7 @@ from stochca.backbones.loading import load_backbone
 from stochca.compute.sampled import are_of_one_model, numbers_of
 from stochca.config import CHOICES, code_of
 from stochca.errors import UserError
-from stochca.timm_models.families import head_modules, positions_of
+from stochca.timm_models.families import head_modules, head_parameters, positions_of
 from stochca.timm_models.threads import alone_with
 from stochca.timm_models.wrapper import Wrapper
 
@@ -57,9 +57,14 @@ class AdaptedModel(Wrapper):
 
         With a sample of the backbone, by which loading can tell another one.
         """
-        frozen = self._frozen()
+        head = head_parameters(self)
+        frozen = {
+            f"backbone.{name}": value
+            for name, value in self.backbone.state_dict(keep_vars=True).items()
+            if id(value) not in head
+        }
         own = {name: value for name, value in self.state_dict().items() if name not in frozen}
-        return own | {MADE_FOR: self._sample()}
+        return own | {MADE_FOR: numbers_of(v for v in frozen.values() if isinstance(v, nn.Parameter))}
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
         """Put back what `adapter_state` gave.
@@ -68,28 +73,16 @@ class AdaptedModel(Wrapper):
             UserError: it was made for another backbone.
             RuntimeError: names or shapes differ.
         """
-        sample = self._sample()
-        if not are_of_one_model(state.get(MADE_FOR, sample), sample):  # files from before it was there
+        own = self.adapter_state()
+        if not are_of_one_model(state.get(MADE_FOR, own[MADE_FOR]), own[MADE_FOR]):  # old files have none
             raise UserError(
                 f"the adapter was made for another backbone than this {self.title} has; put it around the "
                 "weights that it was trained with"
             )
-        missing = (self.adapter_state().keys() ^ state.keys()) - {MADE_FOR}
+        missing = (own.keys() ^ state.keys()) - {MADE_FOR}
         if missing:
             raise RuntimeError(f"the adapter's tensors differ: {', '.join(sorted(missing))}")
         self.load_state_dict({name: value for name, value in state.items() if name != MADE_FOR}, strict=False)
-
-    def _frozen(self) -> dict[str, Tensor]:
-        """Parameters and buffers of the backbone without its head, by their names here."""
-        head = {id(parameter) for module in head_modules(self) for parameter in module.parameters()}
-        return {
-            f"backbone.{name}": value
-            for name, value in self.backbone.state_dict(keep_vars=True).items()
-            if id(value) not in head
-        }
-
-    def _sample(self) -> Tensor:
-        return numbers_of(value for value in self._frozen().values() if isinstance(value, nn.Parameter))
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Tokens (B, N, D) as the backbone's own `forward_features` gives them."""

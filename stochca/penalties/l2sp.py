@@ -7,7 +7,7 @@ from stochca._typing import TimmModule
 from stochca.config.penalties.l2sp import L2Sp
 from stochca.data.examples import Examples
 from stochca.penalties.term import Batch, Start, Term
-from stochca.timm_models.families import head_modules
+from stochca.timm_models.families import head_parameters
 
 
 class StartingPoint(Term):
@@ -17,7 +17,7 @@ class StartingPoint(Term):
 
     def __init__(self, config: L2Sp, student: TimmModule, start: Start, examples: Examples) -> None:
         super().__init__(config, student, start, examples)
-        head = {id(parameter) for module in head_modules(student) for parameter in module.parameters()}
+        head = head_parameters(student)
         before = dict(start.model.named_parameters())
         self.head = [parameter for parameter in student.parameters() if id(parameter) in head]
         self.backbone = [

@@ -200,6 +200,11 @@ def head_modules(model: TimmModule) -> list[TimmModule]:
     return list(heads) if isinstance(heads, tuple) else [heads]
 
 
+def head_parameters(model: TimmModule) -> set[int]:
+    """The ids of the classifier's parameters."""
+    return {id(parameter) for module in head_modules(model) for parameter in module.parameters()}
+
+
 def positions_of(model: nn.Module, method: str) -> Positions:
     """How a model's attention leaves further tokens without a position; `method` asks for it.
 

@@ -11,7 +11,7 @@ from stochca.config.training import Training, deciding_settings
 from stochca.data.images import Images, labels_of
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
-from stochca.timm_models.families import head_modules
+from stochca.timm_models.families import head_parameters
 from stochca.training.inputs import Inputs
 
 Deciding = dict[str, str]  # by what a sentence calls it
@@ -71,7 +71,7 @@ def _known_labels(images: Images) -> list[int] | None:
 
 
 def _sha256_of_weights(model: TimmModule) -> str:
-    head = {id(parameter) for part in head_modules(model) for parameter in part.parameters()}
+    head = head_parameters(model)
     return _sha256(numbers_of(p for p in model.parameters() if id(p) not in head).numpy().tobytes())
 
 

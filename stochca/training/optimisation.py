@@ -10,7 +10,7 @@ from stochca._typing import TimmModule
 from stochca.config.timetable import Timetable
 from stochca.config.training import Training
 from stochca.errors import UserError
-from stochca.timm_models.families import head_modules
+from stochca.timm_models.families import head_parameters
 from stochca.training.loss import Loss
 
 RELATIVE_POSITIONS = {"relative_position_bias_table", "rel_pos_h", "rel_pos_w"}
@@ -61,7 +61,7 @@ def _positions(student: TimmModule) -> set[str]:
 
 
 def _split_off_head(groups: list[dict[str, Any]], student: TimmModule, scale: float) -> list[dict[str, Any]]:
-    head = {id(parameter) for module in head_modules(student) for parameter in module.parameters()}
+    head = head_parameters(student)
     result = []
     for group in groups:
         shared = {key: value for key, value in group.items() if key not in ("params", "param_names")}
