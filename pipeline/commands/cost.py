@@ -29,6 +29,7 @@ from pipeline.images.protocol import HELD_OUT, images_for
 from pipeline.images.sizes import Sides
 from pipeline.runtime.paths import PREPARED
 from pipeline.search.space import number_of_trials
+from stochca.attention.probability import one_per_block
 from stochca.backbones.loading import create_backbone, patch_size
 from stochca.compute.cores import cores_of_process
 from stochca.compute.devices import default_device, device_name
@@ -147,25 +148,29 @@ def _timetable(params: Params, training: Training, split: Split, *, refit: bool 
 
 def training_seconds(method: Method, training: Training, steps: int, speed: Speed) -> float:
     image = speed.forward_image if method.adapter.trains_head_alone else speed.train_image
-    image += teacher_share(method, speed.blocks) * speed.forward_image
+    image += teacher_share(method, speed.blocks, training.batch_size) * speed.forward_image
     if any(penalty.asks_pretrained for penalty in method.penalties):
         image += speed.forward_image  # through the pretrained model, once for both
     return steps * (training.batch_size * image + speed.step)
 
 
-def teacher_share(method: Method, blocks: int) -> float:
-    """The part of the teacher's blocks that runs on average: those before the deepest that is drawn."""
+def teacher_share(method: Method, blocks: int, batch_size: int) -> float:
+    """The part of the teacher's blocks that runs on average: those before the deepest that is drawn.
+
+    One pass serves the batch, so the deepest of any of its images counts where every image draws. A schedule,
+    which lowers the probability for a while, is left out.
+    """
     attention = method.attention
     if isinstance(attention, TunedCrossAttention):
         attention = StochasticCrossAttention()
     if not isinstance(attention, StochasticCrossAttention):
         return 0.0
-    probs = attention.prob if isinstance(attention.prob, tuple) else (attention.prob,) * blocks
+    draws = batch_size if attention.granularity == "sample" else 1
     no_deeper, total = 1.0, 0.0  # the probability that none deeper than a block is drawn
-    for prob in reversed(probs):
+    for prob in reversed(one_per_block(attention.prob, blocks, attention.blocks).tolist()):
         total += 1 - no_deeper
-        no_deeper *= 1 - prob
-    return total / len(probs)
+        no_deeper *= (1 - prob) ** draws
+    return total / blocks
 
 
 def split_of(params: Params, target: str) -> Split:

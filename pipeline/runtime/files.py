@@ -5,6 +5,7 @@ The temporary name is always the same, so what a killed run left behind is overw
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +26,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Likewise a text."""
-    with replace_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with replace_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut may leave the new name with nothing in it
 
 
 @contextmanager

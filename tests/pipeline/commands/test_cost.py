@@ -126,15 +126,24 @@ def test_the_teachers_share_is_that_of_the_draws(prob: float) -> None:
     drawn = np.random.default_rng(0).random((20_000, 12)) < prob
     deepest = np.where(drawn.any(axis=1), 11 - drawn[:, ::-1].argmax(axis=1), 0)
     method = Method(attention=StochasticCrossAttention(prob=prob))
-    assert teacher_share(method, 12) == pytest.approx(deepest.mean() / 12, abs=0.01)
+    assert teacher_share(method, 12, 16) == pytest.approx(deepest.mean() / 12, abs=0.01)
+
+
+def test_the_deepest_block_of_any_image_counts_and_no_other_than_may_be_drawn() -> None:
+    drawn = np.random.default_rng(0).random((20_000, 16, 12)) < 0.1  # steps, images, blocks
+    drawn[:, :, [0, 1, 2, 3, 6, 7, 8, 9, 10, 11]] = False
+    by_step = drawn.any(axis=1)
+    deepest = np.where(by_step.any(axis=1), 11 - by_step[:, ::-1].argmax(axis=1), 0)
+    by_image = StochasticCrossAttention(granularity="sample", blocks=(4, 5))
+    assert teacher_share(Method(attention=by_image), 12, 16) == pytest.approx(deepest.mean() / 12, abs=0.01)
 
 
 def test_stochca_costs_what_was_measured() -> None:
     """benchmarks/RESULTS.md: 1.12 to 1.143 times plain fine-tuning at p = 0.1, where a forward is a third."""
-    share = teacher_share(Method(attention=StochasticCrossAttention()), 12)
+    share = teacher_share(Method(attention=StochasticCrossAttention()), 12, 16)
     assert 1.12 < 1 + share / 3 < 1.16
-    assert teacher_share(Method(), 12) == 0
-    assert teacher_share(Method(attention=StochasticCrossAttention(prob=(0.0, 1.0, 0.0))), 3) == 1 / 3
+    assert teacher_share(Method(), 12, 16) == 0
+    assert teacher_share(Method(attention=StochasticCrossAttention(prob=(0.0, 1.0, 0.0))), 3, 16) == 1 / 3
 
 
 def test_a_linear_probe_goes_forward_alone(cub: Params) -> None:
@@ -145,7 +154,7 @@ def test_a_linear_probe_goes_forward_alone(cub: Params) -> None:
 
 
 def test_the_search_is_counted_by_trials_and_seeds(cub: Params) -> None:
-    share = teacher_share(Method(attention=StochasticCrossAttention(prob=0.5)), 12)
+    share = teacher_share(Method(attention=StochasticCrossAttention(prob=0.5)), 12, 16)
     one = 10_000 * (16 * (0.3 + share * 0.1) + 1.0) + 20 * 599 * 0.1
     assert search_seconds(cub, SPEED) == pytest.approx(8 * one)
 
@@ -153,7 +162,7 @@ def test_the_search_is_counted_by_trials_and_seeds(cub: Params) -> None:
 def test_the_search_is_announced(cub: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight trials; of a space with fewer values, as many as it has."""
     monkeypatch.setattr(cost, "measure", lambda params: SPEED)
-    share = teacher_share(Method(attention=StochasticCrossAttention(prob=0.5)), 12)
+    share = teacher_share(Method(attention=StochasticCrossAttention(prob=0.5)), 12, 16)
     one = 10_000 * (16 * (0.3 + share * 0.1) + 1.0) + 20 * 599 * 0.1
     _, length, stopper = search_cost_here(cub)
     assert length == f"  8 trials on one seed: at most {8 * one / 3600:,.0f} hours on a device (fp32)"
