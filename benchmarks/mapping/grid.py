@@ -38,7 +38,7 @@ class Grid:
     """Every combination; the seeds behind the first few train only at the rates that those chose."""
 
     sets: tuple[str, ...] = ("openmoji", "solar_cells")
-    budgets: tuple[tuple[int, int], ...] = ((15, 7), (15, 28), (100, 2), (100, 7))  # share and epochs
+    budgets: tuple[tuple[int, int], ...] = ((15, 7), (15, 28), (100, 2), (100, 4))  # share and epochs
     first_phases: tuple[str, ...] = ("none", "lp_ft")
     probs: tuple[float, ...] = (0.0, 0.1, 0.3)
     blocks: tuple[Blocks, ...] = ("all",)
