@@ -191,14 +191,16 @@ class StochCA(Wrapper):
         self._is_told_progress = True
         self.prob = scheduled(self.full_prob, self.schedule, step, steps)
 
-    def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Drawn:
-        """Draw the blocks that cross-attend."""
+    def draw(
+        self, batch_size: int, generator: torch.Generator | None = None, prob: Tensor | None = None
+    ) -> Drawn:
+        """Draw the blocks that cross-attend; `prob` (blocks,) stands in for that of the step."""
         per_image = self.granularity == "sample"
         # Every rank draws for the images of all ranks, and takes what its own are.
         columns = batch_share(range(batch_size * world_size()), rank(), world_size()) if per_image else [0]
         numbers = batch_size * world_size() if per_image else 1
         uniform = torch.rand(self.num_blocks, numbers, generator=generator or self.generator)
-        chosen = uniform[:, columns] < self.prob[:, None]
+        chosen = uniform[:, columns] < (self.prob if prob is None else prob)[:, None]
         return {i: chosen[i] if per_image else None for i in range(self.num_blocks) if chosen[i].any()}
 
     def _drawn(self, images: Tensor, cross_blocks: Iterable[int] | None) -> Drawn:
@@ -292,6 +294,7 @@ def averaged_predictions(
 ) -> Tensor:
     """Logits (B, classes): the mean over `passes` forwards, each with blocks drawn as in training.
 
+    The schedule is for training: here blocks are drawn with the probability that it starts from or ends at.
     Dropout and stochastic depth stay off; every part's mode is put back afterwards. It takes the teacher, so
     it is for a `StochCA` at hand: a saved model is the student alone, whose one forward pass is
     `model.eval()`.
@@ -307,6 +310,7 @@ def averaged_predictions(
     if passes < 1:
         raise UserError(f"passes must be 1 or more, found {passes}")
     with alone_with(model.student), evaluating(model):
-        total = sum(model.attend(images, model.draw(len(images), generator)).float() for _ in range(passes))
+        draws = (model.draw(len(images), generator, model.full_prob) for _ in range(passes))
+        total = sum(model.attend(images, drawn).float() for drawn in draws)
     assert isinstance(total, Tensor)
     return total / passes

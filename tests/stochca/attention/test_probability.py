@@ -1,5 +1,6 @@
 import math
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -93,8 +94,8 @@ def test_per_image_in_some_blocks_equals_the_slow_reference() -> None:
     seen: list[dict[int, Tensor | None]] = []
 
     class Recorded(stochca.StochCA):
-        def draw(self, batch_size: int, generator: torch.Generator | None = None) -> dict[int, Tensor | None]:
-            seen.append(super().draw(batch_size, generator))
+        def draw(self, *arguments: Any) -> dict[int, Tensor | None]:
+            seen.append(super().draw(*arguments))
             return seen[-1]
 
     model = Recorded(student, prob=0.5, teacher=teacher, granularity="sample", blocks=[0, 2]).train()
@@ -117,12 +118,15 @@ def test_per_image_in_some_blocks_equals_the_slow_reference() -> None:
 
 def test_averaged_predictions_are_the_mean_over_forced_draws() -> None:
     student, teacher = student_and_teacher()
-    model = stochca.StochCA(student, prob=0.5, teacher=teacher).train()
+    model = stochca.StochCA(student, prob=0.5, teacher=teacher, schedule="linear").train()
+    model.set_progress(10, 10)  # where training ends, with probability 0
     found = stochca.averaged_predictions(model, images(), 4, torch.Generator().manual_seed(3))
     assert model.training
     assert model.tally.forwards == 0
+    assert not model.prob.any()
     generator = torch.Generator().manual_seed(3)
-    drawn = [set(model.draw(3, generator)) for _ in range(4)]
+    unscheduled = stochca.StochCA(student, prob=0.5, teacher=teacher)
+    drawn = [set(unscheduled.draw(3, generator)) for _ in range(4)]
     assert len({frozenset(blocks) for blocks in drawn}) > 1
     expected = sum(slow_stochca(student.eval(), teacher, images(), [blocks] * 3) for blocks in drawn) / 4
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
