@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from stochca._typing import TimmModule
+from stochca.errors import UserError
 from stochca.timm_models.families import head_modules
 
 
@@ -16,6 +17,12 @@ class Adaptation:
 
     def check(self, student: TimmModule) -> None:
         """Raise `UserError` if the model can't be adapted. Costs next to nothing."""
+        frozen = [name for name, parameter in student.named_parameters() if not parameter.requires_grad]
+        if frozen:
+            raise UserError(
+                f"the student's {frozen[0]} is frozen, but `adapter` decides what learns: call "
+                "student.requires_grad_(True) first, and for less than all choose an adapter other than 'all'"
+            )
 
     def adapt(self, student: TimmModule) -> TimmModule:
         """The model that learns: `student` itself, or one around it. Draws from torch's global generator."""

@@ -10,6 +10,9 @@ from stochca.timm_models.families import head_modules
 class HeadOnly(Adaptation):
     """The choice `adapter: head`."""
 
+    def check(self, student: TimmModule) -> None:
+        """What is frozen already, may be."""
+
     def adapt(self, student: TimmModule) -> TimmModule:
         student.requires_grad_(False)
         unfreeze_heads(student)

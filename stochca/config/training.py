@@ -82,7 +82,7 @@ class Training:
     steps: int | None = None  # of the optimiser
     batch_size: int = 32  # images per optimiser step
     accumulate: int = 1  # micro-batches that one step is split into
-    optimizer: str = "adamw"  # any name timm.optim knows
+    optimizer: str = "adamw"  # any first-order one that timm.optim knows
     lr: float = 1e-4
     weight_decay: float = 0.05
     head_lr_scale: float = 1.0  # the head's learning rate is lr times this, all through the schedule

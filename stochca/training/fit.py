@@ -76,8 +76,9 @@ def fit(
     the images of all ranks. Callbacks are called on rank 0 alone, which also writes the checkpoints.
 
     Raises:
-        UserError: the method or the settings don't fit the model or the device, the work folder holds a
-            checkpoint of another training or lacks weights that were kept, or training diverged.
+        UserError: the method or the settings don't fit the model or the device, parameters are frozen that
+            the method trains, the work folder holds a checkpoint of another training or lacks weights that
+            were kept, or training diverged.
     """
     device = device or default_device()
     check_settings(inputs, device)

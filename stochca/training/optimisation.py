@@ -26,7 +26,7 @@ def create_optimizer(
     Every group carries `lr_scale`, which timm's schedules multiply into their rate at every step.
 
     Raises:
-        UserError: timm knows no such optimiser.
+        UserError: timm knows no such optimiser, its package is missing, or it is of second order.
     """
     decay = 0.0 if loss is not None and loss.replaces_weight_decay else settings.weight_decay
     no_decay = getattr(student, "no_weight_decay", set)() | _positions(student)
@@ -47,11 +47,14 @@ def create_optimizer(
     try:
         try:
             # One kernel for all parameters: four times faster on a CPU than torch's default.
-            return create_optimizer_v2(groups, opt=settings.optimizer, lr=settings.lr, fused=True)
+            optimizer = create_optimizer_v2(groups, opt=settings.optimizer, lr=settings.lr, fused=True)
         except (TypeError, RuntimeError):  # this optimiser, or this device, has none
-            return create_optimizer_v2(groups, opt=settings.optimizer, lr=settings.lr)
-    except (ValueError, AssertionError) as error:
+            optimizer = create_optimizer_v2(groups, opt=settings.optimizer, lr=settings.lr)
+        if getattr(optimizer, "is_second_order", False):
+            raise ValueError("it needs second derivatives, which training does not compute; take adamw")
+    except (ValueError, AssertionError, ImportError) as error:
         raise UserError(f"training.optimizer {settings.optimizer!r} can't be used: {error}") from None
+    return optimizer
 
 
 def _positions(student: TimmModule) -> set[str]:

@@ -425,12 +425,32 @@ def test_events_tell_every_step_once(tmp_path: Path) -> None:
     [
         ({"precision": "fp16"}, "fp16 needs a GPU"),
         ({"optimizer": "adamv"}, "'adamv' can't be used"),
+        ({"optimizer": "lookahead_adahessian"}, "can't be used: it needs second derivatives"),
         ({"augmentation": Augmentation(auto_augment="foo")}, "auto_augment 'foo' is no policy of timm"),
     ],
 )
 def test_bad_settings(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         run(Method(), settings(**options))
+
+
+def test_an_optimizer_whose_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # else timm asks for a GPU first
+    from stochca.training.optimisation import create_optimizer
+
+    with pytest.raises(UserError, match="'fusedlamb' can't be used: APEX"):
+        create_optimizer(tiny_vit(), settings(optimizer="fusedlamb"))
+
+
+def test_a_student_that_is_frozen_in_part_is_for_the_head_alone() -> None:
+    student = tiny_vit(drop_path_rate=0.1)
+    student.blocks[:2].requires_grad_(False)
+    with pytest.raises(
+        UserError, match=r"student's blocks\.0\.norm1\.weight is frozen, but `adapter` decides"
+    ):
+        run(Method(), make_student=lambda **_: student)
+    run(Method(adapter=HeadAlone()), settings(steps=1), make_student=lambda **_: student)
+    run(Method(), settings(steps=1), make_student=lambda **_: student)  # fit has let go of it
 
 
 def test_the_student_is_made_with_its_stochastic_depth() -> None:
