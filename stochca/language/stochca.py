@@ -172,13 +172,18 @@ def check_same_layers(student: LanguageModel, teacher: LanguageModel) -> None:
     """Raise `UserError` naming the first difference of what keys and values depend on."""
     if teacher is student:
         raise UserError("the teacher is the model itself; pass a copy of it, or None to have one made")
-    own, others = (
-        {name: tuple(p.shape) for name, p in m.model.named_parameters()} for m in (student, teacher)
-    )
+    own, others = _what_keys_depend_on(student), _what_keys_depend_on(teacher)
     for name in own | others:
         found, wanted = others.get(name, "missing"), own.get(name, "missing")
         if found != wanted:
             raise UserError(
-                f"the teacher differs from the student: the shape of {name} is {found} in the teacher, "
-                f"{wanted} in the student; load both from the same architecture"
+                f"the teacher differs from the student: {name} is {found} in the teacher, {wanted} in the "
+                "student; load both with the same architecture and configuration"
             )
+
+
+def _what_keys_depend_on(model: LanguageModel) -> dict[str, Any]:
+    """Shapes, and what cuts channels into heads and turns them by their position."""
+    shapes = {f"the shape of {name}": tuple(p.shape) for name, p in model.model.named_parameters()}
+    settings = ("num_attention_heads", "rope_parameters", "layer_types")
+    return shapes | {f"config.{name}": getattr(model.config, name, None) for name in settings}

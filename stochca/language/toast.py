@@ -166,7 +166,15 @@ class TOAST(LanguageWrapper):
             labels: (B, N), -100 where nothing is to be learned. The loss is the model's cross-entropy; in
                 training mode the reconstruction term is added.
             past_key_values: a `TwoPassCache`; None makes one where `use_cache` says so.
+
+        Raises:
+            UserError: the decoders learn, and there are no labels, or the cache is another.
         """
+        if labels is None and self.training and self.learning == "decoders":
+            raise UserError(
+                "TOAST's decoders learn by the loss that it makes itself, of labels, and found none; pass "
+                "labels, and leave out what takes them away (label_smoothing_factor, compute_loss_func)"
+            )
         self._warn_once()
         cache = self._cache(past_key_values, use_cache)
         inputs = {

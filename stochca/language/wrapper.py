@@ -6,6 +6,7 @@ from torch import nn
 
 from stochca.errors import UserError
 from stochca.language.support import LanguageModel
+from stochca.timm_models.wrapper import refuse_to_replace
 
 # What the Trainer asks of a model.
 HANDED_ON = frozenset({"config", "generation_config", "device", "dtype", "main_input_name"})
@@ -25,11 +26,19 @@ class LanguageWrapper(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """What the model has and the wrapper has not is set in the model: `generation_config`, for one."""
+        refuse_to_replace(self, name)
         model = getattr(self, "wrapped", None)
         if hasattr(model, name) and name not in dir(self):
             setattr(model, name, value)
         else:
             super().__setattr__(name, value)
+
+    def _get_name(self) -> str:
+        """The model's: by it the Trainer, where it smooths labels, knows that it has to shift them."""
+        return self.wrapped._get_name()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {super().__repr__()}"
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **others: Any

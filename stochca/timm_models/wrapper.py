@@ -7,6 +7,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from stochca._typing import TimmModule
+from stochca.errors import UserError
 
 # What timm's own code and training scripts ask of a model. Not the passes that a wrapper would have to
 # change and doesn't (`forward_intermediates`), and not what would change the model behind its back.
@@ -50,6 +51,7 @@ class Wrapper(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """What the model has and the wrapper has not is set in the model: `head`, for one."""
+        refuse_to_replace(self, name)
         model = self.__dict__.get("_modules", {}).get(self.wrapped)
         if hasattr(model, name) and name not in dir(self):
             setattr(model, name, value)
@@ -71,3 +73,11 @@ class Wrapper(nn.Module):
             return layers.get(name.removeprefix(f"{self.wrapped}."), last)
 
         return layer
+
+
+def refuse_to_replace(module: nn.Module, name: str) -> None:
+    """Raise `UserError` where `name` is a property: nn.Module would keep a model there that nothing reads."""
+    found = getattr(type(module), name, None)
+    if isinstance(found, property) and found.fset is None:
+        kind = type(module).__name__
+        raise UserError(f"the {name} of a {kind} can't be replaced; make a new {kind} with the other one")

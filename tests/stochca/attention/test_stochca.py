@@ -261,6 +261,10 @@ def test_teacher_is_out_of_sight_and_frozen() -> None:
         for parameter in student.parameters():
             parameter.add_(1.0)
     assert all(torch.equal(before[name], value) for name, value in model.teacher.state_dict().items())
+    with pytest.raises(
+        stochca.UserError, match="the teacher of a StochCA can't be replaced; make a new StochCA"
+    ):
+        model.teacher = vit()  # type: ignore[misc]
     model.teacher.train()  # as an owner does that trains all it has
     model(images())
     assert not any(part.training for part in model.teacher.modules())

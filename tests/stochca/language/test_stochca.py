@@ -186,6 +186,8 @@ def test_the_teacher_is_the_model_as_it_was_or_another() -> None:
         assert model.teacher.get_parameter(name).equal(parameter)
     given = StochCA(changed(tiny_model()), teacher=tiny_model())
     assert given(tokens(), cross_layers=[1]).logits.equal(model(tokens(), cross_layers=[1]).logits)
+    with pytest.raises(UserError, match="the teacher of a StochCA can't be replaced"):
+        given.teacher = pretrained  # type: ignore[misc]
     given.teacher.train()  # as an owner does that trains all it has
     given(tokens(), cross_layers=[1])
     assert not any(part.training for part in given.teacher.modules())
@@ -198,6 +200,13 @@ def test_what_it_does_not_take() -> None:
         StochCA(model, teacher=model)
     with pytest.raises(UserError, match="the shape of embed_tokens"):
         StochCA(model, teacher=tiny_model(vocab_size=41))
+    for settings in (
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10.0}},
+        {"num_attention_heads": 2, "num_key_value_heads": 1},
+    ):
+        name = next(iter(settings))
+        with pytest.raises(UserError, match=f"config.{name} is .* in the teacher, .* in the student"):
+            StochCA(model, teacher=tiny_model(**settings))
     with pytest.raises(UserError, match="prob must be between 0 and 1"):
         StochCA(model, 1.5)
     with pytest.raises(UserError, match=r"cross_layers \[3\] don't exist"):

@@ -206,6 +206,8 @@ def test_skipped_pretuning_is_said_once(tmp_path: Path) -> None:
         TOAST(model, decoders=tmp_path / "decoders.safetensors").train()(tokens())
         pretuning = TOAST(model).train()
         pretuning.learn("decoders")
+        pretuning(tokens(), labels=tokens())
+    with pytest.raises(UserError, match="of labels, and found none; pass labels"):
         pretuning(tokens())
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from stochca.errors import UserError
 from stochca.language import TOAST, StochCA
@@ -90,6 +91,23 @@ def test_with_gradient_checkpointing_the_trainer_learns_the_same(kind: str, tmp_
     assert checkpointed.model.wrapped.is_gradient_checkpointing
     for name, value in checkpointed.model.state_dict().items():
         torch.testing.assert_close(value, plain[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_smoothed_labels_are_those_of_next_tokens(tmp_path: Path) -> None:
+    """By hand: 0.9 of the target is the next token, the rest is spread over all."""
+    options: dict[str, Any] = {"label_smoothing_factor": 0.1, "use_cpu": True, "report_to": "none"}
+    arguments = transformers.TrainingArguments(str(tmp_path), **options)
+    batch = {"input_ids": tokens(), "labels": tokens()}
+    for kind in ("TOAST", "StochCA"):
+        model = wrapped(kind).eval()
+        logits = model(tokens()).logits
+        expected = functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), tokens()[:, 1:].flatten(), label_smoothing=0.1
+        )
+        torch.testing.assert_close(
+            transformers.Trainer(model, arguments).compute_loss(model, dict(batch)), expected
+        )
+        assert repr(model).startswith(f"{kind} of LlamaForCausalLM(\n  (")
 
 
 def test_it_answers_what_is_asked_of_its_model() -> None:
