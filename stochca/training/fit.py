@@ -193,7 +193,10 @@ class _Run:
         progress = self.progress.step
         due = [step for step in self.timetable.evaluations if step <= progress]
         kept = find_evaluated(self.work_folder)
-        missing = [step for step in due[-1 if self.keep_evaluated == "last" else 0 :] if step not in kept]
+        if self.keep_evaluated == "last":  # one after the checkpoint has taken its place, and will be repeated
+            missing = [step for step in due[-1:] if step > max(kept, default=0)]
+        else:
+            missing = [step for step in due if step not in kept]
         if missing:
             raise UserError(
                 f"{self.work_folder}, whose checkpoint is of step {progress}, lacks the weights that were "
@@ -283,15 +286,16 @@ class _Run:
 
 
 def save_evaluated(work_folder: Path, step: int, weights: Mapping[str, Tensor], keep: Keep) -> None:
-    """Write the weights after `step` steps to work_folder/evaluated; `last` drops the earlier ones."""
+    """Write the weights after `step` steps to work_folder/evaluated; `last` drops the others."""
     if keep == "none":
         return
     folder = work_folder / EVALUATED
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder / f"{step:08}.safetensors", dict(weights))
     if keep == "last":
-        for earlier in list(find_evaluated(work_folder).values())[:-1]:
-            earlier.unlink()
+        for other, path in find_evaluated(work_folder).items():
+            if other != step:  # a later one too, of before an interruption
+                path.unlink()
 
 
 def find_evaluated(work_folder: Path) -> dict[int, Path]:

@@ -30,7 +30,7 @@ from stochca.data.images import joined_images
 from stochca.errors import UserError
 from stochca.evaluation import measure, predict, score
 from stochca.training.callbacks import Callback, EvalEvent, JsonLines, StepEvent, read_events
-from stochca.training.fit import Fitted, Keep, find_evaluated, fit
+from stochca.training.fit import Fitted, Keep, find_evaluated, fit, save_evaluated
 from stochca.training.inputs import Inputs, check_settings
 from tests.stochca.timm_models.families.cases import CASES, Case
 from tests.stochca.tiny import DEVICE, PREPROCESSING, ColouredSquares, tiny_vit
@@ -643,7 +643,7 @@ def test_swad_can_not_refit() -> None:
 def test_evaluations_are_kept_as_asked_and_resuming_leaves_the_same(tmp_path: Path) -> None:
     """One file per evaluation, with the weights that the evaluation saw; `last` keeps one."""
 
-    def run(keep: Keep) -> None:
+    def run(keep: Keep, *callbacks: Callback) -> None:
         fit(
             Inputs(
                 tiny_vit(),
@@ -655,11 +655,16 @@ def test_evaluations_are_kept_as_asked_and_resuming_leaves_the_same(tmp_path: Pa
             ),
             work_folder=tmp_path / keep,
             keep_evaluated=keep,
+            callbacks=callbacks,
             device=DEVICE,
         )
 
     expected: dict[Keep, list[int]] = {"all": [3, 6, 9, 12], "last": [12], "none": []}
+    until_killed: dict[Keep, list[int]] = {"all": [3, 6], "last": [6], "none": []}
     for keep, steps in expected.items():
+        with pytest.raises(Killed):
+            run(keep, Kill(7))  # with a checkpoint of step 4 and an evaluation since
+        assert list(find_evaluated(tmp_path / keep)) == until_killed[keep]
         run(keep)
         assert list(find_evaluated(tmp_path / keep)) == steps
     whole = load_file(find_evaluated(tmp_path / "all")[12])
@@ -672,6 +677,12 @@ def test_evaluations_are_kept_as_asked_and_resuming_leaves_the_same(tmp_path: Pa
         find_evaluated(tmp_path / keep)[step].unlink()
         with pytest.raises(UserError, match=f"lacks the weights that were evaluated after step {step};"):
             run(keep)
+
+
+def test_the_last_evaluation_drops_a_later_one_of_before_an_interruption(tmp_path: Path) -> None:
+    for step in (6, 9, 6):
+        save_evaluated(tmp_path, step, {"weight": torch.ones(1)}, "last")
+        assert list(find_evaluated(tmp_path)) == [step]
 
 
 def test_domains_that_can_not_share_a_batch() -> None:
