@@ -69,7 +69,8 @@ class Follower:
     ) -> Iterator[RunFolder]:
         """Begin the MLflow run of `folder`, or go on with it; see `RunFolder.begin` for the rest.
 
-        It ends as FINISHED, as FAILED when the block raises, and as KILLED on SIGTERM or Ctrl-C.
+        It ends as FINISHED, as FAILED when the block raises, and as KILLED on SIGTERM or Ctrl-C. Behind the
+        block these end the uploads alone: its results are in place, and `stochca sync` sends the rest.
 
         Raises:
             UserError: the tracking server can't be used.
@@ -107,6 +108,7 @@ class Follower:
                 run.keep()
             if self.process.returncode:  # it was killed, and could not say so
                 logger.warning(LACKS, run_id, RUNS / run.folder.name)
+            signals.arrived = None  # raised, it would have DVC train again what has no checkpoint any more
 
     def _start(self, run: RunFolder) -> None:
         """Wait until the run is there in MLflow."""

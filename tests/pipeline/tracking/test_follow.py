@@ -16,6 +16,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from pipeline.runtime.paths import RUNS
+from pipeline.runtime.signals import UnwindingSignals
 from pipeline.tracking.follow import Follower
 from pipeline.tracking.server import connect
 from stochca.errors import UserError
@@ -257,8 +258,17 @@ def test_a_training_that_begins_its_log_again_is_logged_once() -> None:
     assert sorted(point.step for point in history) == list(range(1, 8))
 
 
+class InterruptedAtLast(Follower):
+    """Ctrl-C while MLflow gets the last."""
+
+    def _finish(self, signals: UnwindingSignals) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        super()._finish(signals)
+
+
 def test_a_follower_that_was_killed_leaves_the_run_to_sync(caplog: pytest.LogCaptureFixture) -> None:
-    with Follower() as follower, follower.follows(FOLDER, "trial", "a") as run:
+    """And Ctrl-C then makes no failure of a stage whose results are in place."""
+    with InterruptedAtLast() as follower, follower.follows(FOLDER, "trial", "a") as run:
         follower.process.kill()
         follower.process.wait()
         run.log({"loss": 1.0}, 1)
@@ -337,8 +347,7 @@ def test_ctrl_c_ends_an_upload_that_goes_nowhere(server: Server, monkeypatch: py
             (run.artifacts / "large").write_bytes(bytes(1000))
             run.log({"loss": 0.5}, 1)
 
-    with pytest.raises(KeyboardInterrupt):
-        train()
+    train()  # its results are in place: the stage has succeeded
     assert time.monotonic() - times[0] < 20
     assert [path.name for path in FOLDER.glob("artifacts/*")] == ["large"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
