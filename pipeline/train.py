@@ -17,6 +17,7 @@ from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.startup import importing, leave
 from pipeline.tracking.follow import Follower
 from pipeline.tracking.labels import origin
+from pipeline.training.cluster import LOCAL
 from pipeline.training.job import (
     LOG,
     Job,
@@ -52,9 +53,15 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
 
     loaded = load_job(job)
     card, prepared, inputs = loaded.card, loaded.prepared, loaded.inputs
-    device = torch.device("cpu") if params.workers.on_cpus else default_device()
-    check_settings(inputs, device)
-    precision = resolve_precision(job.training.precision, device)
+    workers = params.workers
+    here = workers.num_workers == 1 or workers.address == LOCAL  # else what this machine has says little
+    device = torch.device("cpu") if workers.on_cpus else default_device()
+    if here or workers.on_cpus:
+        check_settings(inputs, device)
+    else:
+        settings = dataclasses.replace(inputs.settings, precision="auto")
+        check_settings(dataclasses.replace(inputs, settings=settings), device)
+    precision = resolve_precision(job.training.precision, device) if here else job.training.precision
     backbone = card.to_dict() | {"decoders_sha256": decoders_sha256(job.method, card)}
     decides = all_that_decides(
         job,
@@ -62,19 +69,19 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         backbone,
         prepared.fingerprint,
         precision,
-        "cuda" if params.workers.on_gpus else device.type,
+        "cuda" if workers.on_gpus else device.type,
         classes=prepared.classes,
         teacher=loaded.teacher.to_dict() if loaded.teacher else None,
-        teacher_precision=build(job.method.attention).teacher_precision(precision, device),
+        teacher_precision=build(job.method.attention).teacher_precision(precision, device) if here else None,
     )
     folder = work_folder(job, decides)
     tags = {
         **origin(),
         "backbone_sha256": card.weights_sha256,
         "dataset_fingerprint": prepared.fingerprint,
-        "num_workers": str(params.workers.num_workers),
+        "num_workers": str(workers.num_workers),
     }
-    if params.workers.num_workers == 1 or params.workers.address == "local":  # else known when it is through
+    if here:  # else known when it is through
         tags |= {"device": device_name(device), "precision": precision}
     with (
         exclusive(job.name),  # whose outputs one of other settings would write as well
@@ -85,10 +92,10 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         run.add_params(settings_to_compare(job, inputs.timetable, card, prepared.manifest))
         if reason := why_anew(folder, decides):
             print(f"{job.name}: {reason}", flush=True)
-        if params.workers.num_workers > 1:
+        if workers.num_workers > 1:
             fitted = fit_on_workers(
-                Assignment(Path.cwd(), folder.resolve(), job, inputs.class_texts),
-                params.workers,
+                Assignment(Path.cwd(), folder.resolve(), job, inputs.class_texts, decides["versions"]),
+                workers,
                 inputs.student,
                 [TrainingProgress(job.name)],
             )
@@ -102,7 +109,8 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
             )
         run.add_tags({"device": fitted.device, "precision": fitted.precision})
         fitted = dataclasses.replace(fitted, notes=[*loaded.images.notes, *fitted.notes])
-        outcome = Outcome(job, loaded, fitted, find_evaluated(folder), run.run_id, tags)
+        evaluated = find_evaluated(folder)
+        outcome = Outcome(job, loaded, fitted, evaluated, run.run_id, tags, decides["versions"])
         events = read_events(folder / LOG)
         outcome.write(events)
         outcome.hand_over(run, events[-1]["step"], upload_model=params.tracking.log_model)

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import socket
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 from pipeline.runtime.code import code_of, sha256_of_code
+from stochca.errors import UserError
 
 LIBRARIES = ("torch", "timm", "peft", "numpy", "pillow")  # in which it is computed
 
@@ -24,3 +26,14 @@ def code_sha256(stage: str) -> str:
 def versions(*libraries: str) -> dict[str, str]:
     """Of the libraries in which every result is computed, and of these."""
     return {name: version(name) for name in (*LIBRARIES, *libraries)}
+
+
+def check_versions(wanted: Mapping[str, str]) -> None:
+    """Raise `UserError` where a library here is not of the version of the machine that gave the work."""
+    for name, there in wanted.items():
+        here = version(name)
+        if here.partition("+")[0] != there.partition("+")[0]:  # 2.8.0+cpu is 2.8.0 for another device
+            raise UserError(
+                f"{socket.gethostname()} has {name} {here}, but the machine that started the training has "
+                f"{there}; install the same version on all machines at workers.address"
+            )

@@ -21,7 +21,6 @@ from pipeline.images.seen_images import write_seen
 from pipeline.runtime.files import replace_folder, write_json
 from pipeline.runtime.paths import METRICS, MODELS, RESULTS
 from pipeline.tracking.run_folder import RunFolder
-from pipeline.training.digests import versions
 from pipeline.training.inputs import Loaded
 from pipeline.training.job import Job
 from pipeline.training.metrics import calibration_error
@@ -45,6 +44,7 @@ class Outcome:
     evaluated: Mapping[int, Path]  # the weights at some evaluations, by step, in order
     mlflow_run_id: str
     tags: Mapping[str, str]
+    versions: Mapping[str, str]  # of the libraries in which it was computed
 
     @cached_property
     def test(self) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +143,7 @@ class Outcome:
             "refit": self.job.protocol.refit,
             "device": self.fitted.device,
             "precision": self.fitted.precision,
-            "versions": versions(),
+            "versions": dict(self.versions),
             "git_commit": self.tags["git_commit"],
             "stage": self.tags["stage"],
         }

@@ -37,6 +37,7 @@ class Assignment:
     run_folder: Path  # likewise
     job: "Job"
     class_texts: "ClassTexts | None"
+    versions: dict[str, str]  # of the driver's libraries, which workers have to have
 
 
 def fit_on_workers(
@@ -164,6 +165,7 @@ def _work(config: dict[str, Any]) -> None:
     import torch
     from ray.train.torch import get_device
 
+    from pipeline.training.digests import check_versions
     from pipeline.training.inputs import load_job
     from pipeline.training.job import LOG
     from stochca.compute.checkpoint import save_weights
@@ -175,6 +177,7 @@ def _work(config: dict[str, Any]) -> None:
     torch.set_num_threads(cores_of_process())
     os.chdir(assignment.project)
     try:
+        check_versions(assignment.versions)
         fitted = fit(
             load_job(assignment.job, assignment.class_texts).inputs,
             work_folder=assignment.run_folder,

@@ -19,6 +19,7 @@ from pipeline.runtime.paths import RUNS
 from pipeline.tracking.publish import Publisher
 from pipeline.tracking.publish import publish as publish_folder
 from pipeline.tracking.run_folder import LOG, RunFolder
+from pipeline.training.digests import versions
 from pipeline.training.inputs import Loaded
 from pipeline.training.job import plan
 from pipeline.training.outcome import Outcome
@@ -108,7 +109,7 @@ def publish(
     run_id = run.run_id
     images = images_for(prepared, "transfer", "all", seed)
     inputs: Any = SimpleNamespace(timetable=job.training.timetable(len(images.train)))  # nothing is trained
-    outcome = Outcome(job, Loaded(CARD, None, prepared, images, inputs), fitted, {}, run_id, tags)
+    outcome = Outcome(job, Loaded(CARD, None, prepared, images, inputs), fitted, {}, run_id, tags, versions())
     events: list[Mapping[str, object]] = [
         {"event": "step", "time": 1, "step": 1, "loss": 1.0, "lr": 0.1, "images_per_second": 9.0},
         {"event": "eval", "time": 2, "step": 1, "loss": 0.7, "accuracy": 0.1, "value": 0.1},  # not the best

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from pipeline.backbone import make_backbone
 from pipeline.config.params import Backbone, load_params
+from pipeline.config.sections import Resources, Workers
 from pipeline.runtime.exclusive import exclusive
 from pipeline.train import train
 from pipeline.training.inputs import Loaded
@@ -140,24 +141,30 @@ def test_a_run_describes_its_whole_backbone() -> None:
     images: Any = SimpleNamespace(train=[], validation=[], test=[])
     loaded = Loaded(CARD, None, prepared, images, inputs)  # type: ignore[arg-type]
     job = dataclasses.replace(JOB, protocol=JOB.protocol.model_copy(update={"refit": True}))
-    outcome = Outcome(job, loaded, fitted, {}, "none", tags)  # type: ignore[arg-type]
+    versions = {"timm": "0.0.1"}  # when it began; that on the disk may be another by now
+    outcome = Outcome(job, loaded, fitted, {}, "none", tags, versions)  # type: ignore[arg-type]
     assert outcome.description["backbone"] == CARD.to_dict()
     assert outcome.description["teacher"] is None
-    assert outcome.description["versions"]["timm"] == timm.__version__
+    assert outcome.description["versions"] == versions
     assert outcome.description["cross_attended"] == [0.5, 0.0]
     assert outcome.description["refit"] is True
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("settings", "address", "sentence"),
     [
-        ({"optimizer": "adamm"}, "adamm"),
-        ({"precision": "fp16"}, "fp16"),
-        ({"lr": 0.5}, "another process is at work on finetune-all-0"),  # with other settings, but one model
+        ({"optimizer": "adamm"}, None, "adamm"),
+        ({"precision": "fp16"}, None, "fp16"),
+        ({"lr": 0.5}, None, "another process is at work on finetune-all-0"),  # other settings, but one model
+        ({"precision": "fp16"}, "elsewhere:6379", "another process is at work"),  # which has GPUs
     ],
 )
 def test_what_needs_the_model_is_found_before_the_run_is_tracked(
-    settings: dict[str, Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any],
+    address: str | None,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -165,8 +172,13 @@ def test_what_needs_the_model_is_found_before_the_run_is_tracked(
     make_backbone(Backbone(name="test_vit", weights="file:weights.safetensors"), 32, Path("data/backbone"))
     write_prepared(Path("data/prepared"), ["a", "b"], ["1", "2"], np.array([0, 1]))
     job = dataclasses.replace(JOB, training=dataclasses.replace(JOB.training, **settings))
+    params = PARAMS
+    if address is not None:
+        each = Resources(cpu=1, gpu=1)
+        workers = Workers(num_workers=2, address=address, resources_per_worker=each, max_failures=0)
+        params = PARAMS.model_copy(update={"workers": workers})
     before = sorted(Path().rglob("*"))
     with exclusive(JOB.name), pytest.raises(UserError, match=sentence):
-        train(job, PARAMS)
+        train(job, params)
     Path("work").rmdir()
     assert sorted(Path().rglob("*")) == before

@@ -1,6 +1,8 @@
-"""What workers compute on, and where the driver has their model."""
+"""What workers compute on and in, and where the driver has their model."""
 
 from pathlib import Path
+from queue import Queue
+from typing import Any
 
 import pytest
 import ray
@@ -8,8 +10,9 @@ import torch
 
 from pipeline.config.params import load_params
 from pipeline.config.sections import Resources, Workers
+from pipeline.training.digests import check_versions, versions
 from pipeline.training.job import plan
-from pipeline.training.workers import WEIGHTS, Assignment, check_gpus, fitted_model
+from pipeline.training.workers import MISTAKE, WEIGHTS, Assignment, _work, check_gpus, fitted_model
 from stochca.compute.checkpoint import save_weights
 from stochca.errors import UserError
 from stochca.evaluation import predict
@@ -27,7 +30,7 @@ def test_the_model_of_the_workers_predicts_where_the_driver_does(tmp_path: Path)
     torch.manual_seed(1)
     trained = tiny_vit()
     save_weights(tmp_path / WEIGHTS, trained.state_dict())
-    assignment = Assignment(tmp_path, tmp_path, plan(load_params(), "finetune", "all", 0), None)
+    assignment = Assignment(tmp_path, tmp_path, plan(load_params(), "finetune", "all", 0), None, {})
     torch.manual_seed(2)
     student = tiny_vit()
     with pretended() as device:
@@ -36,6 +39,23 @@ def test_the_model_of_the_workers_predicts_where_the_driver_does(tmp_path: Path)
         )
     expected, _ = predict(trained, ColouredSquares(3), PREPROCESSING, device=torch.device("cpu"))
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_a_worker_with_another_version_of_a_library_is_refused(tmp_path: Path) -> None:
+    """run.json says that all computed in the versions of the driver; a build for another device is the same."""
+    here = versions()
+    check_versions({**here, "torch": here["torch"].partition("+")[0] + "+cu999"})
+    sent: Queue[Any] = Queue()
+    job = plan(load_params(), "finetune", "all", 0)
+    threads = torch.get_num_threads()
+    try:
+        assignment = Assignment(Path.cwd(), tmp_path, job, None, {**here, "timm": "0.0.1"})
+        _work({"assignment": assignment, "events": sent})
+    finally:
+        torch.set_num_threads(threads)
+    event, (sentence,) = sent.get_nowait()
+    assert event == MISTAKE
+    assert f"has timm {here['timm']}, but the machine that started the training has 0.0.1;" in sentence
 
 
 def test_gpus_set_aside_decide_what_several_workers_compute_on() -> None:
