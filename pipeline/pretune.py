@@ -19,6 +19,7 @@ from pipeline.runtime.paths import BACKBONE, PREPARED, PRETUNED, RUNS
 from pipeline.tracking.follow import Follower
 from pipeline.tracking.labels import flatten, origin
 from pipeline.training.digests import code_sha256, digest_of, versions
+from pipeline.training.interrupted import why_anew
 from stochca.config.training import deciding_settings
 from stochca.training.callbacks import Callback, StepEvent
 
@@ -72,7 +73,7 @@ def _pretune(params: Params, follower: Follower) -> None:
         "training": deciding_settings(settings, timetable),
         "seed": params.pretune.seed,
         "backbone": card.to_dict(),
-        "images": fingerprint,
+        "dataset": fingerprint,
         "precision": resolve_precision(settings.precision, device),
         "device": device.type,
         "code": code_sha256("pretune"),
@@ -91,6 +92,8 @@ def _pretune(params: Params, follower: Follower) -> None:
     ):
         described_settings = {**dataclasses.asdict(settings), "steps": timetable.steps}
         run.add_params({"backbone": card.architecture, **flatten(described_settings, "training.")})
+        if reason := why_anew(folder, decides):
+            print(f"pretune: {reason}", flush=True)
         pretuned = pretune(
             backbone,
             images,

@@ -1,4 +1,4 @@
-"""Why a training, or a search, does not go on where another of its name was interrupted."""
+"""Why a training, a pre-tuning or a search does not go on where another of its name was interrupted."""
 
 import json
 import re
