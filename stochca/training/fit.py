@@ -193,7 +193,7 @@ class _Run:
         progress = self.progress.step
         due = [step for step in self.timetable.evaluations if step <= progress]
         kept = find_evaluated(self.work_folder)
-        if self.keep_evaluated == "last":  # one after the checkpoint has taken its place, and will be repeated
+        if self.keep_evaluated == "last":  # a later one has taken its place, and will be repeated
             missing = [step for step in due[-1:] if step > max(kept, default=0)]
         else:
             missing = [step for step in due if step not in kept]

@@ -42,7 +42,7 @@ def test_the_model_of_the_workers_predicts_where_the_driver_does(tmp_path: Path)
 
 
 def test_a_worker_with_another_version_of_a_library_is_refused(tmp_path: Path) -> None:
-    """run.json says that all computed in the versions of the driver; a build for another device is the same."""
+    """run.json says that all computed in those of the driver; a build for another device is the same."""
     here = versions()
     check_versions({**here, "torch": here["torch"].partition("+")[0] + "+cu999"})
     sent: Queue[Any] = Queue()
