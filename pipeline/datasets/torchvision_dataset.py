@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.images.decoding import Decoded
 
 DOWNLOADED = paths.DOWNLOADED / "torchvision"
+NO_DATASETS = ("ImageFolder", "DatasetFolder", "FakeData")  # they stand for none in particular
 NO_SPLIT = "all"  # begins the ids where a dataset has no splits
 # What torchvision calls our splits, the first that a dataset knows.
 NAMES = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
@@ -62,6 +63,11 @@ def load(dataset: Dataset, sides: Sides) -> Source:
 def _open(name: str, root: Path) -> Opened:
     from torchvision import datasets
 
+    if name in NO_DATASETS:
+        raise UserError(
+            f"dataset.source {name!r} stands for no dataset of its own; for your own images set "
+            "dataset.name: image_folder, and dataset.source: null"
+        )
     maker = getattr(datasets, name, None) if name in datasets.__all__ else None
     if maker is None:
         near = difflib.get_close_matches(name, datasets.__all__, n=3, cutoff=0.5)

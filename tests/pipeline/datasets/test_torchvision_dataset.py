@@ -142,6 +142,9 @@ def test_what_can_not_be_used_is_refused_by_name(tmp_path: Path, offline: None) 
     for name, words in {
         "Food102": "did you mean Food101",
         "os": "no dataset of torchvision",
+        "ImageFolder": "set dataset.name: image_folder",
+        "DatasetFolder": "set dataset.name: image_folder",
+        "FakeData": "set dataset.name: image_folder",
         "EMNIST": "its split has no value for training images",
         "CocoDetection": "missing 1 required positional argument",
     }.items():
