@@ -32,11 +32,11 @@ def report(rows: Sequence[Row], splits: Sequence[str], classes: Sequence[str]) -
     problems: list[Problem] = []
     for same in _equal_images(rows):
         first = same[0]
-        seen = {rows[first].group}
+        seen = {(rows[first].group, rows[first].label)}
         for index in same[1:]:
-            if rows[index].group in seen:
+            if (rows[index].group, rows[index].label) in seen:
                 continue
-            seen.add(rows[index].group)
+            seen.add((rows[index].group, rows[index].label))
             problem = f"is the same image as {rows[first].id}"
             its_class, other = classes[rows[index].label], classes[rows[first].label]
             if its_class != other:
@@ -85,7 +85,7 @@ def leave_out_repeated(rows: Sequence[Row], splits: Sequence[str]) -> tuple[list
 
 
 def _equal_images(rows: Sequence[Row]) -> Iterator[list[int]]:
-    """The rows of each image that belongs to more than one group."""
+    """The rows of each image that belongs to more than one group, or class."""
     # Numbers first, of which an array is small; a table of all hashes would be the largest thing in memory.
     starts = np.fromiter((int.from_bytes(row.source_hash[:8]) for row in rows), np.uint64, len(rows))
     _, position, count = np.unique(starts, return_inverse=True, return_counts=True)
@@ -93,5 +93,5 @@ def _equal_images(rows: Sequence[Row]) -> Iterator[list[int]]:
     for index in np.flatnonzero(count[position] > 1).tolist():
         found.setdefault(rows[index].source_hash, []).append(index)
     for same in found.values():
-        if len({rows[index].group for index in same}) > 1:
+        if len({(rows[index].group, rows[index].label) for index in same}) > 1:
             yield same

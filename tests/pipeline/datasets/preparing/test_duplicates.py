@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 from pipeline.datasets.preparing.duplicates import leave_out_repeated, merge_groups, report
 from pipeline.datasets.preparing.ingest import Row
@@ -90,3 +91,10 @@ def test_one_of_equal_pictures_of_a_class_and_domain_stays() -> None:
             for row, split, now in zip(rows, splits, kept, strict=True)
             if split == wanted and now == "repeated"
         ]
+
+
+def test_equal_images_of_two_classes_are_told_within_a_group_too() -> None:
+    rows = [replace(row(number, "patient", bytes(32)), label=number // 2) for number in range(3)]
+    (problem,) = report(rows, ["train"] * 3, ["cat", "dog"])
+    assert problem["file"] == "2"
+    assert problem["problem"] == "is the same image as 0, but of the class dog, not cat"
