@@ -59,6 +59,12 @@ def new_params(
     sections = {**base.dataset.model_dump(), **chosen, "domains": None}
     images, here = survey(Dataset.model_validate(sections)), machine()
     yield from images.lines
+    if images.layout != "table":
+        for path in _tables(folder):
+            yield (
+                f"  {path.name} is not used, the folders say the classes; if it says them, call its column "
+                f"of images {PATH} and give --labels {path.name}"
+            )
     yield f"machine: {here}"
     if here.busy:
         yield (
@@ -127,10 +133,14 @@ def _name_in_mlflow(folder: Path) -> str:
     return name or "stochca"
 
 
+def _tables(folder: Path) -> list[Path]:
+    return [Path(entry.path) for entry in shown(folder) if Path(entry.name).suffix.lower() in FORMATS]
+
+
 def _table(folder: Path) -> str | None:
     """The only table of images in a folder, but for Hugging Face's, which is found without its name."""
     entries = shown(folder)
-    tables = [Path(entry.path) for entry in entries if Path(entry.name).suffix.lower() in FORMATS]
+    tables = _tables(folder)
     if any(path.stem == METADATA for path in tables):
         return None
     suited = [path for path in tables if {PATH, FILE_NAME} & set(read_table(path, str(path))[0])]

@@ -79,8 +79,9 @@ def test_two_unbalanced_classes_in_the_project(project: Path) -> None:
 def test_what_new_leaves_alone_is_as_shipped(project: Path) -> None:
     write_pictures(Path("photos/a"), 5)
     write_pictures(Path("photos/b"), 5)
+    Path("photos/truth.csv").write_text("image_id,dx\n1,nv\n")
     shipped = load_params()
-    new("photos")
+    assert any("truth.csv is not used" in line and "--labels truth.csv" in line for line in new("photos"))
     assert written().methods == shipped.methods
     text = Path("params.yaml").read_text()
     for line in Path("presets/common/params.yaml").read_text().splitlines():
