@@ -7,7 +7,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
 from pipeline.datasets.source import Record, Source, select_domains
-from pipeline.datasets.split_names import split_named
+from pipeline.datasets.split_names import splits_among
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
@@ -37,10 +37,7 @@ class ArrayFile:
     shape: tuple[int, int, int, int]  # of the images
     labels: list[int]
     class_names: list[str] | None
-
-    @property
-    def split(self) -> str | None:
-        return split_named(self.path.stem)
+    split: str | None = None
 
 
 def load(dataset: Dataset, sides: Sides) -> Source:
@@ -55,7 +52,8 @@ def load(dataset: Dataset, sides: Sides) -> Source:
         cifar = next((path.name for path in sorted(root.glob("cifar-10*"))), None)
         hint = f"for {cifar} choose dataset.name: torchvision with dataset.source: CIFAR10 or CIFAR100"
         raise UserError(f"dataset.root {root} holds no arrays; {hint if cifar else EXPECTED}")
-    files = [_look_into(path) for path in paths]
+    splits = splits_among(path.stem for path in paths)
+    files = [replace(_look_into(path), split=splits[path.stem]) for path in paths]
     given = [file for file in files if file.split]
     if given and len(given) < len(files):
         other = next(file for file in files if not file.split)

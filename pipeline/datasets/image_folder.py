@@ -25,7 +25,7 @@ from pipeline.datasets.source import (
     select_domains,
     shown,
 )
-from pipeline.datasets.split_names import CLASSES_TOO, names_contents, split_named
+from pipeline.datasets.split_names import CLASSES_TOO, names_contents, split_named, splits_among
 from pipeline.datasets.table_files import FORMATS
 from pipeline.images.image_files import named_like_an_image, printable
 from pipeline.images.sizes import Sides
@@ -142,7 +142,8 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
     shallow = [top for top, (images, _) in inside.items() if images]
     filled = {top: [path for path in below if _holds_images(path)] for top, (_, below) in inside.items()}
     deep = [top for top, below in filled.items() if below]
-    splits = [top for top in tops if split_named(top.name)]
+    named = splits_among(top.name for top in tops)
+    splits = {top: split for top in tops if (split := named[top.name])}
     if shallow and deep:
         raise UserError(
             f"{scan.described} is ambiguous: {scan.name(shallow[0])} holds images and {scan.name(deep[0])} "
@@ -159,7 +160,7 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
     if splits and len(splits) < len(tops):
         other = next(top for top in tops if top not in splits)
         raise UserError(
-            f"{scan.described} is ambiguous: {scan.name(splits[0])} is named like a split, "
+            f"{scan.described} is ambiguous: {scan.name(next(iter(splits)))} is named like a split, "
             f"{scan.name(other)} is not; {scan.expected}"
         )
     if not splits and all(split_named(path.name) for below in filled.values() for path in below):
@@ -174,29 +175,28 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
         for path in class_folders:
             folder = _class_folder(scan, path, *scan.look(path))
             if splits:
-                folders.append(folder._replace(split=split_named(top.name)))
+                folders.append(folder._replace(split=splits[top]))
             else:
                 folders.append(folder._replace(domain=scan.name(top)))
     folders = _classes(scan, folders)
     if splits:
-        _check_splits(scan, tops, folders)
+        _check_splits(scan, splits, folders)
     return ("split" if splits else "domain"), folders
 
 
-def _check_splits(scan: Scan, splits: Sequence[Path], folders: Sequence[ClassFolder]) -> None:
+def _check_splits(scan: Scan, splits: Mapping[Path, str], folders: Sequence[ClassFolder]) -> None:
     """Each has images, or else they would be drawn from those to train on; two names of one are told."""
     if not any(folder.split == "train" for folder in folders):
         raise UserError(f"{scan.described} has folders for splits, but no images to train on in root/train")
     filled = {folder.split for folder in folders}
-    for path in splits:
-        if split_named(path.name) not in filled:
+    for path, split in splits.items():
+        if split not in filled:
             raise UserError(
                 f"{scan.described}: the folder {scan.name(path)} is named like a split and holds no image; "
                 "add some, or remove it, and its images are drawn from those to train on"
             )
-    names: dict[str | None, str] = {}
-    for path in splits:
-        split = split_named(path.name)
+    names: dict[str, str] = {}
+    for path, split in splits.items():
         if (first := names.setdefault(split, path.name)) != path.name:
             scan.note(path, f"is the split {split}, and so is {printable(first)}", "taken for one")
 
@@ -222,10 +222,9 @@ def _splits_of_classes(
             folder = _class_folder(scan, path, *scan.look(path))
             name = Path(scan.name(top)).name
             folders.append(folder._replace(class_name=name, split=split_named(path.name)))
-    _check_splits(
-        scan, [path for paths in below.values() for path in paths if split_named(path.name)], folders
-    )
-    for path in (path for paths in below.values() for path in paths if path not in seen):
+    every = [path for paths in below.values() for path in paths]
+    _check_splits(scan, {path: split for path in every if (split := split_named(path.name))}, folders)
+    for path in (path for path in every if path not in seen):
         scan.note(path, "is a folder without images in a class folder", LEFT_OUT)
     return folders
 
@@ -268,7 +267,8 @@ def _classes(scan: Scan, folders: Sequence[ClassFolder]) -> list[ClassFolder]:
     if all(names_contents(folder.class_name) for folder in folders):
         places = " and ".join(folder.place for folder in folders[:2])
         raise UserError(f"{scan.described} holds {places}, whose names say no class; {scan.expected}")
-    named = sorted({folder.class_name for folder in folders if split_named(folder.class_name)})
+    splits = splits_among(sorted({folder.class_name for folder in folders}))
+    named = [name for name, split in splits.items() if split]
     for folder in (folder for folder in folders if folder.class_name in named):
         if len(named) > 1 or folder.class_name.lower() not in CLASSES_TOO:
             raise UserError(

@@ -1,6 +1,7 @@
 """What folders and files call the splits: train, Validation, test_images, seg_test, val2017."""
 
 import re
+from collections.abc import Iterable
 
 SPLITS = {
     "train": "train",
@@ -18,6 +19,7 @@ _CONTENT = r"(?:images?|imgs?|pictures?|photos?|files?|data|sets?|splits?|seg|ma
 _SPLIT = re.compile(
     rf"(?:{_CONTENT}[\W\d_]*)*({'|'.join(SPLITS)})(?:[\W\d_]*{_CONTENT})*[\W\d_]*", re.IGNORECASE
 )
+_WORDS = re.compile(r"[^\W\d_]+|\d+")
 _CONTENTS = re.compile(rf"(?:{_CONTENT}[\W\d_]*)+", re.IGNORECASE)
 
 
@@ -27,6 +29,36 @@ def split_named(name: str) -> str | None:
     return SPLITS[found[1].lower()] if found else None
 
 
+def splits_among(names: Iterable[str]) -> dict[str, str | None]:
+    """The split of each of the names that stand beside each other: what `split_named` says, if of any.
+
+    Else names that differ in the split alone, as pets_train and pets_test; or, where there are no others, a
+    name for training and the same with a split, as pets and pets-test-set.
+    """
+    own = {name: split_named(name) for name in names}
+    if any(own.values()):
+        return own
+    alike: dict[tuple[str, ...], dict[str, str | None]] = {}
+    for name in own:
+        words = words_of(name)
+        splits = [SPLITS[word] for word in words if word in SPLITS]
+        rest = tuple(word for word in words if word not in SPLITS and not names_contents(word))
+        if rest and len(splits) <= 1:
+            alike.setdefault(rest, {})[name] = splits[0] if splits else None
+    for beside in alike.values():
+        said = {name: split for name, split in beside.items() if split}
+        if len(beside) == len(own) and "train" not in said.values():
+            said = {name: split or "train" for name, split in beside.items()}
+        if len(set(said.values())) > 1:
+            return {**own, **said}
+    return own
+
+
 def names_contents(name: str) -> bool:
     """Whether a folder's name says only that it holds images or labels; not all classes are called so."""
     return _CONTENTS.fullmatch(name) is not None
+
+
+def words_of(name: str) -> list[str]:
+    """Its words and numbers in small letters, told apart by other characters or a capital: turnLeft_2."""
+    return [word.lower() for word in _WORDS.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))]

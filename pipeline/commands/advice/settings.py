@@ -5,7 +5,7 @@ training is; what a time budget allows decides how large images are seen, and ho
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from pipeline.commands.advice.machine import Machine
 from pipeline.commands.advice.survey import Survey
 from pipeline.commands.cost import Speed, cost_of, hours
 from pipeline.config.params import Params
+from pipeline.datasets.split_names import words_of
 
 PATCH = 14  # pixels; the side of the backbone's patches
 SMALLEST = 56  # pixels; 4 x 4 patches, of fewer the backbone makes little
@@ -194,11 +195,24 @@ def _of_training(
     if len(survey.classes) >= DIGITS and all(len(name) == 1 for name in survey.classes):
         why = "the classes are called like characters, which mirrored mean something else"
         yield Setting("training.augmentation.horizontal_flip", 0.0, why)
+    elif sides := _left_and_right(survey.classes):
+        why = f"mirrored, images of {sides[0]} would look like {sides[1]}"
+        yield Setting("training.augmentation.horizontal_flip", 0.0, why)
     yield Setting(
         "training.augmentation.vertical_flip",
         0.0,
         "0.5 where images have no top, as seen through a microscope",
     )
+
+
+def _left_and_right(classes: Iterable[str]) -> tuple[str, str] | None:
+    """Two classes whose names differ by the words left and right alone."""
+    by_words = {tuple(words_of(name)): name for name in classes}
+    for words, name in by_words.items():
+        other = by_words.get(tuple("right" if word == "left" else word for word in words))
+        if other is not None and other != name:
+            return name, other
+    return None
 
 
 def steps_of(epochs: float, train: int, batch: int) -> int:

@@ -164,3 +164,10 @@ def test_cifar_is_left_to_torchvision(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError) as error:
         load(tmp_path)
     refused(error, f"for {name} choose dataset.name: torchvision with dataset.source: CIFAR10 or CIFAR100")
+
+
+def test_splits_with_the_name_of_the_images(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"mnist_{split}.npz", images=noise(2), labels=np.array([0, 1]))
+    splits = {record.id.split("/")[0]: record.split for record in load(tmp_path).records()}
+    assert splits == {"mnist_train": "train", "mnist_test": "test"}

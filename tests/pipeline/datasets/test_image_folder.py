@@ -325,3 +325,17 @@ def test_letters_in_upper_and_lower_case_are_classes(tmp_path: Path) -> None:
 def test_a_wanted_domain_in_another_form(tmp_path: Path) -> None:
     make(tmp_path, *[f"{d}/{c}/1.png" for d in ("cafe\u0301", "b") for c in ("x", "y")])
     refused(tmp_path, r"'caf\xe9' and 'cafe\u0301' look alike", domains=["caf\u00e9"])
+
+
+def test_splits_with_the_name_of_the_images(tmp_path: Path) -> None:
+    tops = {"rps": "train", "rps-test-set": "test"}
+    source = load(make(tmp_path / "a", *[f"{top}/{c}/1.png" for top in tops for c in ("cat", "dog")]))
+    assert (source.layout, source.classes) == ("split", ["cat", "dog"])
+    assert {id.split("/")[0]: split for id, (_, _, split) in found(source).items()} == tops
+    flat = make(tmp_path / "b", "ISIC_Training_Input/1.png", "ISIC_Test_Input/2.png")
+    (flat / "truth.csv").touch()
+    refused(flat, "ISIC_Test_Input is named like a split but holds images", "there is truth.csv")
+    mixed = make(tmp_path / "c", "pets_train/1.png", "pets_test/1.png", "cat/1.png")
+    refused(mixed, "is named like a split but stands where classes are")
+    four = [f"{kind}_{split}/{c}/1.png" for kind in "ab" for split in ("train", "test") for c in "xy"]
+    refused(make(tmp_path / "d", *four), "a_test is named like a split, b_test is not")

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from pipeline.datasets.split_names import names_contents, split_named
+from pipeline.datasets.split_names import names_contents, split_named, splits_among
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,27 @@ def test_hostile_names_take_no_time() -> None:
         split_named(part * 2000 + "!x")
         names_contents(part * 2000 + "!x")
     assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("ISIC_2019_Training_Input", "ISIC_2019_Test_Input"), ("train", "test")),
+        (("train-jpg", "test-jpg"), ("train", "test")),
+        (("stage_1_train_images", "stage_1_test_images"), ("train", "test")),
+        (("petsTrain", "petsTest"), ("train", "test")),
+        (("rps", "rps-test-set"), ("train", "test")),
+        (("horse-or-human", "validation-horse-or-human"), ("train", "val")),
+        (("a_train", "a_test", "b"), ("train", "test", None)),
+        (("rps", "rps-test", "rps-train"), (None, "test", "train")),
+        (("test_tube", "train_station"), (None, None)),
+        (("tube", "test tube", "cup"), (None, None, None)),
+        (("toy", "toy train"), (None, None)),
+        (("\u732b_train", "\u72ac_test"), (None, None)),
+        (("train", "val"), ("train", "val")),
+        (("images", "test"), (None, "test")),
+        (("real", "sketch"), (None, None)),
+    ],
+)
+def test_splits_beside_each_other(names: tuple[str, ...], splits: tuple[str | None, ...]) -> None:
+    assert splits_among(names) == dict(zip(names, splits, strict=True))

@@ -159,8 +159,12 @@ def test_characters_are_not_mirrored(base: Params) -> None:
     _, values, why = advised(base, digits)
     assert values["training.augmentation.horizontal_flip"] == 0
     assert why["image_size"] == "the images have 28, made larger to 4 x 4 patches"
-    _, values, _ = advised(base, found({"0": 60, "1": 60}))
-    assert "training.augmentation.horizontal_flip" not in values
+    _, values, why = advised(base, found({"turnLeft": 60, "turn_right": 60, "stop": 60}))
+    assert values["training.augmentation.horizontal_flip"] == 0
+    assert "turnLeft" in why["training.augmentation.horizontal_flip"]
+    for others in (("0", "1"), ("left_over", "right_angle")):
+        _, values, _ = advised(base, found(dict.fromkeys(others, 60)))
+        assert "training.augmentation.horizontal_flip" not in values
 
 
 def test_domains_and_splits_that_are_there(base: Params) -> None:
