@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pipeline.config.params import Dataset
 from pipeline.datasets.links import leads_out
 from pipeline.datasets.source import shown
-from pipeline.datasets.split_names import split_named
+from pipeline.datasets.split_names import splits_among
 from pipeline.datasets.table_files import FORMATS
 from stochca.errors import UserError
 
@@ -44,7 +44,7 @@ def find_tables(dataset: Dataset, root: Path) -> list[Table]:
 
 def _metadata_of_splits(dataset: Dataset, root: Path) -> list[Table]:
     """That of every folder of a split, or of none."""
-    folders = {entry.name: split_named(entry.name) for entry in shown(root) if entry.is_dir()}
+    folders = splits_among(entry.name for entry in shown(root) if entry.is_dir())
     tables = {name: _metadata(root / name, split) for name, split in folders.items() if split}
     without = [name for name, found in tables.items() if not found]
     if without and any(tables.values()):

@@ -14,7 +14,7 @@ from pipeline.config.params import Dataset
 from pipeline.datasets.alike import alike, both, forms, refuse_alike
 from pipeline.datasets.label_files import Table, within
 from pipeline.datasets.source import ALL, LEFT_OUT, Problem, Record, Source, select_domains
-from pipeline.datasets.split_names import SPLITS, split_named
+from pipeline.datasets.split_names import SPLITS, splits_among
 from pipeline.datasets.table_files import INDEXES, read_table
 from pipeline.images.image_files import images_below, printable
 from pipeline.images.sizes import Sides
@@ -23,6 +23,7 @@ from stochca.errors import UserError
 PATH, FILE_NAME = "path", "file_name"  # the column with the image: ours, and Hugging Face's
 COLUMNS = (PATH, "label", "split", "domain", "group")
 NEVER_EMPTY = COLUMNS[:-1]  # without a group an image is on its own
+NO_VALUE = ("nan", "NaN", "NA", "N/A", "<NA>", "NULL")  # what pandas, R and databases write for nothing
 
 
 class Labelled(NamedTuple):
@@ -108,12 +109,21 @@ def _rows(dataset: Dataset, root: Path, table: Table, problems: list[Problem]) -
     places = {name: columns.index(column) for name, column in named.items()}
     names: dict[str, str] = {}  # of splits, as they are written
     missing: list[str] = []
+    on_their_own: list[str] = []
     for line, values in rows:
         place = f"{file}, {line}"
         said = {name: values[index] for name, index in places.items()}
         for name in NEVER_EMPTY:
             if said.get(name) == "":
                 raise UserError(f"{place}: the column {named[name]} is empty; fill it in or take the row out")
+            if (value := said.get(name)) in NO_VALUE:
+                raise UserError(
+                    f"{place}: the column {named[name]} says {value}, which stands for no value; fill it in "
+                    "or take the row out, or if it is a name, write another, such as its full form"
+                )
+        if (group := said.get("group")) in NO_VALUE:
+            on_their_own.append(f"{line}, {group}")
+            group = None
         split = said.get("split")
         if split is not None and split.lower() not in SPLITS:
             raise UserError(f"{place}: the split must be train, val or test, found {split!r}")
@@ -140,8 +150,13 @@ def _rows(dataset: Dataset, root: Path, table: Table, problems: list[Problem]) -
                 label=said["label"],
                 split=SPLITS[split.lower()] if split else table.split,
                 domain=said.get("domain", ALL),
-                group=said.get("group") or None,
+                group=group or None,
             )
+    if on_their_own:
+        column, rows_said = named["group"], f"{len(on_their_own):,} rows, first in {on_their_own[0]}"
+        problem = f"says no value in the column {column} in {rows_said}"
+        action = "each such image is on its own"
+        problems.append({"file": _below(table.path, root), "problem": problem, "action": action})
     if missing:
         others = f", and {len(missing) - 1:,} more are not there either" if len(missing) > 1 else ""
         raise UserError(
@@ -255,10 +270,10 @@ def _not_named(root: Path, rows: Sequence[Labelled], tables: str) -> list[Proble
 def _split_by_folders_alone(rows: Sequence[Labelled], tables: str) -> list[Problem]:
     """That folders of a train and a test split are mixed, where the table has no column for it."""
     folders = {part for row in rows if row.split is None for part in PurePosixPath(row.id).parts[:-1]}
-    named = sorted(folder for folder in folders if split_named(folder))
-    if len({split_named(folder) for folder in named}) < 2:
+    splits = {name: split for name, split in splits_among(sorted(folders)).items() if split}
+    if len(set(splits.values())) < 2:
         return []
-    problem = f"has no column split, and names images in {', '.join(map(printable, named))}"
+    problem = f"has no column split, and names images in {', '.join(map(printable, splits))}"
     return [{"file": tables, "problem": problem, "action": "splits are drawn from all of them"}]
 
 

@@ -311,3 +311,27 @@ def test_several_tables_of_hugging_face_in_a_folder(tmp_path: Path) -> None:
 def test_a_number_in_two_ways_is_not_two_classes(tmp_path: Path, other: str) -> None:
     write(tmp_path, f"path,label\na.png,0\nsub/b.png,1\nd.png,{other}\n")
     refused(tmp_path, f"the classes '0' and '{other}', which look alike")
+
+
+def test_what_programs_write_for_no_value(tmp_path: Path) -> None:
+    table = "path,label,group\na.png,cat,nan\nsub/b.png,dog,p1\nsub/c.png,none,NA\n"
+    source = load(write(tmp_path, table), labels="labels.csv")
+    assert [(row[1], row[4]) for row in found(source)] == [("cat", None), ("dog", "p1"), ("none", None)]
+    problems = [problem["problem"] for problem in source.problems]
+    assert "says no value in the column group in 2 rows, first in line 2, nan" in problems
+    write(tmp_path, LABELS + "sub/c.png,NA\n")
+    refused(tmp_path, "labels.csv, line 4: the column label says NA", "write another")
+    write(tmp_path, "path,label,domain\na.png,cat,<NA>\n")
+    refused(tmp_path, "line 2: the column domain says <NA>")
+
+
+def test_tables_in_folders_with_the_name_of_the_images(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / f"pets_{split}", "file_name,label\na.png,cat\nsub/b.png,dog\n", "metadata.csv")
+    assert {row[0]: row[2] for row in found(load(tmp_path))} == {
+        f"pets_{split}/{name}": split for split in ("train", "test") for name in ("a.png", "sub/b.png")
+    }
+    lines = "path,label\npets_train/a.png,cat\npets_test/a.png,dog\n"
+    (tmp_path / "labels.csv").write_text(lines)
+    problem = load(tmp_path, labels="labels.csv").problems[-1]["problem"]
+    assert problem == "has no column split, and names images in pets_test, pets_train"
