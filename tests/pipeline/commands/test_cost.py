@@ -132,7 +132,7 @@ def test_the_teachers_share_is_that_of_the_draws(prob: float) -> None:
 def test_the_deepest_block_of_any_image_counts_and_no_other_than_may_be_drawn() -> None:
     drawn = np.random.default_rng(0).random((20_000, 16, 12)) < 0.1  # steps, images, blocks
     drawn[:, :, [0, 1, 2, 3, 6, 7, 8, 9, 10, 11]] = False
-    by_step = drawn.any(axis=1)
+    by_step = np.asarray(drawn.any(axis=1))
     deepest = np.where(by_step.any(axis=1), 11 - by_step[:, ::-1].argmax(axis=1), 0)
     by_image = StochasticCrossAttention(granularity="sample", blocks=(4, 5))
     assert teacher_share(Method(attention=by_image), 12, 16) == pytest.approx(deepest.mean() / 12, abs=0.01)

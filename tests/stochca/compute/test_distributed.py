@@ -139,9 +139,9 @@ def two_ranks(rank: int, folder: Path) -> None:
     draw, drawn = StochCA.draw, []
 
     def recorded(
-        self: StochCA, batch_size: int, generator: torch.Generator | None = None
+        self: StochCA, batch_size: int, generator: torch.Generator | None = None, prob: Tensor | None = None
     ) -> dict[int, Tensor | None]:
-        blocks = draw(self, batch_size, generator)
+        blocks = draw(self, batch_size, generator, prob)
         if self.granularity == "block":  # else every rank has its own images' draws
             drawn.append(sorted(blocks))
         return blocks
