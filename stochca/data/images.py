@@ -9,26 +9,42 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, Subset
 
 from stochca.compute.distributed import rank, world_size
+from stochca.compute.randomness import isolated
 
 CACHE_BYTES = 1 << 30  # decoded images are kept in memory up to this size
+READ_TWICE = 16  # images that tell whether a collection draws at random
 
 
 class Images(Protocol):
-    """Labelled images: `images[i]` is an RGB picture and its class."""
+    """Labelled images: `images[i]` is an RGB picture and its class.
+
+    Images to train on may differ each time that they are asked for, as a random transform makes them. A
+    collection that has its classes (N,) without decoding may offer them as `known_labels`.
+    """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> tuple[Image.Image, int]: ...
 
 
+def are_steady(images: Images) -> bool:
+    """Whether the first images look the same when they are read again, with other random numbers."""
+
+    def pixels(index: int, seed: int) -> bytes:
+        with isolated(seed):
+            return images[index][0].tobytes()
+
+    return all(pixels(i, 0) == pixels(i, 1) for i in range(min(READ_TWICE, len(images))))
+
+
 def keep_in_memory(images: Images, reads: float = math.inf) -> Images:
-    """Decode the images once and for all, where that takes less than `CACHE_BYTES`.
+    """Decode the images once and for all, where they are steady and that takes less than `CACHE_BYTES`.
 
     Args:
         reads: how many the training loop will ask for; where that is less than an epoch, most are asked for
             at most once, and all are decoded when they are.
     """
-    if len(images) == 0 or reads <= len(images):
+    if len(images) == 0 or reads <= len(images) or not are_steady(images):
         return images
     items: list[tuple[Image.Image, int]] = []
     taken = 0
@@ -53,8 +69,8 @@ def names_of(parts: Sequence[Images], indices: Sequence[int]) -> list[str]:
 
 
 def labels_of(images: Images) -> np.ndarray:
-    """The labels (N,); images that don't tell them by themselves are decoded for it."""
-    known = getattr(images, "labels", None)
+    """The labels (N,); images that have no `known_labels` are decoded for it."""
+    known = getattr(images, "known_labels", None)
     labels = [images[i][1] for i in range(len(images))] if known is None else known
     return np.asarray(labels, dtype=np.int64)
 

@@ -67,7 +67,7 @@ def _settings(settings: Training, images: int) -> dict[str, Any]:
 
 def _known_labels(images: Images) -> list[int] | None:
     """None where nothing but decoding all images would tell."""
-    return labels_of(images).tolist() if isinstance(images, list) or hasattr(images, "labels") else None
+    return labels_of(images).tolist() if isinstance(images, list) or hasattr(images, "known_labels") else None
 
 
 def _sha256_of_weights(model: TimmModule) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from stochca.config.timetable import Timetable
 from stochca.config.training import Training
 from stochca.data.batches import images_of_step
 from stochca.data.class_weights import check_class_weights, class_weights
-from stochca.data.images import Images, keep_in_memory, labels_of, names_of
+from stochca.data.images import Images, are_steady, keep_in_memory, labels_of, names_of
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.evaluation import check_every_class, check_selection
@@ -36,7 +37,7 @@ class Inputs:
 
     student: TimmModule  # of timm, with a fresh head; it is trained in place
     train: Images
-    validation: Images  # what the weights are chosen by, and nothing else is
+    validation: Images  # what the weights are chosen by, and nothing else is; the same each time
     method: Method
     settings: Training
     preprocessing: Preprocessing
@@ -65,7 +66,7 @@ class Inputs:
         """The settings' budget in steps, which is all that the loop knows of it."""
         return self.settings.timetable(self.images)
 
-    @property
+    @cached_property
     def labels(self) -> np.ndarray:
         """Of the images that batches are drawn from."""
         return np.concatenate([labels_of(part) for part in self.parts])
@@ -108,7 +109,7 @@ class Inputs:
         return names_of(self.parts, shown)
 
     def decoded(self) -> "Inputs":
-        """The same with images in memory, where they fit."""
+        """The same with images in memory, where they fit and are the same each time."""
         reads = self.timetable.steps * self.settings.batch_size
         return dataclasses.replace(
             self, train=keep_in_memory(self.train, reads), validation=keep_in_memory(self.validation)
@@ -160,10 +161,20 @@ def check_settings(inputs: Inputs, device: torch.device) -> None:
 
 
 def check_images(inputs: Inputs) -> None:
-    """Raise `UserError` where a rank would have no image, or no metric could choose by validation."""
+    """Raise `UserError` where images lack, or domains, or nothing could be chosen by validation."""
     for name, split in (("training", inputs.train), ("validation", inputs.validation)):
         if len(split) < world_size():
             number = f"only {len(split)}" if len(split) else "no"
             raise UserError(f"there are {number} {name} images")
+    if inputs.domains is not None and len(inputs.domains) != inputs.images:
+        raise UserError(
+            f"domains names those of {len(inputs.domains)} images, but {inputs.images} are trained on, which "
+            "with refit are those of validation too; give one per image"
+        )
+    if not inputs.refit and not are_steady(inputs.validation):
+        raise UserError(
+            "the validation images differ each time that they are read, and weights can't be chosen by them; "
+            "leave random transforms out of their dataset"
+        )
     if inputs.selection == "auroc":
         check_every_class(labels_of(inputs.validation), inputs.class_names, "validation images")

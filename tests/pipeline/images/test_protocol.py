@@ -127,6 +127,7 @@ def test_one_domain_is_tested_and_the_others_are_split_by_the_trial(tmp_path: Pa
         assert Counter(images.train.domains) == {"sketch": 24, "clip": 24}
         assert Counter(images.validation.domains) == {"sketch": 6, "clip": 6}
         assert Counter(images.train.labels) == {0: 16, 1: 16, 2: 16}
+        assert images.train.known_labels.tolist() == [images.train[i][1] for i in range(48)]
         assert not ids(images.train) & ids(images.validation)
         assert images.domains == images.train.domains
         validations.append(ids(images.validation))

@@ -1,9 +1,11 @@
 import pickle
+import random
 
 import pytest
+import torch
 from PIL import Image
 
-from stochca.data.images import joined_images, keep_in_memory, some_of
+from stochca.data.images import joined_images, keep_in_memory, labels_of, some_of
 from tests.stochca.tiny import ColouredSquares
 
 
@@ -35,7 +37,41 @@ def test_images_are_kept_as_long_as_all_of_them_fit(monkeypatch: pytest.MonkeyPa
         asked.clear()
         images = Sizes(*sides)
         assert keep_in_memory(images) is images
-        assert len(asked) == decoded
+        assert len(asked) == decoded + 2 * len(sides)  # each is read twice first, to see that it stays
+
+
+def test_images_that_draw_at_random_are_not_kept() -> None:
+    class Rotated(ColouredSquares):
+        generator = random.Random(0)
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            image, label = super().__getitem__(index)
+            return image.rotate(90 * self.generator.randrange(4)), label
+
+    class Flipped(ColouredSquares):
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            image, label = super().__getitem__(index)
+            return (image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if torch.rand(1) < 0.5 else image), label
+
+    before = torch.get_rng_state()
+    assert isinstance(keep_in_memory(ColouredSquares(20)), list)
+    for images in (Rotated(20), Flipped(20)):
+        assert keep_in_memory(images) is images
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_labels_are_those_of_the_images_whatever_else_a_collection_has() -> None:
+    class Fine(ColouredSquares):
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            return super().__getitem__(index)[0], index // 2
+
+    class Known(Fine):
+        known_labels = (7, 8, 9)
+
+    images = Fine(6)
+    assert images.labels != [0, 0, 1, 1, 2, 2]
+    assert labels_of(images).tolist() == [0, 0, 1, 1, 2, 2]
+    assert labels_of(Known(3)).tolist() == [7, 8, 9]
 
 
 def test_joined_images_are_those_of_the_parts_in_order() -> None:

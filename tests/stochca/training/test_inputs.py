@@ -1,5 +1,7 @@
 """What a run is made from: weights of classes against the images that batches show."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,8 +9,9 @@ from PIL import Image
 from stochca.config import Method
 from stochca.config.training import Training
 from stochca.data.batches import images_of_step
-from stochca.training.inputs import Inputs
-from tests.stochca.tiny import PREPROCESSING, tiny_vit
+from stochca.errors import UserError
+from stochca.training.inputs import Inputs, check_images
+from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 
 
 def test_balanced_weights_make_up_for_what_is_shown_of_each_domain() -> None:
@@ -37,3 +40,26 @@ def test_balanced_weights_make_up_for_what_is_shown_of_each_domain() -> None:
         counted = np.array(weights)[labels[seen]]
         assert counted.mean() == pytest.approx(1)
         assert counted[labels[seen] == 0].sum() == pytest.approx(counted[labels[seen] == 1].sum())
+
+
+class Noisy(ColouredSquares):
+    """Drawn anew each time that they are read."""
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        noise = np.random.default_rng(np.random.randint(2**31)).integers(0, 255, (16, 16, 3), np.uint8)
+        return Image.fromarray(noise), self.labels[index]
+
+
+def test_images_that_differ_each_time_are_for_training_alone() -> None:
+    steady, noisy = ColouredSquares(20), Noisy(20)
+    make = partial(
+        Inputs, tiny_vit(), method=Method(), settings=Training(steps=9), preprocessing=PREPROCESSING
+    )
+    inputs = make(noisy, steady)
+    check_images(inputs)
+    assert inputs.decoded().train is noisy
+    with pytest.raises(UserError, match="validation images differ each time that they are read"):
+        check_images(make(steady, noisy))
+    check_images(make(steady, noisy, refit=True))
+    with pytest.raises(UserError, match="domains names those of 20 images, but 40 are trained on"):
+        check_images(make(steady, noisy, refit=True, domains=["a", "b"] * 10))
