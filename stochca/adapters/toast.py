@@ -8,6 +8,7 @@ Shapes: B images, N tokens, D channels.
 """
 
 import copy
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,11 @@ from stochca.timm_models.key_value import swapped
 from stochca.timm_models.projections import attention_layers, changed, projections_of
 from stochca.timm_models.support import check_supported
 
+NOT_PRETUNED = (
+    "TOAST's decoders started at random, not pre-tuned for this backbone, which the method needs to reach "
+    "what its paper reports"
+)
+
 
 class TOAST(AdaptedModel):
     """Wrap a pretrained transformer so that its top-down attention and its head learn, and nothing else.
@@ -36,7 +42,8 @@ class TOAST(AdaptedModel):
         lite: the decoders learn low-rank updates alone (through `peft`), and the task vector's transform,
             which otherwise stays the identity, learns too.
         rank: of these updates, which count alpha / rank.
-        decoders: a file of decoders that were pre-tuned for this backbone; None: they start at random.
+        decoders: a file of decoders that were pre-tuned for this backbone; None: they start at random, and
+            training warns of it.
 
     Raises:
         UserError: the architecture is not supported, or the decoders don't fit it.
@@ -61,6 +68,7 @@ class TOAST(AdaptedModel):
         self.decoders = make_decoders(model)
         self.task = trunc_normal(model.embed_dim)  # ξ
         self.transform = nn.Parameter(torch.eye(model.embed_dim), requires_grad=lite)  # P
+        self.pretuned = decoders is not None
         if decoders is not None:
             load_decoders(self.decoders, decoders)
         if lite:
@@ -72,8 +80,19 @@ class TOAST(AdaptedModel):
         super().check(model)
         check_supported(model)
 
+    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
+        super().load_adapter_state(state)
+        self.pretuned = True
+
     def adapted_features(self, images: Tensor) -> Tensor:
         """Tokens (B, N, D) of the second pass."""
+        if self.training and not self.pretuned:
+            self.pretuned = True  # said once
+            warnings.warn(
+                f"{NOT_PRETUNED}; pre-tune them (stochca.training.pretuning, or dvc repro pretune), and pass "
+                "their file as decoders",
+                stacklevel=2,
+            )
         with torch.no_grad():
             seen_BND = self.backbone.forward_features(images)
         likeness_BN = functional.cosine_similarity(seen_BND, self.task, dim=-1).clamp(0, 1)
@@ -148,8 +167,11 @@ class TopDown(Around):
         config = self.config
         decoders = None if config.decoders is None else Path(config.decoders)
         if isinstance(config, ToastLite):
-            return TOAST(student, True, rank=config.rank, alpha=config.alpha, decoders=decoders)
-        return TOAST(student, decoders=decoders)
+            toast = TOAST(student, True, rank=config.rank, alpha=config.alpha, decoders=decoders)
+        else:
+            toast = TOAST(student, decoders=decoders)
+        toast.pretuned = True  # or `notes` says it
+        return toast
 
     def plain(self, adapted: TOAST) -> TOAST:
         return self.finish(copy.deepcopy(adapted)) if isinstance(self.config, ToastLite) else adapted
@@ -164,7 +186,6 @@ class TopDown(Around):
         if self.config.decoders is not None:
             return []
         return [
-            "WARNING: TOAST's decoders started at random, not pre-tuned for this backbone, which the method "
-            "needs to reach what its paper reports. Pre-tune them (dvc repro pretune), and name their file "
-            "in the method: adapter.decoders."
+            f"WARNING: {NOT_PRETUNED}. Pre-tune them (dvc repro pretune), and name their file in the method: "
+            "adapter.decoders."
         ]

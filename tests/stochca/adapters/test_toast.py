@@ -1,5 +1,6 @@
 """TOAST against two passes that are written out."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 import stochca
 from stochca._typing import TimmModule
 from stochca.adapters.toast import make_decoders
+from stochca.config import Toast, ToastLite, build
 from stochca.errors import UserError
 from tests.stochca.tiny import CLASSES, tiny_vit
 
@@ -103,6 +105,26 @@ def test_decoders_task_and_head_learn(checkpointing: bool) -> None:
 def test_the_transform_starts_as_the_identity() -> None:
     model = stochca.TOAST(tiny_vit())
     assert torch.equal(model.transform, torch.eye(DIM))
+
+
+@pytest.mark.parametrize("lite", [False, True])
+def test_training_beside_random_decoders_is_said_once(lite: bool, tmp_path: Path) -> None:
+    path = tmp_path / "decoders.safetensors"
+    save_file(make_decoders(tiny_vit()).state_dict(), path)
+    model = stochca.TOAST(tiny_vit(), lite=lite)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.eval()(IMAGES)
+        with pytest.warns(UserWarning, match=r"decoders started at random, .*; pre-tune them"):
+            model.train()(IMAGES)
+        model(IMAGES)
+        stochca.TOAST(tiny_vit(), lite=lite, decoders=path).train()(IMAGES)
+        again = stochca.TOAST(tiny_vit(), lite=lite)
+        again.load_adapter_state(model.adapter_state())
+        again.train()(IMAGES)
+        config = (ToastLite if lite else Toast)()
+        build(config).adapt(tiny_vit()).train()(IMAGES)
+    assert "started at random" in build(config).notes[0]
 
 
 def test_tuned_decoders_are_loaded_or_refused(tmp_path: Path) -> None:
