@@ -93,7 +93,7 @@ class TOAST(LanguageWrapper):
         if plain_start:
             for decoder in self.decoders:
                 nn.init.zeros_(decoder.get_parameter("emit.weight"))
-        self.pretuned = decoders is not None
+        self.pretuned, self.told_of_labels = decoders is not None, False
         if decoders is not None:
             advice = "pre-tune decoders for this model, and save them with save_decoders"
             self._load(read_tensors(Path(decoders), model, advice), str(decoders), advice)
@@ -175,7 +175,7 @@ class TOAST(LanguageWrapper):
                 "TOAST's decoders learn by the loss that it makes itself, of labels, and found none; pass "
                 "labels, and leave out what takes them away (label_smoothing_factor, compute_loss_func)"
             )
-        self._warn_once()
+        self._warn_once(labels)
         cache = self._cache(past_key_values, use_cache)
         inputs = {
             "input_ids": input_ids,
@@ -235,13 +235,20 @@ class TOAST(LanguageWrapper):
             )
         return TwoPassCache(self.backbone.config) if given is None else given
 
-    def _warn_once(self) -> None:
+    def _warn_once(self, labels: Tensor | None) -> None:
         if self.training and self.learning == "task" and not self.pretuned:
             self.pretuned = True
             warnings.warn(
                 "TOAST's decoders were not pre-tuned for this model, which the method needs to reach what "
                 'its paper reports; pre-tune them: learn("decoders"), train, save_decoders, and pass the '
                 "file as decoders",
+                stacklevel=3,
+            )
+        if self.training and self.rank is not None and labels is None and not self.told_of_labels:
+            self.told_of_labels = True
+            warnings.warn(
+                "TOAST-Lite learns by the reconstruction term too, which it makes of labels, and found none; "
+                "pass labels, and leave out what takes them away (label_smoothing_factor, compute_loss_func)",
                 stacklevel=3,
             )
 

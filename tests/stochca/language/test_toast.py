@@ -211,6 +211,18 @@ def test_skipped_pretuning_is_said_once(tmp_path: Path) -> None:
         pretuning(tokens())
 
 
+def test_a_lite_without_its_reconstruction_term_says_so_once() -> None:
+    lite = TOAST(tiny_model(), rank=2)
+    lite.pretuned = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lite(tokens())
+        assert lite.train()(tokens(), labels=tokens()).reconstruction is not None
+        with pytest.warns(UserWarning, match="reconstruction term too, .*; pass labels, and leave out"):
+            assert lite(tokens()).reconstruction is None
+        lite(tokens())
+
+
 def test_the_model_moves_along_and_computes_in_half_precision() -> None:
     toast = lively_toast(tiny_model())
     logits = toast(tokens()).logits
