@@ -13,6 +13,7 @@ from stochca.config import Average as Average
 from stochca.config import Penalty as Penalty
 from stochca.config import Phases as Phases
 from stochca.config import register as register
+from stochca.config.training import Training as Training
 from stochca.config.training import require as require
 from stochca.data.examples import Examples as Examples
 from stochca.errors import UserError as UserError

@@ -13,20 +13,19 @@ import yaml
 from datasets import Dataset as Table
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
-from pipeline.config.datasets import DATASETS, import_built_in
 from pipeline.config.params import Params, load_params
 from pipeline.images.sizes import Sides
 from pipeline.prepare import prepare
 from stochca.compute.checkpoint import CHECKPOINT
-from stochca.config import CHOICES, Method, StochasticCrossAttention, code_of
-from stochca.config.registry import CODE
+from stochca.config import Lora, Method, StochasticCrossAttention, code_of
 from stochca.errors import UserError
 from stochca.penalties.term import Batch, Start
 from stochca.timm_models.recording import records_of
 from stochca.training.fit import find_evaluated, fit
 from stochca.training.inputs import Inputs
-from tests.extensions import FILES, SCRIPTS, use, write_files
+from tests.extensions import FILES, SCRIPTS, forgotten, use, write_files
 from tests.imports import ROOT
 from tests.pipeline.sections import dataset_section
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
@@ -36,17 +35,8 @@ from tests.stochca.training.test_fit import settings
 @pytest.fixture(autouse=True)
 def registries() -> Iterator[None]:
     """What a test registers is forgotten after it."""
-    import_built_in()
-    tables: list[dict[Any, Any]] = [*CHOICES.values(), CODE, DATASETS]
-    before = [dict(table) for table in tables]
-    path = list(sys.path)
-    yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
-    sys.path[:] = path
-    for name in [name for name in sys.modules if name.split(".")[0] == "extensions"]:
-        del sys.modules[name]
+    with forgotten():
+        yield
 
 
 @pytest.fixture
@@ -166,6 +156,25 @@ def test_the_average_is_the_mean_of_the_evaluations_and_survives_a_restart(param
         assert torch.equal(value, fitted.model.state_dict()[name]), name
 
 
+def test_the_average_goes_with_lora_and_counts_and_without_refit(params: Params) -> None:
+    average = module("latest_evaluations").LatestEvaluations(evaluations=2)
+    _, fitted = train(
+        Method(adapter=Lora(rank=2), average=average), Path("work"), steps=2, evaluations=2, checkpoints=1
+    )
+    assert fitted.selected_step is None
+    assert fitted.model.state_dict().keys() == tiny_vit().state_dict().keys()
+    norm = nn.BatchNorm1d(2)
+    latest = code_of(type(average))(average, norm, 3)
+    for step in (1, 2, 3):
+        norm.running_mean, norm.num_batches_tracked = torch.full((2,), float(step)), torch.tensor(step)
+        latest.after_evaluation(norm, step, 0.0)
+    mean = latest.finish(norm, {}, None)
+    assert mean["running_mean"].tolist() == [2.5, 2.5]
+    assert mean["num_batches_tracked"] == 3
+    with pytest.raises(ValueError, match="needs evaluations, of which refit leaves none"):
+        Method(average=average).check_training(settings(), micro_batch=8, refit=True)
+
+
 def test_the_dataset_is_prepared_as_its_list_says(params: Params) -> None:
     rows = []
     for number in range(30):
@@ -176,7 +185,7 @@ def test_the_dataset_is_prepared_as_its_list_says(params: Params) -> None:
         Image.new("RGB", (20, 20), colour).save(Path("photos", name))
         rows.append((name, label, split))
     lines = ["file,class,split", *(",".join(row) for row in rows)]
-    Path("photos/labels.csv").write_text("\n".join(lines))
+    Path("photos/labels.csv").write_text("\n".join(lines), encoding="utf-8-sig")  # as spreadsheets do
     dataset = dataset_section(name="listed", root="photos")
     prepare(dataset, Sides.of(16, None), Path("prepared"))
     table = Table.from_file("prepared/images.arrow")

@@ -33,8 +33,9 @@ class Averaging:
         """The evaluated model has this validation loss."""
 
     def finish(self, student: TimmModule, best: Weights, evaluate: Evaluate) -> Weights | None:
-        """The weights to keep; None keeps `best`, those that were best on validation.
+        """The weights to keep, with the names of `student`; None keeps `best`, those best on validation.
 
+        `best` has the names of the plain model, which are others where an adapter renames while it trains.
         `evaluate` gives a model's validation scores. It may be asked about `student` with other weights.
         """
         return None
