@@ -19,7 +19,7 @@ from pipeline.tracking.labels import without_password
 from pipeline.tracking.logged_model import logged_models
 from pipeline.tracking.run_folder import waiting_folder
 from pipeline.tracking.server import first_request, reason_of
-from pipeline.training.saved_model import CARD, TrainedModel, load_trained
+from pipeline.training.saved_model import CARD, NotAtHand, TrainedModel, load_trained
 from stochca.errors import UserError
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"  # the aliases
@@ -208,6 +208,8 @@ def load_version(version: ModelVersion) -> TrainedModel:
             raise UserError(f"{address} was not logged by a training stage: it holds no {CARD}")
         try:
             return load_trained(cards[0].parent)
+        except NotAtHand:
+            raise
         except UserError as error:
             reason = str(error).partition(": ")[2].partition("; run")[0]
             raise UserError(f"{address} is damaged: {reason}") from None

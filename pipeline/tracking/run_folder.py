@@ -26,7 +26,6 @@ from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import write_json
 from pipeline.runtime.paths import RUNS, of_the_project
 from pipeline.tracking.labels import without_password
-from stochca.backbones.card import OWN_BACKBONE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,17 +119,18 @@ class RunFolder:
         """Numbers of a step; or numbers of the whole run, which replace earlier ones."""
         append_line(self.folder / METRICS, values, step)
 
-    def add_model(self, model: Path, example: "np.ndarray", backbone: Path | None = None) -> None:
+    def add_model(self, model: Path, example: "np.ndarray", beside: Mapping[str, Path] | None = None) -> None:
         """A trained model's folder, with uint8 images (B, height, width, 3) as an example of its input.
 
-        With an adapter's goes its backbone's, without which it is worth nothing elsewhere.
+        Into it go copies of folders by these names, without which an adapter is worth nothing elsewhere.
         """
         import numpy as np
 
         target = self.folder / MODEL
         shutil.copytree(model, target / model.name, dirs_exist_ok=True)
-        if backbone is not None:
-            shutil.copytree(backbone, target / model.name / OWN_BACKBONE, dirs_exist_ok=True)
+        for name, folder in (beside or {}).items():
+            unused = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(folder, target / model.name / name, ignore=unused, dirs_exist_ok=True)
         np.save(target / "example.npy", example, allow_pickle=False)
 
     def adopt(self, run_ids: Sequence[str]) -> None:

@@ -1,12 +1,15 @@
 """What MLflow serves: pictures in, class probabilities out. Needs timm, torch and safetensors alone.
 
-A model with an adapter comes with its backbone, and with the package stochca, which knows how to join them.
+A model with an adapter comes with its backbone, and with the package stochca, which knows how to join them;
+and with the folder of extensions, where one of them makes the adapter.
 
 Logged as code beside the weights, so that loading a model never unpickles anything.
 """
 
 import json
+import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,8 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         if card["adapter"] is not None:
             from stochca.adapters.adapted import load_adapted
 
+            sys.path.insert(0, str(folder))  # with extensions/
+            import_module(card.get("adapter_module") or "stochca.config")
             self.model = load_adapted(
                 folder / "adapter.safetensors",
                 card["adapter"],

@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 from pipeline.images.seen_images import FILE as SEEN_IMAGES
 from pipeline.images.seen_images import write_seen
 from pipeline.runtime.files import replace_folder, write_json
-from pipeline.runtime.paths import METRICS, MODELS, RESULTS
+from pipeline.runtime.paths import EXTENSIONS, METRICS, MODELS, RESULTS
 from pipeline.tracking.run_folder import RunFolder
 from pipeline.training.inputs import Loaded
 from pipeline.training.job import Job
 from pipeline.training.metrics import calibration_error
-from pipeline.training.saved_model import BACKBONE, save_trained
+from pipeline.training.saved_model import BACKBONE, adapter_module, save_trained
 from stochca._typing import TimmModule
-from stochca.adapters.adapted import AdaptedModel
+from stochca.backbones.card import OWN_BACKBONE
 from stochca.compute.devices import default_device
 from stochca.config.selection import SELECTIONS, Selection
 from stochca.data.preprocessing import Preprocessing
@@ -195,8 +195,7 @@ class Outcome:
         if self.fitted.notes:
             run.add_tags({"mlflow.note.content": "\n\n".join(self.fitted.notes)})
         if upload_model:
-            backbone = BACKBONE if isinstance(self.fitted.model, AdaptedModel) else None
-            run.add_model(MODELS / self.job.name, self.example, backbone)
+            run.add_model(MODELS / self.job.name, self.example, beside(self.fitted.model))
 
     @property
     def example(self) -> np.ndarray:
@@ -204,6 +203,15 @@ class Outcome:
         images = self.loaded.images.test
         size = images[0][0].size
         return np.stack([np.asarray(images[i][0].resize(size)) for i in range(min(2, len(images)))])
+
+
+def beside(model: TimmModule) -> dict[str, Path]:
+    """What a model is worth nothing without elsewhere, by the folder in its own."""
+    module = adapter_module(model)
+    if module is None:
+        return {}
+    own = module.startswith(f"{EXTENSIONS}.")
+    return {OWN_BACKBONE: BACKBONE, **({str(EXTENSIONS): EXTENSIONS} if own else {})}
 
 
 def write_curves(path: Path, events: Sequence[Mapping[str, Any]]) -> None:

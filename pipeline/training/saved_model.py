@@ -23,6 +23,7 @@ from stochca.adapters.adapted import AdaptedModel, describe, load_adapted
 from stochca.backbones.card import CARD_FILE, OWN_BACKBONE, BackboneCard
 from stochca.backbones.loading import pooling_options
 from stochca.compute.checkpoint import save_weights
+from stochca.config import CHOICES
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 
@@ -84,6 +85,7 @@ def save_trained(
         # Together with the architecture and image_size, what timm.create_model needs to make this model.
         "options": pooling_options(plain),
         "adapter": adapter,
+        "adapter_module": adapter_module(student),
         "image_size": backbone.image_size,
         "mean": list(backbone.mean),
         "std": list(backbone.std),
@@ -105,8 +107,9 @@ def load_trained(folder: Path) -> TrainedModel:
     """Read a model that a training stage wrote.
 
     Raises:
-        UserError: the folder is missing or damaged, or holds other weights than its card says; or it holds an
-            adapter to another backbone than there is.
+        UserError: the folder is missing or damaged, or holds other weights than its card says.
+        NotAtHand: it holds an adapter to another backbone than there is, or one of an extension that
+            params.yaml does not name.
     """
     weights = ADAPTER if (folder / ADAPTER).exists() else WEIGHTS
     try:
@@ -124,7 +127,7 @@ def load_trained(folder: Path) -> TrainedModel:
         model = _adapted(folder, card) if weights == ADAPTER else _plain(folder, card)
         trained = TrainedModel(model.eval(), card)
         trained.preprocessing.evaluation()  # so that what is wrong with it is found here
-    except _AnotherBackbone:
+    except NotAtHand:
         raise
     except Exception as error:  # timm fails in many ways on a card that is not what it should be
         reason = f"{CARD} has no {error}" if isinstance(error, KeyError) else shorten(str(error), 300)
@@ -151,32 +154,57 @@ def _plain(folder: Path, card: dict[str, Any]) -> TimmModule:
     return model
 
 
-class _AnotherBackbone(UserError):
-    """The adapter is sound, but its backbone is not there."""
+class NotAtHand(UserError):
+    """The adapter is sound, but what it is to be loaded with is not there."""
 
 
 def _adapted(folder: Path, card: dict[str, Any]) -> AdaptedModel:
+    _make_known(card)
     own = folder / OWN_BACKBONE
     backbone = own if own.is_dir() else BACKBONE
     needed = card["backbone"]["weights_sha256"]
     try:
         found = BackboneCard.from_file(backbone / CARD_FILE).weights_sha256
     except UserError as error:
-        raise _AnotherBackbone(f"{folder} is an adapter to a backbone: {error}") from None
+        raise NotAtHand(f"{folder} is an adapter to a backbone: {error}") from None
     if found != needed:
-        raise _AnotherBackbone(
+        raise NotAtHand(
             f"{folder} is an adapter to the backbone with the sha256 {needed}, but that of {backbone} is "
             f"{found}; make the one that it was trained on (the stage backbone), or train the method again"
         )
     model = load_adapted(folder / ADAPTER, card["adapter"], backbone, num_classes=len(card["classes"]))
     options = pooling_options(model.backbone)
     if options != card["options"]:
-        raise _AnotherBackbone(
+        raise NotAtHand(
             f"{folder} is an adapter to a backbone that pools with {card['options']}, but {backbone} pools "
             f"with {options}; set backbone.global_pool in params.yaml as it was and make the backbone again, "
             "or train the method again"
         )
     return model
+
+
+def _make_known(card: dict[str, Any]) -> None:
+    """Import the extensions that params.yaml names, where the adapter is none of the project's own."""
+    name = card["adapter"]["name"]
+    if name in CHOICES["adapter"]:
+        return
+    from pipeline.config.params import load_params  # which other models do without
+
+    needs = f"the model {card['name']} has the adapter {name!r} of an extension"
+    try:
+        load_params()
+    except UserError as error:
+        raise NotAtHand(f"{needs}: {error}") from None
+    if name not in CHOICES["adapter"]:
+        raise NotAtHand(
+            f"{needs} that params.yaml does not name; run from the project's folder, and add its file to the "
+            "list extensions there"
+        )
+
+
+def adapter_module(model: TimmModule) -> str | None:
+    """What is imported to make the adapter of a model known; None: it has none."""
+    return CHOICES["adapter"][describe(model)["name"]].__module__ if isinstance(model, AdaptedModel) else None
 
 
 def _available() -> str:

@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,13 +25,16 @@ from pipeline.commands.predict import predict_images
 from pipeline.config.params import Backbone, load_params
 from pipeline.images.image_files import ImageFiles
 from pipeline.runtime.files import sha256, write_json
+from pipeline.tracking.run_folder import RunFolder
 from pipeline.training.inputs import decoders_sha256
-from pipeline.training.saved_model import load_trained, save_trained
+from pipeline.training.outcome import beside
+from pipeline.training.saved_model import NotAtHand, load_trained, save_trained
 from stochca.adapters.adapted import AdaptedModel
 from stochca.backbones.card import BackboneCard
 from stochca.backbones.loading import load_backbone
 from stochca.config import Method, Toast, Vpt
 from stochca.errors import UserError
+from tests.extensions import forgotten
 from tests.imports import ROOT
 from tests.pipeline.small_model import CLASSES, SIZE, picture
 
@@ -219,9 +225,6 @@ def test_options_are_checked_by_their_path(tmp_path: Path) -> None:
 
 def test_what_is_served_brings_its_backbone(card: BackboneCard, tmp_path: Path) -> None:
     """The served code itself, on what the outbox would upload."""
-    import shutil
-    from types import SimpleNamespace
-
     from pipeline.tracking.served_model import ImageClassifier
 
     folder, model = write_model("vpt", card)
@@ -243,3 +246,58 @@ def test_what_is_served_brings_its_backbone(card: BackboneCard, tmp_path: Path) 
         "tokens": 2,
         "deep": False,
     }
+
+
+OWN_PROMPTS = """
+from dataclasses import dataclass
+from stochca import VPT
+from stochca.extending import Adapter, Around, register
+
+class OwnVPT(VPT):
+    title = "own prompts"
+
+@dataclass(frozen=True)
+class OwnPrompts(Adapter):
+    name: str = "own_prompts"
+
+class OwnAround(Around):
+    model_class = OwnVPT
+
+register(OwnPrompts, OwnAround)
+"""
+
+
+def test_an_adapter_of_an_extension_is_loaded_and_served(
+    card: BackboneCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In what is another process to the registry each time."""
+    from pipeline.tracking.served_model import ImageClassifier
+
+    Path("extensions").mkdir()
+    Path("extensions/own_prompts.py").write_text(OWN_PROMPTS)
+    with forgotten():
+        edited_params(tmp_path, lambda raw: raw.update(extensions=["own_prompts"]))
+        monkeypatch.setitem(ADAPTERS, "own", sys.modules["extensions.own_prompts"].OwnVPT)
+        folder, model = write_model("own", card)
+        shown = np.asarray(picture(40, 40, 0))[None]
+        shipped = beside(model)
+    with forgotten():
+        loaded = load_trained(folder)
+        images = loaded.preprocessing.evaluation()(Image.fromarray(shown[0]))[None]
+        with torch.inference_mode():
+            expected = model(images)
+            assert torch.equal(loaded.model(images), expected)
+    run = RunFolder(tmp_path / "run")
+    run.add_model(folder, shown, shipped)
+    monkeypatch.chdir(tmp_path / "run")  # where nothing else is
+    with forgotten():
+        classifier = ImageClassifier()
+        classifier.load_context(SimpleNamespace(artifacts={"model": str(tmp_path / "run/model/own")}))
+        probabilities = classifier.predict(None, shown)
+    np.testing.assert_allclose(probabilities, expected.softmax(dim=1).numpy(), atol=1e-6)
+    with pytest.raises(NotAtHand, match=r"'own_prompts' of an extension: params.yaml is missing"):
+        load_trained(Path("model/own"))
+    monkeypatch.chdir(tmp_path)
+    edited_params(tmp_path, lambda raw: None)
+    with pytest.raises(NotAtHand, match=r"the model own has the adapter 'own_prompts' .* does not name; run"):
+        load_trained(folder)
