@@ -1,7 +1,8 @@
 """Which images a model was trained or selected on, so that it is never tested on them later.
 
-Data changes and splits move: an image that taught yesterday's model may test today's. Images are kept
-as hashes of 8 bytes, of the name and of the content each, for either may change without the other.
+Data changes and splits move: an image that taught yesterday's model may test today's, and so may another one
+of the same patient. Images are kept as hashes of 8 bytes, of the name, of the content and of the group each,
+for any of them may change without the others.
 """
 
 from hashlib import blake2b
@@ -9,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.images.prepared import PreparedImages
+from pipeline.images.prepared import Prepared, PreparedImages
 
 FILE = "seen_images.npy"
 
 
 def write_seen(path: Path, *images: PreparedImages) -> None:
-    """Write the hashes of the images, uint64 (2N,) in order."""
-    hashes = [hashes_of(part).ravel() for part in images]
+    """Write the hashes of the images and of their groups, uint64 in order."""
+    hashes = [of_part for part in images for of_part in (hashes_of(part).ravel(), _hashes_of_groups(part))]
     np.save(path, np.unique(np.concatenate(hashes)), allow_pickle=False)
 
 
@@ -31,6 +32,17 @@ def was_seen(images: PreparedImages, seen: np.ndarray) -> np.ndarray:
     return by_name | by_content
 
 
+def group_was_seen(prepared: Prepared, split: str, seen: np.ndarray) -> np.ndarray:
+    """Which images of a split are among the hashes in `seen`, or of a group that is: bool (N,).
+
+    A group is known by its name, and by each of its prepared images, for its name may have changed.
+    """
+    everything = prepared.select(range(len(prepared.table)))
+    known = was_seen(everything, seen) | np.isin(_hashes_of_groups(everything), seen)
+    groups = {group for group, is_known in zip(everything.groups, known, strict=True) if is_known}
+    return np.array([group in groups for group in prepared.images(split).groups], bool)
+
+
 def hashes_of(images: PreparedImages) -> np.ndarray:
     """Of each image the hash of its name and that of its content: uint64 (N, 2)."""
     pairs = [
@@ -38,6 +50,10 @@ def hashes_of(images: PreparedImages) -> np.ndarray:
         for id, encoded in zip(images.ids, images.encoded(), strict=True)
     ]
     return np.array(pairs, np.uint64).reshape(-1, 2)
+
+
+def _hashes_of_groups(images: PreparedImages) -> np.ndarray:
+    return np.array([_hash(b"group", group.encode()) for group in images.groups], np.uint64)
 
 
 def _hash(kind: bytes, value: bytes) -> int:

@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from pipeline.config.params import Params
 from pipeline.config.sections import Compare
 from pipeline.images.prepared import Prepared
-from pipeline.images.seen_images import FILE, read_seen, was_seen
+from pipeline.images.seen_images import FILE, group_was_seen, read_seen, was_seen
 from pipeline.images.sizes import Sides
 from pipeline.registry.versions import (
     CHALLENGER,
@@ -53,7 +53,7 @@ HEADING = "## Promotion"
 
 @dataclass(frozen=True)
 class Contender:
-    """A registered version, its model, and the hashes of the images that it has seen."""
+    """A registered version, its model, and the hashes of the images that it has seen, and of their groups."""
 
     version: ModelVersion
     model: TrainedModel
@@ -73,7 +73,7 @@ class Decision:
     reason: str  # a sentence
     difference: Difference | None = None  # how much better than the champion; None: not compared
     test_images: int = 0  # that both classified
-    left_out: int = 0  # test images that one of them had been trained or selected on
+    left_out: int = 0  # test images of groups that one of them had been trained or selected on
     champion: str | None = None  # versions
     challenger: str | None = None
 
@@ -292,7 +292,7 @@ def decide(
     """Whether the challenger should be the champion, by the metric `selection`.
 
     Both classify the test images, each with its own preprocessing; classes are the same if their names
-    are. Images that either of them was trained or selected on are left out.
+    are. Images that either of them was trained or selected on are left out, with all others of their groups.
     """
     if champion is None:
         return Decision(True, f"{challenger.title} is the first model: it is the champion")
@@ -307,8 +307,9 @@ def decide(
             False, f"{challenger.title} has the weights of the champion, {champion.title}; nothing to do"
         )
     test = prepared.images("test")
-    fair = ~(was_seen(test, champion.seen) | was_seen(test, challenger.seen))
-    left_out = f"; {(~fair).sum()} that a model had seen in training or validation were left out"
+    fair = ~group_was_seen(prepared, "test", np.union1d(champion.seen, challenger.seen))
+    others = " (or others of their group)" if len(set(test.groups)) < len(test) else ""
+    left_out = f"; {(~fair).sum()} that a model had seen{others} in training or validation were left out"
     if fair.all():
         left_out = ""
     for each in (challenger, champion):

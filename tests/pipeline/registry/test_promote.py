@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from pipeline.config.params import Params
 from pipeline.config.sections import Compare
 from pipeline.images.prepared import PreparedImages
-from pipeline.images.seen_images import hashes_of, was_seen
+from pipeline.images.seen_images import hashes_of, read_seen, was_seen, write_seen
 from pipeline.registry import promote as promotion
 from pipeline.registry.promote import (
     REASON,
@@ -282,6 +282,28 @@ def test_test_images_that_the_champion_was_trained_on_are_left_out(
     )
     assert not decision.promoted
     assert "can't be compared" in decision.reason
+
+
+def test_test_images_of_groups_that_the_champion_was_trained_on_are_left_out(
+    contender: Callable[..., Contender], tmp_path: Path
+) -> None:
+    """Patients that came again: one keeps the image that was seen, one has lost it, one has another name."""
+    old = {"blue/train-00": "kept", "green/train-00": "gone", "blue/val-00": "named"}
+    before = write_prepared(tmp_path / "before", items(), groups=old)
+    write_seen(tmp_path / "seen.npy", before.images("train"), before.images("val"))
+    new = {"blue/test-00": "kept", "blue/test-01": "kept", "green/test-00": "gone", "blue/test-02": "renamed"}
+    today = write_prepared(
+        tmp_path / "today",
+        [item for item in items() if item[0] != "green/train-00"],
+        groups={**old, **new, "blue/val-00": "renamed", "red/test-00": "new", "red/test-01": "new"},
+    )
+    champion = contender(["blue"], 1, read_seen(tmp_path / "seen.npy"))
+    decision = decide(contender([], 2, NOTHING), champion, today, COMPARE, "accuracy")
+    assert (decision.test_images, decision.left_out) == (60 - len(new), len(new))
+    assert decision.difference is not None
+    assert decision.difference.mean == pytest.approx((17 - 3) / (60 - 4))
+    told = "; 4 that a model had seen (or others of their group) in training or validation were left out;"
+    assert told in decision.reason
 
 
 def test_many_images_of_one_group_decide_nothing(contender: Callable[..., Contender], tmp_path: Path) -> None:
