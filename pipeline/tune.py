@@ -19,10 +19,10 @@ from pipeline.runtime.files import replace_folder
 from pipeline.runtime.paths import BACKBONE, BEST, RUNS
 from pipeline.search.progress import SearchProgress
 from pipeline.search.space import dimensions, number_of_trials
-from pipeline.search.task import Task, decided_by, plan
+from pipeline.search.task import Task, decided_by, device_of_trials, plan
 from pipeline.tracking.follow import Follower
 from pipeline.tracking.labels import flatten, origin
-from pipeline.training.cluster import LOCAL, check_one_machine_has, connected
+from pipeline.training.cluster import LOCAL, check_one_machine_has, connected, unused_gpus
 from pipeline.training.interrupted import DECIDES, why_anew
 
 
@@ -54,8 +54,9 @@ def search(task: Task, params: Params) -> None:
             anew = why_anew(task.folder, task.decides, mark=DECIDES)
             trials = number_of_trials(settings, task.card.blocks)
             progress = SearchProgress(run, trials, task.timetable.steps, settings.seeds, task.metric)
-            if anew:
-                progress.say(anew)
+            for note in (unused_gpus(settings.resources, "tune.resources"), anew):
+                if note:
+                    progress.say(note)
             actor = start_actor(task)
             records = run_trials(actor, task, progress)
             with replace_folder(BEST.parent) as folder:
@@ -78,15 +79,11 @@ def check(task: Task) -> None:
     Raises:
         UserError: as `stochca.training.inputs.check_settings`.
     """
-    import torch
-
     from pipeline.images.prepared import load_prepared
     from pipeline.training.inputs import make_inputs
-    from stochca.compute.devices import default_device
     from stochca.training.inputs import check_settings
 
     card, training = task.card, task.training
-    device = default_device() if task.tune.resources.gpu else torch.device("cpu")
     if task.tune.address != LOCAL:  # what this machine computes in says nothing about the others
         training = dataclasses.replace(training, precision="auto")
     spaces = dimensions(task.tune, card.blocks)
@@ -96,7 +93,7 @@ def check(task: Task) -> None:
     inputs = make_inputs(
         BACKBONE, classes, [], [], method=method, settings=training, selection=task.selection, seed=0
     )
-    check_settings(inputs, device)
+    check_settings(inputs, device_of_trials(task.tune.resources))
 
 
 def settings_to_compare(task: Task) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import io
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from pipeline.images.protocol import HELD_OUT, images_for
 from pipeline.images.sizes import Sides
 from pipeline.runtime.paths import PREPARED
 from pipeline.search.space import number_of_trials
+from pipeline.search.task import device_of_trials, loaders_of_trials
 from stochca.attention.probability import one_per_block
 from stochca.backbones.loading import create_backbone, patch_size
 from stochca.compute.cores import cores_of_process
@@ -90,12 +91,18 @@ def cost_here(params: Params) -> Iterator[str]:
 def search_cost_here(params: Params) -> Iterator[str]:
     """What the search will cost on this machine, in lines."""
     yield f"What the search will cost (measuring {params.backbone.name} at {params.image_size} pixels ...)"
-    speed, tune = measure(params), params.tune
+    tune, device = params.tune, device_of_trials(params.tune.resources)
+    training = params.training_with(tune.training)
+    training = replace(training, workers=loaders_of_trials(training, tune.resources))
+    speed = measure(params.model_copy(update={"training": training}), device)
     trials = number_of_trials(tune, speed.blocks)
     seeds = f"{len(tune.seeds)} seeds" if len(tune.seeds) > 1 else "one seed"
     longest = hours(search_seconds(params, speed))
     yield f"  {trials} trials on {seeds}: at most {longest} on {speed.device} ({speed.precision})"
     yield f"  bad ones may be stopped once {tune.grace:.0%} of their steps are over"
+    if default_device() != device:
+        gpu = device_name(default_device())
+        yield f"  {gpu} is not used: tune.resources.gpu in params.yaml is 0; with 1 each trial has a GPU"
 
 
 def cost_of(params: Params, speed: Speed, split: Split | None = None) -> Cost:
@@ -124,13 +131,13 @@ def cost_of(params: Params, speed: Speed, split: Split | None = None) -> Cost:
     return Cost(runs, training_images, evaluations, evaluated_images if are_known else None, seconds)
 
 
-def search_seconds(params: Params, speed: Speed, split: Split | None = None) -> float:
+def search_seconds(params: Params, speed: Speed) -> float:
     """What `make tune` takes at most, one trial after the other; bad ones are stopped early."""
     tune = params.tune
     training = params.training_with(tune.training)
     highest = max(tune.prob) if isinstance(tune.prob, tuple) else tune.prob.high
     method = Method(attention=StochasticCrossAttention(prob=highest), phases=tune.method.phases)
-    split = split or split_of(params, params.search_target)
+    split = split_of(params, params.search_target)
     timetable = _timetable(params, training, split)
     one = training_seconds(method, training, timetable.steps, speed)
     one += len(timetable.evaluations) * split.validation * speed.forward_image
@@ -235,13 +242,12 @@ def cost_lines(params: Params, speed: Speed, split: Split | None = None) -> list
         evaluations += ", whose number is not known yet and is left out of the time below"
     else:
         evaluations += f", {cost.evaluated_images:,} images in these, the tests and linear probes"
-    search = hours(search_seconds(params, speed, split))
     return [
         f"{cost.runs:,} runs: {' x '.join(factors)}",
         f"{cost.training_images:,} training images; {evaluations}",
         f"about {hours(cost.seconds)} on {speed.device} ({speed.precision}), measured "
         f"{1 / speed.train_image:.3g} training images/s with plain fine-tuning",
-        f"the search before it, if you run `make tune`: at most {search} more",
+        "the search before it, if you run `make tune`, comes on top; `stochca cost --search` says how long",
     ]
 
 
@@ -252,14 +258,17 @@ def hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds < 36_000 else f"{seconds / 3600:,.0f} hours"
 
 
-def measure(params: Params) -> Speed:
+def measure(params: Params, device: torch.device | None = None) -> Speed:
     """Train a few micro-batches of noise at the image size of `params`; about 20 seconds at most.
+
+    Args:
+        device: None: what trainings compute on here.
 
     Raises:
         UserError: timm has no such architecture, or a micro-batch does not fit into the device's memory.
     """
     settings = params.training
-    device = default_device()
+    device = device or default_device()
     precision = resolve_precision(settings.precision, device)
     model = create_backbone(
         params.backbone.name,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.params import Params
-from pipeline.config.sections import Tune
+from pipeline.config.sections import Resources, Tune
 from pipeline.runtime.paths import SEARCHES as WORK
 from pipeline.search.data import BACKBONE, TrialData
 from pipeline.search.space import Values, prob_of
@@ -18,6 +18,8 @@ from stochca.config.timetable import Timetable
 from stochca.config.training import Training, deciding_settings
 
 if TYPE_CHECKING:
+    import torch
+
     from stochca.backbones.card import BackboneCard
 
 WHERE_AND_HOW_MANY = {"address", "resources", "concurrent", "max_failures"}  # as in dvc.yaml: no other result
@@ -84,16 +86,25 @@ class Task:
             epochs=None,
             steps=self.timetable.steps,  # the same for all seeds, whose splits may differ by an image
             checkpoints=self.training.evaluations,
-            workers=_workers(self.training, self.tune.resources.cpu),
+            workers=loaders_of_trials(self.training, self.tune.resources),
             lr=values.get("lr", self.training.lr),
         )
 
 
-def _workers(training: Training, cpus: float) -> int:
+def device_of_trials(resources: Resources) -> "torch.device":
+    """What a trial with these resources computes on; with gpu: 0 Ray leaves the GPUs visible."""
+    import torch
+
+    from stochca.compute.devices import default_device
+
+    return default_device() if resources.gpu else torch.device("cpu")
+
+
+def loaders_of_trials(training: Training, resources: Resources) -> int:
     """Loader processes within the trial's share of the machine."""
     if training.workers != "auto":
         return int(training.workers)
-    return 0 if cpus <= 2 else min(8, int(cpus) - 1)
+    return 0 if resources.cpu <= 2 else min(8, int(resources.cpu) - 1)
 
 
 def decided_by(params: Params) -> dict[str, Any]:

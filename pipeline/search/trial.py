@@ -23,10 +23,9 @@ from pipeline.images.protocol import images_of_trials
 from pipeline.runtime.files import write_json
 from pipeline.search.data import BACKBONE, scratch
 from pipeline.search.records import REACHED, Rung
-from pipeline.search.task import Task
+from pipeline.search.task import Task, device_of_trials
 from pipeline.training.inputs import make_inputs
 from stochca.compute.checkpoint import CHECKPOINT, PREVIOUS
-from stochca.compute.devices import default_device
 from stochca.config.selection import SELECTIONS
 from stochca.data.images import keep_in_memory
 from stochca.errors import UserError
@@ -43,8 +42,7 @@ class Trial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], task: Task, sent: list[ray.ObjectRef]) -> None:
         torch.set_num_threads(max(1, int(task.tune.resources.cpu)))
-        # With gpu: 0 Ray leaves the GPUs visible.
-        device = default_device() if task.tune.resources.gpu else torch.device("cpu")
+        device = device_of_trials(task.tune.resources)
         root = task.data.root((lambda: ray.get(sent[0])) if sent else None)
         prepared = load_prepared(root / FOLDER)
         images = images_of_trials(prepared, task.protocol, task.target, task.tune.seeds)

@@ -122,6 +122,16 @@ def check_one_machine_has(needs: Resources, section: str) -> None:
         )
 
 
+def unused_gpus(needs: Resources, section: str) -> str | None:
+    """What to say where the cluster has GPUs that these resources leave unused."""
+    import ray
+
+    found = ray.cluster_resources().get("GPU", 0)
+    if not found or needs.gpu:
+        return None
+    return f"trains on CPUs, though Ray has {found:g} GPUs: {section}.gpu is 0; with 1 each would have one"
+
+
 def _quiet(*, ship_code: bool) -> dict[str, Any]:
     """Options of ray.init: no chatter, and workers that find the project's code."""
     paths = [str(PACKAGES), str(Path.cwd()), os.environ.get("PYTHONPATH", "")]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.sections import Workers
-from pipeline.training.cluster import check_one_machine_has, connected
+from pipeline.training.cluster import check_one_machine_has, connected, unused_gpus
 from stochca.errors import UserError
 from stochca.training.callbacks import Callback, Callbacks, JsonLines
 
@@ -82,11 +82,8 @@ def check_gpus(workers: Workers, listeners: Callbacks) -> None:
             f"workers.num_workers {workers.num_workers} need {needed:g} GPUs, but at workers.address "
             f"{workers.address} there are {found:g}; ask for fewer, or give the address of a larger cluster"
         )
-    if found and workers.on_cpus:
-        listeners.on_note(
-            f"trains on CPUs, though there are {found:g} GPUs at workers.address {workers.address}: "
-            "workers.resources_per_worker.gpu is 0; with 1 each worker has a GPU"
-        )
+    if note := unused_gpus(workers.resources_per_worker, "workers.resources_per_worker"):
+        listeners.on_note(note)
 
 
 def _run(assignment: Assignment, workers: Workers, listeners: Callbacks) -> "Fitted":

@@ -205,7 +205,7 @@ def test_cost_measures_the_architecture_of_params(
     assert runs == "  5 runs: 5 methods x 1 target x 1 seed"
     assert images.startswith("  26,560 training images; 58 evaluations on validation images, ")
     assert re.fullmatch(r"  about \d+ minutes on .+, measured [\d.e+]+ training images/s with .*", time)
-    assert search.startswith("  the search before it, if you run `make tune`: at most ")
+    assert search.endswith(" `make tune`, comes on top; `stochca cost --search` says how long")
     Path("params.yaml").write_text(text.replace("vit_tiny_patch16_224", "vit_tiny_patch61_224"))
     assert stochca(monkeypatch, "cost") == 2
     assert "timm has no architecture 'vit_tiny_patch61_224'; did you mean" in capsys.readouterr().err

@@ -27,9 +27,11 @@ from pipeline.commands.cost import (
 )
 from pipeline.config.params import Params
 from pipeline.config.presets import find_preset
+from pipeline.config.sections import Resources
 from stochca.config import HeadAlone, Method, StochasticCrossAttention
 from stochca.errors import UserError
 from tests.pipeline.prepared_folder import Row, write_prepared_folder
+from tests.stochca.pretend import pretended
 
 SPEED = Speed("a device", "fp32", train_image=0.3, forward_image=0.1, step=1.0, blocks=12)
 
@@ -161,7 +163,7 @@ def test_the_search_is_counted_by_trials_and_seeds(cub: Params) -> None:
 
 def test_the_search_is_announced(cub: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight trials; of a space with fewer values, as many as it has."""
-    monkeypatch.setattr(cost, "measure", lambda params: SPEED)
+    monkeypatch.setattr(cost, "measure", lambda params, device: SPEED)
     share = teacher_share(Method(attention=StochasticCrossAttention(prob=0.5)), 12, 16)
     one = 10_000 * (16 * (0.3 + share * 0.1) + 1.0) + 20 * 599 * 0.1
     _, length, stopper = search_cost_here(cub)
@@ -169,6 +171,27 @@ def test_the_search_is_announced(cub: Params, monkeypatch: pytest.MonkeyPatch) -
     assert stopper == "  bad ones may be stopped once 25% of their steps are over"
     few = cub.model_copy(update={"tune": cub.tune.model_copy(update={"lr": None})})
     assert search_seconds(few, SPEED) == pytest.approx(5 * one)
+
+
+@pytest.mark.parametrize("gpu", [0, 1])
+def test_the_search_is_measured_as_its_trials_train(
+    gpu: int, cub: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU with gpu: 0, which this machine's GPU is no measure of; images loaded within its cores."""
+    measured: list[tuple[str, int | str]] = []
+
+    def measure(params: Params, device: torch.device) -> Speed:
+        measured.append((device.type, params.training.workers))
+        return SPEED
+
+    monkeypatch.setattr(cost, "measure", measure)
+    for cpu in (1, 4):
+        tune = cub.tune.model_copy(update={"resources": Resources(cpu=cpu, gpu=gpu)})
+        with pretended() as device:
+            lines = list(search_cost_here(cub.model_copy(update={"tune": tune})))
+        assert any("is not used: tune.resources.gpu in params.yaml is 0" in line for line in lines) != gpu
+    its = device.type if gpu else "cpu"
+    assert measured == [(its, 0), (its, 3)]
 
 
 def test_the_sentences(pacs: Params) -> None:

@@ -76,8 +76,6 @@ def test_gpus_that_are_not_used_are_named(
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": there})
     check_gpus(workers(2, gpu), Callbacks([Notes()]))
     assert len(notes) == said
-    assert all(
-        "there are 2 GPUs at workers.address local: workers.resources_per_worker.gpu is 0" in n for n in notes
-    )
+    assert all("Ray has 2 GPUs: workers.resources_per_worker.gpu is 0; with 1 each" in n for n in notes)
     with pytest.raises(UserError, match=r"workers.num_workers 2 need 6 GPUs, but"):
         check_gpus(workers(2, 3), Callbacks([]))
