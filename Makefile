@@ -90,7 +90,7 @@ docs: $(READY)  ## build README.md and docs/ as a site; a link that leads nowher
 ui: $(READY)  ## open MLflow's UI on http://127.0.0.1:5000
 	@case "$$MLFLOW_TRACKING_URI" in \
 	http*) echo "Runs: $$MLFLOW_TRACKING_URI" ;; \
-	*) echo "Runs: http://127.0.0.1:$${PORT:-5000}/#/experiments/1/runs"; \
+	*) echo "Runs: http://127.0.0.1:$${PORT:-5000}/#/experiments"; \
 	   python -m pipeline.tracking.moved; \
 	   mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $${PORT:-5000} ;; \
 	esac

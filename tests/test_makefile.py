@@ -50,7 +50,7 @@ def test_presets_and_folders_are_used_by_name(arguments: list[str], command: str
 
 def test_ui_says_where_the_runs_are(tmp_path: Path) -> None:
     first, second = make_ui(tmp_path, PORT="5555")
-    assert first == "Runs: http://127.0.0.1:5555/#/experiments/1/runs"
+    assert first == "Runs: http://127.0.0.1:5555/#/experiments"
     database = f"sqlite:///{tmp_path}/mlflow.db"
     assert second == f"mlflow ui --backend-store-uri {database} --host 127.0.0.1 --port 5555"
 

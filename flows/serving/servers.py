@@ -56,7 +56,7 @@ def mlflow_server() -> Server:
     from pipeline.tracking.server import why_unusable
 
     try:
-        follow_folder()
+        follow_folder(database_uri())
     except sqlite3.Error as error:
         raise UserError(why_unusable(None, str(DATABASE), error)) from None
     port = _port("MLFLOW_PORT", 5000)

@@ -49,6 +49,12 @@ def of_the_project(path: Path) -> Path:
     return path.resolve()
 
 
+def whole_address(uri: str) -> str:
+    """MLflow's address; a file is that of the project, also in a copy that DVC makes, and then deletes."""
+    kind, slashes, path = uri.partition(":///")
+    return f"{kind}{slashes}{of_the_project(Path(path))}" if kind == "sqlite" and path else uri
+
+
 def database_uri() -> str:
     """MLflow's address of the database beside the project.
 

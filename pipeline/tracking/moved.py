@@ -1,12 +1,13 @@
 """The embedded tracking follows its folder: MLflow's database has whole paths to the artifacts beside it."""
 
+import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from pipeline.runtime.paths import ARTIFACTS, DATABASE, of_the_project
+from pipeline.runtime.paths import ARTIFACTS, DATABASE, of_the_project, whole_address
 
 # The columns of MLflow's tables that say where artifacts are.
 PLACES = (
@@ -18,17 +19,19 @@ PLACES = (
 )
 
 
-def follow_folder() -> None:
-    """After the project was moved or copied, let its database mean the artifacts beside it.
+def follow_folder(uri: str) -> None:
+    """After the project was moved or copied, let its database, at `uri`, mean the artifacts of the project.
 
-    Artifacts that lie elsewhere stay there: in a bucket, in a folder of another name, or in one that holds
-    what is not here.
+    One that is not the project's stays as it is: a server's, or a file outside its folder. Artifacts that lie
+    elsewhere stay there: in a bucket, in a folder of another name, or in one that holds what is not here.
 
     Raises:
         sqlite3.Error: the file is no database, or can't be written to.
     """
-    database, here = of_the_project(DATABASE), of_the_project(ARTIFACTS)
-    if not database.exists():
+    kind, _, path = uri.partition(":///")
+    database, here = Path(path), of_the_project(ARTIFACTS)
+    is_own = database == of_the_project(DATABASE) or of_the_project(Path()) in database.parents
+    if kind != "sqlite" or not is_own or not database.exists():
         return
     with closing(sqlite3.connect(database)) as connection, connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
@@ -79,4 +82,4 @@ def local_folder(location: str | None) -> Path | None:
 
 if __name__ == "__main__":
     with suppress(sqlite3.Error):  # MLflow, which is started next, says it of its database
-        follow_folder()
+        follow_folder(whole_address(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE}"))

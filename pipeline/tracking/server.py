@@ -16,7 +16,7 @@ from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
 from pipeline.runtime.boundary import first_line
 from pipeline.runtime.exclusive import in_turn
-from pipeline.runtime.paths import ARTIFACTS, DATABASE, database_uri, of_the_project
+from pipeline.runtime.paths import ARTIFACTS, DATABASE, database_uri, of_the_project, whole_address
 from pipeline.tracking.labels import without_password
 from pipeline.tracking.moved import follow_folder, root_of
 from stochca.errors import UserError
@@ -73,24 +73,18 @@ def first_request(uri: str | None = None) -> Iterator[str | None]:
     quiet()
     wanted = os.environ.get("MLFLOW_TRACKING_URI")
     uri = uri or wanted
-    mlflow.set_tracking_uri(_of_the_project(uri) if uri else database_uri())
+    mlflow.set_tracking_uri(whole_address(uri) if uri else database_uri())
     if wanted is None:  # MLflow sets it, for processes that are started from here
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
         with patience(FIRST_REQUEST), _one_makes_the_tables(mlflow.get_tracking_uri()):
             yield uri
-            if uri is None:  # not before MLflow has taken the database for one of its own
-                follow_folder()
+            # Not before MLflow has taken the database for one of its own.
+            follow_folder(mlflow.get_tracking_uri())
     except UserError:
         raise
     except Exception as error:  # MLflow's own, a database's, or that of a driver which is not installed
         raise UserError(why_unusable(uri, str(DATABASE), error)) from None
-
-
-def _of_the_project(uri: str) -> str:
-    """The address, whole: a file is that of the project, also in a copy that DVC makes, and then deletes."""
-    kind, slashes, path = uri.partition(":///")
-    return f"{kind}{slashes}{of_the_project(Path(path))}" if kind == "sqlite" and path else uri
 
 
 def _one_makes_the_tables(uri: str) -> AbstractContextManager[None]:

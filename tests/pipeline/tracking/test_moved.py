@@ -9,6 +9,7 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
+from pipeline.tracking.moved import follow_folder
 from pipeline.tracking.server import connect
 
 
@@ -71,6 +72,9 @@ def test_a_project_that_was_moved_keeps_its_runs_and_its_models(
 
 @pytest.mark.parametrize("project", ["served"], indirect=True)
 def test_a_copy_leaves_the_original_alone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = "sqlite:///runs.db"
+    Path("mlflow.db").rename("runs.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", own)
     copy = project.with_name("first one, copied")  # begins as the original does
     shutil.copytree(project, copy)
     before = files(project)
@@ -79,6 +83,7 @@ def test_a_copy_leaves_the_original_alone(project: Path, monkeypatch: pytest.Mon
     assert notes() == {"before", "in the copy"}
     assert files(project) == before
     monkeypatch.chdir(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", own)  # MLflow has made it whole
     assert notes() == {"before"}
 
 
@@ -102,6 +107,10 @@ def test_artifacts_elsewhere_stay_there(
     for name, place in elsewhere.items():
         MlflowClient().create_experiment(name, place)
     monkeypatch.chdir(project.rename(project.with_name("second")))
+    shared = shutil.copy("mlflow.db", tmp_path / "shared.db")
+    follow_folder(f"sqlite:///{shared}")
+    assert shared.read_bytes() == Path("mlflow.db").read_bytes()
     connect("trial")
+    assert shared.read_bytes() != Path("mlflow.db").read_bytes()
     found = {name: MlflowClient().get_experiment_by_name(name).artifact_location for name in elsewhere}
     assert found == elsewhere
