@@ -1,6 +1,7 @@
 """Training, from a model with a fresh head to the weights that are kept."""
 
 import math
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -17,7 +18,7 @@ from stochca.adapters.adaptation import Adaptation
 from stochca.compute.checkpoint import cloned, save_weights
 from stochca.compute.compilation import compiled_blocks
 from stochca.compute.devices import default_device, device_name
-from stochca.compute.distributed import from_main, is_main, rank, world_size
+from stochca.compute.distributed import from_main, gathered, is_main, rank, world_size
 from stochca.compute.precision import choose_attention_kernel, resolve_precision
 from stochca.compute.randomness import Stream, derived_seed, seed_everything
 from stochca.config import build
@@ -76,14 +77,15 @@ def fit(
     the images of all ranks. Callbacks are called on rank 0 alone, which also writes the checkpoints.
 
     Raises:
-        UserError: the method or the settings don't fit the model or the device, parameters are frozen that
-            the method trains, the work folder holds a checkpoint of another training or lacks weights that
-            were kept, or training diverged.
+        UserError: the method or the settings don't fit the model or the device, the ranks' devices differ in
+            precision, parameters are frozen that the method trains, the work folder holds a checkpoint of
+            another training or lacks weights that were kept, or training diverged.
     """
     device = device or default_device()
     check_settings(inputs, device)
     check_images(inputs)
     check_drop_path(inputs)
+    check_precisions(inputs, device)
     run = _Run(inputs, work_folder, keep_evaluated, Callbacks(callbacks if is_main() else ()), device)
     run.begin()
     try:
@@ -103,6 +105,19 @@ def check_drop_path(inputs: Inputs) -> None:
         raise UserError(
             f"training.drop_path is {wanted}, but the student was made with {own:g}; make it with "
             f"timm.create_model(..., drop_path_rate={wanted}), or leave drop_path out"
+        )
+
+
+def check_precisions(inputs: Inputs, device: torch.device) -> None:
+    """Raise `UserError`, on every rank, where they would compute in different precisions."""
+    precision = resolve_precision(inputs.settings.precision, device)
+    teacher = build(inputs.method.attention).teacher_precision(precision, device)
+    text = precision if teacher is None else f"{precision} with a teacher in {teacher}"
+    found = dict(gathered((text, f"{device_name(device)} of {socket.gethostname()}")))
+    if len(found) > 1:
+        raise UserError(
+            f"ranks would compute in different precisions: {' and '.join(map(' on '.join, found.items()))}; "
+            "set training.precision to one that all devices have, and the method's teacher_precision to same"
         )
 
 

@@ -1,6 +1,7 @@
 """Real processes over gloo: workers against one process, and against themselves after an interruption."""
 
 import dataclasses
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -162,6 +163,14 @@ def two_ranks(rank: int, folder: Path) -> None:
         train(Method(), dataclasses.replace(BASE, batch_size=9), folder / "refused")
     except UserError as error:
         (folder / f"refused{rank}.txt").write_text(str(error))
+    torch.cpu.get_capabilities = lambda: {"amx_bf16": rank == 1}  # type: ignore[assignment]
+    attention = StochasticCrossAttention()  # whose teacher_precision is auto
+    for precision in ("auto", "fp32"):
+        settings = dataclasses.replace(BASE, precision=precision)
+        try:
+            train(Method(attention=attention), settings, folder / f"unlike_{precision}")
+        except UserError as error:
+            (folder / f"unlike_{precision}{rank}.txt").write_text(str(error))
     try:
         train(Method(), dataclasses.replace(BASE, lr=1e30, warmup=0.0, clip_grad=None), folder / "nan")
     except UserError as error:
@@ -247,6 +256,9 @@ def test_three_ranks_resume(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_mistakes_end_every_rank(rank: int, done: Path) -> None:
+    for precision, found in (("auto", "bf16 on .*"), ("fp32", "fp32 with a teacher in bf16 on .*")):
+        sentence = (done / f"unlike_{precision}{rank}.txt").read_text()
+        assert re.search(f"in different precisions: fp32 on .* and {found}; set training.precision", sentence)
     assert "training.batch_size 9, split by 2 workers" in (done / f"refused{rank}.txt").read_text()
     assert "training diverged" in (done / f"diverged{rank}.txt").read_text()
 
