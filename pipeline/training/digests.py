@@ -4,7 +4,7 @@ import hashlib
 import json
 import socket
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline.runtime.code import code_of, sha256_of_code
@@ -31,7 +31,10 @@ def versions(*libraries: str) -> dict[str, str]:
 def check_versions(wanted: Mapping[str, str]) -> None:
     """Raise `UserError` where a library here is not of the version of the machine that gave the work."""
     for name, there in wanted.items():
-        here = version(name)
+        try:
+            here = version(name)
+        except PackageNotFoundError:
+            here = "not at all"
         if here.partition("+")[0] != there.partition("+")[0]:  # 2.8.0+cpu is 2.8.0 for another device
             raise UserError(
                 f"{socket.gethostname()} has {name} {here}, but the machine that started the training has "

@@ -159,34 +159,41 @@ def _train(assignment: Assignment, workers: Workers, events: Any) -> None:
 
 def _work(config: dict[str, Any]) -> None:
     """What each worker does; torch.distributed is set up by Ray Train."""
-    import torch
-    from ray.train.torch import get_device
-
     from pipeline.training.digests import check_versions
-    from pipeline.training.inputs import load_job
-    from pipeline.training.job import LOG
-    from stochca.compute.checkpoint import save_weights
-    from stochca.compute.cores import cores_of_process
-    from stochca.compute.distributed import is_main
-    from stochca.training.fit import fit
 
     assignment, events = config["assignment"], config["events"]
-    torch.set_num_threads(cores_of_process())
     os.chdir(assignment.project)
     try:
-        check_versions(assignment.versions)
-        fitted = fit(
-            load_job(assignment.job, assignment.class_texts).inputs,
-            work_folder=assignment.run_folder,
-            keep_evaluated=assignment.job.protocol.keep_evaluated,
-            # The log lies beside the checkpoints, and is ahead of them whatever happens to the driver.
-            callbacks=[JsonLines(assignment.run_folder / LOG), _Sent(events)],
-            device=get_device(),
-        )
+        check_versions(assignment.versions)  # before they are imported, which may fail
+        fitted = _fit(assignment, events)
     except UserError as error:
         # From every rank, for the others may be waiting for one that alone has found a damaged image.
         events.put((MISTAKE, (str(error),)))
         return  # to raise it would make Ray Train try again
+    from stochca.compute.checkpoint import save_weights
+    from stochca.compute.distributed import is_main
+
     if is_main():
         save_weights(assignment.run_folder / WEIGHTS, fitted.model.state_dict())
         events.put((FITTED, (dataclasses.replace(fitted, model=None),)))
+
+
+def _fit(assignment: Assignment, events: Any) -> "Fitted":
+    """The share of the training of this worker's rank."""
+    import torch
+    from ray.train.torch import get_device
+
+    from pipeline.training.inputs import load_job
+    from pipeline.training.job import LOG
+    from stochca.compute.cores import cores_of_process
+    from stochca.training.fit import fit
+
+    torch.set_num_threads(cores_of_process())
+    return fit(
+        load_job(assignment.job, assignment.class_texts).inputs,
+        work_folder=assignment.run_folder,
+        keep_evaluated=assignment.job.protocol.keep_evaluated,
+        # The log lies beside the checkpoints, and is ahead of them whatever happens to the driver.
+        callbacks=[JsonLines(assignment.run_folder / LOG), _Sent(events)],
+        device=get_device(),
+    )
