@@ -38,7 +38,7 @@ def retrain(slots: int | None = None) -> Any:
 
         if not changed and is_decided(params):
             return Completed(message="nothing changed")
-        state = run_stages(needed_stages(DEFAULT_TARGETS), slots)
+        state = run_stages(needed_stages(DEFAULT_TARGETS), params.workers, slots)
         if not state.is_completed():
             return state
         # Compares the challenger with the champion on the same test images, and promotes it if it is better.

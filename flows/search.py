@@ -21,11 +21,11 @@ def search(slots: int | None = None, force: bool = False) -> Any:
         slots: How many stages run side by side; empty for one per GPU, or one without GPUs.
         force: Search again, and train again, although nothing has changed.
     """
-    with held_workspace():
+    with held_workspace() as params:
         stages = needed_stages(DEFAULT_TARGETS)
         if SEARCH not in stages:  # protocol.stochca_after waits for something else
             stages = needed_stages([SEARCH])
-        return run_stages(stages, slots, force)
+        return run_stages(stages, params.workers, slots, force)
 
 
 if __name__ == "__main__":

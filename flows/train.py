@@ -18,8 +18,9 @@ from flows.flow import argument_parser, run, workspace_flow
 from flows.stages.graph import DEFAULT_TARGETS, needed_stages
 from flows.stages.process_groups import ProcessGroups, listen_to_ctrl_c
 from flows.stages.run import run_stage
-from flows.stages.slots import slot_environments
+from flows.stages.slots import gpus_of_training, slot_environments
 from flows.stages.workspace import held_workspace
+from pipeline.config.sections import Workers
 from pipeline.runtime.paths import TUNE
 
 COMPARISON = Path("reports/comparison.md")
@@ -38,11 +39,13 @@ def pipeline(
         slots: How many stages run side by side; empty for one per GPU, or one without GPUs.
         force: Also run stages that have not changed.
     """
-    with held_workspace():
-        return run_stages(needed_stages(targets), slots, force)
+    with held_workspace() as params:
+        return run_stages(needed_stages(targets), params.workers, slots, force)
 
 
-def run_stages(stages: Mapping[str, list[str]], slots: int | None, force: bool = False) -> Any:
+def run_stages(
+    stages: Mapping[str, list[str]], workers: Workers, slots: int | None, force: bool = False
+) -> Any:
     """Run stages, each as soon as its upstream is done and a slot is free; to be called in a flow.
 
     A stage that fails takes those with it that depend on it; the others go on. However this is left, no
@@ -50,6 +53,7 @@ def run_stages(stages: Mapping[str, list[str]], slots: int | None, force: bool =
 
     Args:
         stages: The stages that must have run before each, which come before it.
+        workers: Those of each training, whose GPUs a slot holds.
         slots: How many stages run side by side, as `slot_environments` has it.
         force: Also run stages that have not changed.
 
@@ -57,7 +61,7 @@ def run_stages(stages: Mapping[str, list[str]], slots: int | None, force: bool =
         A Completed state, or a Failed one that names the stages that failed and those that did not run.
     """
     free: queue.Queue[Mapping[str, str]] = queue.Queue()
-    for environment in slot_environments(slots):
+    for environment in slot_environments(slots, gpus_of_training(workers)):
         free.put(environment)
     listen_to_ctrl_c()
     groups = ProcessGroups()
