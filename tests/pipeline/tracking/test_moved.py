@@ -107,7 +107,8 @@ def test_artifacts_elsewhere_stay_there(
     for name, place in elsewhere.items():
         MlflowClient().create_experiment(name, place)
     monkeypatch.chdir(project.rename(project.with_name("second")))
-    shared = shutil.copy("mlflow.db", tmp_path / "shared.db")
+    shared = tmp_path / "shared.db"
+    shutil.copy("mlflow.db", shared)
     follow_folder(f"sqlite:///{shared}")
     assert shared.read_bytes() == Path("mlflow.db").read_bytes()
     connect("trial")
