@@ -25,7 +25,7 @@ def slot_environments(count: int | None = None, needed: int = 1) -> list[Mapping
         most = max(1, len(gpus) // needed)
         if needed > 1 and count is not None and count > most:
             raise UserError(
-                f"slots {count} share out {len(gpus)} GPUs, but workers in params.yaml need {needed} in each; "
+                f"slots {count} share {len(gpus)} GPUs, but workers of params.yaml need {needed} in each; "
                 f"set slots to {most} at most, or leave it out"
             )
         count = count or most

@@ -58,7 +58,7 @@ def test_a_slot_has_the_gpus_that_a_training_needs(monkeypatch: pytest.MonkeyPat
     for number, expected in shares.items():
         assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slot_environments(None, number)] == expected
     assert len(slot_environments(1, 3)) == 1
-    with pytest.raises(UserError, match=r"slots 3 .* 5 GPUs, .* need 2 in each; set slots to 2 at most"):
+    with pytest.raises(UserError, match=r"slots 3 share 5 GPUs, .* need 2 in each; set slots to 2 at most"):
         slot_environments(3, 2)
 
 
