@@ -7,6 +7,7 @@ the runs.
 """
 
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -22,6 +23,7 @@ IMPORTS = "import stochca, timm, torch._dynamo"  # the latter by its first optim
 
 def beyond_training(workspace: Workspace, *command: str) -> float:
     """Seconds of a command that trains, without those of the training loop."""
+    shutil.rmtree(workspace.folder / "work", ignore_errors=True)  # or it would go on from the one before
     taken = seconds_of(lambda: workspace.run(*command))
     metrics = json.loads((workspace.folder / "metrics" / "finetune-all-0.json").read_text())
     return taken - metrics["train_seconds"]

@@ -28,6 +28,7 @@ from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import write_text
 from pipeline.runtime.paths import REPORTS
 from pipeline.tracking.publish import why_it_waits
+from pipeline.tracking.run_folder import discard_finished
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ def main() -> None:
         rows, averages, files = compare(params)
         if reason := why_it_waits(*write_mlflow_runs(params, rows, averages, files)):
             logger.warning("MLflow was not told of the comparison: %s; for that run: stochca sync", reason)
+        discard_finished()  # DVC has recorded all that is compared
 
 
 def compare(params: Params) -> tuple[list[Standing], list[Standing], list[Path]]:

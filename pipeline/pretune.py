@@ -55,7 +55,7 @@ def _pretune(params: Params, follower: Follower) -> None:
     from pipeline.training.inputs import DECODERS, DECODERS_CARD
     from stochca.backbones.card import BackboneCard
     from stochca.backbones.loading import load_backbone
-    from stochca.compute.checkpoint import save_weights
+    from stochca.compute.checkpoint import PREVIOUS, save_weights
     from stochca.compute.devices import default_device
     from stochca.compute.precision import resolve_precision
     from stochca.data.preprocessing import Preprocessing
@@ -121,6 +121,7 @@ def _pretune(params: Params, follower: Follower) -> None:
             }
             write_json(target / DECODERS_CARD, described)
             shutil.copytree(target, run.artifacts / "pretuned", dirs_exist_ok=True)
+        (folder / PREVIOUS).unlink(missing_ok=True)  # the last one does, should DVC ask again
     print(
         f"pretune: {PRETUNED / DECODERS}: reconstruction loss {pretuned.loss_before:.4f} before, "
         f"{pretuned.loss:.4f} after"

@@ -44,6 +44,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         from pipeline.training.outcome import Outcome
         from pipeline.training.progress import TrainingProgress
         from pipeline.training.workers import Assignment, fit_on_workers
+        from stochca.compute.checkpoint import PREVIOUS
         from stochca.compute.devices import default_device, device_name
         from stochca.compute.precision import resolve_precision
         from stochca.config import build
@@ -114,6 +115,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         events = read_events(folder / LOG)
         outcome.write(events)
         outcome.hand_over(run, events[-1]["step"], upload_model=params.tracking.log_model)
+        (folder / PREVIOUS).unlink(missing_ok=True)  # the last one does, should DVC ask again
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, write_text
 from pipeline.runtime.paths import CODE, RUNS
 from pipeline.tracking.publish import why_it_waits
-from pipeline.tracking.run_folder import RunFolder
+from pipeline.tracking.run_folder import RunFolder, discard_finished
 
 
 def main() -> None:
@@ -65,6 +65,7 @@ def main() -> None:
         if reason := why_it_waits(tracked.folder):
             print(f"MLflow was not told of the comparison: {reason}; for that run: stochca sync")
         print(f"{headline(rows)}.\nThe page is {REPORTS / 'index.html'}")
+        discard_finished()  # DVC has recorded all that is compared
 
 
 if __name__ == "__main__":

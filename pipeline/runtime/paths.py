@@ -25,7 +25,9 @@ TUNE = REPORTS / "tune"
 BEST = TUNE / "best.yaml"
 
 WORK = Path("work")  # may be deleted while nothing runs, but for what of RUNS waits for MLflow
-RUNS = WORK / "runs"  # a folder for each run that goes on, or of which MLflow lacks something
+RUNS = (
+    WORK / "runs"
+)  # a folder for each run that goes on, of which MLflow lacks something, or that finished last
 UNSYNCED = WORK / "unsynced"  # of the version before: what MLflow lacks
 SEARCHES = WORK / "tune"
 UNPACKED = WORK / "unpacked"

@@ -23,7 +23,16 @@ from pipeline.runtime.paths import CODE, RUNS
 from pipeline.runtime.signals import Terminated, UnwindingSignals, unwinding_signals
 from pipeline.runtime.startup import importing, leave
 from pipeline.tracking.labels import without_password
-from pipeline.tracking.run_folder import ENDS, MLFLOW, PROBLEM, PUBLISHED, RUN, RunFolder, held
+from pipeline.tracking.run_folder import (
+    ENDS,
+    MLFLOW,
+    PROBLEM,
+    PUBLISHED,
+    RUN,
+    RunFolder,
+    discard_finished,
+    held,
+)
 from stochca.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,11 +79,14 @@ class Follower:
         """Begin the MLflow run of `folder`, or go on with it; see `RunFolder.begin` for the rest.
 
         It ends as FINISHED, as FAILED when the block raises, and as KILLED on SIGTERM or Ctrl-C. Behind the
-        block these end the uploads alone: its results are in place, and `stochca sync` sends the rest.
+        block these end the uploads alone: its results are in place, and `stochca sync` sends the rest. What a
+        finished run would go on from stays until another has finished that began later.
 
         Raises:
             UserError: the tracking server can't be used.
         """
+        began, before = 1000 * time.time(), RunFolder(folder)
+        had_finished = before.has_finished and bool(before.goes_on_from)
         with unwinding_signals() as signals:
             run = RunFolder.begin(folder, experiment, name, tags, **options)
             try:
@@ -83,6 +95,8 @@ class Follower:
             except BaseException:
                 self._give_up(run)
                 raise
+            if had_finished:
+                print(f"{name}: had finished before, and goes on from its last checkpoint", flush=True)
             status = "FAILED"
             try:
                 with signals.raised():
@@ -102,13 +116,13 @@ class Follower:
                 run.end(status)
                 self._follows = True
                 self._finish(signals)
-                if status == "FINISHED":  # and MLflow lacks something, if the folder is there
-                    run.discard_rest()
+                if status == "FINISHED":  # DVC has recorded those by now: it started this one after them
+                    discard_finished(before=began)
                 run_id = run.read(MLFLOW).get("run_id")
                 run.keep()
             if self.process.returncode:  # it was killed, and could not say so
                 logger.warning(LACKS, run_id, RUNS / run.folder.name)
-            signals.arrived = None  # raised, it would have DVC train again what has no checkpoint any more
+            signals.arrived = None  # raised, it would have DVC run again what is there
 
     def _start(self, run: RunFolder) -> None:
         """Wait until the run is there in MLflow."""

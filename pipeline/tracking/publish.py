@@ -5,7 +5,6 @@ It asks the server what it has, and sends the rest: it may be repeated after any
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -56,7 +55,9 @@ class NotSent(UserError):
 
 
 def publish(folder: Path) -> None:
-    """Make MLflow equal to the folder of a run, and of those nested under it; a finished one is removed then.
+    """Make MLflow equal to the folder of a run, and of those nested under it.
+
+    What a finished run would go on from stays, or nothing of it.
 
     Raises:
         UserError: the tracking server can't be used.
@@ -194,12 +195,12 @@ class Publisher:
                     self._delete_replaced(run["replaces"])
 
     def tidy(self) -> None:
-        """Mark the folder as one of which MLflow lacks nothing; that of a finished run is not needed more."""
+        """Mark the folder as one of which MLflow lacks nothing, and remove what nobody needs more."""
         if self.status in ENDS and not self._has_sent_files and self._has_files():
             return
         (self.folder / PUBLISHED).touch()
         if self.status == "FINISHED":
-            shutil.rmtree(self.folder)
+            self.run.discard_sent()
 
     def _children(self) -> Iterator["Publisher"]:
         """Those that there is something new of."""

@@ -8,10 +8,14 @@
     children/       folders of runs that are nested under this one
     mlflow.json     the id of the run; written by who publishes, as are system.jsonl, problem and published
 
+Beside these lies what the run goes on from, such as checkpoints. It outlives a run that finished, for DVC
+records only afterwards what that left: where it is killed before, the stage runs again, and ends at once.
+
 Nothing here talks to a server, or loads MLflow.
 """
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -22,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.runtime.exclusive import exclusive
+from pipeline.runtime.exclusive import Held, exclusive
 from pipeline.runtime.files import write_json
 from pipeline.runtime.paths import RUNS, of_the_project
 from pipeline.tracking.labels import without_password
@@ -147,12 +151,31 @@ class RunFolder:
         assert status in ENDS
         self._change(status=status, end_time=time.time_ns() // 1_000_000)
 
+    @property
+    def goes_on_from(self) -> list[Path]:
+        """What others have put beside what MLflow gets, such as checkpoints."""
+        return [path for path in self.folder.glob("*") if path.name not in RECORD]
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether it came to its end, and was not begun again."""
+        return bool(self.read(RUN).get("status") == "FINISHED")
+
+    def discard_sent(self) -> None:
+        """Of a finished run keep, once MLflow has all, no more than it would go on from; or nothing."""
+        if not self.goes_on_from:
+            shutil.rmtree(self.folder)
+            return
+        for name in (ARTIFACTS, MODEL, CHILDREN):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
     def discard_rest(self) -> None:
-        """Remove what others have put beside what MLflow gets, such as checkpoints; all that is left goes
-        once it is published."""
-        for path in self.folder.iterdir() if self.folder.exists() else ():
-            if path.name not in RECORD:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        """Remove what the run would go on from; of what MLflow lacks nothing, all."""
+        if (self.folder / PUBLISHED).exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        for path in self.goes_on_from:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
     def keep(self) -> None:
         """Move what waits for MLflow out of a copy that DVC makes for an experiment, and then deletes."""
@@ -197,6 +220,20 @@ def held(folder: Path) -> AbstractContextManager[None]:
         Held: somebody else holds it.
     """
     return exclusive(f"publishing-{folder.name}")
+
+
+def discard_finished(before: float = math.inf) -> None:
+    """Remove what finished runs would go on from, and of those of which MLflow lacks nothing all.
+
+    Args:
+        before: only of runs that had ended by then, in milliseconds since 1970.
+    """
+    for file in RUNS.glob(f"*/{RUN}"):
+        run = RunFolder(file.parent)
+        known = run.read(RUN)
+        if known.get("status") == "FINISHED" and known["end_time"] < before:
+            with suppress(Held), held(run.folder):  # else its process has not ended yet
+                run.discard_rest()
 
 
 def waiting_folders() -> list[Path]:

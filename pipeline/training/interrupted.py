@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.runtime.files import write_text
 from pipeline.tracking.labels import flatten
+from pipeline.tracking.run_folder import RunFolder
 from stochca.compute.checkpoint import CHECKPOINT
 
 DECIDES = "decides.json"
@@ -17,6 +18,8 @@ SAID = {
     "classes": "the classes",
     "backbone": "the backbone",
     "teacher": "the teacher",
+    "examples": "the examples",  # of text
+    "decoders": "the decoders",
 }
 
 
@@ -28,9 +31,9 @@ def why_anew(folder: Path, decides: Mapping[str, Any], mark: str = CHECKPOINT) -
     Args:
         folder: the run's, which is named after its training and a digest of `decides`, or after that alone.
         decides: all that decides the result.
-        mark: the file that is there where one has begun and has not come to its end.
+        mark: the file that is there, or the files by a pattern, where one has begun.
     """
-    goes_on = (folder / mark).exists()
+    goes_on = any(folder.glob(mark))
     write_text(folder / DECIDES, json.dumps(decides, sort_keys=True))
     if goes_on:
         return None
@@ -41,7 +44,8 @@ def why_anew(folder: Path, decides: Mapping[str, Any], mark: str = CHECKPOINT) -
         for other in folder.parent.glob(f"{name}*")
         if re.fullmatch(r"[0-9a-f]{16}", other.name.removeprefix(name))
         and other != folder
-        and (other / mark).exists()
+        and any(other.glob(mark))
+        and not RunFolder(other).has_finished
         and (other / DECIDES).exists()
     ]
     if not others:

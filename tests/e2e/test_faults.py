@@ -30,6 +30,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Everything that training needs, and one trained model."""
     workspace = Workspace.prepared(tmp_path_factory.mktemp("faults") / "project", SLOWER)
     workspace.run("dvc", "repro", "baseline@finetune-all-0")
+    shutil.rmtree(workspace.folder / "work")  # or the tests would go on from its last checkpoint
     return workspace
 
 
@@ -132,6 +133,24 @@ def test_two_at_one_workspace(workspace: Workspace) -> None:
         assert "another process is at work on" in error
         ended_well(first)
     assert weights(workspace) == expected
+
+
+def test_dvc_that_is_gone_before_it_could_record_a_training(workspace: Workspace) -> None:
+    """A kill of `make repro` or of DVC alone: the training goes on, and nobody waits for it any more."""
+    expected = weights(workspace)
+    repro = ("dvc", "repro", "--force", "--no-run-cache", "--single-item", "baseline@finetune-all-0")
+    with started(workspace, *repro) as process:
+        wait_for_checkpoint(workspace, process, "finetune-all-0")
+        os.kill(process.pid, signal.SIGTERM)
+        while list(workspace.folder.glob("work/*.lock")):
+            time.sleep(0.05)
+        process.communicate(timeout=60)
+    assert weights(workspace) == expected
+    output = workspace.run(*repro)
+    assert "finetune-all-0: had finished before, and goes on from its last checkpoint" in output
+    assert "finetune-all-0: step" not in output
+    assert weights(workspace) == expected
+    assert "didn't change" in workspace.run("dvc", "repro", "--single-item", "baseline@finetune-all-0")
 
 
 def test_two_runs_write_one_database(

@@ -18,7 +18,8 @@ from pipeline.report.comparison import Standing, compare_runs
 from pipeline.report.comparison_json import row_record
 from pipeline.report.results import read_runs
 from pipeline.runtime import boundary
-from pipeline.tracking.run_folder import waiting_folders
+from pipeline.runtime.paths import RUNS
+from pipeline.tracking.run_folder import RunFolder, waiting_folders
 from stochca.errors import UserError
 from tests.pipeline.synthetic_runs import FINGERPRINT, SKILL, write_inputs, write_params
 
@@ -388,8 +389,12 @@ def test_the_page_is_written_where_no_tracking_server_answers(
     write_inputs(copy)
     monkeypatch.chdir(copy)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    trained = RunFolder.begin(RUNS / "stochca-all-0", "trial", "stochca-all-0")
+    (trained.folder / "checkpoint").touch()
+    trained.end("FINISHED")
     stage.main()
     assert Path("reports/index.html").exists()
+    assert trained.goes_on_from == []
     monkeypatch.chdir(tmp_path)
     (record,) = caplog.records
     assert record.getMessage().startswith(

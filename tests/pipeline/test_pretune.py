@@ -11,7 +11,9 @@ from pipeline.backbone import make_backbone
 from pipeline.config.params import Backbone, load_params
 from pipeline.pretune import _pretune
 from pipeline.runtime.files import write_json
+from pipeline.runtime.paths import PRETUNED
 from pipeline.tracking.run_folder import MLFLOW, RunFolder
+from pipeline.training.inputs import DECODERS
 from tests.pipeline.small_model import picture
 
 PARAMS = load_params()
@@ -29,7 +31,7 @@ class Untracked:
         yield run
 
 
-def test_what_changed_since_it_was_interrupted_is_named(
+def test_it_goes_on_to_the_same_decoders_or_says_why_it_starts_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -39,15 +41,21 @@ def test_what_changed_since_it_was_interrupted_is_named(
     for seed in range(2):
         picture(40, 40, seed).save(f"pictures/{seed}.png")
 
-    def said(**settings: Any) -> list[str]:
+    def run(**settings: Any) -> str:
         training = {"epochs": None, "steps": 1, "batch_size": 2, "evaluations": 1, "workers": 0, **settings}
         own = PARAMS.pretune.model_copy(
             update={"images": "pictures", "training": {**PARAMS.pretune.training, **training}}
         )
         _pretune(PARAMS.model_copy(update={"pretune": own}), Untracked())  # type: ignore[arg-type]
-        return capsys.readouterr().out.partition("pretune: starts over: ")[2].splitlines()[:1]
+        return capsys.readouterr().out
 
-    assert said() == []
-    assert said() == []  # goes on
+    first = run()
+    decoders = (PRETUNED / DECODERS).read_bytes()
+    (PRETUNED / DECODERS).unlink()
+    again = run()
+    assert "starts over" not in first + again
+    assert ("pretune: step 1 of 1" in first, "pretune: step" in again) == (True, False)
+    assert (PRETUNED / DECODERS).read_bytes() == decoders
     picture(40, 40, 2).save("pictures/2.png")
-    assert said(lr=0.5) == ["since it was interrupted, the images, training.lr changed"]
+    words = "pretune: starts over: since it was interrupted, the images, training.lr changed"
+    assert words in run(lr=0.5).splitlines()

@@ -133,6 +133,8 @@ def test_the_run_ends_as_its_stage_does_and_the_next_goes_on(failure: Any, expec
         run.add_params({"a": 2, "c": None})  # MLflow refuses changes
     assert (only_run(), status(run_id)) == (run_id, "FINISHED")
     assert MlflowClient().get_run(run_id).data.params == {"a": "1", "b": "x", "c": "None"}
+    with followed(RUNS / "b-1", "trial", "b"):
+        assert (FOLDER / "checkpoint").exists()  # DVC may not have recorded the one before yet
     assert not FOLDER.exists()
 
 

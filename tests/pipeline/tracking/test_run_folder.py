@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.runtime.paths import RUNS
-from pipeline.tracking.run_folder import MLFLOW, PUBLISHED, RUN, RunFolder
+from pipeline.tracking.run_folder import MLFLOW, PUBLISHED, RUN, RunFolder, discard_finished, held
 
 
 def begin() -> RunFolder:
@@ -26,6 +26,34 @@ def test_what_a_power_cut_has_left_of_a_record_is_begun_again() -> None:
         (folder / name).write_text("")
     begun = begin().read(RUN)
     assert (begun["name"], begun["status"]) == ("a", "RUNNING")
+
+
+def test_what_finished_runs_go_on_from_is_removed_when_they_have_been_recorded() -> None:
+    def run(name: str, status: str) -> RunFolder:
+        begun = RunFolder.begin(RUNS / name, "trial", name)
+        (begun.folder / "checkpoint.safetensors").touch()
+        (begun.folder / "evaluated").mkdir()
+        begun.end(status)
+        return begun
+
+    recorded, waiting, interrupted, uploads = (
+        run(name, status)
+        for name, status in (("a", "FINISHED"), ("b", "FINISHED"), ("c", "KILLED"), ("d", "FINISHED"))
+    )
+    for each in (recorded, interrupted):
+        (each.folder / PUBLISHED).touch()
+    later = run("e", "FINISHED")
+    ended = later.read(RUN)["end_time"] + 1000
+    (later.folder / RUN).write_text(json.dumps({**later.read(RUN), "end_time": ended}))
+    with held(uploads.folder):
+        discard_finished(before=ended)
+    assert not recorded.folder.exists()
+    assert waiting.read(RUN)["status"] == "FINISHED"
+    assert waiting.goes_on_from == []
+    for each in (interrupted, uploads, later):
+        assert len(each.goes_on_from) == 2
+    discard_finished()
+    assert [len(each.goes_on_from) for each in (interrupted, uploads, later)] == [2, 0, 0]
 
 
 def test_what_waits_leaves_the_copy_of_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

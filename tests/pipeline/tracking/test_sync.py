@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.runtime.paths import RUNS
 from pipeline.tracking.publish import publish
-from pipeline.tracking.run_folder import RunFolder, held
+from pipeline.tracking.run_folder import RunFolder, discard_finished, held
 from pipeline.tracking.server import connect
 from pipeline.tracking.sync import sync
 from stochca.errors import UserError
@@ -113,6 +113,24 @@ def test_files_are_added_to_a_run_that_has_ended() -> None:
     publish(more.folder)
     assert [file.path for file in MlflowClient().list_artifacts(trained.run_id)] == ["blocks.png"]
     assert not more.folder.exists()
+
+
+def test_a_finished_run_that_begins_again_is_the_same_run() -> None:
+    """DVC was killed before it had recorded what the run left, and runs its stage again."""
+    for loss in (0.5, 0.25):
+        run = RunFolder.begin(RUNS / "again", "trial", "again")
+        run.log({"loss": loss}, 1)
+        (run.artifacts / "curves.png").touch()
+        (run.folder / "checkpoint").touch()
+        run.end("FINISHED")
+        publish(run.folder)
+        left = {path.name for path in run.folder.iterdir()}
+        assert left == {"checkpoint", "metrics.jsonl", "mlflow.json", "published", "run.json"}
+    assert list(sync()) == ["Nothing waits in work/runs: MLflow has everything"]
+    (found,) = MlflowClient().search_runs([connect("trial")], "attributes.run_name = 'again'")
+    assert (found.info.run_id, found.info.status) == (run.run_id, "FINISHED")
+    assert [point.value for point in MlflowClient().get_metric_history(run.run_id, "loss")] == [0.5]
+    assert [file.path for file in MlflowClient().list_artifacts(run.run_id)] == ["curves.png"]
 
 
 def test_a_damaged_folder_and_one_of_another_time_are_one_sentence(tmp_path: Path) -> None:
@@ -217,7 +235,7 @@ def test_a_run_outlives_its_server_and_is_synchronised_later(
     assert (
         f"MLflow lacks a part of run {run_id}, which is kept in {FOLDER}; send it with: stochca sync" in said
     )
-    assert not (FOLDER / "checkpoint").exists()
+    assert (FOLDER / "checkpoint").exists()  # for DVC, should it run the stage again
 
     with pytest.raises(UserError, match=r"no server answers"):
         list(sync())
@@ -234,12 +252,13 @@ def test_a_run_outlives_its_server_and_is_synchronised_later(
         time.sleep(after)
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
-    if FOLDER.exists():
+    if not (FOLDER / "published").exists():
         (line,) = sync()
         assert "the run is FINISHED" in line
     connect("trial")
     check_complete(run_id)
     assert ended - 60 < MlflowClient().get_run(run_id).info.end_time / 1000 <= ended
+    discard_finished()
     assert not FOLDER.exists()
 
     shutil.copytree(tmp_path / "copy", FOLDER)  # as if it had been killed after its last request

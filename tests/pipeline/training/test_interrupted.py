@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.config.params import load_params
+from pipeline.tracking.run_folder import RunFolder
 from pipeline.training import digests
 from pipeline.training.interrupted import DECIDES, why_anew
 from pipeline.training.job import Job, all_that_decides, plan, work_folder
@@ -82,8 +83,23 @@ def test_only_trainings_of_the_same_name_that_were_interrupted_count() -> None:
     assert begin(dataclasses.replace(JOB, seed=1)) is None
     assert begin(dataclasses.replace(JOB, method_name="fine")) is None
     for checkpoint in Path("work", "runs").glob(f"*/{CHECKPOINT}"):
-        checkpoint.unlink()  # they came to their ends
+        RunFolder.begin(checkpoint.parent, "trial", "a").end("FINISHED")
     assert begin(with_training(lr=0.5)) is None
+
+
+def test_another_mark_may_be_a_pattern() -> None:
+    """Of checkpoints that are folders, numbered by their steps, as those of language models."""
+
+    def training(digest: str, **decides: Any) -> str | None:
+        folder = Path("work", "runs", f"language-lora-0-{digest * 16}")
+        said = why_anew(folder, decides, mark="checkpoints/checkpoint-*/whole")
+        (folder / "checkpoints" / "checkpoint-9" / "whole").mkdir(parents=True, exist_ok=True)
+        return said
+
+    assert training("0", method={"rank": 8}, examples="some") is None
+    assert training("0", method={"rank": 8}, examples="some") is None  # it goes on
+    said = training("1", method={"rank": 4}, examples="others")
+    assert said == "starts over: since it was interrupted, method.rank, the examples changed"
 
 
 def test_a_search_says_so_too() -> None:

@@ -159,8 +159,22 @@ def test_mlflow_has_what_a_single_process_sends(undisturbed: Workspace) -> None:
     assert tags["device"]
 
 
-def test_nothing_but_the_results_is_left(undisturbed: Workspace) -> None:
-    assert [path for path in (undisturbed.folder / "work").rglob("*") if path.is_file()] == []
+def test_asked_again_a_finished_training_ends_at_once(undisturbed: Workspace, tmp_path: Path) -> None:
+    """By its last checkpoint, which is all that is left for it."""
+    again = undisturbed.copied_to(tmp_path / "project")
+    shutil.rmtree(again.folder / "models")  # as DVC does
+    output = again.run(*COMMAND)
+    assert "stochca-all-0: had finished before, and goes on from its last checkpoint" in output
+    assert "stochca-all-0: step" not in output
+    assert_same_weights(again, undisturbed)
+    curves = Path("results", "stochca-all-0", "curves.csv")
+    assert (again.folder / curves).read_bytes() == (undisturbed.folder / curves).read_bytes()
+    assert database(again, "select name, status from runs") == [("stochca-all-0", "FINISHED")]
+    assert checkpoints(again) == {
+        again.folder / path.relative_to(undisturbed.folder): written
+        for path, written in checkpoints(undisturbed).items()
+    }
+    assert not list((again.folder / "work").rglob("previous.safetensors"))
 
 
 def test_a_signal_and_a_lost_worker_change_no_weight(
