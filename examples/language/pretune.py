@@ -27,10 +27,11 @@ def pretune(settings: Settings, follower: Follower) -> None:
     with importing():
         import transformers
 
-        from examples.language.training.digests import run_name
+        from examples.language.training.digests import all_that_decides, run_name
         from examples.language.training.evaluation import pad_token
-        from examples.language.training.fitting import fit
+        from examples.language.training.fitting import BEGUN, CHECKPOINTS, fit
         from examples.language.training.inputs import load_inputs
+        from pipeline.training.interrupted import why_anew
         from stochca.language import TOAST
 
     own = settings.pretune
@@ -38,13 +39,16 @@ def pretune(settings: Settings, follower: Follower) -> None:
     transformers.set_seed(own.seed)
     toast = TOAST(inputs.model, plain_start=True)
     toast.learn("decoders")
-    decides = {**inputs.decides, "pretune": own.model_dump(), "training": settings.training.model_dump()}
+    params = {**inputs.decides, "pretune": own.model_dump(), "training": settings.training.model_dump()}
+    decides = all_that_decides(params)
     folder = RUNS / run_name("pretune", decides)
     with (
         exclusive("language-pretune"),
         follower.follows(folder, settings.tracking.experiment, "pretune", origin()) as run,
     ):
-        run.add_params(flatten(decides))
+        run.add_params(flatten(params))
+        if reason := why_anew(folder, decides, mark=BEGUN):
+            print(f"pretune: {reason}", flush=True)
         fitted = fit(
             toast,
             inputs.train,
@@ -55,7 +59,7 @@ def pretune(settings: Settings, follower: Follower) -> None:
             precision=inputs.precision,
             device=inputs.device,
             pad=pad_token(inputs.tokenizer),
-            folder=folder / "checkpoints",
+            folder=folder / CHECKPOINTS,
             log=run.log,
             whole_text=True,
         )

@@ -39,12 +39,13 @@ def _train(name: str, seed: int, settings: Settings, follower: Follower) -> None
 
         import transformers
 
-        from examples.language.training.digests import run_name
+        from examples.language.training.digests import all_that_decides, run_name
         from examples.language.training.evaluation import choose, evaluate, pad_token
-        from examples.language.training.fitting import fit
+        from examples.language.training.fitting import BEGUN, CHECKPOINTS, fit
         from examples.language.training.inputs import load_inputs
         from examples.language.training.methods import build, save
         from examples.language.training.steering import steering
+        from pipeline.training.interrupted import why_anew
         from stochca.compute.devices import device_name, peak_memory_mb
         from stochca.language import TOAST
 
@@ -52,13 +53,15 @@ def _train(name: str, seed: int, settings: Settings, follower: Follower) -> None
     inputs = load_inputs(training.precision)
     decoders = PRETUNED / DECODERS if (PRETUNED / DECODERS).exists() else None
     steps = method.steps or training.steps
-    decides = {
-        **inputs.decides,
-        "method": method.model_dump(),
-        "training": training.model_dump(),
-        "seed": seed,
-        "decoders": decoders and sha256(decoders),
-    }
+    decides = all_that_decides(
+        {
+            **inputs.decides,
+            "method": method.model_dump(),
+            "training": training.model_dump(),
+            "seed": seed,
+            "decoders": decoders and sha256(decoders),
+        }
+    )
     transformers.set_seed(seed)
     module = build(method, inputs.model, decoders)
     folder = RUNS / run_name(f"{name}-{seed}", decides)
@@ -69,6 +72,8 @@ def _train(name: str, seed: int, settings: Settings, follower: Follower) -> None
     ):
         params = {"method": name, "seed": seed, **method.model_dump(), "training": training.model_dump()}
         run.add_params(flatten({**params, "steps": steps}))
+        if reason := why_anew(folder, decides, mark=BEGUN):
+            print(f"{name}-{seed}: {reason}", flush=True)
         fitted = fit(
             module,
             inputs.train,
@@ -79,7 +84,7 @@ def _train(name: str, seed: int, settings: Settings, follower: Follower) -> None
             precision=inputs.precision,
             device=inputs.device,
             pad=pad_token(inputs.tokenizer),
-            folder=folder / "checkpoints",
+            folder=folder / CHECKPOINTS,
             log=run.log,
         )
         memory = peak_memory_mb(inputs.device)

@@ -16,8 +16,12 @@ def code_of(stage: str) -> list[Path]:
     return [CODE / HERE / f"{stage}.py", *(CODE / folder for folder in DECIDING)]
 
 
+def all_that_decides(decides: dict[str, Any]) -> dict[str, Any]:
+    """With the code and the libraries."""
+    code = sha256_of_code(CODE / folder for folder in DECIDING)
+    return {**decides, "code": code, "versions": versions("transformers", "accelerate")}
+
+
 def run_name(name: str, decides: dict[str, Any]) -> str:
     """`language-NAME-` and 16 hexadecimal digits."""
-    code = sha256_of_code(CODE / folder for folder in DECIDING)
-    whole = {**decides, "code": code, "versions": versions("transformers", "accelerate")}
-    return f"language-{name}-{digest_of(whole)}"
+    return f"language-{name}-{digest_of(decides)}"

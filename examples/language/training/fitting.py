@@ -20,6 +20,8 @@ from examples.language.text.encoding import Example
 from stochca.errors import UserError
 
 WHOLE = "whole"  # in a checkpoint that was written to its end
+CHECKPOINTS = "checkpoints"  # in the run's folder
+BEGUN = f"{CHECKPOINTS}/checkpoint-*/{WHOLE}"
 Log = Callable[[dict[str, float], int], None]  # numbers of a step, and the step
 
 

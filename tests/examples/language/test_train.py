@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,18 @@ from transformers import AutoModelForCausalLM
 from examples.language import backbone, compare, prepare, pretune, train, untuned
 from examples.language.paths import MODELS, OUTCOME, REPORTS, RESULTS
 from examples.language.settings import load_settings
+from examples.language.training.fitting import BEGUN
 from pipeline.runtime.exclusive import exclusive
+from pipeline.training.interrupted import DECIDES
 from stochca.errors import UserError
 from stochca.language import TOAST
 from tests.examples.language.workspace import make_workspace, params, write_params
 
 
 @pytest.mark.slow
-def test_the_stages_end_with_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stages_end_with_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = params()
     raw["compare"].update(methods=["finetune", "toast_lite"], seeds=[3])
     monkeypatch.chdir(make_workspace(tmp_path, raw))
@@ -29,8 +34,13 @@ def test_the_stages_end_with_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         stage.main()
     with exclusive("language-finetune-3"), pytest.raises(UserError, match="another process is at work"):
         train.train("finetune", 3, settings)
+    interrupted = Path(f"work/runs/language-finetune-3-{'0' * 16}")  # of other settings
+    (interrupted / BEGUN.replace("*", "3")).mkdir(parents=True)
+    (interrupted / DECIDES).write_text("{}")
     for name in settings.compare.methods:
         train.train(name, 3, settings)
+    assert "finetune-3: starts over: since it was interrupted, " in capsys.readouterr().out
+    shutil.rmtree(interrupted)
     compare.main()
     page = (REPORTS / "index.html").read_text()
     for name in (*settings.compare.methods, "untuned"):
