@@ -25,9 +25,7 @@ TUNE = REPORTS / "tune"
 BEST = TUNE / "best.yaml"
 
 WORK = Path("work")  # may be deleted while nothing runs, but for what of RUNS waits for MLflow
-RUNS = (
-    WORK / "runs"
-)  # a folder for each run that goes on, of which MLflow lacks something, or that finished last
+RUNS = WORK / "runs"  # a folder for each run that goes on, or ended last, or of which MLflow lacks something
 UNSYNCED = WORK / "unsynced"  # of the version before: what MLflow lacks
 SEARCHES = WORK / "tune"
 UNPACKED = WORK / "unpacked"
