@@ -25,8 +25,15 @@ from pipeline.datasets.source import (
     select_domains,
     shown,
 )
-from pipeline.datasets.split_names import CLASSES_TOO, names_contents, split_named, splits_among
+from pipeline.datasets.split_names import (
+    CLASSES_TOO,
+    names_contents,
+    split_named,
+    splits_among,
+    without_partner,
+)
 from pipeline.datasets.table_files import FORMATS
+from pipeline.datasets.versions import refuse_versions
 from pipeline.images.image_files import named_like_an_image, printable
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
@@ -35,6 +42,7 @@ LAYOUTS = (
     "expected are root/CLASS/*.jpg, root/SPLIT/CLASS/*.jpg, root/CLASS/SPLIT/*.jpg or "
     "root/DOMAIN/CLASS/*.jpg, or a table that dataset.labels names (stochca new: --labels)"
 )
+MANY = 20  # domains, which may rather be patients
 SHAPES = {"class": "CLASS", "split": "SPLIT/CLASS", "class split": "CLASS/SPLIT", "domain": "DOMAIN/CLASS"}
 
 register("image_folder", __name__, sources=(), takes=("labels", "label_column", "group_column"))
@@ -57,6 +65,11 @@ def load(dataset: Dataset, sides: Sides) -> Source:
     domains = select_domains(dataset.domains, there)
     folders = [folder for folder in folders if folder.domain in domains]
     refuse_masks(scan.described, folders)
+    refuse_versions(scan.described, folders)
+    if len(domains) > MANY:
+        problem = f"has {len(domains)} folders that are taken for domains"
+        action = "each is in all splits; if they are patients or the like, name them as groups in a table"
+        scan.problems.append({"file": "dataset.root", "problem": problem, "action": action})
     classes = sorted({folder.class_name for folder in folders})
     refuse_alike(scan.described, "classes", classes)
     if len(classes) < 2:
@@ -159,14 +172,13 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
         return "class", _classes(scan, folders)
     if splits and len(splits) < len(tops):
         other = next(top for top in tops if top not in splits)
-        raise UserError(
-            f"{scan.described} is ambiguous: {scan.name(next(iter(splits)))} is named like a split, "
-            f"{scan.name(other)} is not; {scan.expected}"
-        )
+        raise _half_named(scan, next(iter(splits)).name, other.name)
     if not splits and all(split_named(path.name) for below in filled.values() for path in below):
         below = {top: found for top, (_, found) in inside.items()}
         return "class split", _splits_of_classes(scan, below, filled)
     if not splits:
+        if half := without_partner([top.name for top in tops]):
+            raise _half_named(scan, *half)
         _check_domains_alike(
             scan, {top: {folder.name for folder in below} for top, (_, below) in inside.items()}
         )
@@ -182,6 +194,13 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
     if splits:
         _check_splits(scan, splits, folders)
     return ("split" if splits else "domain"), folders
+
+
+def _half_named(scan: Scan, split: str, other: str) -> UserError:
+    return UserError(
+        f"{scan.described} is ambiguous: {printable(split)} is named like a split, {printable(other)} is "
+        f"not; {scan.expected}"
+    )
 
 
 def _check_splits(scan: Scan, splits: Mapping[Path, str], folders: Sequence[ClassFolder]) -> None:

@@ -1,7 +1,7 @@
 """What folders and files call the splits: train, Validation, test_images, seg_test, val2017."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 SPLITS = {
     "train": "train",
@@ -40,9 +40,7 @@ def splits_among(names: Iterable[str]) -> dict[str, str | None]:
         return own
     alike: dict[tuple[str, ...], dict[str, str | None]] = {}
     for name in own:
-        words = words_of(name)
-        splits = [SPLITS[word] for word in words if word in SPLITS]
-        rest = tuple(word for word in words if word not in SPLITS and not names_contents(word))
+        splits, rest = _splits_and_rest(name)
         if rest and len(splits) <= 1:
             alike.setdefault(rest, {})[name] = splits[0] if splits else None
     for beside in alike.values():
@@ -54,11 +52,34 @@ def splits_among(names: Iterable[str]) -> dict[str, str | None]:
     return own
 
 
+def without_partner(names: Sequence[str]) -> tuple[str, str] | None:
+    """Of names that `splits_among` knows no splits of: one that speaks of a split, and one of the same thing.
+
+    As birds_train beside birds_eval, but no train_station beside an airport.
+    """
+    for name in names:
+        splits, rest = _splits_and_rest(name)
+        things = {word for word in rest if not word.isdecimal()}
+        for other in names if splits else ():
+            its_splits, its_rest = _splits_and_rest(other)
+            if its_splits != splits and things & {*its_rest}:
+                return name, other
+    return None
+
+
+def _splits_and_rest(name: str) -> tuple[list[str], tuple[str, ...]]:
+    """The splits that its words speak of, and the words that say what it is."""
+    words = [(word, split_named(word)) for word in words_of(name)]
+    rest = tuple(word for word, split in words if not split and not names_contents(word))
+    return [split for _, split in words if split], rest
+
+
 def names_contents(name: str) -> bool:
     """Whether a folder's name says only that it holds images or labels; not all classes are called so."""
     return _CONTENTS.fullmatch(name) is not None
 
 
 def words_of(name: str) -> list[str]:
-    """Its words and numbers in small letters, told apart by other characters or a capital: turnLeft_2."""
-    return [word.lower() for word in _WORDS.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))]
+    """Its words and numbers in small letters, told apart by others or a capital: turnLeft_2, MNISTTest."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    return [word.lower() for word in _WORDS.findall(apart)]

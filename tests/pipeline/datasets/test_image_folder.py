@@ -89,6 +89,19 @@ def test_domain_folders(tmp_path: Path) -> None:
     assert {domain for _, domain, _ in found(only).values()} == {"sketch"}
 
 
+def test_versions_of_pictures_are_no_domains(tmp_path: Path) -> None:
+    make(tmp_path, *[f"{top}/{c}/1.png" for top in ("original", "augmented") for c in ("cat", "dog")])
+    refused(tmp_path, "holds the folder augmented beside original", "name one of the folders")
+    assert load(tmp_path, ["original"]).count == 2
+
+
+def test_many_domains_may_be_patients(tmp_path: Path) -> None:
+    make(tmp_path, *[f"{10253 + patient}/{c}/1.png" for patient in range(21) for c in "01"])
+    problem = "has 21 folders that are taken for domains"
+    assert [told["problem"] for told in load(tmp_path).problems] == [problem]
+    assert load(tmp_path, [str(10253 + patient) for patient in range(20)]).problems == []
+
+
 def test_a_domain_that_is_not_there(tmp_path: Path) -> None:
     refused(make(tmp_path, "a/1.png", "b/1.png"), "names color", "allowed here are all", domains=["color"])
 
@@ -339,3 +352,7 @@ def test_splits_with_the_name_of_the_images(tmp_path: Path) -> None:
     refused(mixed, "is named like a split but stands where classes are")
     four = [f"{kind}_{split}/{c}/1.png" for kind in "ab" for split in ("train", "test") for c in "xy"]
     refused(make(tmp_path / "d", *four), "a_test is named like a split, b_test is not")
+    sets = make(tmp_path / "e", *[f"pets_{top}/{c}/1.png" for top in ("trainset", "testset") for c in "xy"])
+    assert load(sets).layout == "split"
+    half = make(tmp_path / "f", *[f"birds_{top}/{c}/1.png" for top in ("train", "eval") for c in "xy"])
+    refused(half, "birds_train is named like a split, birds_eval is not")

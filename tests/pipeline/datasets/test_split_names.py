@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from pipeline.datasets.split_names import names_contents, split_named, splits_among
+from pipeline.datasets.split_names import names_contents, split_named, splits_among, without_partner
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,8 @@ def test_hostile_names_take_no_time() -> None:
         (("train-jpg", "test-jpg"), ("train", "test")),
         (("stage_1_train_images", "stage_1_test_images"), ("train", "test")),
         (("petsTrain", "petsTest"), ("train", "test")),
+        (("MNISTTrain", "MNISTTest"), ("train", "test")),
+        (("pets_trainset", "pets_testset"), ("train", "test")),
         (("rps", "rps-test-set"), ("train", "test")),
         (("horse-or-human", "validation-horse-or-human"), ("train", "val")),
         (("a_train", "a_test", "b"), ("train", "test", None)),
@@ -60,3 +62,20 @@ def test_hostile_names_take_no_time() -> None:
 )
 def test_splits_beside_each_other(names: tuple[str, ...], splits: tuple[str | None, ...]) -> None:
     assert splits_among(names) == dict(zip(names, splits, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "half"),
+    [
+        (("birds_train", "birds_eval"), ("birds_train", "birds_eval")),
+        (("pets_trainval", "pets_test"), ("pets_test", "pets_trainval")),
+        (("X_train_batch_1", "X_test_batch"), ("X_train_batch_1", "X_test_batch")),
+        (("street", "train station", "test_field"), None),
+        (("day_train", "night_train"), None),
+        (("test_2_b", "street_2"), None),
+        (("art_painting", "cartoon", "photo", "sketch"), None),
+    ],
+)
+def test_a_split_without_its_partner(names: tuple[str, ...], half: tuple[str, str] | None) -> None:
+    assert not any(splits_among(names).values())
+    assert without_partner(names) == half
