@@ -6,7 +6,7 @@ python -m pipeline.prepare
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -33,6 +33,7 @@ from pipeline.runtime.files import replace_folder, write_json
 from stochca.errors import UserError
 
 SHOWN_PROBLEMS = 10
+OFF = 0.07  # of the images drawn from: how far a split may be from its share untold
 
 
 def prepare(dataset: Dataset, sides: Sides, folder: Path) -> dict[str, Any]:
@@ -85,7 +86,12 @@ def assign_splits(
     for index, split in zip(drawn_from, drawn, strict=True):
         splits[index] = split
 
-    problems = [*report(rows, splits, source.classes), *_check_splits(rows, groups, splits, source.classes)]
+    problems = [
+        *_large_group(rows, groups),
+        *_off_shares(drawn, missing),
+        *report(rows, splits, source.classes),
+        *_check_splits(rows, groups, splits, source.classes),
+    ]
     if dataset.duplicates == "error":
         refuse_across_splits(rows, splits)
     elif dataset.duplicates == "leave_out":
@@ -96,6 +102,32 @@ def assign_splits(
     splits = [split if stays else "unused" for split, stays in zip(splits, kept, strict=True)]
     _refuse_unused_classes(rows, splits, source.classes, dataset)
     return splits, problems
+
+
+def _large_group(rows: Sequence[Row], groups: Sequence[str]) -> list[Problem]:
+    """That of more than a third of the images, which may be none: of what is unknown, or joined by chance."""
+    name, count = Counter(groups).most_common(1)[0]
+    if count == 1 or 3 * count <= len(rows):
+        return []
+    joined = len({row.group for row, group in zip(rows, groups, strict=True) if group == name})
+    of = f", of {joined} that share images" if joined > 1 else ""
+    problem = f"the group has {count:,} of {len(rows):,} images{of}"
+    return [{"file": name, "problem": problem, "action": "counts as one; look whether it is one"}]
+
+
+def _off_shares(drawn: Sequence[str], shares: Mapping[str, float]) -> list[Problem]:
+    """The splits that came out smaller or larger than params.yaml says."""
+    found = {name: drawn.count(name) / max(1, len(drawn)) for name in shares}
+    why = "kept; few images of a class in a domain, or large groups, come no nearer"
+    return [
+        {
+            "file": name,
+            "problem": f"the split has {found[name]:.0%} of the images it is drawn from, not {share:.0%}",
+            "action": why,
+        }
+        for name, share in shares.items()
+        if abs(found[name] - share) > OFF
+    ]
 
 
 def _used_in_part(rows: Sequence[Row]) -> list[str]:
@@ -166,8 +198,11 @@ def _check_splits(
             )
     for split in USED:
         if split not in splits:
+            found = len(set(groups))
+            of = f" in {found:,} group{'s' * (found > 1)} that share no image" if found < len(rows) else ""
             raise UserError(
-                f"the {len(rows):,} images leave none for {split}; add images, or a folder {split} with some"
+                f"the {len(rows):,} images{of} leave none for {split}; add others, or a folder {split} with "
+                "some"
             )
     problems: list[Problem] = []
     for label, name in enumerate(classes):

@@ -24,6 +24,8 @@ PATH, FILE_NAME = "path", "file_name"  # the column with the image: ours, and Hu
 COLUMNS = (PATH, "label", "split", "domain", "group")
 NEVER_EMPTY = COLUMNS[:-1]  # without a group an image is on its own
 NO_VALUE = ("nan", "NaN", "NA", "N/A", "<NA>", "NULL")  # what pandas, R and databases write for nothing
+# Python, JSON, MySQL and Excel too, and people: any of these may name a class, but hardly a patient.
+NO_GROUP = {*map(str.lower, NO_VALUE), "none", "null", r"\n", "#n/a", "-", "?", "-1", "unknown"}
 
 
 class Labelled(NamedTuple):
@@ -121,9 +123,9 @@ def _rows(dataset: Dataset, root: Path, table: Table, problems: list[Problem]) -
                     f"{place}: the column {named[name]} says {value}, which stands for no value; fill it in "
                     "or take the row out, or if it is a name, write another, such as its full form"
                 )
-        if (group := said.get("group")) in NO_VALUE:
+        if (group := said.get("group", "")).lower() in NO_GROUP:
             on_their_own.append(f"{line}, {group}")
-            group = None
+            group = ""
         split = said.get("split")
         if split is not None and split.lower() not in SPLITS:
             raise UserError(f"{place}: the split must be train, val or test, found {split!r}")

@@ -278,7 +278,7 @@ def test_every_split_and_class_must_be_served(tmp_path: Path) -> None:
         (tmp_path / "alike" / name).mkdir(parents=True)
         for copy in range(3):
             shutil.copy(small / name / "000.png", tmp_path / "alike" / name / f"{copy}.png")
-    with pytest.raises(UserError, match="leave none for val"):
+    with pytest.raises(UserError, match="6 images in 2 groups that share no image leave none for val; add"):
         run(tmp_path / "alike", tmp_path / "out")
     untested = make(tmp_path / "gap", {"train/cat": 9, "train/dog": 9, "test/cat": 3})
     problems = problems_of(run(untested, tmp_path / "out"))
@@ -287,6 +287,21 @@ def test_every_split_and_class_must_be_served(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="class owl has no image to train on"):
         run(untrained, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_large_group_and_shares_that_are_off_are_told(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", {"cat": 20, "dog": 20})
+    groups = {f"{c}/{k:03}.png": "others" if k < 15 else f"{c}{k}" for c in ("cat", "dog") for k in range(20)}
+    lines = [f"{path},{path[:3]},{group}" for path, group in groups.items()]
+    (root / "labels.csv").write_text("\n".join(["path,label,group", *lines]))
+    manifest = run(root, tmp_path / "out", labels="labels.csv")
+    problems = problems_of(manifest)
+    assert problems["others"].startswith("the group has 30 of 40 images; counts as one")
+    assert manifest["totals"]["test"] < 8
+    assert problems["test"].startswith(
+        f"the split has {manifest['totals']['test'] / 40:.0%} of the images it is drawn from, not 25%"
+    )
+    assert problems_of(run(make(tmp_path / "even", {"cat": 20, "dog": 20}), tmp_path / "out")) == {}
 
 
 def test_the_fingerprint_follows_the_data(tmp_path: Path) -> None:

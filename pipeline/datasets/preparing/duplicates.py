@@ -12,7 +12,8 @@ from stochca.errors import UserError
 def merge_groups(rows: Sequence[Row]) -> list[str]:
     """The group of each row, where groups that share an image have become one.
 
-    A merged group bears the first of its names in alphabetical order.
+    A merged group bears the first of its names in alphabetical order. Of many patients there are slices that
+    show nothing: an image of one colour says of no groups that they belong together.
     """
     from scipy.cluster.hierarchy import DisjointSet  # slow to load
 
@@ -30,6 +31,10 @@ def merge_groups(rows: Sequence[Row]) -> list[str]:
 def report(rows: Sequence[Row], splits: Sequence[str], classes: Sequence[str]) -> list[Problem]:
     """One problem for each further name of an image, which says where its class or split differs."""
     problems: list[Problem] = []
+    blank = [row.group for row in rows if _is_blank_of_group(row)]
+    if len(set(blank)) > 1:
+        problem = f"are of one colour, and of {len(set(blank)):,} groups"
+        problems.append({"file": f"{len(blank):,} images", "problem": problem, "action": "join no groups"})
     for same in _equal_images(rows):
         first = same[0]
         seen = {(rows[first].group, rows[first].label)}
@@ -45,7 +50,9 @@ def report(rows: Sequence[Row], splits: Sequence[str], classes: Sequence[str]) -
                 problem += f", which is in {splits[first]} while this is in {splits[index]}"
                 action = "kept in both splits"
             else:
-                action = "kept, in one split"
+                joined = {rows[i].group for i in (first, index)} - {rows[i].id for i in (first, index)}
+                groups = f", and so are the groups {' and '.join(sorted(joined))}" if len(joined) > 1 else ""
+                action = f"kept, in one split{groups}"
             problems.append({"file": rows[index].id, "problem": problem, "action": action})
     return problems
 
@@ -84,14 +91,19 @@ def leave_out_repeated(rows: Sequence[Row], splits: Sequence[str]) -> tuple[list
     return kept, problems
 
 
+def _is_blank_of_group(row: Row) -> bool:
+    return row.is_blank and row.group != row.id
+
+
 def _equal_images(rows: Sequence[Row]) -> Iterator[list[int]]:
-    """The rows of each image that belongs to more than one group, or class."""
+    """The rows of each image that belongs to more than one group, or class; none of one colour in a group."""
     # Numbers first, of which an array is small; a table of all hashes would be the largest thing in memory.
     starts = np.fromiter((int.from_bytes(row.source_hash[:8]) for row in rows), np.uint64, len(rows))
     _, position, count = np.unique(starts, return_inverse=True, return_counts=True)
     found: dict[bytes, list[int]] = {}
     for index in np.flatnonzero(count[position] > 1).tolist():
-        found.setdefault(rows[index].source_hash, []).append(index)
+        if not _is_blank_of_group(rows[index]):
+            found.setdefault(rows[index].source_hash, []).append(index)
     for same in found.values():
         if len({(rows[index].group, rows[index].label) for index in same}) > 1:
             yield same

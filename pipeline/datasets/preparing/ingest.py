@@ -32,6 +32,7 @@ class Row:
     pixels_hash: bytes  # equal where the pictures are, however they were encoded
     stored_hash: bytes
     stored_bytes: int  # of the encoded image
+    is_blank: bool = False  # of one colour
 
 
 class Read(NamedTuple):
@@ -147,6 +148,7 @@ def _in_threads(
             pixels_hash=pixels,
             stored_hash=hashlib.sha256(encoded).digest(),
             stored_bytes=len(encoded),
+            is_blank=decoded.image.getcolors(1) is not None,
         )
         span = None if own.grey is None else Span.of(own.grey.values)
         return record, Read(row, encoded, decoded.note, span)

@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 import pandas as pd
 import pytest
+from PIL import Image, ImageDraw
 
 from pipeline.datasets import image_folder
 from pipeline.datasets.source import Source
@@ -201,13 +202,18 @@ def test_a_row_that_is_repeated_counts_once(tmp_path: Path) -> None:
 
 
 def modules(root: Path, images: int = 6) -> Path:
-    """Twenty modules of cells, each with both classes; two modules share a photograph."""
+    """Twenty modules of cells, each with both classes and a black cell; two modules share a photograph."""
     lines = ["path,label,group"]
     for module in range(20):
         for cell in range(images + module % 3):
             name = f"{module:02}-{cell}.png"
             photograph(root / name, 11 * module + 17 * cell, (20 + module, 16 + cell))
+            with Image.open(root / name) as image:
+                ImageDraw.Draw(image).rectangle((0, 0, 9, 9), "white")
+                image.save(root / name)
             lines.append(f"{name},{('good', 'bad')[cell % 2]},m{module}")
+        Image.new("RGB", (20, 20)).save(root / f"{module:02}-black.png")
+        lines.append(f"{module:02}-black.png,good,m{module}")
     shutil.copy(root / "00-0.png", root / "01-0.png")
     (root / "labels.csv").write_text("\n".join(lines))
     return root
@@ -232,6 +238,9 @@ def test_a_group_stays_in_one_split_with_its_duplicates_and_whole_in_every_fract
         found = splits_of_modules(tmp_path / "out")
         assert all(len(splits) == 1 for splits in found.values())
         assert found["00"] == found["01"]  # one photograph of theirs is the same
+        told = {problem["file"]: problem["action"] for problem in manifest["problems"]}
+        assert told["01-0.png"] == "kept, in one split, and so are the groups m0 and m1"
+        assert told["20 images"] == "join no groups"
         trained.append({module for module, splits in found.items() if splits == {"train"}})
         assert manifest["grouped"]
         for split in ("train", "val", "test"):
@@ -323,6 +332,15 @@ def test_what_programs_write_for_no_value(tmp_path: Path) -> None:
     refused(tmp_path, "labels.csv, line 4: the column label says NA", "write another")
     write(tmp_path, "path,label,domain\na.png,cat,<NA>\n")
     refused(tmp_path, "line 2: the column domain says <NA>")
+
+
+@pytest.mark.parametrize("word", ["None", "NULL", "null", r"\N", "#N/A", "Unknown", "-1"])
+def test_no_group_in_other_words(word: str, tmp_path: Path) -> None:
+    source = load(
+        write(tmp_path, f"path,label,group\na.png,None,{word}\nsub/b.png,dog,p1\nsub/c.png,None,{word}\n"),
+        labels="labels.csv",
+    )
+    assert [(row[1], row[4]) for row in found(source)] == [("None", None), ("dog", "p1"), ("None", None)]
 
 
 def test_tables_in_folders_with_the_name_of_the_images(tmp_path: Path) -> None:

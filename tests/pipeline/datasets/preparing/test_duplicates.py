@@ -55,6 +55,15 @@ def test_a_long_chain_of_groups() -> None:
     assert set(merge_groups(rows)) == {"000000"}
 
 
+def test_images_of_one_colour_join_no_groups() -> None:
+    """But those that are on their own stay together."""
+    groups = ("a", "a", "b", "3", "4")
+    rows = [replace(row(number, group, bytes(32)), is_blank=True) for number, group in enumerate(groups)]
+    assert merge_groups(rows) == ["a", "a", "b", "3", "3"]
+    told = [(p["file"], p["problem"]) for p in report(rows, ["train"] * 5, ["cat"])]
+    assert told == [("3 images", "are of one colour, and of 2 groups"), ("4", "is the same image as 3")]
+
+
 def test_one_of_equal_pictures_of_a_class_and_domain_stays() -> None:
     for seed in range(50):
         draw = random.Random(seed)
