@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
-from pipeline.datasets.source import Record, Source, select_domains, unusable
+from pipeline.datasets.source import LEFT_OUT, Record, Source, select_domains, unusable
 from pipeline.images.sizes import Sides
 from pipeline.runtime import paths
 from stochca.errors import UserError, one_line
@@ -45,7 +45,9 @@ def load(dataset: Dataset, sides: Sides) -> Source:
     """
     name = str(dataset.source)
     opened = _open(name, Path(dataset.root).expanduser())
-    _check_classifies(name, opened)
+    unlabelled = _check_classifies(name, opened)
+    for split in unlabelled:
+        del opened[split]
     names = _class_names(opened)
     count = sum(len(images) for images in opened.values())
     return Source(
@@ -57,6 +59,10 @@ def load(dataset: Dataset, sides: Sides) -> Source:
         count=count,
         stored_side=sides.stored,
         root=dataset.root,
+        problems=[
+            {"file": split, "problem": "its images have no classes", "action": LEFT_OUT}
+            for split in unlabelled
+        ],
     )
 
 
@@ -125,20 +131,29 @@ def _open_first(maker: Any, root: Path, names: tuple[str, ...], options: Mapping
     return None
 
 
-def _check_classifies(name: str, opened: Opened) -> None:
+def _check_classifies(name: str, opened: Opened) -> list[str]:
+    """The splits whose images have no classes, as those of a competition to test on.
+
+    Raises:
+        UserError: the dataset is none of images and a class each.
+    """
     from PIL import Image
 
+    unlabelled = []
     for split, images in opened.items():
         match next(_readable(images), None):
             case None:
                 raise UserError(f"torchvision's {name} holds no image in {split}; put it into place again")
             case (Image.Image(), Integral()):
                 pass
+            case (Image.Image(), None) if split != "train":
+                unlabelled.append(split)
             case _:
                 raise UserError(
                     f"torchvision's {name} does not give an image and its class; choose one that classifies "
                     "images"
                 )
+    return unlabelled
 
 
 def _readable(images: Any) -> Iterator[Any]:

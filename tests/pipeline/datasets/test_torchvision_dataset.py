@@ -186,6 +186,24 @@ def test_images_without_one_class_are_refused(tmp_path: Path) -> None:
     refused(error, "Kitti does not give an image and its class")
 
 
+def test_a_split_without_classes_is_left_out(tmp_path: Path) -> None:
+    """CLEVR counts things, but not for the images to test on."""
+    base = tmp_path / "clevr" / "CLEVR_v1.0"
+    for split in ("train", "val", "test"):
+        scenes = []
+        for things in (1, 2):
+            photograph(base / "images" / split / f"{things}.png", things)
+            scenes.append({"image_filename": f"{things}.png", "objects": [{}] * things})
+        lines(base / "scenes" / f"CLEVR_{split}_scenes.json", json.dumps({"scenes": scenes}))
+    source = load(tmp_path, "CLEVRClassification")
+    assert found(source) == {
+        f"{split}/{index:06}": (str(index + 1), split) for split in ("train", "val") for index in (0, 1)
+    }
+    assert source.problems == [
+        {"file": "test", "problem": "its images have no classes", "action": "left out"}
+    ]
+
+
 def test_trainval_stands_for_train(tmp_path: Path) -> None:
     base = tmp_path / "oxford-iiit-pet"
     for index, name in enumerate(["a_1", "b_1"]):
