@@ -81,6 +81,9 @@ def page_of(root: Path, patch: pytest.MonkeyPatch) -> Page:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     root = tmp_path_factory.mktemp("page")
     write_inputs(root)
+    manifest = root / "data" / "prepared" / "manifest.json"
+    several = {"paired": True, "domains": ["photo", "sketch"]}
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | several))
     with pytest.MonkeyPatch.context() as patch:
         return page_of(root, patch)
 
@@ -327,9 +330,10 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 
 def test_subjects_that_come_in_several_domains_are_told(
-    domains: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Page, domains: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "somewhat too narrow" not in domains.text
+    assert "somewhat too narrow" not in page.text  # where intervals count subjects
     write_inputs(tmp_path, protocol={"name": "leave_one_domain_out", "targets": ["art", "photo"]})
     manifest = tmp_path / "data" / "prepared" / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"paired": True}))
