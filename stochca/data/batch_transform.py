@@ -12,7 +12,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from torchvision.transforms.functional import normalize
 
 from stochca.compute.randomness import reseed, untouched
-from stochca.data.images import Images
+from stochca.data.images import Images, in_rgb
 
 
 class BatchTransform:
@@ -56,7 +56,7 @@ class Plain(Dataset[tuple[Any, int]]):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         image, label = self.images[index]
-        return self.transform.of_image(image), label
+        return self.transform.of_image(in_rgb(image)), label
 
 
 class Augmented(Plain):

@@ -10,6 +10,7 @@ from torch.utils.data import ConcatDataset, Subset
 
 from stochca.compute.distributed import rank, world_size
 from stochca.compute.randomness import isolated
+from stochca.errors import UserError
 
 CACHE_BYTES = 1 << 30  # decoded images are kept in memory up to this size
 READ_TWICE = 16  # images that tell whether a collection draws at random
@@ -27,12 +28,25 @@ class Images(Protocol):
     def __getitem__(self, index: int, /) -> tuple[Image.Image, int]: ...
 
 
+def in_rgb(picture: object) -> Image.Image:
+    """The picture, or a `UserError` where it is none of Pillow's in RGB."""
+    if isinstance(picture, Image.Image) and picture.mode == "RGB":
+        return picture
+    found = (
+        f"a picture of mode {picture.mode}" if isinstance(picture, Image.Image) else type(picture).__name__
+    )
+    raise UserError(
+        f"images give {found} where a picture of Pillow in RGB is wanted, as image.convert('RGB') makes it; "
+        "tensors are made of it here"
+    )
+
+
 def are_steady(images: Images) -> bool:
     """Whether the first images look the same when they are read again, with other random numbers."""
 
     def pixels(index: int, seed: int) -> bytes:
         with isolated(seed):
-            return images[index][0].tobytes()
+            return in_rgb(images[index][0]).tobytes()
 
     return all(pixels(i, 0) == pixels(i, 1) for i in range(min(READ_TWICE, len(images))))
 

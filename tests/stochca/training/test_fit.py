@@ -567,6 +567,30 @@ def test_patience_that_nothing_tries_changes_nothing() -> None:
     assert patient.notes == fitted.notes == []
 
 
+@pytest.mark.parametrize(
+    ("picture", "found"),
+    [(Image.new("L", (16, 16)), "a picture of mode L"), (torch.zeros(3, 16, 16), "Tensor")],
+)
+def test_images_that_are_no_pictures_in_rgb(picture: Any, found: str) -> None:
+    """Nor where so many are given that none is read before the first batch."""
+    good = ColouredSquares(8)
+    for train, validation in (([(picture, 0)] * 200, good), (good, [(picture, 0)])):
+        with pytest.raises(
+            UserError, match=f"images give {found} where a picture of Pillow in RGB is wanted"
+        ):
+            fit(
+                Inputs(
+                    tiny_vit(),
+                    train,
+                    validation,
+                    method=Method(),
+                    settings=settings(drop_path=0.0),
+                    preprocessing=PREPROCESSING,
+                ),
+                device=DEVICE,
+            )
+
+
 def test_epochs_are_steps_by_the_number_of_images() -> None:
     """Of 40 images in batches of 8, 2.4 epochs are 12 steps."""
     expected, _ = run(METHODS["stochca"])
