@@ -198,11 +198,12 @@ def _check_splits(
             )
     for split in USED:
         if split not in splits:
-            found = len(set(groups))
-            of = f" in {found:,} group{'s' * (found > 1)} that share no image" if found < len(rows) else ""
+            together = len(set(groups))
+            alone = f"{together:,} group{'s' * (together > 1)} that share no image"
+            in_groups = f" in {alone}" if together < len(rows) else ""
             raise UserError(
-                f"the {len(rows):,} images{of} leave none for {split}; add others, or a folder {split} with "
-                "some"
+                f"the {len(rows):,} images{in_groups} leave none for {split}; add others, or a folder "
+                f"{split} with some"
             )
     problems: list[Problem] = []
     for label, name in enumerate(classes):

@@ -43,6 +43,7 @@ LAYOUTS = (
     "root/DOMAIN/CLASS/*.jpg, or a table that dataset.labels names (stochca new: --labels)"
 )
 MANY = 20  # domains, which may rather be patients
+PATIENTS = "each is in all splits; if they are patients or the like, name them as groups in a table"
 SHAPES = {"class": "CLASS", "split": "SPLIT/CLASS", "class split": "CLASS/SPLIT", "domain": "DOMAIN/CLASS"}
 
 register("image_folder", __name__, sources=(), takes=("labels", "label_column", "group_column"))
@@ -68,8 +69,7 @@ def load(dataset: Dataset, sides: Sides) -> Source:
     refuse_versions(scan.described, folders)
     if len(domains) > MANY:
         problem = f"has {len(domains)} folders that are taken for domains"
-        action = "each is in all splits; if they are patients or the like, name them as groups in a table"
-        scan.problems.append({"file": "dataset.root", "problem": problem, "action": action})
+        scan.problems.append({"file": "dataset.root", "problem": problem, "action": PATIENTS})
     classes = sorted({folder.class_name for folder in folders})
     refuse_alike(scan.described, "classes", classes)
     if len(classes) < 2:

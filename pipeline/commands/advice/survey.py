@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline.commands.cost import Split
 from pipeline.config.params import Dataset
+from pipeline.datasets.image_folder import MANY, PATIENTS
 from pipeline.datasets.source import Record, open_source
 from pipeline.images.decoding import UnusableImage, decode, hash_of_pixels
 from pipeline.images.sizes import Sides
@@ -77,6 +78,8 @@ class Survey:
             lines.append(f"broken, for example: {self.broken[0]}; it will be left out")
         if self.layout == "domain" or len(self.domains) > 1:
             lines.append(f"domains: {', '.join(self.domains)}")
+        if self.layout == "domain" and len(self.domains) > MANY:
+            lines.append(f"{len(self.domains)} domains: {PATIENTS}")
         if len(self.splits) > 1:
             lines.append(f"splits: {', '.join(f'{name} {n:,}' for name, n in self.splits.items())}")
         if self.grouped:

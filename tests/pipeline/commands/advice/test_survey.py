@@ -66,7 +66,7 @@ def test_of_many_images_a_sample_is_opened(tmp_path: Path, monkeypatch: pytest.M
     assert found.lines[1].startswith("5 of them, a sample, looked at: ")
 
 
-def test_splits_domains_and_groups(tmp_path: Path) -> None:
+def test_splits_domains_and_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for split, number in (("train", 8), ("test", 4)):
         for name in "ab":
             write_pictures(tmp_path / "split" / split / name, number)
@@ -77,6 +77,12 @@ def test_splits_domains_and_groups(tmp_path: Path) -> None:
         for name in "ab":
             write_pictures(tmp_path / "domain" / domain / name, 3)
     assert look(tmp_path / "domain").lines[-1] == "domains: drawing, photo"
+    monkeypatch.setattr(module, "MANY", 1)
+    assert (
+        look(tmp_path / "domain")
+        .lines[-1]
+        .startswith("2 domains: each is in all splits; if they are patients")
+    )
     write_pictures(tmp_path / "table" / "images", 8)
     with (tmp_path / "table" / "labels.csv").open("w") as file:
         rows = [[f"images/{place}.png", "ab"[place % 2], f"patient {place // 4}"] for place in range(8)]
