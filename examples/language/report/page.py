@@ -49,6 +49,7 @@ def build_page(
             styles=method_styles([row.method for row in rows], rows[0].reference),
             verdict_styles=VERDICT_STYLES,
             colours=COLOURS,
+            written=sum(answer["written"] is not None for answer in rows[0].outcomes[0]["answers"]),
             curves=curves(trained),
             window=WINDOW,
             dialogues=side_by_side(rows),

@@ -92,10 +92,16 @@ class Encoder:
             yield Example(f"{id}-{place}", split, group, question, answered, start + prompt[-room:], answer)
 
     def _tokens(self, before: list[Message], answer: Message) -> tuple[list[int], list[int]]:
-        prompt = self._text(before, add_generation_prompt=True)
-        whole = self._text([*before, {**answer, "content": answer["content"].strip()}])
-        # A template may treat the answer in a way of its own; it then is what it is, and ends.
-        rest = whole.removeprefix(prompt) if whole.startswith(prompt) else answer["content"].strip()
+        content = answer["content"].strip()
+        # Of a model that may think first, an answer without a thought follows a prompt that says so (Qwen3).
+        for thinks in (False, True):
+            prompt = self._text(before, enable_thinking=thinks, add_generation_prompt=True)
+            whole = self._text([*before, {**answer, "content": content}], enable_thinking=thinks)
+            if whole.startswith(prompt):
+                rest = whole.removeprefix(prompt)
+                break
+        else:  # a template may treat the answer in a way of its own; it then is what it is, and ends
+            rest = content
         end = self.tokenizer.eos_token_id
         tokens = self.tokenizer(rest, add_special_tokens=False)["input_ids"]
         if self.has_plain_template or end not in tokens:

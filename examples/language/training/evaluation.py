@@ -14,6 +14,7 @@ from examples.language.settings import Compare
 from examples.language.text.batches import to_answer, to_learn
 from examples.language.text.encoding import IGNORED, Example
 from examples.language.text.splitting import plain
+from examples.language.training.words import Words
 from stochca.compute.precision import autocast
 
 
@@ -28,7 +29,7 @@ class Answered:
     tokens: int  # of the answer
     surprise: float  # minus the log likelihood of the answer, in nats: the sum over its tokens
     written: str | None = None
-    rouge_l: float | None = None  # F-measure, of words by their stems
+    rouge_l: float | None = None  # F-measure, of `Words`
     exact: bool | None = None  # but for case and spaces
 
 
@@ -53,7 +54,7 @@ def evaluate(
     with torch.no_grad(), autocast(precision, device):
         surprises = dict(_surprises(module, examples, settings.batch_size, pad, device))
         written = dict(_written(module, tokenizer, examples[: settings.generated], settings, pad, device))
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    scorer = RougeScorer(["rougeL"], tokenizer=Words())
     answers = []
     for example in examples:
         own = written.get(example.id)
@@ -111,7 +112,9 @@ def _written(
         tokens = module.generate(
             **batch,
             max_new_tokens=settings.new_tokens,
-            do_sample=False,
+            do_sample=False,  # nor what else the model's own generation_config asks for
+            num_beams=1,
+            repetition_penalty=1.0,
             pad_token_id=pad,
             eos_token_id=tokenizer.eos_token_id,
         )

@@ -37,15 +37,28 @@ def test_curves_and_answers() -> None:
     assert set(dialogues[0]["written"]) == set(LEVELS)
 
 
+MANIFEST = {
+    "source": "jsonl:x", "license": None, "examples": {"train": 5, "test": 60},
+    "answer_tokens": {"train": 9, "test": 9}, "notes": ["<u>left out</u>"],
+}  # fmt: skip
+CARD = {"source": "folder:x", "architecture": "Llama", "license": None}
+CARD |= {"layers": 2, "width": 8, "parameters": 3}
+
+
 def test_what_people_and_models_write_is_text() -> None:
-    manifest = {
-        "source": "jsonl:x", "license": None, "examples": {"train": 5, "test": 60},
-        "answer_tokens": {"train": 9, "test": 9}, "notes": ["<u>left out</u>"],
-    }  # fmt: skip
-    card = {"source": "folder:x", "architecture": "Llama", "layers": 2, "width": 8, "license": None}
     settings = load_settings(ROOT / PARAMS_FILE)
-    page = build_page(rows(), settings, manifest, {**card, "parameters": 3}, pretuned=False)
+    page = build_page(rows(), settings, MANIFEST, CARD, pretuned=False)
     for tag in ("<b>x", "<i>1", "<u>left"):
         assert tag not in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page
-    assert "TOAST&#39;s decoders were not pre-tuned" in page or "TOAST's decoders were not pre-tuned" in page
+    assert "TOAST's decoders were not pre-tuned, " in page
+
+
+def test_what_was_written_is_counted_and_where_decoders_are_from_is_said() -> None:
+    settings = load_settings(ROOT / PARAMS_FILE)
+    own = settings.pretune.model_copy(update={"decoders": "<own>.safetensors"})
+    more = settings.compare.model_copy(update={"generated": 500})
+    settings = settings.model_copy(update={"pretune": own, "compare": more})
+    page = build_page(rows(), settings, MANIFEST, CARD, pretuned=True)
+    assert "TOAST's decoders were pre-tuned elsewhere (&lt;own&gt;.safetensors).</p>" in page
+    assert "exact match are of 30 answers that each model wrote" in page

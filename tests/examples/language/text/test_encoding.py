@@ -97,6 +97,26 @@ def test_prompts_begin_as_the_tokenizer_begins_texts_also_where_they_are_cut(tem
     assert encoded(TALK[:2], 3) == []  # it leaves no room for a prompt
 
 
+def test_an_empty_thought_belongs_to_the_prompt_and_one_that_was_thought_to_the_answer() -> None:
+    """As of Qwen3: the last answer has a thought, and the prompt an empty one if told to."""
+    tokenizer = make_tokenizer(
+        "{% for m in messages %}<{{ m.role }}> "
+        "{% if m.role == 'assistant' and loop.last and '</think>' not in m.content %}<think> </think> "
+        "{% endif %}{{ m.content }} <end> {% endfor %}"
+        "{% if add_generation_prompt %}<assistant> "
+        "{% if enable_thinking is defined and not enable_thinking %}<think> </think> {% endif %}{% endif %}"
+    )
+    tokenizer.add_tokens(["<think>", "</think>"])
+    encoder = Encoder(tokenizer, 64, None)
+    (plain,) = encode(encoder, TALK[:2])
+    assert read(tokenizer, plain.prompt_tokens) == "<user> word1 word2 <end> <assistant> <think> </think>"
+    assert read(tokenizer, plain.answer_tokens) == "word3 <end>"
+    thought = "<think> word9 </think> word3"
+    (thinking,) = encode(encoder, [TALK[0], {"role": "assistant", "content": thought}])
+    assert read(tokenizer, thinking.prompt_tokens) == "<user> word1 word2 <end> <assistant>"
+    assert read(tokenizer, thinking.answer_tokens) == f"{thought} <end>"
+
+
 def test_a_template_that_refuses_a_conversation() -> None:
     """As Gemma's does."""
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
