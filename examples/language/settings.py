@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from examples.language.paths import BACKBONE, CARD, DECODERS, HERE, PARAMS_FILE, PRETUNED
+from examples.language.paths import BACKBONE, CARD, DECODERS, HERE, MANIFEST, PARAMS_FILE, PREPARED, PRETUNED
 from pipeline.config.sections import MethodName, Section
 from pipeline.config.sentences import sentence, validated
 from pipeline.config.yaml_text import read_yaml
@@ -260,23 +260,33 @@ def settings_kept(
         )
 
 
+def digests_of_data(*, decoders: bool) -> dict[str, str | None]:
+    """Of what a run begins with, as it lies in data/ now; `decoders` are of those alone that train."""
+    found = {
+        "backbone": _read(BACKBONE / CARD).get("weights_sha256"),
+        "examples": _read(PREPARED / MANIFEST).get("fingerprint"),
+    }
+    pretuned = PRETUNED / DECODERS
+    return found | ({"decoders": sha256(pretuned) if pretuned.exists() else None} if decoders else {})
+
+
 def check_taken(settings: Settings) -> None:
     """Raise `UserError` where a model's folder or decoders changed after a stage took them."""
     model, decoders = settings.backbone.model, settings.pretune.decoders
-    card = _card(BACKBONE)
+    card = _read(BACKBONE / CARD)
     now = settings.backbone.source_sha256 if card.get("source") == model else {}
     if now and card.get("source_sha256", now) != now:
         raise _changed("backbone.model", model, BACKBONE, "backbone")
-    if decoders is not None and _card(PRETUNED).get("decoders") == decoders:
+    if decoders is not None and _read(PRETUNED / CARD).get("decoders") == decoders:
         own, taken = Path(decoders), PRETUNED / DECODERS
         if own.exists() and taken.exists() and sha256(own) != sha256(taken):
             raise _changed("pretune.decoders", decoders, PRETUNED, "pretune")
 
 
-def _card(folder: Path) -> dict[str, Any]:
-    file = folder / CARD
-    card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return card
+def _read(file: Path) -> dict[str, Any]:
+    """Of a stage before; empty where it did not run."""
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return found
 
 
 def _changed(key: str, place: str, folder: Path, stage: str) -> UserError:

@@ -9,11 +9,11 @@ from dataclasses import asdict
 from typing import Any
 
 from examples.language.paths import DECODERS, MODELS, OUTCOME, PRETUNED, RESULTS
-from examples.language.settings import Settings, load_settings, settings_kept
+from examples.language.settings import Settings, digests_of_data, load_settings, settings_kept
 from examples.language.training.digests import code_of
 from pipeline.runtime.boundary import run
 from pipeline.runtime.exclusive import exclusive
-from pipeline.runtime.files import replace_folder, sha256, write_json
+from pipeline.runtime.files import replace_folder, write_json
 from pipeline.runtime.paths import RUNS
 from pipeline.runtime.startup import importing, leave
 from pipeline.tracking.follow import Follower
@@ -52,14 +52,15 @@ def _train(name: str, seed: int, settings: Settings, follower: Follower) -> None
     method, training = settings.methods[name], settings.training
     inputs = load_inputs(training.precision)
     decoders = PRETUNED / DECODERS if (PRETUNED / DECODERS).exists() else None
+    data = digests_of_data(decoders=True)
     steps = method.steps or training.steps
     decides = all_that_decides(
         {
             **inputs.decides,
+            **data,
             "method": method.model_dump(),
             "training": training.model_dump(),
             "seed": seed,
-            "decoders": decoders and sha256(decoders),
         }
     )
     transformers.set_seed(seed)
@@ -109,7 +110,7 @@ def _train(name: str, seed: int, settings: Settings, follower: Follower) -> None
         outcome: dict[str, Any] = {
             "method": name,
             "seed": seed,
-            "settings": settings.of_run(name),
+            "settings": settings.of_run(name) | data,
             "device": tags["device"],
             "precision": inputs.precision,
             "mlflow_run_id": run.run_id,

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from examples.language.paths import HERE, OUTCOME, RESULTS
-from examples.language.settings import UNTUNED, Settings, load_settings, settings_kept
+from examples.language.settings import UNTUNED, Settings, digests_of_data, load_settings, settings_kept
 from pipeline.runtime.boundary import run
 from pipeline.runtime.exclusive import exclusive
 from pipeline.runtime.files import replace_folder, write_json
@@ -25,6 +25,7 @@ def main() -> None:
     files = [CODE / HERE / name for name in ("untuned.py", "training", "text")]
     with exclusive("language-untuned"), settings_kept(settings, view, "the stage untuned", *files):
         inputs = load_inputs(settings.training.precision)
+        data = digests_of_data(decoders=False)
         started = time.perf_counter()
         answers = evaluate(
             inputs.model.to(inputs.device),
@@ -35,7 +36,7 @@ def main() -> None:
             device=inputs.device,
         )
         outcome = {
-            "settings": settings.of_run(UNTUNED),
+            "settings": settings.of_run(UNTUNED) | data,
             "numbers": {"answer_seconds": time.perf_counter() - started},
             "answers": [asdict(answer) for answer in answers],
         }

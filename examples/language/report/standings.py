@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from examples.language.paths import OUTCOME
-from examples.language.settings import UNTUNED, Compare, Settings
+from examples.language.settings import UNTUNED, Compare, Settings, digests_of_data
 from pipeline.report.intervals import Difference, Spread, estimate, judge
 from stochca.config.selection import SELECTIONS, Metric
 from stochca.errors import UserError
@@ -98,17 +98,18 @@ def read_outcomes(folder: Path, settings: Compare) -> dict[str, list[Outcome]]:
 
 
 def check_settings(outcomes: dict[str, list[Outcome]], settings: Settings) -> None:
-    """Raise `UserError` where a run was trained, or answered, otherwise than the settings say now."""
+    """Raise `UserError` where a run was trained, or answered, otherwise than settings and data/ say now."""
+    data, untuned_data = digests_of_data(decoders=True), digests_of_data(decoders=False)
     for name, own in outcomes.items():
-        wanted = settings.of_run(name)
+        wanted = settings.of_run(name) | (untuned_data if name == UNTUNED else data)
         for outcome in own:
             for key in wanted | outcome["settings"]:
                 then, now = (values.get(key) for values in (outcome["settings"], wanted))
                 if then != now:
                     run = name if name == UNTUNED else f"{name}-{outcome['seed']}"
                     raise UserError(
-                        f"{run} was run with {key} {then}, but now it is {now}; run make language, which "
-                        "runs again what has changed"
+                        f"{run} was run with {key} {then}, but now it is {now}; run that again, or make "
+                        "language, which runs again what has changed"
                     )
 
 

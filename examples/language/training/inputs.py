@@ -1,6 +1,5 @@
 """What a stage that trains or answers begins with: the backbone, the examples, the machine."""
 
-import json
 import logging
 import warnings
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from typing import Any
 import torch
 import transformers
 
-from examples.language.paths import BACKBONE, CARD, MANIFEST, PREPARED
+from examples.language.paths import BACKBONE, PREPARED
+from examples.language.settings import digests_of_data
 from examples.language.text.batches import read_examples
 from examples.language.text.encoding import Example
 from stochca.compute.devices import default_device
@@ -44,10 +44,5 @@ def load_inputs(precision: str) -> Inputs:
         test,
         device,
         resolved,
-        {
-            "backbone": json.loads((BACKBONE / CARD).read_text())["weights_sha256"],
-            "examples": json.loads((PREPARED / MANIFEST).read_text())["fingerprint"],
-            "device": device.type,
-            "precision": resolved,
-        },
+        {**digests_of_data(decoders=False), "device": device.type, "precision": resolved},
     )

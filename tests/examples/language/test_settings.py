@@ -1,13 +1,15 @@
 """params.yaml of the example: what is wrong in it is one sentence."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from examples.language.paths import PARAMS_FILE
-from examples.language.settings import load_settings, settings_kept
+from examples.language.settings import Settings, load_settings, settings_kept
 from stochca.errors import UserError
 from tests.examples.language.workspace import params, write_params
 from tests.imports import ROOT
@@ -17,6 +19,16 @@ def test_the_file_as_it_comes() -> None:
     settings = load_settings(ROOT / PARAMS_FILE)
     assert set(settings.compare.methods) == set(settings.methods)
     assert {method.adapt for method in settings.methods.values()} == {"full", "lora", "toast", "stochca"}
+
+
+def test_what_the_docs_write_for_the_papers_setting() -> None:
+    """Put into the file it is valid, and its commands train all that is compared."""
+    text = (ROOT / "docs/language.md").read_text()
+    (block,) = re.findall(r"```yaml\n(backbone:.*?)```", text, re.DOTALL)
+    raw = yaml.safe_load((ROOT / PARAMS_FILE).read_text()) | yaml.safe_load(block)
+    compare = Settings.model_validate(raw).compare
+    trained = re.findall(r"^CUDA.* -m examples\.language\.train (\w+) (\d+) &", text, re.MULTILINE)
+    assert set(trained) == {(name, str(seed)) for name in compare.methods for seed in compare.seeds}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM
 
 from examples.language import backbone, compare, prepare, pretune, train, untuned
-from examples.language.paths import MODELS, OUTCOME, REPORTS, RESULTS
+from examples.language.paths import DECODERS, MODELS, OUTCOME, PRETUNED, REPORTS, RESULTS
 from examples.language.settings import load_settings
 from examples.language.training.fitting import BEGUN
 from pipeline.runtime.exclusive import exclusive
@@ -65,6 +65,12 @@ def test_the_stages_end_with_a_page(
     history = MlflowClient().get_metric_history(own.info.run_id, "train_loss")
     assert [point.step for point in history] == list(range(1, settings.training.steps + 1))
     assert list(Path("work/runs").iterdir()) == []
+
+    decoders = (PRETUNED / DECODERS).read_bytes()
+    (PRETUNED / DECODERS).write_bytes(b"others")
+    with pytest.raises(UserError, match=r"^finetune-3 was run with decoders [0-9a-f]{64}, but now it is "):
+        compare.main()
+    (PRETUNED / DECODERS).write_bytes(decoders)
 
     # What is edited while a stage works is not recorded for what it has worked with.
     for stage, last, key in ((compare, "why_it_waits", "answers"), (untuned, "write_json", "new_tokens")):

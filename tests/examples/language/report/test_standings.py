@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -5,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from examples.language.paths import OUTCOME
+from examples.language.paths import BACKBONE, CARD, DECODERS, MANIFEST, OUTCOME, PREPARED, PRETUNED
 from examples.language.report.standings import check_settings, log_losses, rank, read_outcomes
 from examples.language.settings import Settings
 from stochca.errors import UserError
@@ -92,16 +93,37 @@ def test_runs_that_are_missing_or_answered_others(
         read_outcomes(tmp_path, SETTINGS)
 
 
-def test_runs_of_other_settings(outcomes: dict[str, list[dict[str, Any]]]) -> None:
+def test_runs_of_other_settings_or_data(
+    outcomes: dict[str, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     settings = Settings.model_validate(params())
+    for file in (BACKBONE / CARD, PREPARED / MANIFEST, PRETUNED / DECODERS):
+        file.parent.mkdir(parents=True)
+    (BACKBONE / CARD).write_text('{"weights_sha256": "1"}')
+    (PREPARED / MANIFEST).write_text('{"fingerprint": "2"}')
     for name in outcomes:
-        told = json.dumps(settings.of_run(name))
+        data = {"backbone": "1", "examples": "2"} | ({} if name == "untuned" else {"decoders": None})
+        told = json.dumps(settings.of_run(name) | data)
         for seed, each in enumerate(outcomes[name]):
             each.update(seed=seed, settings=json.loads(told))
     check_settings(outcomes, settings)
     outcomes["lora"][1]["settings"]["lr"] = 1.0
-    with pytest.raises(UserError, match=r"lora-1 was run with lr 1\.0, but now it is 0\.001; run make"):
+    with pytest.raises(UserError, match=r"lora-1 was run with lr 1\.0, but now it is 0\.001; run that"):
         check_settings(outcomes, settings)
+    outcomes["lora"][1]["settings"]["lr"] = 0.001
+    (PRETUNED / DECODERS).write_bytes(b"pre-tuned since then")
+    now = hashlib.sha256(b"pre-tuned since then").hexdigest()
+    with pytest.raises(UserError, match=f"finetune-0 was run with decoders None, but now it is {now}; run"):
+        check_settings(outcomes, settings)
+    (PRETUNED / DECODERS).unlink()
+    for file, key, then in ((BACKBONE / CARD, "backbone", 1), (PREPARED / MANIFEST, "examples", 2)):
+        text = file.read_text()
+        file.write_text(text.replace(str(then), "9"))
+        with pytest.raises(UserError, match=f"untuned was run with {key} {then}, but now it is 9; run that"):
+            check_settings(outcomes, settings)
+        file.write_text(text)
+    check_settings(outcomes, settings)
     outcomes["untuned"][0]["settings"]["compare.new_tokens"] = 9
     with pytest.raises(UserError, match=r"untuned was run with compare\.new_tokens 9, but now it is 4; run"):
         check_settings(outcomes, settings)
