@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 import torch
@@ -22,14 +23,14 @@ from torch.nn import functional
 
 from pipeline.config.datasets import registered
 from pipeline.config.params import Params
-from pipeline.config.sections import Dataset
+from pipeline.config.sections import Dataset, Tune
 from pipeline.config.tuned import TunedCrossAttention
 from pipeline.images.prepared import MANIFEST, load_prepared
 from pipeline.images.protocol import HELD_OUT, images_for
 from pipeline.images.sizes import Sides
 from pipeline.runtime.paths import PREPARED
 from pipeline.search.space import number_of_trials
-from pipeline.search.task import device_of_trials, loaders_of_trials
+from pipeline.search.task import device_of_trials, loaders_of_trials, threads_of_trials
 from stochca.attention.probability import one_per_block
 from stochca.backbones.loading import create_backbone, patch_size
 from stochca.compute.cores import cores_of_process
@@ -47,7 +48,7 @@ from stochca.training.optimisation import create_optimizer
 RUN_SECONDS = 12.0  # of a stage around its training, roughly: start, loading, tracking, DVC
 CLASSES = 100  # of the head, which costs next to nothing
 BUDGET = 2.0  # seconds for each kind of step, unless a single one takes longer
-WORK_PER_CORE = 2e11  # operations of a measured step on a processor
+WORK_PER_CORE = 2e11  # operations of a measured step on a processor, by thread
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
@@ -94,11 +95,17 @@ def search_cost_here(params: Params) -> Iterator[str]:
     tune, device = params.tune, device_of_trials(params.tune.resources)
     training = params.training_with(tune.training)
     training = replace(training, workers=loaders_of_trials(training, tune.resources))
-    speed = measure(params.model_copy(update={"training": training}), device)
-    trials = number_of_trials(tune, speed.blocks)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads_of_trials(tune.resources))
+    try:
+        speed = measure(params.model_copy(update={"training": training}), device)
+    finally:
+        torch.set_num_threads(threads)
+    trials, at_once = number_of_trials(tune, speed.blocks), side_by_side(tune)
     seeds = f"{len(tune.seeds)} seeds" if len(tune.seeds) > 1 else "one seed"
-    longest = hours(search_seconds(params, speed))
-    yield f"  {trials} trials on {seeds}: at most {longest} on {speed.device} ({speed.precision})"
+    together = f", up to {min(trials, at_once)} side by side" if min(trials, at_once) > 1 else ""
+    longest = hours(search_seconds(params, speed, at_once))
+    yield f"  {trials} trials on {seeds}{together}: at most {longest} on {speed.device} ({speed.precision})"
     yield f"  bad ones may be stopped once {tune.grace:.0%} of their steps are over"
     if default_device() != device:
         gpu = device_name(default_device())
@@ -131,8 +138,17 @@ def cost_of(params: Params, speed: Speed, split: Split | None = None) -> Cost:
     return Cost(runs, training_images, evaluations, evaluated_images if are_known else None, seconds)
 
 
-def search_seconds(params: Params, speed: Speed) -> float:
-    """What `make tune` takes at most, one trial after the other; bad ones are stopped early."""
+def side_by_side(tune: Tune) -> int:
+    """How many trials this machine runs at once, each at full speed: those that share a GPU wait for it."""
+    needs = tune.resources
+    room = cores_of_process() // max(1, needs.cpu)
+    if needs.gpu:
+        room = min(room, torch.cuda.device_count() // max(1, needs.gpu))
+    return max(1, int(room if tune.concurrent == "auto" else min(room, tune.concurrent)))
+
+
+def search_seconds(params: Params, speed: Speed, at_once: int) -> float:
+    """What `make tune` takes at most, with so many trials at once; bad ones are stopped early."""
     tune = params.tune
     training = params.training_with(tune.training)
     highest = max(tune.prob) if isinstance(tune.prob, tuple) else tune.prob.high
@@ -141,7 +157,7 @@ def search_seconds(params: Params, speed: Speed) -> float:
     timetable = _timetable(params, training, split)
     one = training_seconds(method, training, timetable.steps, speed)
     one += len(timetable.evaluations) * split.validation * speed.forward_image
-    return number_of_trials(tune, speed.blocks) * len(tune.seeds) * one
+    return ceil(number_of_trials(tune, speed.blocks) / at_once) * len(tune.seeds) * one
 
 
 def _timetable(params: Params, training: Training, split: Split, *, refit: bool = False) -> Timetable:
@@ -285,7 +301,7 @@ def measure(params: Params, device: torch.device | None = None) -> Speed:
         weights = sum(parameter.numel() for parameter in model.parameters())
         tokens = (params.image_size // patch_size(model)) ** 2
         work = 6 * weights * tokens  # of a training image: two operations per weight, forward and twice back
-        size = min(size, max(1, int(WORK_PER_CORE * cores_of_process() / work)))
+        size = min(size, max(1, int(WORK_PER_CORE * torch.get_num_threads() / work)))
 
     side = params.image_size
 

@@ -100,6 +100,11 @@ def device_of_trials(resources: Resources) -> "torch.device":
     return default_device() if resources.gpu else torch.device("cpu")
 
 
+def threads_of_trials(resources: Resources) -> int:
+    """Threads that a trial computes with."""
+    return max(1, int(resources.cpu))
+
+
 def loaders_of_trials(training: Training, resources: Resources) -> int:
     """Loader processes within the trial's share of the machine."""
     if training.workers != "auto":

@@ -23,7 +23,7 @@ from pipeline.images.protocol import images_of_trials
 from pipeline.runtime.files import write_json
 from pipeline.search.data import BACKBONE, scratch
 from pipeline.search.records import REACHED, Rung
-from pipeline.search.task import Task, device_of_trials
+from pipeline.search.task import Task, device_of_trials, threads_of_trials
 from pipeline.training.inputs import make_inputs
 from stochca.compute.checkpoint import CHECKPOINT, PREVIOUS
 from stochca.config.selection import SELECTIONS
@@ -41,7 +41,7 @@ class Trial(tune.Trainable):
     """What Ray Tune runs, a rung per `step`; restarted, it goes through the rungs on record at once."""
 
     def setup(self, config: dict[str, Any], task: Task, sent: list[ray.ObjectRef]) -> None:
-        torch.set_num_threads(max(1, int(task.tune.resources.cpu)))
+        torch.set_num_threads(threads_of_trials(task.tune.resources))
         device = device_of_trials(task.tune.resources)
         root = task.data.root((lambda: ray.get(sent[0])) if sent else None)
         prepared = load_prepared(root / FOLDER)

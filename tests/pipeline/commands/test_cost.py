@@ -21,6 +21,7 @@ from pipeline.commands.cost import (
     measure,
     search_cost_here,
     search_seconds,
+    side_by_side,
     split_of,
     teacher_share,
     training_seconds,
@@ -158,30 +159,58 @@ def test_a_linear_probe_goes_forward_alone(cub: Params) -> None:
 def test_the_search_is_counted_by_trials_and_seeds(cub: Params) -> None:
     share = teacher_share(Method(attention=StochasticCrossAttention(prob=0.5)), 12, 16)
     one = 10_000 * (16 * (0.3 + share * 0.1) + 1.0) + 20 * 599 * 0.1
-    assert search_seconds(cub, SPEED) == pytest.approx(8 * one)
+    assert search_seconds(cub, SPEED, 1) == pytest.approx(8 * one)
+    assert search_seconds(cub, SPEED, 3) == pytest.approx(3 * one)  # the last two beside nothing
 
 
 def test_the_search_is_announced(cub: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight trials; of a space with fewer values, as many as it has."""
     monkeypatch.setattr(cost, "measure", lambda params, device: SPEED)
+    monkeypatch.setattr(cost, "cores_of_process", lambda: 3)
     share = teacher_share(Method(attention=StochasticCrossAttention(prob=0.5)), 12, 16)
     one = 10_000 * (16 * (0.3 + share * 0.1) + 1.0) + 20 * 599 * 0.1
     _, length, stopper = search_cost_here(cub)
-    assert length == f"  8 trials on one seed: at most {8 * one / 3600:,.0f} hours on a device (fp32)"
+    longest = f"{3 * one / 3600:,.0f} hours"
+    assert length == f"  8 trials on one seed, up to 3 side by side: at most {longest} on a device (fp32)"
     assert stopper == "  bad ones may be stopped once 25% of their steps are over"
     few = cub.model_copy(update={"tune": cub.tune.model_copy(update={"lr": None})})
-    assert search_seconds(few, SPEED) == pytest.approx(5 * one)
+    assert search_seconds(few, SPEED, 1) == pytest.approx(5 * one)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "gpu", "concurrent", "expected"),
+    [
+        (1, 0, "auto", 64),
+        (3, 0, "auto", 21),
+        (0.5, 0, "auto", 64),  # two trials on a core, at half its speed
+        (1, 0, 1, 1),
+        (100, 0, "auto", 1),
+        (1, 1, "auto", 4),
+        (1, 0.5, "auto", 4),  # likewise on a GPU
+        (1, 2, "auto", 2),
+        (20, 1, "auto", 3),
+    ],
+)
+def test_trials_run_side_by_side_as_cores_and_gpus_allow(
+    cpu: float, gpu: float, concurrent: Any, expected: int, cub: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine of 64 cores and 4 GPUs."""
+    monkeypatch.setattr(cost, "cores_of_process", lambda: 64)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    changes = {"resources": Resources(cpu=cpu, gpu=gpu), "concurrent": concurrent}
+    assert side_by_side(cub.tune.model_copy(update=changes)) == expected
 
 
 @pytest.mark.parametrize("gpu", [0, 1])
 def test_the_search_is_measured_as_its_trials_train(
     gpu: int, cub: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the CPU with gpu: 0, which this machine's GPU is no measure of; images loaded within its cores."""
-    measured: list[tuple[str, int | str]] = []
+    """On the CPU with gpu: 0, which the GPU here is no measure of; its cores alone compute and load."""
+    measured: list[tuple[str, int | str, int]] = []
+    before = torch.get_num_threads()
 
     def measure(params: Params, device: torch.device) -> Speed:
-        measured.append((device.type, params.training.workers))
+        measured.append((device.type, params.training.workers, torch.get_num_threads()))
         return SPEED
 
     monkeypatch.setattr(cost, "measure", measure)
@@ -191,7 +220,8 @@ def test_the_search_is_measured_as_its_trials_train(
             lines = list(search_cost_here(cub.model_copy(update={"tune": tune})))
         assert any("is not used: tune.resources.gpu in params.yaml is 0" in line for line in lines) != gpu
     its = device.type if gpu else "cpu"
-    assert measured == [(its, 0), (its, 3)]
+    assert measured == [(its, 0, 1), (its, 3, 4)]
+    assert torch.get_num_threads() == before
 
 
 def test_the_sentences(pacs: Params) -> None:
