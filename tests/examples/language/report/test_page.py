@@ -1,3 +1,5 @@
+from typing import Any
+
 from examples.language.paths import PARAMS_FILE
 from examples.language.report.page import build_page, caveat, curves, headline, side_by_side
 from examples.language.report.standings import Standing, rank
@@ -37,11 +39,11 @@ def test_curves_and_answers() -> None:
     assert set(dialogues[0]["written"]) == set(LEVELS)
 
 
-MANIFEST = {
+MANIFEST: dict[str, Any] = {
     "source": "jsonl:x", "license": None, "examples": {"train": 5, "test": 60},
     "answer_tokens": {"train": 9, "test": 9}, "notes": ["<u>left out</u>"],
 }  # fmt: skip
-CARD = {"source": "folder:x", "architecture": "Llama", "license": None}
+CARD: dict[str, Any] = {"source": "folder:x", "architecture": "Llama", "license": None}
 CARD |= {"layers": 2, "width": 8, "parameters": 3}
 
 
