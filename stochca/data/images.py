@@ -9,11 +9,11 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, Subset
 
 from stochca.compute.distributed import rank, world_size
-from stochca.compute.randomness import isolated
+from stochca.compute.randomness import derived_seed, isolated, untouched
 from stochca.errors import UserError
 
 CACHE_BYTES = 1 << 30  # decoded images are kept in memory up to this size
-READ_TWICE = 16  # images that tell whether a collection draws at random
+READ_TWICE = 64  # images that tell whether a collection draws at random
 
 
 class Images(Protocol):
@@ -42,13 +42,14 @@ def in_rgb(picture: object) -> Image.Image:
 
 
 def are_steady(images: Images) -> bool:
-    """Whether the first images look the same when they are read again, with other random numbers."""
+    """Whether images from all over look the same when they are read again, all with other random numbers."""
+    count = min(READ_TWICE, len(images))
 
-    def pixels(index: int, seed: int) -> bytes:
-        with isolated(seed):
+    def pixels(index: int, reading: int) -> bytes:
+        with isolated(derived_seed(index, reading)):
             return in_rgb(images[index][0]).tobytes()
 
-    return all(pixels(i, 0) == pixels(i, 1) for i in range(min(READ_TWICE, len(images))))
+    return all(pixels(i, 0) == pixels(i, 1) for i in (len(images) * place // count for place in range(count)))
 
 
 def keep_in_memory(images: Images, reads: float = math.inf) -> Images:
@@ -83,9 +84,10 @@ def names_of(parts: Sequence[Images], indices: Sequence[int]) -> list[str]:
 
 
 def labels_of(images: Images) -> np.ndarray:
-    """The labels (N,); images that have no `known_labels` are decoded for it."""
+    """The labels (N,); images that have no `known_labels` are decoded for it, whose draws don't count."""
     known = getattr(images, "known_labels", None)
-    labels = [images[i][1] for i in range(len(images))] if known is None else known
+    with untouched():
+        labels = [images[i][1] for i in range(len(images))] if known is None else known
     return np.asarray(labels, dtype=np.int64)
 
 

@@ -49,14 +49,25 @@ def test_images_that_draw_at_random_are_not_kept() -> None:
             return image.rotate(90 * self.generator.randrange(4)), label
 
     class Flipped(ColouredSquares):
+        probability = 0.5
+
         def __getitem__(self, index: int) -> tuple[Image.Image, int]:
             image, label = super().__getitem__(index)
-            return (image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if torch.rand(1) < 0.5 else image), label
+            flips = torch.rand(1) < self.probability
+            return (image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if flips else image), label
+
+    class SeldomFlipped(Flipped):
+        probability = 0.1
+
+    class MostlyFlipped(Flipped):
+        probability = 0.9
 
     before = torch.get_rng_state()
     assert isinstance(keep_in_memory(ColouredSquares(20)), list)
-    for images in (Rotated(20), Flipped(20)):
+    partly = joined_images(ColouredSquares(100), Flipped(20))
+    for images in (Rotated(20), Flipped(20), SeldomFlipped(64), MostlyFlipped(64), partly):
         assert keep_in_memory(images) is images
+    assert labels_of(images).tolist() == ColouredSquares(100).labels + ColouredSquares(20).labels
     assert torch.equal(torch.get_rng_state(), before)
 
 
