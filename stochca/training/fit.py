@@ -46,7 +46,7 @@ class Fitted:
     model: TimmModule  # with the selected weights: the student, or a model around it
     validation: Scores | None  # of the selected weights; None: they were trained on the validation images
     selected_step: int | None  # None: an average of several steps
-    train_seconds: float
+    train_seconds: float  # with what the method needs before its first step
     images_per_second: float  # of all ranks together
     peak_memory_mb: float  # of rank 0
     trainable_parameters: int
@@ -148,6 +148,7 @@ class _Run:
         student.set_grad_checkpointing(settings.gradient_checkpointing)
         choose_attention_kernel(student, self.precision, device)
         decides = {} if work_folder is None else what_decides_fit(inputs)  # before the student is adapted
+        started = time.perf_counter()  # from here on it is the method that takes time
         self.adaptation: Adaptation = build(method.adapter)
         model, self.student = compose(method, student, inputs.teacher, self.precision)
         model.to(device)
@@ -184,6 +185,8 @@ class _Run:
             names_of_step=names_of_step,
         )
         self.progress, self.averaging = self.loop.progress, self.loop.averaging
+        if self.progress.step == 0:  # else its seconds hold this already
+            self.loop.started = started
 
     def begin(self) -> None:
         """Continue from the last checkpoint, or do what comes before the first step."""

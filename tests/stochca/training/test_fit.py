@@ -24,6 +24,7 @@ from stochca.config import (
     Swad,
     WiseFt,
 )
+from stochca.config.penalties.delta import Delta
 from stochca.config.selection import SELECTIONS, Selection
 from stochca.config.training import Augmentation, Training
 from stochca.data.images import joined_images
@@ -506,14 +507,47 @@ class KillAtCheckpoint(Callback):
             raise Killed
 
 
-def test_the_peak_of_memory_outlives_the_process(tmp_path: Path) -> None:
+class Timed(ColouredSquares):
+    """Images that know when they were first read."""
+
+    first_read = math.inf
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        self.first_read = min(self.first_read, time.perf_counter())
+        return super().__getitem__(index)
+
+
+def test_what_a_penalty_needs_before_the_first_step_is_of_the_time() -> None:
+    """DELTA reads the images, fits a head, and takes gradients before the loop is made."""
+    images, evaluated = Timed(40), []
+
+    class Clock(Callback):
+        def on_eval(self, event: EvalEvent) -> None:
+            evaluated.append(time.perf_counter())
+
+    inputs = Inputs(
+        tiny_vit(),
+        images,
+        ColouredSquares(30, seed=1),
+        method=Method(penalties=(Delta(),)),
+        settings=settings(steps=1, evaluations=1, checkpoints=1, drop_path=0.0),
+        preprocessing=PREPROCESSING,
+    )
+    fitted = fit(inputs, callbacks=[Clock()], device=DEVICE)
+    assert fitted.train_seconds > evaluated[0] - images.first_read
+
+
+def test_the_peak_of_memory_and_the_time_outlive_the_process(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(METHODS["finetune"], None, tmp_path, KillAtCheckpoint(8))
     state = load_checkpoint(tmp_path)
     assert state is not None
     state["progress"]["peak_memory_mb"] = 1e9  # as if the killed process had used more than this one will
+    state["progress"]["seconds"] = 1e6
     save_checkpoint(tmp_path, state)
-    assert run(METHODS["finetune"], None, tmp_path)[1].peak_memory_mb == 1e9
+    fitted = run(METHODS["finetune"], None, tmp_path)[1]
+    assert fitted.peak_memory_mb == 1e9
+    assert fitted.train_seconds > 1e6
 
 
 def ends_by_hand(evaluations: list[EvalEvent], patience: int) -> int:
