@@ -85,8 +85,15 @@ class Cost:
 def cost_here(params: Params) -> Iterator[str]:
     """What the params will cost on this machine, in lines."""
     yield f"What it will cost (measuring {params.backbone.name} at {params.image_size} pixels ...)"
-    for line in cost_lines(params, measure(params)):
+    device = torch.device("cpu") if params.workers.on_cpus else default_device()
+    for line in cost_lines(params, measure(params, device)):
         yield f"  {line}"
+    if default_device() != device:
+        gpu = device_name(default_device())
+        yield (
+            f"  {gpu} is not used: workers.resources_per_worker.gpu in params.yaml is 0; with 1 each worker "
+            "has a GPU"
+        )
 
 
 def search_cost_here(params: Params) -> Iterator[str]:

@@ -15,6 +15,7 @@ from pipeline.commands.cost import (
     Speed,
     Split,
     _seconds,
+    cost_here,
     cost_lines,
     cost_of,
     hours,
@@ -222,6 +223,27 @@ def test_the_search_is_measured_as_its_trials_train(
     its = device.type if gpu else "cpu"
     assert measured == [(its, 0, 1), (its, 3, 4)]
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(("num_workers", "gpu", "on_cpus"), [(1, 0, False), (2, 0, True), (2, 1, False)])
+def test_what_trains_on_cpus_is_measured_on_them(
+    num_workers: int, gpu: int, on_cpus: bool, cub: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several workers without a GPU; one alone takes what the machine has."""
+    measured: list[str] = []
+
+    def measure(params: Params, device: torch.device) -> Speed:
+        measured.append(device.type)
+        return SPEED
+
+    monkeypatch.setattr(cost, "measure", measure)
+    resources = Resources(cpu=1, gpu=gpu)
+    workers = cub.workers.model_copy(update={"num_workers": num_workers, "resources_per_worker": resources})
+    with pretended() as device:
+        lines = list(cost_here(cub.model_copy(update={"workers": workers})))
+    assert measured == ["cpu" if on_cpus else device.type]
+    told = "is not used: workers.resources_per_worker.gpu in params.yaml is 0"
+    assert any(told in line for line in lines) == on_cpus
 
 
 def test_the_sentences(pacs: Params) -> None:
