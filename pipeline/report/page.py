@@ -201,12 +201,12 @@ def _scale(rows: Sequence[Standing]) -> Scale:
 
 
 def _curves(rows: Sequence[Standing]) -> dict[str, Any] | None:
-    """None where nothing was validated."""
+    """None where nothing was validated, or once alone: that makes no curve."""
     lines: list[dict[str, Any]] = []
     for row in rows:
         seeds = [run.evaluations.set_index("step")["validation_selection"] for run in row.runs]
         mean = mean_curve(seeds)
-        if mean.empty:
+        if len(mean) < 2:
             continue
         most = mean.max() if row.metric.higher_is_better else mean.min()
         best, last = (sentences.reading(row.metric, value) for value in (most, mean.iloc[-1]))

@@ -19,6 +19,7 @@ from pipeline.report.page import (
     COLOURS,
     VERDICT_STYLES,
     Scale,
+    _curves,
     confusion,
     describe_method,
     mean_curve,
@@ -255,6 +256,22 @@ def test_the_mean_of_curves_is_of_their_evaluations_whatever_their_steps() -> No
     seeds = [pd.Series([0.2, 0.4, 0.9], index=[10, 20, 30]), pd.Series([0.4, 0.8], index=[14, 28])]
     assert dict(mean_curve(seeds).items()) == pytest.approx({12: 0.3, 24: 0.6})
     assert mean_curve([pd.Series(dtype=float)]).empty
+
+
+def test_one_evaluation_makes_no_curve() -> None:
+    """As training.evaluations: 1 leaves it, of all methods or of one beside others."""
+
+    def evaluated_after(method: str, *steps: int) -> Any:
+        evaluations = pd.DataFrame({"step": steps, "validation_selection": np.linspace(0.5, 0.7, len(steps))})
+        runs: list[Any] = [SimpleNamespace(evaluations=evaluations)]
+        return dataclasses.replace(row(method, 0.7, 0, 0.1), runs=runs)
+
+    once, often = evaluated_after("stochca", 200), evaluated_after("finetune", 50, 100, 200)
+    assert _curves([once, evaluated_after("swad", 200)]) is None
+    found = _curves([once, often])
+    assert found is not None
+    assert [line["method"] for line in found["lines"]] == ["finetune"]
+    assert (found["steps"].low, found["steps"].high) == (50, 200)
 
 
 def test_what_was_run_is_told(page: Page) -> None:
