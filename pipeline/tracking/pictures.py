@@ -50,7 +50,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Seque
 
 def learning_curves(curves: pd.DataFrame, metric: Metric) -> Figure:
     """Training and validation loss, and the metric that selects, against steps."""
-    evaluations = curves.dropna()
+    evaluations = curves.dropna(subset="validation_loss")  # also after a step that was skipped
     figure, (loss, selected) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     loss.plot(curves["step"], curves["train_loss"], alpha=0.5, label="train")
     loss.plot(evaluations["step"], evaluations["validation_loss"], marker=".", label="validation")

@@ -215,14 +215,15 @@ def beside(model: TimmModule) -> dict[str, Path]:
 
 
 def write_curves(path: Path, events: Sequence[Mapping[str, Any]]) -> None:
-    """The log as a table: one row per step, with validation where it was evaluated."""
-    evaluations = {event["step"]: event for event in events if event["event"] == "eval"}
+    """The log as a table: a row per step, with validation where it was evaluated, skipped steps too."""
+    steps, evaluations = (
+        {event["step"]: event for event in events if event["event"] == kind} for kind in ("step", "eval")
+    )
     columns = {"validation_loss": "loss", "validation_accuracy": "accuracy", "validation_selection": "value"}
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["step", "train_loss", "lr", *columns])
-        for event in events:
-            if event["event"] == "step":
-                evaluation = evaluations.get(event["step"], dict.fromkeys(columns.values(), ""))
-                validation = [evaluation[name] for name in columns.values()]
-                writer.writerow([event["step"], event["loss"], event["lr"], *validation])
+        for step in sorted(steps.keys() | evaluations.keys()):
+            trained, evaluation = steps.get(step, {}), evaluations.get(step, {})
+            validation = [evaluation.get(name, "") for name in columns.values()]
+            writer.writerow([step, trained.get("loss", ""), trained.get("lr", ""), *validation])
