@@ -20,17 +20,19 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from pipeline.config.params import Params
 from pipeline.config.sections import Compare
 from pipeline.images.prepared import Prepared
-from pipeline.images.seen_images import FILE, group_was_seen, read_seen, was_seen
+from pipeline.images.seen_images import FILE, group_was_seen, is_recognised, read_seen
 from pipeline.images.sizes import Sides
 from pipeline.registry.versions import (
     CHALLENGER,
     CHAMPION,
     ROLLED_BACK,
+    WEIGHTS,
     can_be_registered,
     crown,
     load_version,
     register,
     registry_errors,
+    same_weights,
     version_called,
     version_of,
 )
@@ -121,12 +123,14 @@ def promote(params: Params) -> Decision:
             check_sizes(crowned, backbone)
         version = register(client, name, run)
         client.set_registered_model_alias(name, CHALLENGER, version.version)
+        challenger = _contender(client, version)
         decision = decide(
-            _contender(client, version),
+            challenger,
             crowned,
             prepared,
             params.compare,
             params.protocol.selection,
+            rolled_back=note_weights(client, challenger, crowned),
         )
         record(client, version, decision)
         if decision.promoted:
@@ -167,7 +171,7 @@ def check_same_task(name: str, champion: Contender, prepared: Prepared) -> None:
         found = f"was trained on {dataset}, and this project's images are {prepared.manifest['dataset']}"
     elif not (its <= ours or ours <= its):
         found = f"tells {_listed(its)} apart, and this project {_listed(ours)}"
-    elif champion.seen.size and not was_seen(everything, champion.seen).any():
+    elif champion.seen.size and not is_recognised(everything, champion.seen).any():
         found = "has seen none of the images that are prepared here"
     else:
         return
@@ -193,6 +197,19 @@ def check_sizes(champion: Contender, backbone: BackboneCard) -> None:
             "two can't be compared; make image_size in params.yaml what the champion has and train again, or "
             "set promotion.model to a new name, which begins with models of this size"
         )
+
+
+def note_weights(client: MlflowClient, challenger: Contender, champion: Contender | None) -> str | None:
+    """Mark both versions with the digest of their weights, by which another run's are known to be the same.
+
+    Returns:
+        The version with the challenger's weights that was rolled back, if there is one.
+    """
+    for each in filter(None, (challenger, champion)):
+        digest = each.model.card["weights_sha256"]
+        client.set_model_version_tag(each.version.name, each.version.version, WEIGHTS, digest)
+    same = same_weights(client, challenger.version.name, str(challenger.version.version))
+    return next((str(version.version) for version in same if ROLLED_BACK in version.tags), None)
 
 
 def _listed(classes: Collection[str]) -> str:
@@ -288,23 +305,31 @@ def decide(
     prepared: Prepared,
     compare: Compare,
     selection: Selection,
+    *,
+    rolled_back: str | None = None,
 ) -> Decision:
     """Whether the challenger should be the champion, by the metric `selection`.
 
     Both classify the test images, each with its own preprocessing; classes are the same if their names
     are. Images that either of them was trained or selected on are left out, with all others of their groups.
+    A metric in which classes count the same is that of all of them, or of none.
+
+    Args:
+        rolled_back: the version with the challenger's weights that was rolled back.
     """
     if champion is None:
         return Decision(True, f"{challenger.title} is the first model: it is the champion")
-    if ROLLED_BACK in challenger.version.tags:
-        return Decision(
-            False,
-            f"{challenger.title} was rolled back; {champion.title} stays the champion until another model is "
-            f"better or you say: stochca rollback --to {challenger.version.version}",
-        )
     if challenger.model.card["weights_sha256"] == champion.model.card["weights_sha256"]:
         return Decision(
             False, f"{challenger.title} has the weights of the champion, {champion.title}; nothing to do"
+        )
+    if rolled_back is not None:
+        again = rolled_back != str(challenger.version.version)
+        which = f"has the weights of version {rolled_back}, which was" if again else "was"
+        return Decision(
+            False,
+            f"{challenger.title} {which} rolled back; {champion.title} stays the champion until another "
+            f"model is better or you say: stochca rollback --to {challenger.version.version}",
         )
     test = prepared.images("test")
     fair = ~group_was_seen(prepared, "test", np.union1d(champion.seen, challenger.seen))
@@ -315,14 +340,18 @@ def decide(
     for each in (challenger, champion):
         if each.model.levels != prepared.levels:
             left_out += f"; {each.title} has learned from images with other levels of grey than these"
-    kinds = len(np.unique(test.labels[fair]))
-    if kinds < (2 if selection == "auroc" else 1):
+    metric = SELECTIONS[selection]
+    left = set(test.labels[fair].tolist())
+    gone = [prepared.classes[label] for label in {*test.labels.tolist()} - left]
+    of = f"of {_listed(gone) if gone else 'a second class'} " if left else ""
+    missing = f"no test image {of}is left"
+    if len(left) < (2 if selection == "auroc" else 1) or (gone and metric.by_class):
         return Decision(
             False,
-            f"{challenger.title} can't be compared with the champion, {champion.title}: no test image "
-            f"{'of a second class ' if kinds else ''}is left{left_out}",
+            f"{challenger.title} can't be compared with the champion, {champion.title}: {missing}{left_out}",
         )
-    metric = SELECTIONS[selection]
+    if gone:
+        left_out += f"; {missing}"
     new, old = (_contributions(each.model, prepared, fair, selection) for each in (challenger, champion))
     groups = np.array(test.groups)[fair]
     gain = estimate_metric(metric, [metric.sign * (new - old)[None]], [test.labels[fair]], [groups])

@@ -25,7 +25,8 @@ from stochca.errors import UserError
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"  # the aliases
 ADDRESS = re.compile(r"models:/(?P<name>[^/@:]+)(@(?P<alias>[^/@:]+)|/(?P<version>\d+))")
 OF_MLFLOW = "registered_model_meta"  # the file that MLflow puts beside what it has downloaded
-ROLLED_BACK = "rolled_back"  # the tag of a version that must not become the champion by itself again
+# The tags of a version that must not become the champion by itself again, and of what it holds.
+ROLLED_BACK, WEIGHTS = "rolled_back", "weights_sha256"
 
 
 def register(client: MlflowClient, name: str, run: Run) -> ModelVersion:
@@ -105,6 +106,16 @@ def version_called(client: MlflowClient, name: str, alias: str) -> ModelVersion 
     return client.get_model_version(name, aliases[alias]) if alias in aliases else None
 
 
+def same_weights(client: MlflowClient, name: str, version: str) -> list[ModelVersion]:
+    """The versions with the weights of one, itself among them: the same training gives them in every run."""
+    weights = client.get_model_version(name, version).tags.get(WEIGHTS)
+    return [
+        each
+        for each in client.search_model_versions(f"name = '{name}'")
+        if str(each.version) == version or (weights is not None and each.tags.get(WEIGHTS) == weights)
+    ]
+
+
 def crown(client: MlflowClient, name: str, version: str) -> str | None:
     """Make a version the champion; the one before, which is given, becomes `previous`."""
     aliases, _ = contents(client, name)
@@ -120,8 +131,8 @@ def crown(client: MlflowClient, name: str, version: str) -> str | None:
 def rollback(name: str, to: str | None = None) -> str:
     """Make `previous`, or the version `to`, the champion again; says what was done.
 
-    The version that was the champion is marked, so that the next promotion does not bring it back; it
-    becomes `previous`, so that the rollback can be rolled back.
+    The version that was the champion is marked, so that the next promotion does not bring it back, nor its
+    weights from another run; it becomes `previous`, so that the rollback can be rolled back.
 
     Raises:
         UserError: there is no such version, or it is the champion already.
@@ -140,8 +151,9 @@ def rollback(name: str, to: str | None = None) -> str:
         if target == aliases.get(CHAMPION):
             raise UserError(f"version {target} of {name} is the champion already; {known}")
         before = crown(client, name, target)
-        if ROLLED_BACK in client.get_model_version(name, target).tags:
-            client.delete_model_version_tag(name, target, ROLLED_BACK)
+        for version in same_weights(client, name, target):
+            if ROLLED_BACK in version.tags:
+                client.delete_model_version_tag(name, version.version, ROLLED_BACK)
         if before is None:
             return f"version {target} of {name} is now the champion"
         client.set_model_version_tag(name, before, ROLLED_BACK, datetime.now(UTC).isoformat("T", "minutes"))

@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from pipeline.config.params import Params
 from pipeline.config.sections import Compare
 from pipeline.images.prepared import PreparedImages
-from pipeline.images.seen_images import hashes_of, read_seen, was_seen, write_seen
+from pipeline.images.seen_images import group_was_seen, hashes_of, read_seen, was_seen, write_seen
 from pipeline.registry import promote as promotion
 from pipeline.registry.promote import (
     REASON,
@@ -39,10 +39,12 @@ from tests.pipeline.colour_models import (
     Item,
     colour_model,
     items,
+    picture,
     publish,
     with_promotion,
     write_prepared,
 )
+from tests.pipeline.prepared_folder import Row, write_prepared_folder
 from tests.pipeline.registry.conftest import aliases, prefer
 
 
@@ -306,6 +308,29 @@ def test_test_images_of_groups_that_the_champion_was_trained_on_are_left_out(
     assert told in decision.reason
 
 
+def test_an_empty_slice_tells_of_no_group(contender: Callable[..., Contender], tmp_path: Path) -> None:
+    """Of ten patients each has one; of those tested none was seen, but for those slices themselves."""
+    rows = [
+        Row(
+            picture("white", "empty" if place == 2 else f"{patient} {place}"),
+            label=patient % 2,
+            id=f"{patient}/{place}",
+            split="test" if patient < 4 else "train",
+            group=f"patient {patient}",
+        )
+        for patient in range(10)
+        for place in range(3)
+    ]
+    prepared = write_prepared_folder(tmp_path / "today", ["red", "green"], rows, dataset="colours")
+    write_seen(tmp_path / "seen.npy", prepared.images("train"))
+    seen = read_seen(tmp_path / "seen.npy")
+    assert group_was_seen(prepared, "test", seen).tolist() == 4 * [False, False, True]
+    empty = hashes_of(prepared.images("test"))[2:3, 1]
+    champion = contender([], 1, empty, classes=("red", "green"))  # another project's
+    with pytest.raises(UserError, match="has seen none of the images that are prepared here"):
+        check_same_task("stochca", champion, prepared)
+
+
 def test_many_images_of_one_group_decide_nothing(contender: Callable[..., Contender], tmp_path: Path) -> None:
     """The champion is wrong on all blue ones; in a second set, these show one and the same thing."""
     groups = {id: "one" for id, *_ in items() if id.startswith("blue/test")}
@@ -456,7 +481,25 @@ def test_the_auroc_of_one_class_is_none(contender: Callable[..., Contender], tmp
     coloured = np.unique(hashes_of(test)[test.labels > 0].ravel())
     decision = decide(contender([], 2, coloured), contender(["blue"], 1, NOTHING), prepared, COMPARE, "auroc")
     assert not decision.promoted
-    assert "no test image of a second class is left" in decision.reason
+    assert "no test image of blue, green, white is left; 40 that a model had seen" in decision.reason
+
+
+def test_classes_that_count_the_same_are_compared_all_or_none(
+    contender: Callable[..., Contender], tmp_path: Path
+) -> None:
+    """The champion has seen every white test image, of which the challenger would be wrong."""
+    prepared = write_prepared(tmp_path / "today", items())
+    test = prepared.images("test")
+    white = np.unique(hashes_of(test)[test.labels == 3].ravel())
+    challenger, champion = contender(["white"], 2, NOTHING), contender(["blue"], 1, white)
+    for metric in ("balanced_accuracy", "macro_f1", "auroc"):
+        decision = decide(challenger, champion, prepared, COMPARE, metric)
+        assert not decision.promoted
+        assert "can't be compared with the champion" in decision.reason
+        assert "no test image of white is left; 3 that a model had seen" in decision.reason
+    decision = decide(challenger, champion, prepared, COMPARE, "accuracy")
+    assert decision.promoted
+    assert "were left out; no test image of white is left; it is the new champion" in decision.reason
 
 
 def test_the_same_weights_from_another_run_change_nothing(
@@ -468,3 +511,7 @@ def test_the_same_weights_from_another_run_change_nothing(
     decision = decide(Contender(other, challenger.model, NOTHING), challenger, prepared, COMPARE, "accuracy")
     assert not decision.promoted
     assert "has the weights of the champion" in decision.reason
+    champion = contender(["blue"], 2, NOTHING)  # which the challenger would be better than
+    decision = decide(challenger, champion, prepared, COMPARE, "accuracy", rolled_back="3")
+    assert not decision.promoted
+    assert f"{challenger.title} has the weights of version 3, which was rolled back; " in decision.reason

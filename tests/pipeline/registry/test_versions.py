@@ -10,12 +10,10 @@ from pipeline.commands.predict import predict_images
 from pipeline.config.params import Params
 from pipeline.registry.model_address import open_model
 from pipeline.registry.promote import promote
-from pipeline.registry.versions import rollback
+from pipeline.registry.versions import WEIGHTS, rollback, same_weights
+from pipeline.runtime.files import sha256
 from stochca.errors import UserError
-from tests.pipeline.colour_models import (
-    picture,
-    with_promotion,
-)
+from tests.pipeline.colour_models import picture, with_promotion
 from tests.pipeline.registry.conftest import aliases
 
 
@@ -38,9 +36,17 @@ def test_rolling_back(params: Params) -> None:
         rollback("stochca", "7")
     with pytest.raises(UserError, match="version 1 of stochca is the champion already"):
         rollback("stochca", "1")
+    client = MlflowClient()
+    weights = {WEIGHTS: sha256(Path("models/stochca-all-0/model.safetensors"))}
+    client.create_model_version("stochca", "file:///nowhere", tags=weights)  # of another run
+    client.create_model_version("stochca", "file:///nowhere", tags={WEIGHTS: "others"})
+    assert sorted(str(each.version) for each in same_weights(client, "stochca", "3")) == ["2", "3"]
+    rollback("stochca", "3")  # which says as much of version 2
+    assert aliases() == {"champion": "3", "previous": "1", "challenger": "2"}
+    assert "rolled_back" not in client.get_model_version("stochca", "2").tags
     rollback("stochca", "2")
-    assert aliases() == {"champion": "2", "previous": "1"}
-    assert "rolled_back" not in MlflowClient().get_model_version("stochca", "2").tags
+    assert aliases() == {"champion": "2", "previous": "3"}
+    assert "rolled_back" in client.get_model_version("stochca", "3").tags
 
 
 def test_addresses_of_the_registry(params: Params, tmp_path: Path) -> None:
