@@ -5,6 +5,7 @@ small: what was put around the backbone, and the head. It is loaded onto the ver
 trained on.
 """
 
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.images.levels import Levels
+from pipeline.runtime.code import sha256_of_code
 from pipeline.runtime.files import sha256, write_json
-from pipeline.runtime.paths import BACKBONE
+from pipeline.runtime.paths import BACKBONE, EXTENSIONS
 from pipeline.runtime.paths import MODELS as FOLDER
 from stochca._typing import TimmModule
 from stochca.adapters.adapted import AdaptedModel, describe, load_adapted
@@ -24,6 +26,7 @@ from stochca.backbones.card import CARD_FILE, OWN_BACKBONE, BackboneCard
 from stochca.backbones.loading import pooling_options
 from stochca.compute.checkpoint import save_weights
 from stochca.config import CHOICES
+from stochca.config.registry import code_of
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 
@@ -86,6 +89,7 @@ def save_trained(
         "options": pooling_options(plain),
         "adapter": adapter,
         "adapter_module": adapter_module(student),
+        "adapter_code_sha256": _code_of_extension(adapter["name"]) if adapter else None,
         "image_size": backbone.image_size,
         "mean": list(backbone.mean),
         "std": list(backbone.std),
@@ -109,7 +113,7 @@ def load_trained(folder: Path) -> TrainedModel:
     Raises:
         UserError: the folder is missing or damaged, or holds other weights than its card says.
         NotAtHand: it holds an adapter to another backbone than there is, or one of an extension that
-            params.yaml does not name.
+            params.yaml does not name, or whose code has changed.
     """
     weights = ADAPTER if (folder / ADAPTER).exists() else WEIGHTS
     try:
@@ -186,8 +190,26 @@ def _adapted(folder: Path, card: dict[str, Any]) -> AdaptedModel:
 def _make_known(card: dict[str, Any]) -> None:
     """Import the extensions that params.yaml names, where the adapter is none of the project's own."""
     name = card["adapter"]["name"]
-    if name in CHOICES["adapter"]:
-        return
+    if name not in CHOICES["adapter"]:
+        _import_extensions(card, name)
+    trained_in = card.get("adapter_code_sha256")
+    if trained_in is not None and trained_in != _code_of_extension(name):
+        file = f"{card['adapter_module'].replace('.', '/')}.py"
+        raise NotAtHand(
+            f"the model {card['name']} was trained with other code of the adapter {name!r} than is in {file} "
+            "now, where it would tell other classes; bring that code back, and give what you change another "
+            "file and name, or train the model again"
+        )
+
+
+def _code_of_extension(adapter: str) -> str | None:
+    """The sha256 of the user's own code that makes an adapter; None: it is the project's."""
+    options = CHOICES["adapter"][adapter]
+    parts = [part for part in (options, code_of(options)) if part.__module__.startswith(f"{EXTENSIONS}.")]
+    return sha256_of_code(sorted({Path(inspect.getfile(part)) for part in parts})) if parts else None
+
+
+def _import_extensions(card: dict[str, Any], name: str) -> None:
     from pipeline.config.params import load_params  # which other models do without
 
     needs = f"the model {card['name']} has the adapter {name!r} of an extension"
