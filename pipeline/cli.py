@@ -59,6 +59,12 @@ def new(
         str | None,
         typer.Option(metavar="TABLE", help="The table with the labels; the default is the only one there."),
     ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its column with the class, if not label.")
+    ] = None,
+    group_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its column with the patient, ..., if not group.")
+    ] = None,
     hours: Annotated[
         float, typer.Option(min=0.05, metavar="N", help="How long all training may take, roughly.")
     ] = 1.0,
@@ -72,10 +78,20 @@ def new(
     Examples:
       stochca new data/raw/flowers
       stochca new ~/photos --labels labels.csv --hours 3
+      stochca new data/raw/scans --label-column diagnosis --group-column patient_id
     """
     from pipeline.commands.new import new_params
 
-    _echo(new_params(folder, force=force, labels=labels, budget=hours))
+    _echo(
+        new_params(
+            folder,
+            force=force,
+            labels=labels,
+            label_column=label_column,
+            group_column=group_column,
+            budget=hours,
+        )
+    )
     _check()
     typer.echo("Train, up to the page: make repro")
 

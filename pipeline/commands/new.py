@@ -33,6 +33,8 @@ def new_params(
     *,
     force: bool = False,
     labels: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
     budget: float = HOURS,
     machine: Callable[[], Machine] = this_machine,
     speed: Callable[[Params], Speed] = measure,
@@ -42,6 +44,8 @@ def new_params(
     Args:
         force: replace a params.yaml that was edited; it is kept under another name.
         labels: a table in the folder that says the classes; None: the only one there, if there is one.
+        label_column: its column with the class; None: `label`.
+        group_column: its column with the subject; None: `group`, if there is one.
         budget: how long all training may take, in hours.
 
     Raises:
@@ -54,7 +58,8 @@ def new_params(
             "which keeps it as params.previous.yaml"
         )
     base = find_preset(DEFAULT).params()
-    dataset = _dataset(folder, labels)
+    columns = {"label_column": label_column, "group_column": group_column}
+    dataset = _dataset(folder, labels, columns)
     chosen = {setting.key: setting.value for setting in dataset}
     sections = {**base.dataset.model_dump(), **chosen, "domains": None}
     images, here = survey(Dataset.model_validate(sections)), machine()
@@ -99,7 +104,7 @@ def new_params(
         yield f"  that is more than {hours(budget * 3600)}, and the least that is worth while here"
 
 
-def _dataset(folder: Path, labels: str | None) -> list[Setting]:
+def _dataset(folder: Path, labels: str | None, columns: Mapping[str, str | None]) -> list[Setting]:
     """What of the section dataset says where the images are, without its name in the keys."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
@@ -110,14 +115,14 @@ def _dataset(folder: Path, labels: str | None) -> list[Setting]:
             f"{folder} holds the project itself; give a folder of images alone, such as data/raw/NAME"
         )
     table = labels or _table(folder)
-    found = [
+    return [
         Setting("name", "image_folder", "your own images"),
         Setting("root", root, "as it was given"),
         Setting(
             "labels", table, "the table in it" if table else "the folders say the classes, or metadata.csv"
         ),
+        *(Setting(key, column, "as it was given") for key, column in columns.items() if column),
     ]
-    return found
 
 
 def _root(folder: Path) -> str:

@@ -37,7 +37,7 @@ def find_tables(dataset: Dataset, root: Path) -> list[Table]:
         if not found and getattr(dataset, key) is not None:
             raise UserError(
                 f"dataset.{key} names a column, but dataset.root {dataset.root} holds no {METADATA}.csv; "
-                f"name the table in dataset.labels, or remove dataset.{key}"
+                f"name the table in dataset.labels (stochca new: --labels), or remove dataset.{key}"
             )
     return found
 

@@ -183,7 +183,7 @@ def _named_columns(dataset: Dataset, file: str, columns: Sequence[str]) -> dict[
     if label not in columns:
         raise UserError(
             f"{file} has no column {label}, which says the class; its columns are {listed}: name one of "
-            "them in dataset.label_column"
+            "them in dataset.label_column (stochca new: --label-column)"
         )
     if dataset.group_column is not None and group not in columns:
         raise UserError(
@@ -202,8 +202,8 @@ def _refuse_unknown(file: str, columns: Sequence[str], known: set[str]) -> None:
             hint = f"did you mean {near[0]}? " if near else ""
             raise UserError(
                 f"{file} has the unknown column {name!r}; {hint}known are {', '.join(COLUMNS)} and what "
-                f"dataset.label_column and dataset.group_column name, any others only beside {FILE_NAME} in "
-                f"place of {PATH}"
+                f"dataset.label_column and dataset.group_column name (stochca new: --label-column, "
+                f"--group-column), any others only beside {FILE_NAME} in place of {PATH}"
             )
 
 

@@ -19,7 +19,7 @@ from stochca.errors import UserError
 
 LOOKED_AT = 300  # images at most that are opened, drawn from all of them
 SPLITS = 3  # train, val and test, of which each needs an image of every class
-NAMED = 5  # classes at most that are listed
+NAMED = 5  # classes, and notes, at most that are listed
 DECODED_SIDE = 64  # pixels; to decode at this size shows what is broken, and is quick
 
 
@@ -39,6 +39,7 @@ class Survey:
     doubles: int = 0  # files among those whose content another of them has
     broken: tuple[str, ...] = ()  # a sentence for each of those that can't be used
     grouped: bool = False  # some images belong together, and stay in one split
+    notes: tuple[str, ...] = ()  # what is odd about a table
 
     @property
     def count(self) -> int:
@@ -84,6 +85,11 @@ class Survey:
             lines.append(f"splits: {', '.join(f'{name} {n:,}' for name, n in self.splits.items())}")
         if self.grouped:
             lines.append("groups: their images stay in one split")
+        elif self.layout == "table":
+            lines.append("no groups; if several images show one subject, say its column: --group-column NAME")
+        lines += self.notes[:NAMED]
+        if len(self.notes) > NAMED:
+            lines.append(f"... {len(self.notes) - NAMED} more; make repro lists them")
         return lines
 
 
@@ -123,6 +129,7 @@ def survey(dataset: Dataset) -> Survey:
             f"the class {few} in {dataset.root} has fewer images, {classes[few]}, than the {SPLITS} that it "
             "needs, to train, to validate and to test; add some or remove the class"
         )
+    notes = source.problems if source.layout == "table" else []  # of folders, each file that is no image
     return Survey(
         layout=source.layout,
         classes=dict(sorted(classes.items())),
@@ -134,6 +141,7 @@ def survey(dataset: Dataset) -> Survey:
         doubles=len(hashes) - len(set(hashes)),
         broken=tuple(broken),
         grouped=source.grouped,
+        notes=tuple("{file} {problem}: {action}".format(**problem) for problem in notes),
     )
 
 

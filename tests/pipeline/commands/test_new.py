@@ -120,6 +120,24 @@ def test_a_table_with_groups(project: Path) -> None:
     assert written().dataset.labels == "other.csv"
 
 
+def test_a_table_with_columns_of_other_names(project: Path) -> None:
+    write_pictures(Path("scans/images"), 12)
+    write_table(Path("scans/labels.csv"), ["path", "diagnosis", "patient_id"])
+    with pytest.raises(UserError, match=r"name one of them in dataset.label_column .*new: --label-column"):
+        new("scans")
+    with pytest.raises(UserError, match=r"the unknown column 'patient_id'.*--group-column"):
+        new("scans", label_column="diagnosis")
+    lines = new("scans", label_column="diagnosis", group_column="patient_id")
+    assert "groups: their images stay in one split" in lines
+    dataset = written().dataset
+    assert (dataset.label_column, dataset.group_column) == ("diagnosis", "patient_id")
+    write_table(Path("scans/labels.csv"), ["file_name", "label", "patient_id"])
+    lines = new("scans", force=True)
+    assert "labels.csv has columns that mean nothing here: patient_id: not used" in lines
+    assert [line for line in lines if line.startswith("no groups; ") and "--group-column" in line]
+    assert written().dataset.group_column is None
+
+
 def test_a_table_that_is_all_there_is_says_what_is_wrong_with_it(project: Path) -> None:
     write_table(Path("presets/../labels.csv"), ["image", "label", "group"])
     Path("scans").mkdir()
