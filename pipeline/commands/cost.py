@@ -88,12 +88,7 @@ def cost_here(params: Params) -> Iterator[str]:
     device = torch.device("cpu") if params.workers.on_cpus else default_device()
     for line in cost_lines(params, measure(params, device)):
         yield f"  {line}"
-    if default_device() != device:
-        gpu = device_name(default_device())
-        yield (
-            f"  {gpu} is not used: workers.resources_per_worker.gpu in params.yaml is 0; with 1 each worker "
-            "has a GPU"
-        )
+    yield from _unused_gpu(device, "workers.resources_per_worker", "worker")
 
 
 def search_cost_here(params: Params) -> Iterator[str]:
@@ -114,9 +109,14 @@ def search_cost_here(params: Params) -> Iterator[str]:
     longest = hours(search_seconds(params, speed, at_once))
     yield f"  {trials} trials on {seeds}{together}: at most {longest} on {speed.device} ({speed.precision})"
     yield f"  bad ones may be stopped once {tune.grace:.0%} of their steps are over"
+    yield from _unused_gpu(device, "tune.resources", "trial")
+
+
+def _unused_gpu(device: torch.device, section: str, each: str) -> Iterator[str]:
+    """The line on a GPU of this machine that the work, on `device`, leaves alone."""
     if default_device() != device:
         gpu = device_name(default_device())
-        yield f"  {gpu} is not used: tune.resources.gpu in params.yaml is 0; with 1 each trial has a GPU"
+        yield f"  {gpu} is not used: {section}.gpu in params.yaml is 0; with 1 each {each} has a GPU"
 
 
 def cost_of(params: Params, speed: Speed, split: Split | None = None) -> Cost:

@@ -144,7 +144,6 @@ def _tables(folder: Path) -> list[Path]:
 
 def _table(folder: Path) -> str | None:
     """The only table of images in a folder, but for Hugging Face's, which is found without its name."""
-    entries = shown(folder)
     tables = _tables(folder)
     if any(path.stem == METADATA for path in tables):
         return None
@@ -152,7 +151,7 @@ def _table(folder: Path) -> str | None:
     if len(suited) > 1:
         names = ", ".join(path.name for path in suited)
         raise UserError(f"{folder} holds the tables {names}; say which one has the labels: --labels NAME")
-    if not suited and not any(entry.is_dir() for entry in entries):
+    if not suited and not any(entry.is_dir() for entry in shown(folder)):
         suited = tables[:1]  # nothing else may say the classes, and what is wrong with it will be said
     return suited[0].name if suited else None
 
