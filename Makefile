@@ -97,6 +97,6 @@ ui: $(READY)  ## open MLflow's UI on http://127.0.0.1:5000
 
 clean:  ## remove checkpoints and caches of tools; keep the data, the models, the reports and what MLflow lacks
 	@if [ -d work ]; then find work -mindepth 1 -maxdepth 1 ! -name runs ! -name unsynced ! -name '*.lock' -exec rm -rf {} +; fi
-	@for run in work/runs/*/; do if [ -e $$run/published ]; then rm -rf $$run; else rm -rf $$run/checkpoint.safetensors $$run/previous.safetensors $$run/evaluated $$run/checkpoints; fi; done
+	@for run in work/runs/*/; do if [ -e $$run/published ]; then rm -rf $$run; else rm -rf $$run/checkpoint.safetensors $$run/previous.safetensors $$run/decides.json $$run/evaluated $$run/checkpoints; fi; done
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -70,6 +70,7 @@ def test_clean_keeps_what_cannot_be_made_again(tmp_path: Path) -> None:
     gone = [
         "work/runs/waits/checkpoint.safetensors",
         "work/runs/waits/previous.safetensors",
+        "work/runs/waits/decides.json",
         "work/runs/waits/evaluated/6.safetensors",
         "work/runs/waits/checkpoints/checkpoint-6/whole",
         "work/runs/sent/run.json",
