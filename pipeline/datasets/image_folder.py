@@ -33,7 +33,7 @@ from pipeline.datasets.split_names import (
     without_partner,
 )
 from pipeline.datasets.table_files import FORMATS
-from pipeline.datasets.versions import refuse_versions
+from pipeline.datasets.versions import refuse_versions, versions_within
 from pipeline.images.image_files import named_like_an_image, printable
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
@@ -42,6 +42,7 @@ LAYOUTS = (
     "expected are root/CLASS/*.jpg, root/SPLIT/CLASS/*.jpg, root/CLASS/SPLIT/*.jpg or "
     "root/DOMAIN/CLASS/*.jpg, or a table that dataset.labels names (stochca new: --labels)"
 )
+NOT_FOLLOWED = "not followed"  # the action for a link that leads out
 MANY = 20  # domains, which may rather be patients
 PATIENTS = "each is in all splits; if they are patients or the like, name them as groups in a table"
 SHAPES = {"class": "CLASS", "split": "SPLIT/CLASS", "class split": "CLASS/SPLIT", "domain": "DOMAIN/CLASS"}
@@ -67,6 +68,7 @@ def load(dataset: Dataset, sides: Sides) -> Source:
     folders = [folder for folder in folders if folder.domain in domains]
     refuse_masks(scan.described, folders)
     refuse_versions(scan.described, folders)
+    versions, notes = versions_within(folders)
     if len(domains) > MANY:
         problem = f"has {len(domains)} folders that are taken for domains"
         scan.problems.append({"file": "dataset.root", "problem": problem, "action": PATIENTS})
@@ -82,11 +84,12 @@ def load(dataset: Dataset, sides: Sides) -> Source:
         summary=_summary(scan, layout, folders, classes, count),
         classes=classes,
         domains=domains,
-        records=partial(folder_records, folders),
+        records=partial(folder_records, folders, versions),
         count=count,
         stored_side=sides.stored,
         root=dataset.root,
-        problems=scan.problems,
+        problems=[*notes, *scan.problems],
+        grouped=bool(versions),
     )
 
 
@@ -118,7 +121,7 @@ class Scan:
             if entry.is_symlink() and not path.exists():
                 self.note(path, "is a link to nothing", LEFT_OUT)
             elif entry.is_symlink() and leads_out(path, self.root):
-                self.note(path, "is a link that leads out of dataset.root", "not followed")
+                self.note(path, "is a link that leads out of dataset.root", NOT_FOLLOWED)
             elif entry.is_dir():
                 folders.append(path)
             elif entry.is_file() and named_like_an_image(entry.name):
@@ -147,7 +150,7 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
         scan.note(scan.root / name, "lies in no class folder", LEFT_OUT)
     if not tops:
         found = "images but no class folders" if loose else "no class folders"
-        if any(problem["action"] == "not followed" for problem in scan.problems):
+        if any(problem["action"] == NOT_FOLLOWED for problem in scan.problems):
             found += " (links that lead out of it are not followed)"
         raise UserError(f"{scan.described} holds {found}; {scan.expected}")
 

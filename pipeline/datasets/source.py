@@ -1,7 +1,7 @@
 """What every dataset file hands over: where its images are, one by one, and what is known about them."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -140,13 +140,18 @@ def shown(folder: Path) -> list[os.DirEntry[str]]:
         ) from None
 
 
-def folder_records(folders: Sequence[ClassFolder]) -> Iterator[Record]:
+def folder_records(
+    folders: Sequence[ClassFolder], groups: Mapping[str, str] | None = None
+) -> Iterator[Record]:
+    """One after the other; `groups` names the group of each id that has one."""
     for folder in folders:
         for name in folder.names:
+            id = f"{folder.place}/{printable(name)}"
             yield Record(
-                id=f"{folder.place}/{printable(name)}",
+                id=id,
                 class_name=folder.class_name,
                 domain=folder.domain,
                 read=(folder.path / name).read_bytes,
                 split=folder.split,
+                group=groups.get(id) if groups else None,
             )

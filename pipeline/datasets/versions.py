@@ -1,4 +1,7 @@
-"""Folders beside each other that hold versions of the same pictures, as color and grayscale: no domains."""
+"""Versions of the same picture, told by their names: in folders beside each other, or within a class.
+
+Folders as color and grayscale are no domains; copies that augmentation left in a class stay in one split.
+"""
 
 import re
 from collections import defaultdict
@@ -6,7 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from statistics import median
 
-from pipeline.datasets.source import ClassFolder
+from pipeline.datasets.masks import FEW
+from pipeline.datasets.source import ClassFolder, Problem
 from pipeline.images.image_files import printable
 from stochca.errors import UserError
 
@@ -15,6 +19,8 @@ WHY = (
     "of versions of one picture some would be trained on and others tested; name one of the folders in "
     "dataset.domains, or all images in a table (dataset.labels) with the column group"
 )
+_ROBOFLOW = re.compile(r"\.rf\.\w+$")  # x_jpg.rf.HASH, as often as there are versions of x
+_WORD = re.compile(r"[^\W\d_]{2}")  # a number counts, and so does a letter
 
 
 def refuse_versions(described: str, folders: Sequence[ClassFolder]) -> None:
@@ -56,6 +62,73 @@ def _refuse_in_class(described: str, folders: Sequence[ClassFolder]) -> None:
                     f"{described} holds {folder.place}/{printable(name)} and {place}/{printable(start)}, and "
                     f"so for {len(starts):,} of {len(folder.names):,} files in {folder.place}: {WHY}"
                 )
+
+
+def versions_within(folders: Sequence[ClassFolder]) -> tuple[dict[str, str], list[Problem]]:
+    """Images that are named as versions of another of their class and domain, in whatever split.
+
+    Behind the name of the other stands a word, as in x_90deg, the same behind several, and so for a tenth of
+    the class; or Roboflow's hash.
+
+    Returns:
+        The id of each with that of the other, which is never among them, and what there is to say.
+    """
+    classes: dict[tuple[str, str], list[ClassFolder]] = defaultdict(list)
+    for folder in folders:
+        classes[folder.domain, folder.class_name].append(folder)
+    versions: dict[str, str] = {}
+    parted: list[str] = []
+    for of_class in classes.values():
+        for version, other, in_one_split in _versions_in_class(of_class):
+            versions[version] = other
+            if not in_one_split:
+                parted.append(version)
+    notes: list[Problem] = []
+    for found, problem, action in (
+        (list(versions), "are named as versions of others", "where splits are drawn, these stay in one"),
+        (parted, "lie in another split than what they are versions of", "kept; scores come out too good"),
+    ):
+        if found:
+            problem += f", as {found[0]} of {versions[found[0]]}"
+            notes.append({"file": f"{len(found):,} images", "problem": problem, "action": action})
+    return versions, notes
+
+
+def _versions_in_class(folders: Sequence[ClassFolder]) -> Iterator[tuple[str, str, bool]]:
+    """The ids of each and of the other, if possible of its own folder, and whether they are of one split."""
+    first: dict[str, dict[str, str]] = {}  # by place: the id of the first of each stem
+    for folder in folders:
+        ids = first[folder.place] = {}
+        for name in folder.names:
+            ids.setdefault(_ROBOFLOW.sub("", _stem(name)), f"{folder.place}/{printable(name)}")
+    others = _named_after({stem for ids in first.values() for stem in ids})
+    for folder in folders:
+        for name in folder.names:
+            stem = _ROBOFLOW.sub("", _stem(name))
+            if stem in others or stem != _stem(name):
+                original = others.get(stem, stem)
+                near = next(each for each in (folder, *folders) if original in first[each.place])
+                id, other = f"{folder.place}/{printable(name)}", first[near.place][original]
+                if id != other:
+                    yield id, other, near.split == folder.split
+
+
+def _named_after(stems: Collection[str]) -> dict[str, str]:
+    """Each stem that is another with a word behind it, and the shortest of those."""
+    pairs = [
+        (stem, start, re.sub(r"\d", "", stem[len(start) :]))
+        for stem in stems
+        for start in _beginnings(stem)
+        if start in stems and _WORD.search(stem, len(start))
+    ]
+    behind: dict[str, set[str]] = defaultdict(set)
+    for _, start, ending in pairs:
+        behind[ending].add(start)
+    others: dict[str, str] = {}
+    for stem, start, ending in sorted(pairs):  # the shortest first
+        if len(behind[ending]) > 1:
+            others.setdefault(stem, others.get(start, start))
+    return others if len(others) >= FEW * len(stems) else {}
 
 
 def _count(stems: Collection[str]) -> bool:

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from pipeline import prepare as stage
+from pipeline.datasets.source import USED
 from pipeline.images.prepared import load_prepared
 from pipeline.images.sizes import Sides
 from pipeline.prepare import main, prepare
@@ -201,6 +202,23 @@ def test_drawn_splits_keep_equal_images_together(tmp_path: Path) -> None:
     assert splits["cat/020.png"] == splits["dog/poison.png"]
     assert "cat/020.png, but of the class dog, not cat" in problems_of(manifest)["dog/poison.png"]
     assert {splits[name] for name in copies} == {"train", "val", "test"}  # else nothing was at stake
+
+
+def test_versions_of_a_picture_stay_in_one_split(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", {"cat": 12, "dog": 12})
+    for path in sorted(root.glob("cat/*.png")):
+        for turns in (1, 2, 3):
+            turned = np.rot90(np.asarray(Image.open(path)), turns)
+            Image.fromarray(turned).save(path.with_stem(f"{path.stem}_{turns * 90}deg"))
+    manifest = run(root, tmp_path / "out", validation=0.25, test=0.25)
+    splits: dict[str, set[str]] = {}
+    for name, split in splits_of(tmp_path / "out").items():
+        splits.setdefault(name.partition("_")[0].removesuffix(".png"), set()).add(split)
+    assert len(splits) == 24
+    assert all(len(found) == 1 for found in splits.values())
+    assert manifest["grouped"]
+    assert {split: manifest["totals"][split] for split in USED} == {"train": 30, "val": 15, "test": 15}
+    assert list(problems_of(manifest)) == ["36 images"]
 
 
 def test_duplicates_across_given_splits_warn_or_fail(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from pipeline.commands.cost import Split
 from pipeline.config.params import Dataset
-from pipeline.datasets.image_folder import MANY, PATIENTS
-from pipeline.datasets.source import Record, open_source
+from pipeline.datasets.image_folder import NOT_FOLLOWED
+from pipeline.datasets.source import LEFT_OUT, Record, open_source
 from pipeline.images.decoding import UnusableImage, decode, hash_of_pixels
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
@@ -39,7 +39,7 @@ class Survey:
     doubles: int = 0  # files among those whose content another of them has
     broken: tuple[str, ...] = ()  # a sentence for each of those that can't be used
     grouped: bool = False  # some images belong together, and stay in one split
-    notes: tuple[str, ...] = ()  # what is odd about a table
+    notes: tuple[str, ...] = ()  # what is odd about the folder or the table
 
     @property
     def count(self) -> int:
@@ -79,8 +79,6 @@ class Survey:
             lines.append(f"broken, for example: {self.broken[0]}; it will be left out")
         if self.layout == "domain" or len(self.domains) > 1:
             lines.append(f"domains: {', '.join(self.domains)}")
-        if self.layout == "domain" and len(self.domains) > MANY:
-            lines.append(f"{len(self.domains)} domains: {PATIENTS}")
         if len(self.splits) > 1:
             lines.append(f"splits: {', '.join(f'{name} {n:,}' for name, n in self.splits.items())}")
         if self.grouped:
@@ -129,7 +127,8 @@ def survey(dataset: Dataset) -> Survey:
             f"the class {few} in {dataset.root} has fewer images, {classes[few]}, than the {SPLITS} that it "
             "needs, to train, to validate and to test; add some or remove the class"
         )
-    notes = source.problems if source.layout == "table" else []  # of folders, each file that is no image
+    table = source.layout == "table"  # of folders, each file that is no image, and each link, is a problem
+    notes = [each for each in source.problems if table or each["action"] not in (LEFT_OUT, NOT_FOLLOWED)]
     return Survey(
         layout=source.layout,
         classes=dict(sorted(classes.items())),

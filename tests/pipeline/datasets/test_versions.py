@@ -1,4 +1,5 @@
 import random
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
@@ -6,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from pipeline.datasets.source import ClassFolder
-from pipeline.datasets.versions import refuse_versions
+from pipeline.datasets.versions import refuse_versions, versions_within
 from stochca.errors import UserError
 
 DRAW = random.Random(0)
@@ -15,13 +16,14 @@ SHOTS = [f"IMG_2021{DRAW.randrange(300, 999):04}_{DRAW.randrange(10**5, 10**6)}"
 IMAGENET = [f"ILSVRC2012_val_{number:08}" for number in sorted(DRAW.sample(range(50_000), 50))]
 
 
-def refuse(names: Mapping[str, Sequence[str]]) -> None:
+def refuse(names: Mapping[str, Sequence[str]]) -> list[ClassFolder]:
     """Each domain's names, in one of two classes."""
     folders = []
     for domain, stems in names.items():
         folders.append(ClassFolder("scab", Path(), f"{domain}/scab", [f"{s}.JPG" for s in stems], domain))
         folders.append(ClassFolder("rust", Path(), f"{domain}/rust", [f"{domain}.png"], domain))
     refuse_versions("dataset.root raw", folders)
+    return folders
 
 
 @pytest.mark.parametrize(
@@ -78,4 +80,53 @@ def counted(form: str, *numbers: int) -> list[str]:
     ],
 )
 def test_names_that_count_are_the_same_by_chance(names: dict[str, list[str]]) -> None:
-    refuse(names)
+    assert versions_within(refuse(names)) == ({}, [])
+
+
+def test_versions_in_the_folder_of_their_class() -> None:
+    turned = [f"{leaf}_{ending}" for leaf in LEAVES for ending in ("90deg", "flipLR")]
+    again = [f"{LEAVES[0]}_flipLR_90deg", f"{LEAVES[1]}_flipLR_90deg"]
+    shots = [f"{shot}_jpg.rf.{DRAW.getrandbits(128):032x}" for shot in SHOTS for _ in range(3)]
+    scab = ClassFolder("scab", Path(), "scab", [f"{stem}.JPG" for stem in (*LEAVES, *turned, *again)])
+    rust = ClassFolder("rust", Path(), "rust", [f"{stem}.jpg" for stem in sorted(shots)])
+    versions, notes = versions_within([scab, rust])
+    for stem in (*LEAVES, *turned, *again):
+        original = re.sub(r"(_90deg|_flipLR)*$", "", stem)
+        assert versions.get(f"scab/{stem}.JPG", f"scab/{stem}.JPG") == f"scab/{original}.JPG"
+    of_rust = {
+        versions.get(f"rust/{shot}.jpg", f"rust/{shot}.jpg"): shot.partition(".rf.")[0] for shot in shots
+    }
+    assert sorted(of_rust.values()) == sorted(f"{shot}_jpg" for shot in SHOTS)
+    assert [note["file"] for note in notes] == [f"{80 + 2 + 60} images"]
+
+
+def test_versions_that_splits_part_are_told() -> None:
+    names = {"train": ["1", "2", "2_flip", "3", "3_flip", "4_flip"], "val": ["1", "2", "4"]}
+    folders = [
+        ClassFolder("cat", Path(), f"{split}/cat", [f"{stem}.png" for stem in stems], split=split)
+        for split, stems in names.items()
+    ]
+    versions, notes = versions_within(folders)
+    assert versions == {
+        "train/cat/2_flip.png": "train/cat/2.png",  # although there is a 2 in the other split too
+        "train/cat/3_flip.png": "train/cat/3.png",
+        "train/cat/4_flip.png": "val/cat/4.png",
+    }
+    parted = "lie in another split than what they are versions of, as train/cat/4_flip.png of val/cat/4.png"
+    assert [(note["file"], note["problem"]) for note in notes[1:]] == [("1 images", parted)]
+
+
+@pytest.mark.parametrize(
+    "stems",
+    [
+        ["img_1", "img_10", "img_1_a", "img_1_b", "img_2", "img_2_a", "img_1_1", "img_2_1"],
+        ["IMG", *(f"IMG-202001{day}-WA{day:04}" for day in range(10, 30))],  # of WhatsApp
+        [f"{number}" for number in range(30)],  # MNIST
+        [f"image_{number:05}" for number in range(30)],  # 102 Flowers
+        ["cat", "cat_asleep", "dog", "dog_asleep", *(f"photo_of_{word}" for word in LEAVES)],
+        ["x", "x_left", "y", "y_right"],
+    ],
+)
+def test_ordinary_names_are_of_no_versions(stems: list[str]) -> None:
+    names = [f"{stem}.{format}" for stem in stems for format in ("jpg", "png")]
+    assert versions_within([ClassFolder("cat", Path(), "cat", names)]) == ({}, [])

@@ -7,6 +7,7 @@ import pytest
 from pipeline.commands.advice import survey as module
 from pipeline.commands.advice.survey import Survey, survey
 from pipeline.commands.cost import Split
+from pipeline.datasets import image_folder
 from stochca.errors import UserError
 from tests.pipeline.commands.advice.pictures import write_pictures
 from tests.pipeline.sections import dataset_section
@@ -77,12 +78,18 @@ def test_splits_domains_and_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         for name in "ab":
             write_pictures(tmp_path / "domain" / domain / name, 3)
     assert look(tmp_path / "domain").lines[-1] == "domains: drawing, photo"
-    monkeypatch.setattr(module, "MANY", 1)
-    assert (
-        look(tmp_path / "domain")
-        .lines[-1]
-        .startswith("2 domains: each is in all splits; if they are patients")
-    )
+    with monkeypatch.context() as few:
+        few.setattr(image_folder, "MANY", 1)
+        last = look(tmp_path / "domain").lines[-1]
+    assert "has 2 folders that are taken for domains: each is in all splits; if they are patients" in last
+    for name in "01":
+        (tmp_path / "split" / "train" / "a" / f"{name}.png").rename(
+            tmp_path / "split" / "train" / "a" / f"{int(name) + 6}_flip.png"
+        )
+    (tmp_path / "split" / "notes.txt").touch()
+    found = look(tmp_path / "split")
+    assert found.grouped
+    assert found.lines[-1].startswith("2 images are named as versions of others, as train/a/6_flip.png of ")
     write_pictures(tmp_path / "table" / "images", 8)
     with (tmp_path / "table" / "labels.csv").open("w") as file:
         rows = [[f"images/{place}.png", "ab"[place % 2], f"patient {place // 4}"] for place in range(8)]
