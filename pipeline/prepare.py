@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -24,7 +25,7 @@ from pipeline.datasets.source import LEFT_OUT, USED, Problem, Source, open_sourc
 from pipeline.images.group_splits import splitting
 from pipeline.images.levels import Levels
 from pipeline.images.prepared import FOLDER, MANIFEST, SPLITS, TABLE, TableRow, write_table
-from pipeline.images.sizes import Sides
+from pipeline.images.sizes import LONG, Sides
 from pipeline.images.splits import Item
 from pipeline.runtime import boundary
 from pipeline.runtime.code import code_of
@@ -57,7 +58,7 @@ def prepare(dataset: Dataset, sides: Sides, folder: Path) -> dict[str, Any]:
             for row, split, group in zip(rows, splits, groups, strict=True)
         )
         write_table(temporary / TABLE, source.classes, table)
-        problems = [*problems, *_gaps(rows, source), *split_problems]
+        problems = [*problems, *_gaps(rows, source), *_cut_off(rows, sides), *split_problems]
         manifest = _manifest(source, dataset, rows, groups, splits, problems, levels)
         write_json(temporary / MANIFEST, manifest)
     _log(manifest)
@@ -182,6 +183,16 @@ def _gaps(rows: Sequence[Row], source: Source) -> list[Problem]:
         for label, name in enumerate(source.classes)
         if (domain, label) not in there
     ]
+
+
+def _cut_off(rows: Sequence[Row], sides: Sides) -> list[Problem]:
+    """That of long images only the middle is seen."""
+    length = round(median(row.length for row in rows), 1)
+    if sides.squashed or length <= LONG:
+        return []
+    problem = f"are {length} times as long as wide (the median), and the middle {1 / length:.0%} is seen"
+    action = f"to see all of each, squashed to a square, set resize to image_size, {sides.image}"
+    return [{"file": f"{len(rows):,} images", "problem": problem, "action": action}]
 
 
 def _check_splits(

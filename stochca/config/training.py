@@ -33,7 +33,11 @@ def require_each(options: Any, holds: Callable[[Any], bool], wanted: str, *names
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training image; evaluation only resizes. Probabilities are per image."""
+    """What happens to a training image; in evaluation it is resized, and its middle square cut out.
+
+    In an image more than about twice as long as wide a random resized crop has no place: its middle is taken.
+    Images that are resized to a square first lose nothing. Probabilities are per image.
+    """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
 

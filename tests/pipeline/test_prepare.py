@@ -221,6 +221,16 @@ def test_versions_of_a_picture_stay_in_one_split(tmp_path: Path) -> None:
     assert list(problems_of(manifest)) == ["36 images"]
 
 
+def test_of_long_images_the_middle_is_seen_and_this_is_told(tmp_path: Path) -> None:
+    root = make(tmp_path / "raw", {"cat": 4, "dog": 4}, size=(10, 40))
+    told = problems_of(run(root, tmp_path / "out"))["8 images"]
+    assert told.startswith("are 4.0 times as long as wide (the median), and the middle 25% is seen; ")
+    dataset = dataset_section(name="image_folder", root=str(root))
+    assert "8 images" not in problems_of(prepare(dataset, Sides.of(14, 14), tmp_path / "squares"))
+    photos = make(tmp_path / "photos", {"cat": 4, "dog": 4}, size=(20, 13))  # about 3 : 2
+    assert "8 images" not in problems_of(run(photos, tmp_path / "out"))
+
+
 def test_duplicates_across_given_splits_warn_or_fail(tmp_path: Path) -> None:
     root = make(tmp_path / "raw", {f"{s}/{c}": 5 for s in ("train", "val", "test") for c in ("cat", "dog")})
     shutil.copy(root / "train/cat/000.png", root / "test/cat/leak.png")

@@ -166,6 +166,9 @@ def _of_training(
     survey: Survey, plan: Plan, train: int, batch: int, evaluations: int, machine: Machine
 ) -> Iterator[Setting]:
     yield Setting("image_size", plan.image_size, _why_size(survey, plan.image_size, machine))
+    if survey.squashed:
+        why = f"the images are {survey.length} times as long as wide, and with null their ends are cut off"
+        yield Setting("resize", plan.image_size, why)
     yield Setting(
         "backbone.name",
         "vit_small_patch14_dinov2",

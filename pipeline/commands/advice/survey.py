@@ -14,12 +14,13 @@ from pipeline.config.params import Dataset
 from pipeline.datasets.image_folder import NOT_FOLLOWED
 from pipeline.datasets.source import LEFT_OUT, Record, open_source
 from pipeline.images.decoding import UnusableImage, decode, hash_of_pixels
-from pipeline.images.sizes import Sides
+from pipeline.images.sizes import LONG, Sides
 from stochca.errors import UserError
 
 LOOKED_AT = 300  # images at most that are opened, drawn from all of them
 SPLITS = 3  # train, val and test, of which each needs an image of every class
 NAMED = 5  # classes, and notes, at most that are listed
+SQUASHED = 2  # times as long as wide, from which training sees little but the middle as well
 DECODED_SIDE = 64  # pixels; to decode at this size shows what is broken, and is quick
 
 
@@ -36,6 +37,7 @@ class Survey:
     looked_at: int  # how many images were opened
     short_side: int  # pixels, the median of those
     sides: tuple[int, int]  # pixels, the shortest and the longest short side of those
+    length: float = 1.0  # of the long side, in short sides, the median of those
     doubles: int = 0  # files among those whose content another of them has
     broken: tuple[str, ...] = ()  # a sentence for each of those that can't be used
     grouped: bool = False  # some images belong together, and stay in one split
@@ -49,6 +51,11 @@ class Survey:
     def imbalance(self) -> float:
         """How many times as many images the largest class has as the smallest."""
         return max(self.classes.values()) / min(self.classes.values())
+
+    @property
+    def squashed(self) -> bool:
+        """Whether so much would be cut off of most that they are rather resized to squares."""
+        return self.length > SQUASHED
 
     def split(self, validation: float, test: float) -> Split:
         """How many images each split will have, where these shares are drawn if they are not given."""
@@ -77,6 +84,12 @@ class Survey:
         ]
         if self.broken:
             lines.append(f"broken, for example: {self.broken[0]}; it will be left out")
+        if self.length > LONG:
+            middle = (
+                f"the middle {1 / self.length:.0%} is seen; to see all, squashed, set resize to image_size"
+            )
+            seen = "resize squashes them to squares, or the ends were cut off" if self.squashed else middle
+            lines.append(f"they are {self.length} times as long as wide (the median): {seen}")
         if self.layout == "domain" or len(self.domains) > 1:
             lines.append(f"domains: {', '.join(self.domains)}")
         if len(self.splits) > 1:
@@ -103,18 +116,19 @@ def survey(dataset: Dataset) -> Survey:
     count = source.count
     drawn = set(random.Random(0).sample(range(count), min(LOOKED_AT, count)))
     classes, splits = Counter[str](), Counter[str]()
-    sides, hashes, broken = [], [], []
+    sides, lengths, hashes, broken = [], [], [], []
     for number, record in enumerate(source.records()):
         classes[record.class_name] += 1
         splits[record.split or "train"] += 1
         if number in drawn:
             try:
-                side, digest = _look_at(record, dataset.max_megapixels)
+                short, long, digest = _look_at(record, dataset.max_megapixels)
             except (OSError, UnusableImage) as error:
                 problem = error.strerror if isinstance(error, OSError) else str(error)
                 broken.append(f"{record.id}: {problem}")
             else:
-                sides.append(side)
+                sides.append(short)
+                lengths.append(long / short)
                 hashes.append(digest)
     if not sides:
         raise UserError(
@@ -137,6 +151,7 @@ def survey(dataset: Dataset) -> Survey:
         looked_at=len(drawn),
         short_side=round(statistics.median_low(sides)),
         sides=(min(sides), max(sides)),
+        length=round(statistics.median(lengths), 1),
         doubles=len(hashes) - len(set(hashes)),
         broken=tuple(broken),
         grouped=source.grouped,
@@ -144,9 +159,9 @@ def survey(dataset: Dataset) -> Survey:
     )
 
 
-def _look_at(record: Record, max_megapixels: float) -> tuple[int, bytes]:
-    """The short side in pixels, and what is equal only for equal pictures."""
+def _look_at(record: Record, max_megapixels: float) -> tuple[int, int, bytes]:
+    """The short and the long side in pixels, and what is equal only for equal pictures."""
     content = record.read()
     decoded = decode(content, short_side=DECODED_SIDE, max_megapixels=max_megapixels)
     with Image.open(io.BytesIO(content)) as image:
-        return min(image.size), hash_of_pixels(decoded.image)
+        return min(image.size), max(image.size), hash_of_pixels(decoded.image)

@@ -33,6 +33,7 @@ class Row:
     stored_hash: bytes
     stored_bytes: int  # of the encoded image
     is_blank: bool = False  # of one colour
+    length: float = 1.0  # of the long side, in short sides
 
 
 class Read(NamedTuple):
@@ -149,6 +150,7 @@ def _in_threads(
             stored_hash=hashlib.sha256(encoded).digest(),
             stored_bytes=len(encoded),
             is_blank=decoded.image.getcolors(1) is not None,
+            length=max(decoded.image.size) / min(decoded.image.size),
         )
         span = None if own.grey is None else Span.of(own.grey.values)
         return record, Read(row, encoded, decoded.note, span)

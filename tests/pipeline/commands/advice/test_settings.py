@@ -154,6 +154,13 @@ def test_rare_classes_count_more(base: Params) -> None:
     assert values["protocol.selection"] == "accuracy"
 
 
+def test_long_images_are_squashed_so_that_nothing_is_cut_off(base: Params) -> None:
+    _, values, why = advised(base, found({"a": 60, "b": 60}, length=4.0))
+    assert values["resize"] == values["image_size"]
+    assert why["resize"].startswith("the images are 4.0 times as long as wide")
+    assert "resize" not in advised(base, found({"a": 60, "b": 60}, length=2.0))[1]
+
+
 def test_characters_are_not_mirrored(base: Params) -> None:
     digits = found({str(digit): 60 for digit in range(10)}, short_side=28)
     _, values, why = advised(base, digits)

@@ -35,6 +35,8 @@ def test_classes_and_sizes(tmp_path: Path) -> None:
         "images: 9 of 2 classes (cat 6, dog 3)",
         "all of them looked at: short side 20 to 40, half of them up to 20 pixels; "
         "0 the same as another, 0 broken",
+        "they are 2.5 times as long as wide (the median): resize squashes them to squares, or the ends were "
+        "cut off",
     ]
 
 
