@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from PIL import Image
-from timm.data import create_transform
+from timm.data import create_transform, resolve_data_config
 from timm.data.transforms import RandomCropOrPad, str_to_interp_mode
 from timm.data.transforms_factory import transforms_imagenet_train
 from torch import Tensor
 from torchvision.transforms import Resize
 
+from stochca._typing import TimmModule
 from stochca.backbones.card import BackboneCard
 from stochca.config.training import Augmentation
 from stochca.errors import UserError
@@ -28,6 +29,14 @@ class Preprocessing:
     @classmethod
     def of(cls, backbone: BackboneCard) -> "Preprocessing":
         return cls(backbone.image_size, backbone.mean, backbone.std, backbone.interpolation, backbone.resize)
+
+    @classmethod
+    def of_model(cls, model: TimmModule) -> "Preprocessing":
+        """What a timm model says of itself; where it says nothing, timm's default, which is ImageNet's."""
+        said = resolve_data_config({}, model=model)
+        own_size = getattr(getattr(model, "patch_embed", None), "img_size", None)  # as it was made
+        size = (own_size or said["input_size"])[-1]
+        return cls(size, tuple(said["mean"]), tuple(said["std"]), said["interpolation"])
 
     @property
     def crop_pct(self) -> float:

@@ -64,6 +64,17 @@ def check_normalisation(student: TimmModule, teacher: TimmModule) -> None:
         )
 
 
+def other_normalisation(model: TimmModule, mean: Sequence[float], std: Sequence[float]) -> list[str]:
+    """What a user should know where images are normalised otherwise than the model says; else nothing."""
+    own, given = _normalisation(model), (tuple(mean), tuple(std))
+    if len(own) < len(given) or own == given:
+        return []
+    return [
+        f"Images are normalised by mean and standard deviation {given}, but the student was pretrained with "
+        f"{own}; Preprocessing.of_model(student) takes its own."
+    ]
+
+
 def _normalisation(model: TimmModule) -> tuple[tuple[float, ...], ...]:
     """Mean and standard deviation per channel; empty where the model does not say."""
     said = getattr(model, "pretrained_cfg", None) or {}

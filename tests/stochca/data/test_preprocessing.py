@@ -8,7 +8,7 @@ from PIL import Image
 from stochca.config.training import Augmentation
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
-from tests.stochca.tiny import PREPROCESSING
+from tests.stochca.tiny import PREPROCESSING, tiny_vit
 
 
 def test_evaluation_crops_the_centre_of_a_wide_image() -> None:
@@ -63,3 +63,16 @@ def test_grayscale_and_hue(policy: str | None) -> None:
         )
         hues.add(int(turned[:, 8, 8].argmax()))
     assert len(hues) > 1  # red does not stay the strongest
+
+
+def test_a_model_says_what_it_sees() -> None:
+    """Made for smaller images than it was pretrained with."""
+    model = tiny_vit()
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    model.pretrained_cfg = {
+        "input_size": (3, 224, 224),
+        "mean": mean,
+        "std": std,
+        "interpolation": "bilinear",
+    }
+    assert Preprocessing.of_model(model) == Preprocessing(16, mean, std, "bilinear")
