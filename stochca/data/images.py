@@ -6,6 +6,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 
 from stochca.compute.distributed import rank, world_size
@@ -13,6 +14,7 @@ from stochca.compute.randomness import derived_seed, isolated, untouched
 from stochca.errors import UserError
 
 CACHE_BYTES = 1 << 30  # decoded images are kept in memory up to this size
+SCALARS = (Tensor, np.ndarray, np.generic)  # what may hold a label, beside Python's int
 READ_TWICE = 64  # images that tell whether a collection draws at random
 
 
@@ -39,6 +41,63 @@ def in_rgb(picture: object) -> Image.Image:
         f"images give {found} where a picture of Pillow in RGB is wanted, as image.convert('RGB') makes it; "
         "tensors are made of it here"
     )
+
+
+class Labelled:
+    """A view of images, each of whose labels is checked when it is read.
+
+    Args:
+        called: what a sentence calls them: ``training images``.
+        classes: labels are below it; None: that is not known.
+    """
+
+    def __init__(self, images: Images, called: str, classes: int | None = None) -> None:
+        self.images, self.called, self.classes = images, called, classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """Raises `UserError` where it is no pair, or its label no class."""
+        item = self.images[index]
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise UserError(
+                f"image {index} of the {self.called} is given as {type(item).__name__}, where a pair of a "
+                "picture and its class is wanted"
+            )
+        return item[0], self._label(index, item[1])
+
+    @property
+    def ids(self) -> Sequence[str] | None:
+        return getattr(self.images, "ids", None)
+
+    @property
+    def known_labels(self) -> Sequence[int] | np.ndarray | None:
+        """Those of a list are known as well."""
+        if isinstance(self.images, list):
+            return [self[index][1] for index in range(len(self))]
+        known = getattr(self.images, "known_labels", None)
+        if known is None or self._are_classes(known):
+            return known
+        return [self._label(index, label) for index, label in enumerate(known)]
+
+    def _are_classes(self, labels: object) -> bool:
+        """Of an array all at once: there may be millions."""
+        if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
+            return False
+        return self.classes is None or bool(((labels >= 0) & (labels < self.classes)).all())
+
+    def _label(self, index: int, label: object) -> int:
+        number = label
+        if not isinstance(label, int) and isinstance(label, SCALARS) and math.prod(label.shape) == 1:
+            number = label.item()
+        if isinstance(number, int) and (self.classes is None or 0 <= number < self.classes):
+            return int(number)
+        allowed = "" if self.classes is None else f" from 0 to {self.classes - 1}, the outputs of the head,"
+        raise UserError(
+            f"image {index} of the {self.called} has the label {' '.join(repr(label).split())[:80]}, where a "
+            f"whole number{allowed} is wanted; number the classes so, and leave out images of no class"
+        )
 
 
 def are_steady(images: Images) -> bool:
