@@ -30,7 +30,7 @@ from stochca.config.selection import SELECTIONS
 from stochca.data.images import keep_in_memory
 from stochca.errors import UserError
 from stochca.training.callbacks import Callback, JsonLines, read_events
-from stochca.training.fit import fit
+from stochca.training.fit import fit, precisions_of
 from stochca.training.inputs import Inputs
 
 LOG = "log.jsonl"
@@ -54,9 +54,11 @@ class Trial(tune.Trainable):
         self.is_shared = task.folder.exists()  # the search's own folder, which survives this machine
         base = task.folder if self.is_shared else scratch() / task.name
         self.folder = base / "trials" / self.trial_id
+        # Restarted on a machine that computes in another precision, it begins anew.
+        precisions = "-".join(precisions_of(task.method(config), task.settings(config), device).split())
         self.runs = [
             SeedRun(
-                self.folder / f"seed-{seed}",
+                self.folder / f"seed-{seed}-{precisions}",
                 partial(
                     make_inputs,
                     root / BACKBONE,

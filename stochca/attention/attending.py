@@ -1,5 +1,6 @@
 """What training asks of a choice of `attention`."""
 
+import dataclasses
 from typing import Any, Literal
 
 import torch
@@ -30,6 +31,10 @@ class Attending:
     def teacher_precision(self, precision: str, device: torch.device) -> Literal["bf16"] | None:
         """What the teacher computes in, if not in `precision` as the student does."""
         return None
+
+    def settled(self, precision: str, device: torch.device) -> Any:
+        """The configuration, with nothing that is left to the device."""
+        return self.config
 
     def notes(self, precision: str, device: torch.device) -> list[str]:
         """What a user should know of how the blocks of a student that trains in `precision` attend."""
@@ -70,6 +75,10 @@ class CrossAttending(Attending):
         if wanted == "auto" and precision == "fp32":
             wanted = resolve_precision("auto", device)
         return "bf16" if wanted == "bf16" and precision != "bf16" else None
+
+    def settled(self, precision: str, device: torch.device) -> Any:
+        teacher = self.teacher_precision(precision, device) or "same"
+        return dataclasses.replace(self.config, teacher_precision=teacher)
 
     def notes(self, precision: str, device: torch.device) -> list[str]:
         teacher = self.teacher_precision(precision, device)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from stochca.timm_models.families import head_parameters
 from stochca.training.inputs import Inputs
 
 Deciding = dict[str, str]  # by what a sentence calls it
+UNSAID = re.compile("^auto$|teacher_precision='auto'")  # what a precision was, in checkpoints of before
 
 
 def what_decides(
     start: TimmModule, settings: Training, images: int, preprocessing: Preprocessing, seed: int
 ) -> Deciding:
-    """Of any training: of `start` the weights, but for the head, which may be a random one."""
+    """Of any training; its precision is not `auto`. Of `start` the weights, but for the head, which may be
+    a random one.
+    """
     named: dict[str, Any] = {
         **{f"training.{key}": value for key, value in _settings(settings, images).items()},
         "the preprocessing": preprocessing,
@@ -32,7 +36,7 @@ def what_decides(
 
 
 def what_decides_fit(inputs: Inputs) -> Deciding:
-    """Of what `fit` trains; `inputs.student` is as it was given. Images that are on disk stay there."""
+    """Of what `fit` trains, `settled`; `inputs.student` is as it was given. Images on disk stay there."""
     method = {
         f"method.{field.name}": str(getattr(inputs.method, field.name))
         for field in dataclasses.fields(inputs.method)
@@ -54,7 +58,7 @@ def what_decides_fit(inputs: Inputs) -> Deciding:
 def check_unchanged(then: Deciding, now: Deciding, folder: Path | None) -> None:
     """Raise `UserError` naming the first that differs. What a checkpoint of before did not say, passes."""
     for name, value in then.items():
-        if now.get(name) != value:
+        if now.get(name) != value and not UNSAID.search(value):
             raise UserError(
                 f"{folder} holds a checkpoint of another training, where {name} was {value}, and now it is "
                 f"{now.get(name)}; go on as that training began, or give another work_folder"
@@ -67,7 +71,8 @@ def _settings(settings: Training, images: int) -> dict[str, Any]:
 
 def _known_labels(images: Images) -> list[int] | None:
     """None where nothing but decoding all images would tell."""
-    return labels_of(images).tolist() if isinstance(images, list) or hasattr(images, "known_labels") else None
+    known = isinstance(images, list) or getattr(images, "known_labels", None) is not None
+    return labels_of(images).tolist() if known else None
 
 
 def _sha256_of_weights(model: TimmModule) -> str:

@@ -21,17 +21,19 @@ from stochca.compute.devices import default_device, device_name
 from stochca.compute.distributed import from_main, gathered, is_main, rank, world_size
 from stochca.compute.precision import choose_attention_kernel, resolve_precision
 from stochca.compute.randomness import Stream, derived_seed, seed_everything
-from stochca.config import build
+from stochca.config import Method, build
+from stochca.config.training import Training
 from stochca.data.batches import training_batches
 from stochca.data.examples import Examples
 from stochca.data.images import joined_images
 from stochca.errors import UserError
 from stochca.evaluation import Scores, evaluate
 from stochca.phases.first_phase import FirstPhase
+from stochca.timm_models.normalisation import other_normalisation
 from stochca.training.callbacks import Callback, Callbacks, EvalEvent
 from stochca.training.composition import compose, settled_teacher
 from stochca.training.deciding import what_decides_fit
-from stochca.training.inputs import Inputs, check_images, check_settings
+from stochca.training.inputs import Inputs, check_classes, check_images, check_settings
 from stochca.training.loop import Loop
 from stochca.training.loss import Loss
 
@@ -77,12 +79,15 @@ def fit(
     the images of all ranks. Callbacks are called on rank 0 alone, which also writes the checkpoints.
 
     Raises:
-        UserError: the method or the settings don't fit the model or the device, the ranks' devices differ in
+        UserError: the method or the settings don't fit the model or the device, training and validation
+            images number classes differently, a label is no output of the head, the ranks' devices differ in
             precision, parameters are frozen that the method trains, the work folder holds a checkpoint of
             another training or lacks weights that were kept, or training diverged.
     """
     device = device or default_device()
     check_settings(inputs, device)
+    check_classes(inputs)
+    inputs = inputs.labelled()
     check_images(inputs)
     check_drop_path(inputs)
     check_precisions(inputs, device)
@@ -108,11 +113,16 @@ def check_drop_path(inputs: Inputs) -> None:
         )
 
 
+def precisions_of(method: Method, settings: Training, device: torch.device) -> str:
+    """What a training computes in on a device, in words."""
+    precision = resolve_precision(settings.precision, device)
+    teacher = build(method.attention).teacher_precision(precision, device)
+    return precision if teacher is None else f"{precision} with a teacher in {teacher}"
+
+
 def check_precisions(inputs: Inputs, device: torch.device) -> None:
     """Raise `UserError`, on every rank, where they would compute in different precisions."""
-    precision = resolve_precision(inputs.settings.precision, device)
-    teacher = build(inputs.method.attention).teacher_precision(precision, device)
-    text = precision if teacher is None else f"{precision} with a teacher in {teacher}"
+    text = precisions_of(inputs.method, inputs.settings, device)
     found = dict(gathered((text, f"{device_name(device)} of {socket.gethostname()}")))
     if len(found) > 1:
         raise UserError(
@@ -147,7 +157,9 @@ class _Run:
         student.load_state_dict(from_main(student.state_dict(), device))
         student.set_grad_checkpointing(settings.gradient_checkpointing)
         choose_attention_kernel(student, self.precision, device)
-        decides = {} if work_folder is None else what_decides_fit(inputs)  # before the student is adapted
+        decides = (
+            {} if work_folder is None else what_decides_fit(inputs.settled(device))
+        )  # of the student before it is adapted
         started = time.perf_counter()  # from here on it is the method that takes time
         self.adaptation: Adaptation = build(method.adapter)
         model, self.student = compose(method, student, inputs.teacher, self.precision)
@@ -193,6 +205,8 @@ class _Run:
         inputs, method, progress = self.inputs, self.inputs.method, self.progress
         self._check_evaluated()
         if progress.step == 0:
+            seen = inputs.preprocessing
+            progress.notes += other_normalisation(inputs.student, seen.mean, seen.std)
             progress.notes += self.adaptation.notes
             progress.notes += build(method.attention).notes(self.precision, self.device)
             phase: FirstPhase = build(method.phases)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from stochca.config.timetable import Timetable
 from stochca.config.training import Training
 from stochca.data.batches import images_of_step
 from stochca.data.class_weights import check_class_weights, class_weights
-from stochca.data.images import Images, are_steady, keep_in_memory, labels_of, names_of
+from stochca.data.images import Images, Labelled, are_steady, keep_in_memory, labels_of, names_of
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.evaluation import check_every_class, check_selection
@@ -108,6 +109,25 @@ class Inputs:
         )
         return names_of(self.parts, shown)
 
+    def labelled(self) -> "Inputs":
+        """The same with images whose labels are checked when they are read."""
+        classes = getattr(self.student.get_classifier(), "out_features", None)
+        return dataclasses.replace(
+            self,
+            train=Labelled(self.train, "training images", classes),
+            validation=Labelled(self.validation, "validation images", classes),
+        )
+
+    def settled(self, device: torch.device) -> "Inputs":
+        """The same with the precisions that `auto` is on this device."""
+        precision: Any = resolve_precision(self.settings.precision, device)
+        attention = build(self.method.attention).settled(precision, device)
+        return dataclasses.replace(
+            self,
+            method=dataclasses.replace(self.method, attention=attention),
+            settings=dataclasses.replace(self.settings, precision=precision),
+        )
+
     def decoded(self) -> "Inputs":
         """The same with images in memory, where they fit and are the same each time."""
         reads = self.timetable.steps * self.settings.batch_size
@@ -158,6 +178,26 @@ def check_settings(inputs: Inputs, device: torch.device) -> None:
     build(method.attention).check(inputs.student, inputs.teacher)
     build(method.adapter).check(inputs.student)
     build(method.phases).check(inputs.student, inputs.class_texts)
+
+
+def check_classes(inputs: Inputs) -> None:
+    """Raise `UserError` where a number is one class of the training images, and another of validation.
+
+    Both say so as torchvision's collections do: in `class_to_idx`, and without a `target_transform`.
+    """
+    trained, validated = (
+        {}
+        if getattr(images, "target_transform", None)
+        else {number: name for name, number in (getattr(images, "class_to_idx", None) or {}).items()}
+        for images in (inputs.train, inputs.validation)
+    )
+    for number, name in sorted(trained.items()):
+        if validated.get(number, name) != name:
+            raise UserError(
+                f"class {number} is {name!r} in the training images, but {validated[number]!r} in the "
+                "validation images; number the classes of both alike: ImageFolder counts the folders that "
+                "there are, so both need one for every class, which may be empty with allow_empty=True"
+            )
 
 
 def check_images(inputs: Inputs) -> None:

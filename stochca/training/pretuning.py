@@ -4,12 +4,14 @@ The loss is 0.1 · Σ MSE(decoder_i(out_i), in_i) over the blocks of the frozen 
 It teaches what the decoders pass on. What they emit is learned on the task, from its random start.
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +109,7 @@ def pretune(
     if not len(images):
         raise UserError("there are no images to pre-tune on")
     device = device or default_device()
-    precision = resolve_precision(settings.precision, device)
+    precision: Any = resolve_precision(settings.precision, device)
     if settings.compile:
         check_compiles(device)
     listeners = Callbacks(callbacks)
@@ -139,7 +141,9 @@ def pretune(
         device=device,
         listeners=listeners,
         work_folder=work_folder,
-        decides=what_decides(backbone, settings, len(images), preprocessing, seed),
+        decides=what_decides(
+            backbone, dataclasses.replace(settings, precision=precision), len(images), preprocessing, seed
+        ),
         names_of_step=lambda step: names_of(
             [images], images_of_step(len(images), settings, seed=seed, step=step)
         ),

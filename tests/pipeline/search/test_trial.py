@@ -10,7 +10,7 @@ import torch
 
 from pipeline.images.prepared import load_prepared
 from pipeline.search.task import Task, plan
-from pipeline.search.trial import SeedRun
+from pipeline.search.trial import SeedRun, Trial
 from pipeline.training.inputs import make_inputs
 from stochca.backbones.loading import load_backbone
 from stochca.data.preprocessing import Preprocessing
@@ -129,3 +129,26 @@ def test_a_trial_that_patience_ends_reaches_its_last_rungs_at_once(task: Task, t
     reached = [run.advance(rung)["value"] for rung in RUNGS]
     assert reached == [max(look for step, look in looks.items() if step <= rung) for rung in RUNGS]
     assert reached[-1] == selected
+
+
+def test_checkpoints_of_another_precision_are_not_gone_on_with(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a search begins on a machine without bf16, and is restarted on one that has it."""
+
+    class Alone(Trial):
+        trial_id = "1"
+
+        def __init__(self) -> None:
+            """Without Ray."""
+
+    def folders(bf16: bool) -> list[str]:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": bf16})
+        trial = Alone()
+        monkeypatch.chdir(task.data.project)
+        automatic = dataclasses.replace(task.training, precision="auto")
+        trial.setup({**VALUES}, dataclasses.replace(task, training=automatic), [])
+        return [run.folder.name for run in trial.runs]
+
+    assert folders(False) == [f"seed-{seed}-fp32" for seed in task.tune.seeds]
+    assert folders(True) == [f"seed-{seed}-bf16" for seed in task.tune.seeds]

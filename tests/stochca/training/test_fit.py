@@ -625,6 +625,39 @@ def test_images_that_are_no_pictures_in_rgb(picture: Any, found: str) -> None:
             )
 
 
+def test_labels_in_arrays_train_as_those_in_numbers() -> None:
+    """As collections of medical images give them."""
+
+    class InArrays(ColouredSquares):
+        def __getitem__(self, index: int) -> Any:
+            picture, label = super().__getitem__(index)
+            return picture, np.array([label], np.uint8)
+
+    found = []
+    for kind in (ColouredSquares, InArrays):
+        inputs = inputs_with(
+            train=kind(40),
+            validation=kind(30, seed=1),
+            settings=settings(steps=2, drop_path=0.0, sampler="balanced"),
+            selection="balanced_accuracy",
+        )
+        fitted = fit(inputs, device=DEVICE)
+        _, labels = predict(fitted.model, kind(30, seed=1), PREPROCESSING, device=DEVICE)
+        found.append({**fitted.model.state_dict(), "labels": labels})
+    assert_equal(*found)
+
+
+def test_images_that_are_normalised_in_another_way_are_noted() -> None:
+    notes = []
+    for mean in ([0.5, 0.5, 0.5], [0.4, 0.5, 0.6]):
+        inputs = inputs_with(settings=settings(steps=1, evaluations=1, drop_path=0.0))
+        inputs.student.pretrained_cfg = {"mean": mean, "std": [0.5, 0.5, 0.5]}
+        notes.append(fit(inputs, device=DEVICE).notes)
+    assert notes[0] == []
+    (note,) = notes[1]
+    assert "but the student was pretrained with ((0.4, 0.5, 0.6), (0.5, 0.5, 0.5));" in note
+
+
 def test_epochs_are_steps_by_the_number_of_images() -> None:
     """Of 40 images in batches of 8, 2.4 epochs are 12 steps."""
     expected, _ = run(METHODS["stochca"])
@@ -830,8 +863,13 @@ def test_the_loss_of_a_step_weighs_images_by_their_class() -> None:
 
 
 def inputs_with(**options: Any) -> Inputs:
-    found: dict[str, Any] = {"validation": ColouredSquares(30, seed=1), "settings": settings(), **options}
-    return Inputs(tiny_vit(), ColouredSquares(40), method=Method(), preprocessing=PREPROCESSING, **found)
+    found: dict[str, Any] = {
+        "train": ColouredSquares(40),
+        "validation": ColouredSquares(30, seed=1),
+        "settings": settings(),
+        **options,
+    }
+    return Inputs(tiny_vit(), method=Method(), preprocessing=PREPROCESSING, **found)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
 """What a run is made from: weights of classes against the images that batches show."""
 
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from stochca.config import Method
 from stochca.config.training import Training
 from stochca.data.batches import images_of_step
 from stochca.errors import UserError
-from stochca.training.inputs import Inputs, check_images
+from stochca.training.fit import fit
+from stochca.training.inputs import Inputs, check_classes, check_images
 from tests.stochca.tiny import PREPROCESSING, ColouredSquares, tiny_vit
 
 
@@ -63,3 +67,27 @@ def test_images_that_differ_each_time_are_for_training_alone() -> None:
     check_images(make(steady, noisy, refit=True))
     with pytest.raises(UserError, match="domains names those of 20 images, but 40 are trained on"):
         check_images(make(steady, noisy, refit=True, domains=["a", "b"] * 10))
+
+
+def test_folders_that_number_their_classes_differently_are_refused(tmp_path: Path) -> None:
+    def folder(split: str, *classes: str, empty: tuple[str, ...] = (), **options: Any) -> ImageFolder:
+        for name in (*classes, *empty):
+            (tmp_path / split / name).mkdir(parents=True)
+            if name in classes:
+                Image.new("RGB", (1, 1)).save(tmp_path / split / name / "0.png")
+        return ImageFolder(tmp_path / split, allow_empty=True, **options)
+
+    train = folder("train", "ant", "bee", "cat")
+    make = partial(
+        Inputs, tiny_vit(), method=Method(), settings=Training(steps=9), preprocessing=PREPROCESSING
+    )
+    sentence = "class 1 is 'bee' in the training images, but 'cat' in the validation images; number"
+    with pytest.raises(UserError, match=sentence):
+        fit(make(train, folder("lacks", "ant", "cat")))
+    for alike in (
+        folder("lacks_the_last", "ant", "bee"),
+        folder("empty", "ant", "cat", empty=("bee",)),
+        folder("transformed", "ant", "cat", target_transform=(0, 2).__getitem__),
+        ColouredSquares(3),
+    ):
+        check_classes(make(train, alike))

@@ -1,6 +1,7 @@
 """Steps whose gradients are not finite, made so on purpose; and what a checkpoint may be continued by."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,36 @@ def test_a_checkpoint_is_continued_by_the_same_training_alone(tmp_path: Path) ->
         again.student.head.weight.add_(1)  # a head may be a random one, and differ in every session
     again.fit(tmp_path, checkpoints=1)
     assert again.step == 12 - 4
+
+
+def test_a_checkpoint_is_continued_in_its_own_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun where there is no bf16, as on a T4, and gone on with where there is, as on an A100."""
+    attention = StochasticCrossAttention(prob=0.5)  # whose teacher_precision is auto
+    method = Method(attention=attention)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": False})
+    with pytest.raises(UserError, match="training diverged"):
+        Poisoned(range(7, 100)).fit(tmp_path / "new", method, precision="auto")
+    state = load_checkpoint(tmp_path / "new")
+    assert state is not None
+    # As checkpoints of before have it, which don't say what auto became.
+    state["decides"] |= {"training.precision": "auto", "method.attention": str(attention)}
+    (tmp_path / "old").mkdir()
+    save_checkpoint(tmp_path / "old", state)
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    for precision, found in (
+        ("auto", "training.precision was fp32, and now it is bf16; go on"),
+        ("fp32", "method.attention was .*teacher_precision='same'.* now .*teacher_precision='bf16'"),
+    ):
+        with pytest.raises(UserError, match=f"another training, where {found}"):
+            Poisoned(()).fit(tmp_path / "new", method, precision=precision)
+    as_begun = Method(attention=replace(attention, teacher_precision="same"))
+    for folder, continued, precision in (("new", as_begun, "fp32"), ("old", method, "auto")):
+        again = Poisoned(())
+        again.fit(tmp_path / folder, continued, precision=precision)
+        assert again.step == 12 - 4
 
 
 def test_a_checkpoint_that_does_not_say_its_teacher_is_continued(tmp_path: Path) -> None:
