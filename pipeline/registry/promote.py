@@ -35,6 +35,7 @@ from pipeline.registry.versions import (
     same_weights,
     version_called,
     version_of,
+    weights_of,
 )
 from pipeline.report.contributions import contributions
 from pipeline.report.intervals import Difference, estimate_metric, judge
@@ -63,8 +64,12 @@ class Contender:
 
     @property
     def title(self) -> str:
-        tags = self.version.tags
-        return f"version {self.version.version} ({tags.get('method', '?')}, seed {tags.get('seed', '?')})"
+        return title_of(self.version)
+
+
+def title_of(version: ModelVersion) -> str:
+    tags = version.tags
+    return f"version {version.version} ({tags.get('method', '?')}, seed {tags.get('seed', '?')})"
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,8 @@ def promote(params: Params) -> Decision:
     Running it again changes nothing more.
 
     Raises:
-        UserError: runs are missing or not of one kind, MLflow can't be reached, or lacks a model.
+        UserError: runs are missing or not of one kind, MLflow can't be reached, or lacks a model. Where that
+            is the champion's, the challenger has been registered.
     """
     connect(params.tracking.experiment)
     runs, prepared, backbone = read_inputs(params)
@@ -117,13 +123,12 @@ def promote(params: Params) -> Decision:
             return Decision(False, f"version {champion.version} is the champion already; nothing to do")
         if champion is None:
             check_first(client, name)
-        crowned = None if champion is None else _contender(client, champion)
+        crowned = None if champion is None else _crowned(client, champion, run, prepared)
         if crowned is not None:
             check_same_task(name, crowned, prepared)
             check_sizes(crowned, backbone)
-        version = register(client, name, run)
-        client.set_registered_model_alias(name, CHALLENGER, version.version)
-        challenger = _contender(client, version)
+        version = _challenge(client, name, run)
+        challenger = Contender(version, load_version(version), seen_by(client, version))
         decision = decide(
             challenger,
             crowned,
@@ -165,19 +170,29 @@ def check_same_task(name: str, champion: Contender, prepared: Prepared) -> None:
         UserError: it is not: another project uses the same name.
     """
     its, ours = set(champion.model.classes), set(prepared.classes)
-    dataset = champion.version.tags.get("dataset", prepared.manifest["dataset"])
+    check_same_images(name, champion.version, champion.seen, prepared)
+    if not (its <= ours or ours <= its):
+        found = f"tells {_listed(its)} apart, and this project {_listed(ours)}"
+        raise _another_projects(name, champion.version, found)
+
+
+def check_same_images(name: str, champion: ModelVersion, seen: np.ndarray, prepared: Prepared) -> None:
+    """As `check_same_task`, by what is known without the champion's model: `seen` may be empty."""
+    dataset = champion.tags.get("dataset", prepared.manifest["dataset"])
     everything = prepared.select(range(len(prepared.table)))
     if dataset != prepared.manifest["dataset"]:
         found = f"was trained on {dataset}, and this project's images are {prepared.manifest['dataset']}"
-    elif not (its <= ours or ours <= its):
-        found = f"tells {_listed(its)} apart, and this project {_listed(ours)}"
-    elif champion.seen.size and not is_recognised(everything, champion.seen).any():
+    elif seen.size and not is_recognised(everything, seen).any():
         found = "has seen none of the images that are prepared here"
     else:
         return
-    raise UserError(
-        f"the registered model {name!r} is another project's: its champion, {champion.title}, {found}; set "
-        "promotion.model in params.yaml to a name of this project's own"
+    raise _another_projects(name, champion, found)
+
+
+def _another_projects(name: str, champion: ModelVersion, found: str) -> UserError:
+    return UserError(
+        f"the registered model {name!r} is another project's: its champion, {title_of(champion)}, {found}; "
+        "set promotion.model in params.yaml to a name of this project's own"
     )
 
 
@@ -200,15 +215,21 @@ def check_sizes(champion: Contender, backbone: BackboneCard) -> None:
 
 
 def note_weights(client: MlflowClient, challenger: Contender, champion: Contender | None) -> str | None:
-    """Mark both versions with the digest of their weights, by which another run's are known to be the same.
+    """Mark versions with the digest of their weights, by which another run's are known to be the same.
+
+    These two, and those that an earlier version of stochca has rolled back without a mark.
 
     Returns:
         The version with the challenger's weights that was rolled back, if there is one.
     """
+    name = challenger.version.name
     for each in filter(None, (challenger, champion)):
-        digest = each.model.card["weights_sha256"]
-        client.set_model_version_tag(each.version.name, each.version.version, WEIGHTS, digest)
-    same = same_weights(client, challenger.version.name, str(challenger.version.version))
+        client.set_model_version_tag(name, each.version.version, WEIGHTS, each.model.card["weights_sha256"])
+    for version in client.search_model_versions(f"name = '{name}'"):
+        unmarked = ROLLED_BACK in version.tags and WEIGHTS not in version.tags
+        if unmarked and (digest := weights_of(version)) is not None:
+            client.set_model_version_tag(name, version.version, WEIGHTS, digest)
+    same = same_weights(client, name, str(challenger.version.version))
     return next((str(version.version) for version in same if ROLLED_BACK in version.tags), None)
 
 
@@ -394,15 +415,44 @@ def _contributions(
     return contributions(selection, labels.numpy()[fair], predictions[fair], probabilities.T[fair])
 
 
-def _contender(client: MlflowClient, version: ModelVersion) -> Contender:
+def _challenge(client: MlflowClient, name: str, run: Run) -> ModelVersion:
+    """The version that a run's model is, which has the alias of the challenger now."""
+    version = register(client, name, run)
+    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    return version
+
+
+def _crowned(client: MlflowClient, champion: ModelVersion, run: Run, prepared: Prepared) -> Contender:
+    """The champion, with its model.
+
+    Raises:
+        UserError: it can't be loaded; the model of `run` has become a version, which a person may choose.
+    """
+    seen = np.array([], np.uint64)
+    try:
+        seen = seen_by(client, champion)
+        return Contender(champion, load_version(champion), seen)
+    except UserError as error:
+        check_same_images(champion.name, champion, seen, prepared)
+        version = _challenge(client, champion.name, run)
+        raise UserError(
+            f"the champion can't be compared with: {error}; or make {title_of(version)} the champion without "
+            f"a comparison: stochca rollback --to {version.version}"
+        ) from None
+
+
+def seen_by(client: MlflowClient, version: ModelVersion) -> np.ndarray:
+    """The hashes of the images that a version has seen, and of their groups.
+
+    Raises:
+        UserError: its run has no record of them.
+    """
     with tempfile.TemporaryDirectory() as folder:
         try:
             file = client.download_artifacts(version.run_id, f"results/{FILE}", folder)
         except (MlflowException, OSError):
             raise UserError(
                 f"the run {version.run_id} of version {version.version} of {version.name} has no "
-                f"results/{FILE}, so that no one knows which test images it has seen; train it again, or "
-                "choose another champion: stochca rollback --to VERSION"
+                f"results/{FILE}, so that no one knows which test images it has seen; bring it back"
             ) from None
-        seen = read_seen(Path(file))
-    return Contender(version, load_version(version), seen)
+        return read_seen(Path(file))

@@ -1,9 +1,10 @@
 """MLflow's model registry: trained models become versions, aliases say which of them is in use."""
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -116,6 +117,13 @@ def same_weights(client: MlflowClient, name: str, version: str) -> list[ModelVer
     ]
 
 
+def weights_of(version: ModelVersion) -> str | None:
+    """The digest of a version's weights, as its card has it; None: its files are gone or damaged."""
+    with suppress(UserError, ValueError, KeyError), _downloaded(version) as folder:
+        return str(json.loads((folder / CARD).read_text(encoding="utf-8"))["weights_sha256"])
+    return None
+
+
 def crown(client: MlflowClient, name: str, version: str) -> str | None:
     """Make a version the champion; the one before, which is given, becomes `previous`."""
     aliases, _ = contents(client, name)
@@ -204,7 +212,21 @@ def load_version(version: ModelVersion) -> TrainedModel:
     Raises:
         UserError: its files are gone or damaged, or were not logged by a training stage.
     """
-    address = f"models:/{version.name}/{version.version}"
+    with _downloaded(version) as folder:
+        try:
+            return load_trained(folder)
+        except NotAtHand as error:  # to train again makes another version
+            needed = str(error).replace(str(folder), _address(version)).partition(", or train")[0]
+            raise NotAtHand(needed) from None
+        except UserError as error:
+            reason = str(error).partition(": ")[2].partition("; run")[0]
+            raise UserError(f"{_address(version)} is damaged: {reason}") from None
+
+
+@contextmanager
+def _downloaded(version: ModelVersion) -> Iterator[Path]:
+    """The folder of a version's model, as a training stage wrote it; as `load_version`."""
+    address = _address(version)
     with tempfile.TemporaryDirectory() as folder, registry_errors():
         try:
             mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=folder)
@@ -212,19 +234,15 @@ def load_version(version: ModelVersion) -> TrainedModel:
             raise UserError(f"the files of {address} can't be downloaded: {reason_of(error)}") from None
         if not any(path.is_file() and path.name != OF_MLFLOW for path in Path(folder).rglob("*")):
             place = MlflowClient().get_model_version_download_uri(version.name, version.version)
-            raise UserError(
-                f"the files of {address} are gone from {place}; bring them back, or train and promote again"
-            )
+            raise UserError(f"the files of {address} are gone from {place}; bring them back")
         cards = list(Path(folder).rglob(CARD))
         if len(cards) != 1:
             raise UserError(f"{address} was not logged by a training stage: it holds no {CARD}")
-        try:
-            return load_trained(cards[0].parent)
-        except NotAtHand:
-            raise
-        except UserError as error:
-            reason = str(error).partition(": ")[2].partition("; run")[0]
-            raise UserError(f"{address} is damaged: {reason}") from None
+        yield cards[0].parent
+
+
+def _address(version: ModelVersion) -> str:
+    return f"models:/{version.name}/{version.version}"
 
 
 def registry() -> MlflowClient:

@@ -443,6 +443,32 @@ def test_another_projects_registered_model_is_left_as_it_is(params: Params) -> N
     assert len(client.search_model_versions("name = 'stochca'")) == 1
 
 
+def test_a_champion_that_is_gone_does_not_keep_the_new_model_out(params: Params) -> None:
+    promote(with_promotion(params, "finetune"))
+    client = MlflowClient()
+    files = Path(client.get_model_version_download_uri("stochca", "1").removeprefix("file://"))
+    away = files.rename(files.with_name("away"))
+    try:
+        client.set_model_version_tag("stochca", "1", "dataset", "roses")
+        with pytest.raises(UserError, match="was trained on roses, and this project's images are colours"):
+            promote(params)
+        assert aliases() == {"champion": "1"}
+        client.set_model_version_tag("stochca", "1", "dataset", "colours")
+        for _ in range(2):  # nights
+            with pytest.raises(UserError, match="with: the files of models:/stochca/1 are gone") as error:
+                promote(params)
+    finally:
+        away.rename(files)
+    assert str(error.value).endswith(
+        "; bring them back; or make version 2 (stochca, seed 0) the champion without a comparison: stochca "
+        "rollback --to 2"
+    )
+    assert aliases() == {"champion": "1", "challenger": "2"}
+    assert not is_decided(params)
+    rollback("stochca", "2")
+    assert aliases() == {"champion": "2", "previous": "1"}
+
+
 def test_who_has_learned_from_other_levels_of_grey_is_named(
     contender: Callable[..., Contender], tmp_path: Path
 ) -> None:

@@ -1,7 +1,10 @@
 """With a real MLflow database and real models, logged and downloaded; nothing is mocked."""
 
+import json
+from hashlib import sha256 as hashed
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -9,8 +12,16 @@ from pipeline.commands.export import export_model
 from pipeline.commands.predict import predict_images
 from pipeline.config.params import Params
 from pipeline.registry.model_address import open_model
-from pipeline.registry.promote import promote
-from pipeline.registry.versions import WEIGHTS, rollback, same_weights
+from pipeline.registry.promote import Contender, note_weights, promote
+from pipeline.registry.versions import (
+    ROLLED_BACK,
+    WEIGHTS,
+    find_version,
+    load_version,
+    registry,
+    rollback,
+    same_weights,
+)
 from pipeline.runtime.files import sha256
 from stochca.errors import UserError
 from tests.pipeline.colour_models import picture, with_promotion
@@ -41,6 +52,12 @@ def test_rolling_back(params: Params) -> None:
     client.create_model_version("stochca", "file:///nowhere", tags=weights)  # of another run
     client.create_model_version("stochca", "file:///nowhere", tags={WEIGHTS: "others"})
     assert sorted(str(each.version) for each in same_weights(client, "stochca", "3")) == ["2", "3"]
+    client.create_model_version("stochca", "file:///nowhere", tags={ROLLED_BACK: "whose files are gone"})
+    client.delete_model_version_tag("stochca", "2", WEIGHTS)  # as versions of stochca that knew no such mark
+    champion = find_version("models:/stochca@champion")
+    assert note_weights(client, Contender(champion, load_version(champion), np.array([])), None) is None
+    assert weights.items() <= client.get_model_version("stochca", "2").tags.items()
+    assert WEIGHTS not in client.get_model_version("stochca", "5").tags
     rollback("stochca", "3")  # which says as much of version 2
     assert aliases() == {"champion": "3", "previous": "1", "challenger": "2"}
     assert "rolled_back" not in client.get_model_version("stochca", "2").tags
@@ -90,6 +107,21 @@ def test_files_that_are_gone(params: Params) -> None:
     finally:
         away.rename(artifacts)
     open_model(Path("models:/stochca@champion"))
+
+
+def test_what_a_version_needs_is_not_had_by_training_again(params: Params, tmp_path: Path) -> None:
+    backbone = {"weights_sha256": "of another"}
+    card = {"adapter": {"name": "vpt"}, "backbone": backbone, "weights_sha256": hashed().hexdigest()}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text(json.dumps(card))
+    (tmp_path / "model" / "adapter.safetensors").touch()
+    client = registry()
+    client.create_registered_model("stochca")
+    client.create_model_version("stochca", f"file://{tmp_path / 'model'}")
+    with pytest.raises(
+        UserError, match=r"^models:/stochca/1 is an adapter .* of another, but .* on \(the stage backbone\)$"
+    ):
+        load_version(find_version("models:/stochca/1"))
 
 
 def test_asking_for_an_address_makes_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
