@@ -40,7 +40,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         import torch
 
         from pipeline.training.inputs import decoders_sha256, load_job
-        from pipeline.training.interrupted import why_anew
+        from pipeline.training.interrupted import why_anew, why_timed_anew
         from pipeline.training.outcome import Outcome
         from pipeline.training.progress import TrainingProgress
         from pipeline.training.workers import Assignment, fit_on_workers
@@ -81,9 +81,12 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         "backbone_sha256": card.weights_sha256,
         "dataset_fingerprint": prepared.fingerprint,
         "num_workers": str(workers.num_workers),
+        "training.workers": str(job.training.workers),
     }
     if here:  # else known when it is through
         tags |= {"device": device_name(device), "precision": precision}
+    if reason := why_timed_anew(folder, tags):
+        print(f"{job.name}: {reason}", flush=True)
     with (
         exclusive(job.name),  # whose outputs one of other settings would write as well
         follower.follows(

@@ -1,14 +1,16 @@
-"""Why a training, a pre-tuning or a search does not go on where another of its name was interrupted."""
+"""Why a training, a pre-tuning or a search does not go on where another of its name has come to."""
 
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline.runtime.exclusive import Held
 from pipeline.runtime.files import write_text
 from pipeline.tracking.labels import flatten
-from pipeline.tracking.run_folder import RunFolder
+from pipeline.tracking.run_folder import RUN, RunFolder, held
 from stochca.compute.checkpoint import CHECKPOINT
 
 DECIDES = "decides.json"
@@ -20,7 +22,9 @@ SAID = {
     "teacher": "the teacher",
     "examples": "the examples",  # of text
     "decoders": "the decoders",
+    "num_workers": "workers.num_workers",
 }
+SPEED = ("training.workers", "num_workers", "device")  # tags of a run: what it is only faster or slower with
 
 
 def why_anew(folder: Path, decides: Mapping[str, Any], mark: str = CHECKPOINT) -> str | None:
@@ -57,6 +61,26 @@ def why_anew(folder: Path, decides: Mapping[str, Any], mark: str = CHECKPOINT) -
         return None
     changed = _differences(before, json.loads(json.dumps(decides)))
     return f"starts over: since it was interrupted, {', '.join(changed)} changed" if changed else None
+
+
+def why_timed_anew(folder: Path, tags: Mapping[str, str]) -> str | None:
+    """What the speed depends on has changed since the run of `folder` finished, where that is so.
+
+    Its checkpoint is removed then: its seconds would stand beside settings that they were not measured with.
+
+    Args:
+        tags: those that the run would have now, of which some may be known only later.
+    """
+    run = RunFolder(folder)
+    if not (run.has_finished and run.goes_on_from):
+        return None
+    before = run.read(RUN)["tags"]
+    changed = [_said(name) for name in SPEED if name in tags and before.get(name, tags[name]) != tags[name]]
+    if not changed:
+        return None
+    with suppress(Held), held(folder):  # else its process has not ended yet
+        run.discard_rest()
+    return f"had finished before, and starts over to be timed: since then, {', '.join(changed)} changed"
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pipeline.config.params import load_params
-from pipeline.tracking.run_folder import RunFolder
+from pipeline.tracking.run_folder import PUBLISHED, RunFolder
 from pipeline.training import digests
-from pipeline.training.interrupted import DECIDES, why_anew
+from pipeline.training.interrupted import DECIDES, why_anew, why_timed_anew
 from pipeline.training.job import Job, all_that_decides, plan, work_folder
 from stochca.compute.checkpoint import CHECKPOINT
 from tests.pipeline.backbone_card import backbone_card
@@ -85,6 +85,31 @@ def test_only_trainings_of_the_same_name_that_were_interrupted_count() -> None:
     for checkpoint in Path("work", "runs").glob(f"*/{CHECKPOINT}"):
         RunFolder.begin(checkpoint.parent, "trial", "a").end("FINISHED")
     assert begin(with_training(lr=0.5)) is None
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({}, None),
+        ({"git_commit": "another"}, None),
+        ({"training.workers": "8"}, "training.workers changed"),
+        ({"num_workers": "2", "device": "another"}, "workers.num_workers, device changed"),
+    ],
+)
+def test_a_finished_training_is_not_gone_on_with_where_it_would_take_another_time(
+    now: dict[str, str], said: str | None
+) -> None:
+    tags = {"training.workers": "0", "num_workers": "1", "device": "a processor", "git_commit": "one"}
+    folder = Path("work", "runs", "finetune-all-0-digest")
+    run = RunFolder.begin(folder, "trial", "a", tags)
+    (folder / CHECKPOINT).touch()
+    assert why_timed_anew(folder, {**tags, **now}) is None  # interrupted, it goes on
+    run.end("FINISHED")
+    (folder / PUBLISHED).touch()
+    found = why_timed_anew(folder, {**tags, **now})
+    assert found == (said and f"had finished before, and starts over to be timed: since then, {said}")
+    assert (folder / CHECKPOINT).exists() == (said is None)
+    assert why_timed_anew(folder, {**tags, **now}) is None
 
 
 def test_another_mark_may_be_a_pattern() -> None:
