@@ -44,6 +44,7 @@ def _check() -> None:
     check_project(params)
     protocol = params.protocol
     typer.echo(f"params.yaml is valid: {protocol.runs} training runs of {', '.join(protocol.methods)}")
+    _echo(params.notes)
 
 
 @app.command()

@@ -54,7 +54,7 @@ def search(task: Task, params: Params) -> None:
             anew = why_anew(task.folder, task.decides, mark=DECIDES)
             trials = number_of_trials(settings, task.card.blocks)
             progress = SearchProgress(run, trials, task.timetable.steps, settings.seeds, task.metric)
-            for note in (unused_gpus(settings.resources, "tune.resources"), anew):
+            for note in (unused_gpus(settings.resources, "tune.resources"), anew, *params.notes):
                 if note:
                     progress.say(note)
             actor = start_actor(task)
@@ -98,10 +98,11 @@ def check(task: Task) -> None:
 
 def settings_to_compare(task: Task) -> dict[str, Any]:
     """What searches are compared by in MLflow's UI."""
+    unsearched: Any = {"training": True, "method": {"attention": {"prob"}}}  # of which prob says nothing
     return {
         "backbone": task.card.architecture,
         "image_size": task.card.image_size,
-        **flatten(task.tune.model_dump(mode="json", exclude={"training"}), "tune."),
+        **flatten(task.tune.model_dump(mode="json", exclude=unsearched), "tune."),
         **flatten({**dataclasses.asdict(task.training), "steps": task.timetable.steps}, "training."),
     }
 

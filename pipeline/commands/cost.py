@@ -159,10 +159,9 @@ def search_seconds(params: Params, speed: Speed, at_once: int) -> float:
     tune = params.tune
     training = params.training_with(tune.training)
     highest = max(tune.prob) if isinstance(tune.prob, tuple) else tune.prob.high
-    method = Method(attention=StochasticCrossAttention(prob=highest), phases=tune.method.phases)
     split = split_of(params, params.search_target)
     timetable = _timetable(params, training, split)
-    one = training_seconds(method, training, timetable.steps, speed)
+    one = training_seconds(tune.with_prob(highest), training, timetable.steps, speed)
     one += len(timetable.evaluations) * split.validation * speed.forward_image
     return ceil(number_of_trials(tune, speed.blocks) / at_once) * len(tune.seeds) * one
 

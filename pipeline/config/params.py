@@ -30,7 +30,7 @@ from pipeline.config.sections import (
     ends,
 )
 from pipeline.config.sentences import sentence, validated
-from pipeline.config.tuned import is_tuned, read_best, resolved
+from pipeline.config.tuned import is_tuned, read_best, resolved, searched_otherwise
 from pipeline.config.yaml_text import read_yaml
 from pipeline.runtime.kept import files_kept
 from pipeline.runtime.paths import BEST, PARAMS_FILE, PREPARED, PRETUNED
@@ -260,6 +260,13 @@ class Params(Section):
         if is_tuned(method):
             method = resolved(method, read_best())
         return method, self.training_with(method.training)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is allowed and may not be meant: tuned methods that attend otherwise than the search does."""
+        methods = {name: self.methods[name] for name in self.protocol.methods}
+        found = (searched_otherwise(name, each, self.tune.attention) for name, each in methods.items())
+        return [note for note in found if note]
 
     @property
     def search_target(self) -> str:

@@ -4,6 +4,7 @@ No default decides a result: only what stands in params.yaml is seen by DVC, whi
 stage. What may be left out is null or empty then; what dvc.yaml names by itself may not: DVC would miss it.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from pydantic import (
 )
 
 from pipeline.config.datasets import registered
+from pipeline.config.tuned import Best, TunedCrossAttention, resolved
 from stochca.config import Method, SelfAttention, StochasticCrossAttention
 from stochca.config.selection import Selection
 
@@ -308,11 +310,28 @@ class Tune(Section):
         StochasticCrossAttention(prob=ends(value))
         return value
 
+    @property
+    def attention(self) -> TunedCrossAttention:
+        """What is searched, but for its probability."""
+        own = self.method.attention
+        return own if isinstance(own, TunedCrossAttention) else TunedCrossAttention()
+
+    def with_prob(self, prob: float | tuple[float, ...]) -> Method:
+        """The method that is searched, with one of the probabilities."""
+        return resolved(dataclasses.replace(self.method, attention=self.attention), Best(prob=prob))
+
     @field_validator("method")
     @classmethod
-    def _leaves_attention(cls, value: Method) -> Method:
-        if not isinstance(value.attention, SelfAttention):
-            raise ValueError("must not set attention: it is what the search varies")
+    def _leaves_prob(cls, value: Method) -> Method:
+        if not isinstance(value.attention, SelfAttention | TunedCrossAttention):
+            raise ValueError(
+                "must set no attention, or {name: stochca, prob: tuned} with other options: prob is what the "
+                "search varies"
+            )
+        if getattr(value.attention, "teacher", None) is not None:
+            raise ValueError(
+                "must not set attention.teacher: the search takes no other teacher to its machines"
+            )
         if not value.adapter.changes_backbone:
             raise ValueError(
                 f"adapter {value.adapter.name!r} makes no sense here: nothing that attends is trained"

@@ -46,6 +46,23 @@ def read_best(path: Path = BEST) -> Best:
         raise UserError(f"{path} is damaged ({reason}); run: dvc repro --force tune") from None
 
 
+def searched_otherwise(name: str, method: Method, searched: TunedCrossAttention) -> str | None:
+    """A note where a tuned method attends otherwise than what the search varies the probability of.
+
+    Args:
+        name: the method's.
+        searched: the search's own attention.
+    """
+    if not isinstance(method.attention, TunedCrossAttention) or method.attention == searched:
+        return None
+    own, other = vars(method.attention), vars(searched)
+    names = ", ".join(option for option in own if own[option] != other[option])
+    return (
+        f"methods.{name}.attention.prob: the search finds it with other options ({names}) than this method "
+        "has; what is searched stands in tune.method"
+    )
+
+
 def resolved(method: Method, best: Best) -> Method:
     """The method with the probability that was found, and with the rate, unless it sets one itself."""
     found: dict[str, Any] = {} if best.lr is None else {"lr": best.lr}

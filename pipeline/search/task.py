@@ -12,7 +12,7 @@ from pipeline.runtime.paths import SEARCHES as WORK
 from pipeline.search.data import BACKBONE, TrialData
 from pipeline.search.space import Values, prob_of
 from pipeline.training.digests import code_sha256, digest_of, versions
-from stochca.config import Method, StochasticCrossAttention
+from stochca.config import Method
 from stochca.config.selection import SELECTIONS, Metric, Selection
 from stochca.config.timetable import Timetable
 from stochca.config.training import Training, deciding_settings
@@ -77,7 +77,7 @@ class Task:
         return bisect_left(self.timetable.evaluations, step) + 1
 
     def method(self, values: Values) -> Method:
-        return dataclasses.replace(self.tune.method, attention=StochasticCrossAttention(prob=prob_of(values)))
+        return self.tune.with_prob(prob_of(values))
 
     def settings(self, values: Values) -> Training:
         """Training settings of a trial, whose checkpoints fall on the rungs."""

@@ -81,6 +81,22 @@ def test_what_is_tuned_keeps_its_other_options() -> None:
     assert type(found) is StochasticCrossAttention
 
 
+def test_a_method_that_attends_otherwise_than_what_is_searched_is_named(tmp_path: Path) -> None:
+    tuned = {"name": "stochca", "prob": "tuned", "schedule": "cosine", "blocks": [0, 2]}
+
+    def edit(raw: dict[str, Any], **searched: Any) -> None:
+        raw["methods"]["stochca"] = {"attention": tuned}
+        raw["protocol"]["stochca_after"] = "reports/tune/best.yaml"
+        raw["tune"]["method"] = searched
+
+    (note,) = load_edited(edit, tmp_path).notes
+    assert "methods.stochca.attention.prob: the search finds it with other options (blocks, schedule)" in note
+    alike = load_edited(lambda raw: edit(raw, attention=tuned), tmp_path)
+    assert alike.notes == []
+    assert alike.tune.with_prob(0.3) == resolved(alike.methods["stochca"], Best(prob=0.3))
+    assert load_edited(lambda raw: None, tmp_path).notes == []
+
+
 def test_a_methods_own_rate_comes_before_the_one_that_was_searched() -> None:
     best = Best(prob=0.3, lr=3e-5)
     plain = Method(attention=TunedCrossAttention(), training={"head_lr_scale": 1})
@@ -375,6 +391,10 @@ def domains_out(targets: Sequence[str] = ("color", "line"), **methods: Any) -> E
             "tune.method.adapter .head. makes no sense here",
         ),
         (lambda raw: raw["tune"].update(method={"phases": "lpft"}), "tune.method.phases must be one of"),
+        (
+            lambda raw: raw["tune"].update(method={"attention": {"name": "stochca", "prob": 0.2}}),
+            "tune.method: must set no attention, or .* prob: tuned. with other options: prob is what",
+        ),
         (lambda raw: raw["tune"].update(training={"step": 5}), "unknown key 'tune.training.step'"),
         (
             lambda raw: raw["methods"].update(x={"penalties": "bss"}),
