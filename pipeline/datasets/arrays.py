@@ -66,7 +66,7 @@ def load(dataset: Dataset, sides: Sides) -> Source:
     return Source(
         layout="arrays",
         summary=f"dataset.root {root}: {len(names)} classes, {count:,} images in "
-        f"{', '.join(path.name for path in paths)}",
+        + ", ".join(f"{file.path.name} ({file.split})" if file.split else file.path.name for file in files),
         classes=list(names.values()),
         domains=select_domains(dataset.domains),
         records=partial(_records, files, names, sides.stored),

@@ -121,7 +121,7 @@ def _choose_splits(
     problems: list[Problem] = []
     for name, table in tables.items():
         split = SPLITS.get(name.lower())
-        if split is None or split in used:
+        if split is None or split in used or (split != name and split in tables):
             problem = "is no split of train, val and test"
         elif not any(value is not None and value >= 0 for value in table[label]):
             problem = "its images have no classes"

@@ -25,13 +25,7 @@ from pipeline.datasets.source import (
     select_domains,
     shown,
 )
-from pipeline.datasets.split_names import (
-    CLASSES_TOO,
-    names_contents,
-    split_named,
-    splits_among,
-    without_partner,
-)
+from pipeline.datasets.split_names import CLASSES_TOO, names_contents, split_named, splits_among
 from pipeline.datasets.table_files import FORMATS
 from pipeline.datasets.versions import refuse_versions, versions_within
 from pipeline.images.image_files import named_like_an_image, printable
@@ -175,13 +169,14 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
         return "class", _classes(scan, folders)
     if splits and len(splits) < len(tops):
         other = next(top for top in tops if top not in splits)
-        raise _half_named(scan, next(iter(splits)).name, other.name)
+        raise UserError(
+            f"{scan.described} is ambiguous: {scan.name(next(iter(splits)))} is named like a split, "
+            f"{scan.name(other)} is not; {scan.expected}"
+        )
     if not splits and all(split_named(path.name) for below in filled.values() for path in below):
         below = {top: found for top, (_, found) in inside.items()}
         return "class split", _splits_of_classes(scan, below, filled)
     if not splits:
-        if half := without_partner([top.name for top in tops]):
-            raise _half_named(scan, *half)
         _check_domains_alike(
             scan, {top: {folder.name for folder in below} for top, (_, below) in inside.items()}
         )
@@ -197,13 +192,6 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
     if splits:
         _check_splits(scan, splits, folders)
     return ("split" if splits else "domain"), folders
-
-
-def _half_named(scan: Scan, split: str, other: str) -> UserError:
-    return UserError(
-        f"{scan.described} is ambiguous: {printable(split)} is named like a split, {printable(other)} is "
-        f"not; {scan.expected}"
-    )
 
 
 def _check_splits(scan: Scan, splits: Mapping[Path, str], folders: Sequence[ClassFolder]) -> None:

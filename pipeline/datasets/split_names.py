@@ -1,19 +1,22 @@
 """What folders and files call the splits: train, Validation, test_images, seg_test, val2017."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 SPLITS = {
     "train": "train",
     "training": "train",
+    "trainval": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
     "dev": "val",
     "test": "test",
     "testing": "test",
+    "eval": "test",  # as Hugging Face's datasets read it
+    "evaluation": "test",
 }
-CLASSES_TOO = ("train", "valid")  # vehicles, and the opposite of invalid
+CLASSES_TOO = ("train", "valid", "evaluation")  # vehicles, the opposite of invalid, documents
 
 _CONTENT = r"(?:images?|imgs?|pictures?|photos?|files?|data|sets?|splits?|seg|masks?|labels?|annotations?)"
 _SPLIT = re.compile(
@@ -33,16 +36,19 @@ def splits_among(names: Iterable[str]) -> dict[str, str | None]:
     """The split of each of the names that stand beside each other: what `split_named` says, if of any.
 
     Else names that differ in the split alone, as pets_train and pets_test; or, where there are no others, a
-    name for training and the same with a split, as pets and pets-test-set.
+    name for training and the same with a split, as pets and pets-test-set. Numbers don't count: pets_train_2.
     """
     own = {name: split_named(name) for name in names}
     if any(own.values()):
         return own
     alike: dict[tuple[str, ...], dict[str, str | None]] = {}
     for name in own:
-        splits, rest = _splits_and_rest(name)
-        if rest and len(splits) <= 1:
-            alike.setdefault(rest, {})[name] = splits[0] if splits else None
+        words = [(word, split_named(word)) for word in words_of(name) if not word.isdecimal()]
+        splits = [split for _, split in words if split]
+        split = SPLITS.get("".join(splits))  # train and val are trainval
+        if split or not splits:
+            rest = tuple(word for word, split in words if not split and not names_contents(word))
+            alike.setdefault(rest, {})[name] = split
     for beside in alike.values():
         said = {name: split for name, split in beside.items() if split}
         if len(beside) == len(own) and "train" not in said.values():
@@ -50,28 +56,6 @@ def splits_among(names: Iterable[str]) -> dict[str, str | None]:
         if len(set(said.values())) > 1:
             return {**own, **said}
     return own
-
-
-def without_partner(names: Sequence[str]) -> tuple[str, str] | None:
-    """Of names that `splits_among` knows no splits of: one that speaks of a split, and one of the same thing.
-
-    As birds_train beside birds_eval, but no train_station beside an airport.
-    """
-    for name in names:
-        splits, rest = _splits_and_rest(name)
-        things = {word for word in rest if not word.isdecimal()}
-        for other in names if splits else ():
-            its_splits, its_rest = _splits_and_rest(other)
-            if its_splits != splits and things & {*its_rest}:
-                return name, other
-    return None
-
-
-def _splits_and_rest(name: str) -> tuple[list[str], tuple[str, ...]]:
-    """The splits that its words speak of, and the words that say what it is."""
-    words = [(word, split_named(word)) for word in words_of(name)]
-    rest = tuple(word for word, split in words if not split and not names_contents(word))
-    return [split for _, split in words if split], rest
 
 
 def names_contents(name: str) -> bool:

@@ -67,12 +67,14 @@ def test_any_name_without_splits_and_labels_without_names(tmp_path: Path) -> Non
 
 
 def test_splits_with_more_to_their_names(tmp_path: Path) -> None:
-    for name in ("train_images", "Test-Data"):
-        np.savez(tmp_path / f"{name}.npz", images=noise(1), labels=[10])
-    assert found(load(tmp_path)) == {
-        "Test-Data/000000": ("10", "test"),
-        "train_images/000000": ("10", "train"),
-    }
+    for names in (("train_images", "Test-Data"), ("pets_train_1", "pets_train_2", "pets_eval")):
+        (folder := tmp_path / names[0]).mkdir()
+        for name in names:
+            np.savez(folder / f"{name}.npz", images=noise(1), labels=[10])
+        splits = {name: "train" if "train" in name else "test" for name in names}
+        source = load(folder)
+        assert found(source) == {f"{name}/000000": ("10", split) for name, split in splits.items()}
+        assert all(f"{name}.npz ({split})" in source.summary for name, split in splits.items())
 
 
 GOOD: dict[str, Any] = {"images": np.zeros((3, 4, 5, 3), np.uint8), "labels": np.array([0, 1, 1])}

@@ -90,10 +90,10 @@ def test_the_root_itself_may_be_the_folder_and_what_changes_there_is_seen(tmp_pa
 
 
 def test_images_without_a_class_and_other_splits_are_left_out(tmp_path: Path) -> None:
-    write(tmp_path / "raw", {"train": [0, None, 1, 2] * 4, "test": [-1, -1], "extra": [1]})
+    write(tmp_path / "raw", {"train": [0, None, 1, 2] * 4, "eval": [1], "test": [-1, -1]})
     source = load(tmp_path / "raw", ".")
     told = {problem["file"]: problem["problem"] for problem in source.problems}
-    assert told == {"test": "its images have no classes", "extra": "is no split of train, val and test"}
+    assert told == {"test": "its images have no classes", "eval": "is no split of train, val and test"}
     manifest = prepare(
         params("huggingface", tmp_path / "raw", source="."), Sides.of(56, None), tmp_path / "prepared"
     )

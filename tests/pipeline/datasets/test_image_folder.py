@@ -354,5 +354,8 @@ def test_splits_with_the_name_of_the_images(tmp_path: Path) -> None:
     refused(make(tmp_path / "d", *four), "a_test is named like a split, b_test is not")
     sets = make(tmp_path / "e", *[f"pets_{top}/{c}/1.png" for top in ("trainset", "testset") for c in "xy"])
     assert load(sets).layout == "split"
-    half = make(tmp_path / "f", *[f"birds_{top}/{c}/1.png" for top in ("train", "eval") for c in "xy"])
-    refused(half, "birds_train is named like a split, birds_eval is not")
+    for top in ("trainval", "eval"):
+        make(tmp_path / "f", *[f"birds_{top}/{c}/1.png" for c in "xy"])
+        table = tmp_path / "f" / f"birds_{top}" / "metadata.csv"
+        table.write_text("file_name,label\nx/1.png,x\ny/1.png,y\n")
+    assert {record.split for record in load(tmp_path / "f").records()} == {"train", "test"}
