@@ -5,6 +5,8 @@ small: what was put around the backbone, and the head. It is loaded onto the ver
 trained on.
 """
 
+import ast
+import hashlib
 import inspect
 import json
 from dataclasses import dataclass
@@ -16,7 +18,6 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.images.levels import Levels
-from pipeline.runtime.code import sha256_of_code
 from pipeline.runtime.files import sha256, write_json
 from pipeline.runtime.paths import BACKBONE, EXTENSIONS
 from pipeline.runtime.paths import MODELS as FOLDER
@@ -163,7 +164,7 @@ class NotAtHand(UserError):
 
 
 def _adapted(folder: Path, card: dict[str, Any]) -> AdaptedModel:
-    _make_known(card)
+    _make_known(folder, card)
     own = folder / OWN_BACKBONE
     backbone = own if own.is_dir() else BACKBONE
     needed = card["backbone"]["weights_sha256"]
@@ -187,7 +188,7 @@ def _adapted(folder: Path, card: dict[str, Any]) -> AdaptedModel:
     return model
 
 
-def _make_known(card: dict[str, Any]) -> None:
+def _make_known(folder: Path, card: dict[str, Any]) -> None:
     """Import the extensions that params.yaml names, where the adapter is none of the project's own."""
     name = card["adapter"]["name"]
     if name not in CHOICES["adapter"]:
@@ -195,18 +196,29 @@ def _make_known(card: dict[str, Any]) -> None:
     trained_in = card.get("adapter_code_sha256")
     if trained_in is not None and trained_in != _code_of_extension(name):
         file = f"{card['adapter_module'].replace('.', '/')}.py"
+        kept, instead = "", "train the model again"
+        if (folder / EXTENSIONS).is_dir():  # of a version, which no training replaces
+            kept = f", which is in {EXTENSIONS}/ among its files in MLflow,"
+            instead = "begin anew with another promotion.model"
         raise NotAtHand(
             f"the model {card['name']} was trained with other code of the adapter {name!r} than is in {file} "
-            "now, where it would tell other classes; bring that code back, and give what you change another "
-            "file and name, or train the model again"
+            f"now, where it may tell other classes; bring that code back{kept} and give what you change "
+            f"another file and name, or {instead}"
         )
 
 
 def _code_of_extension(adapter: str) -> str | None:
-    """The sha256 of the user's own code that makes an adapter; None: it is the project's."""
+    """The sha256 of the user's own code that makes an adapter, without its remarks; None: the project's."""
     options = CHOICES["adapter"][adapter]
     parts = [part for part in (options, code_of(options)) if part.__module__.startswith(f"{EXTENSIONS}.")]
-    return sha256_of_code(sorted({Path(inspect.getfile(part)) for part in parts})) if parts else None
+    files = sorted({Path(inspect.getfile(part)) for part in parts})
+    code = [ast.unparse(_WithoutRemarks().visit(ast.parse(file.read_bytes()))) for file in files]
+    return hashlib.sha256("\n".join(code).encode()).hexdigest() if parts else None
+
+
+class _WithoutRemarks(ast.NodeTransformer):
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if isinstance(node.value, ast.Constant) else node
 
 
 def _import_extensions(card: dict[str, Any], name: str) -> None:

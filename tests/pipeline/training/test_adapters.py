@@ -298,13 +298,16 @@ def test_an_adapter_of_an_extension_is_loaded_and_served(
     with pytest.raises(NotAtHand, match=r"'own_prompts' of an extension: params.yaml is missing"):
         load_trained(Path("model/own"))
     monkeypatch.chdir(tmp_path)
+    remarks = OWN_PROMPTS.replace('"own prompts"', "'own prompts'  # a remark")
+    Path("extensions/own_prompts.py").write_text(f'"""What it is."""{remarks}')
+    with forgotten():
+        load_trained(folder)
     changed = OWN_PROMPTS.replace("own prompts", "prompts of my own")
     Path("extensions/own_prompts.py").write_text(changed)
-    with (
-        forgotten(),
-        pytest.raises(NotAtHand, match=r"'own_prompts' than is in extensions/own_prompts\.py now, where"),
-    ):
-        load_trained(folder)
+    for place, words in ((folder, "or train the"), (Path("run/model/own"), r"back, which is in extensions/")):
+        told = rf"'own_prompts' than is in extensions/own_prompts\.py now, where .*{words}"
+        with forgotten(), pytest.raises(NotAtHand, match=told):
+            load_trained(place)
     edited_params(tmp_path, lambda raw: None)
     with pytest.raises(NotAtHand, match=r"the model own has the adapter 'own_prompts' .* does not name; run"):
         load_trained(folder)
