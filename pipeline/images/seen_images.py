@@ -5,7 +5,6 @@ of the same patient. Images are kept as hashes of 8 bytes, of the name, of the c
 for any of them may change without the others.
 """
 
-from collections import Counter
 from hashlib import blake2b
 from pathlib import Path
 
@@ -33,26 +32,19 @@ def was_seen(images: PreparedImages, seen: np.ndarray) -> np.ndarray:
     return by_name | by_content
 
 
-def is_recognised(images: PreparedImages, seen: np.ndarray) -> np.ndarray:
-    """Which images are among the hashes in `seen`, and tell so of their group: bool (N,).
-
-    A content that several groups have, such as an empty slice of many patients, tells nothing of any.
-    """
-    hashes = hashes_of(images)
-    by_name, by_content = np.isin(hashes, seen).T
-    contents = hashes[:, 1].tolist()
-    groups = Counter(content for content, _ in set(zip(contents, images.groups, strict=True)))
-    return by_name | (by_content & np.array([groups[content] == 1 for content in contents], bool))
-
-
 def group_was_seen(prepared: Prepared, split: str, seen: np.ndarray) -> np.ndarray:
     """Which images of a split are among the hashes in `seen`, or of a group that is: bool (N,).
 
-    A group is known by its name, and by each of its prepared images, for its name may have changed.
+    A group is known by its name, and by those of its prepared images, for its name may have changed; a
+    content tells of its own image alone, as an empty slice is of many groups.
     """
     everything, images = prepared.select(range(len(prepared.table))), prepared.images(split)
-    known = is_recognised(everything, seen) | np.isin(_hashes_of_groups(everything), seen)
-    groups = {group for group, is_known in zip(everything.groups, known, strict=True) if is_known}
+    told = set(seen.tolist())
+    groups = {
+        group
+        for id, group in zip(everything.ids, everything.groups, strict=True)
+        if _hash(b"name", id.encode()) in told or _hash(b"group", group.encode()) in told
+    }
     return np.array([group in groups for group in images.groups], bool) | was_seen(images, seen)
 
 

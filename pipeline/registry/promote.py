@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from pipeline.config.params import Params
 from pipeline.config.sections import Compare
 from pipeline.images.prepared import Prepared
-from pipeline.images.seen_images import FILE, group_was_seen, is_recognised, read_seen
+from pipeline.images.seen_images import FILE, group_was_seen, read_seen, was_seen
 from pipeline.images.sizes import Sides
 from pipeline.registry.versions import (
     CHALLENGER,
@@ -182,7 +182,7 @@ def check_same_images(name: str, champion: ModelVersion, seen: np.ndarray, prepa
     everything = prepared.select(range(len(prepared.table)))
     if dataset != prepared.manifest["dataset"]:
         found = f"was trained on {dataset}, and this project's images are {prepared.manifest['dataset']}"
-    elif seen.size and not is_recognised(everything, seen).any():
+    elif seen.size and not was_seen(everything, seen).any():
         found = "has seen none of the images that are prepared here"
     else:
         return

@@ -308,7 +308,7 @@ def test_test_images_of_groups_that_the_champion_was_trained_on_are_left_out(
     assert told in decision.reason
 
 
-def test_an_empty_slice_tells_of_no_group(contender: Callable[..., Contender], tmp_path: Path) -> None:
+def test_an_empty_slice_tells_of_no_group(tmp_path: Path) -> None:
     """Of ten patients each has one; of those tested none was seen, but for those slices themselves."""
     rows = [
         Row(
@@ -325,10 +325,6 @@ def test_an_empty_slice_tells_of_no_group(contender: Callable[..., Contender], t
     write_seen(tmp_path / "seen.npy", prepared.images("train"))
     seen = read_seen(tmp_path / "seen.npy")
     assert group_was_seen(prepared, "test", seen).tolist() == 4 * [False, False, True]
-    empty = hashes_of(prepared.images("test"))[2:3, 1]
-    champion = contender([], 1, empty, classes=("red", "green"))  # another project's
-    with pytest.raises(UserError, match="has seen none of the images that are prepared here"):
-        check_same_task("stochca", champion, prepared)
 
 
 def test_many_images_of_one_group_decide_nothing(contender: Callable[..., Contender], tmp_path: Path) -> None:
