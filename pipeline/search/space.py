@@ -23,17 +23,25 @@ def dimensions(tune: Tune, blocks: int) -> dict[str, Space]:
 def first_points(tune: Tune, blocks: int, lr: float) -> list[dict[str, float]]:
     """What is tried first: plain fine-tuning and the paper's probability, where the space holds them.
 
-    A space of few values is gone through from end to end, each of them once.
+    Where rates are searched, plain fine-tuning is then tried at both ends of theirs as well: compared at one
+    rate alone, it would lose to whatever got a better one. A space of few values is gone through from end to
+    end, each of them once.
 
     Args:
         lr: the rate that goes with them, or the nearest that the space holds.
     """
     if grid := _grid(tune, blocks):
         return sorted(grid, key=lambda values: [set(probs_of(values)) != {p} for p in (PLAIN, PAPERS)])
-    rate = {} if tune.lr is None else {"lr": _nearest(tune.lr, lr)}
     names = [name for name in dimensions(tune, blocks) if name != "lr"]
-    known = [prob for prob in (PLAIN, PAPERS) if _holds(tune.prob, prob)]
-    return [{**dict.fromkeys(names, prob), **rate} for prob in known[: tune.trials]]
+    first = [dict.fromkeys(names, prob) for prob in (PLAIN, PAPERS) if _holds(tune.prob, prob)]
+    if tune.lr is not None:
+        rate = _nearest(tune.lr, lr)
+        ends = [end for end in _ends(tune.lr) if end != rate and _holds(tune.prob, PLAIN)]
+        first = [
+            *({**values, "lr": rate} for values in first),
+            *({**dict.fromkeys(names, PLAIN), "lr": end} for end in ends),
+        ]
+    return first[: tune.trials]
 
 
 def number_of_trials(tune: Tune, blocks: int) -> int:
@@ -109,6 +117,10 @@ def _listed(space: Space) -> list[float]:
 
 def _holds(space: Space, value: float) -> bool:
     return space.low <= value <= space.high if isinstance(space, Range) else value in space
+
+
+def _ends(space: Space) -> tuple[float, float]:
+    return (space.low, space.high) if isinstance(space, Range) else (min(space), max(space))
 
 
 def _nearest(space: Space, value: float) -> float:

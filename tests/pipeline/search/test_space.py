@@ -45,13 +45,17 @@ def test_plain_fine_tuning_and_the_papers_come_first(prob: Any, expected: list[d
     assert first_points(tune(prob=prob, trials=4), 3, lr=1e-4) == expected
 
 
-def test_they_come_with_the_nearest_rate_that_is_searched() -> None:
-    for space, rate in (
-        (Range(low=1e-5, high=1e-3), 1e-4),
-        (Range(low=1e-3, high=1e-2), 1e-3),
-        ((1e-5, 3e-4), 3e-4),
+def test_plain_fine_tuning_is_tried_at_the_nearest_rate_and_at_both_ends_of_those_searched() -> None:
+    for space, expected in (
+        (Range(low=1e-5, high=1e-3), [(0, 1e-4), (0.1, 1e-4), (0, 1e-5), (0, 1e-3)]),
+        (Range(low=1e-3, high=1e-2), [(0, 1e-3), (0.1, 1e-3), (0, 1e-2)]),
+        ((1e-5, 3e-4), [(0, 3e-4), (0.1, 3e-4), (0, 1e-5)]),
     ):
-        assert [point["lr"] for point in first_points(tune(lr=space, trials=3), 3, lr=1e-4)] == [rate, rate]
+        for trials in (2, 5):
+            points = first_points(tune(lr=space, trials=trials), 3, lr=1e-4)
+            assert [(point["prob"], point["lr"]) for point in points] == expected[:trials]
+    without_plain = tune(prob=Range(low=0.05, high=0.5), lr=Range(low=1e-5, high=1e-3))
+    assert first_points(without_plain, 3, lr=1e-4) == [{"prob": 0.1, "lr": 1e-4}]
 
 
 def test_per_block_they_are_the_same_in_every_block() -> None:
