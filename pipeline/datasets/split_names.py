@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from stochca.errors import UserError
+
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -37,7 +39,22 @@ def splits_among(names: Iterable[str]) -> dict[str, str | None]:
 
     Else names that differ in the split alone, as pets_train and pets_test; or, where there are no others, a
     name for training and the same with a split, as pets and pets-test-set. Numbers don't count: pets_train_2.
+
+    Raises:
+        UserError: trainval is among them, which holds the images of both, and so is one of the two.
     """
+    found = _splits_among(names)
+    both = {name for name in found if "trainval" in "".join(words_of(name))}
+    for name, split in found.items():
+        if both and name not in both and split in ("train", "val"):
+            raise UserError(
+                f"{min(both)} is named like train and val in one, and {name} beside it like {split} alone: "
+                "its images would count twice; move the one or the other elsewhere"
+            )
+    return found
+
+
+def _splits_among(names: Iterable[str]) -> dict[str, str | None]:
     own = {name: split_named(name) for name in names}
     if any(own.values()):
         return own

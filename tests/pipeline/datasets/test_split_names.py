@@ -3,6 +3,7 @@ import time
 import pytest
 
 from pipeline.datasets.split_names import names_contents, split_named, splits_among
+from stochca.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,10 @@ def test_hostile_names_take_no_time() -> None:
 )
 def test_splits_beside_each_other(names: tuple[str, ...], splits: tuple[str | None, ...]) -> None:
     assert splits_among(names) == dict(zip(names, splits, strict=True))
+
+
+@pytest.mark.parametrize("names", [("trainval", "val", "test"), ("pets_trainval", "pets_train", "pets_test")])
+def test_trainval_beside_one_of_the_two_is_refused(names: tuple[str, ...]) -> None:
+    expected = f"{names[0]} is named like train and val in one, and {names[1]} beside it like "
+    with pytest.raises(UserError, match=expected):
+        splits_among(names)
