@@ -16,7 +16,7 @@ from stochca.compute.precision import autocast
 from stochca.config.selection import SELECTIONS, Selection
 from stochca.data.batches import evaluation_batches
 from stochca.data.examples import Examples
-from stochca.data.images import Images, Labelled, share_of_rank
+from stochca.data.images import CheckedLabels, Images, share_of_rank
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 
@@ -69,7 +69,7 @@ def predict(
     logits, labels = [], []
     with evaluating(model):
         for batch, batch_labels in evaluation_batches(
-            Labelled(images, "images"), preprocessing, batch_size=batch_size, workers=workers
+            CheckedLabels(images, "images"), preprocessing, batch_size=batch_size, workers=workers
         ):
             with autocast(precision, device):
                 logits.append(forward(batch.to(device, non_blocking=True)).float().cpu())

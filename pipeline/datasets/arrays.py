@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
 from pipeline.datasets.source import Record, Source, select_domains
-from pipeline.datasets.split_names import splits_among
+from pipeline.datasets.split_names import refuse_overlaps, splits_among
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
@@ -53,6 +53,7 @@ def load(dataset: Dataset, sides: Sides) -> Source:
         hint = f"for {cifar} choose dataset.name: torchvision with dataset.source: CIFAR10 or CIFAR100"
         raise UserError(f"dataset.root {root} holds no arrays; {hint if cifar else EXPECTED}")
     splits = splits_among(path.stem for path in paths)
+    refuse_overlaps(splits)
     files = [replace(_look_into(path), split=splits[path.stem]) for path in paths]
     given = [file for file in files if file.split]
     if given and len(given) < len(files):

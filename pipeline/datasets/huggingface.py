@@ -119,10 +119,13 @@ def _choose_splits(
     """Our splits, each once, as far as their images have classes."""
     used: dict[str, Any] = {}
     problems: list[Problem] = []
+    both = "trainval" in tables and "train" not in tables
     for name, table in tables.items():
         split = SPLITS.get(name.lower())
         if split is None or split in used or (split != name and split in tables):
             problem = "is no split of train, val and test"
+        elif both and split == "val":
+            problem = "is a part of trainval"
         elif not any(value is not None and value >= 0 for value in table[label]):
             problem = "its images have no classes"
         else:

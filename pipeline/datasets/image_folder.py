@@ -25,7 +25,14 @@ from pipeline.datasets.source import (
     select_domains,
     shown,
 )
-from pipeline.datasets.split_names import CLASSES_TOO, names_contents, split_named, splits_among
+from pipeline.datasets.split_names import (
+    CLASSES_TOO,
+    names_contents,
+    refuse_overlaps,
+    split_named,
+    splits_among,
+    without_partner,
+)
 from pipeline.datasets.table_files import FORMATS
 from pipeline.datasets.versions import refuse_versions, versions_within
 from pipeline.images.image_files import named_like_an_image, printable
@@ -169,14 +176,14 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
         return "class", _classes(scan, folders)
     if splits and len(splits) < len(tops):
         other = next(top for top in tops if top not in splits)
-        raise UserError(
-            f"{scan.described} is ambiguous: {scan.name(next(iter(splits)))} is named like a split, "
-            f"{scan.name(other)} is not; {scan.expected}"
-        )
+        raise _half_named(scan, next(iter(splits)).name, other.name)
+    refuse_overlaps(named)
     if not splits and all(split_named(path.name) for below in filled.values() for path in below):
         below = {top: found for top, (_, found) in inside.items()}
         return "class split", _splits_of_classes(scan, below, filled)
     if not splits:
+        if half := without_partner([top.name for top in tops]):
+            raise _half_named(scan, *half)
         _check_domains_alike(
             scan, {top: {folder.name for folder in below} for top, (_, below) in inside.items()}
         )
@@ -192,6 +199,13 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
     if splits:
         _check_splits(scan, splits, folders)
     return ("split" if splits else "domain"), folders
+
+
+def _half_named(scan: Scan, split: str, other: str) -> UserError:
+    return UserError(
+        f"{scan.described} is ambiguous: {printable(split)} is named like a split, {printable(other)} is "
+        f"not; {scan.expected}"
+    )
 
 
 def _check_splits(scan: Scan, splits: Mapping[Path, str], folders: Sequence[ClassFolder]) -> None:
@@ -233,6 +247,7 @@ def _splits_of_classes(
             name = Path(scan.name(top)).name
             folders.append(folder._replace(class_name=name, split=split_named(path.name)))
     every = [path for paths in below.values() for path in paths]
+    refuse_overlaps({path.name: split_named(path.name) for path in every})
     _check_splits(scan, {path: split for path in every if (split := split_named(path.name))}, folders)
     for path in (path for path in every if path not in seen):
         scan.note(path, "is a folder without images in a class folder", LEFT_OUT)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pipeline.config.params import Dataset
 from pipeline.datasets.links import leads_out
 from pipeline.datasets.source import shown
-from pipeline.datasets.split_names import splits_among
+from pipeline.datasets.split_names import refuse_overlaps, splits_among
 from pipeline.datasets.table_files import FORMATS
 from stochca.errors import UserError
 
@@ -54,6 +54,7 @@ def _metadata_of_splits(dataset: Dataset, root: Path) -> list[Table]:
             f"{METADATA}.csv, as {other} does; put its table there, or take the folder away, and its images "
             "are drawn from the others"
         )
+    refuse_overlaps({name: folders[name] for name in tables})
     return [table for found in tables.values() for table in found]
 
 

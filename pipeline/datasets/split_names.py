@@ -1,7 +1,7 @@
 """What folders and files call the splits: train, Validation, test_images, seg_test, val2017."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from stochca.errors import UserError
 
@@ -39,33 +39,15 @@ def splits_among(names: Iterable[str]) -> dict[str, str | None]:
 
     Else names that differ in the split alone, as pets_train and pets_test; or, where there are no others, a
     name for training and the same with a split, as pets and pets-test-set. Numbers don't count: pets_train_2.
-
-    Raises:
-        UserError: trainval is among them, which holds the images of both, and so is one of the two.
     """
-    found = _splits_among(names)
-    both = {name for name in found if "trainval" in "".join(words_of(name))}
-    for name, split in found.items():
-        if both and name not in both and split in ("train", "val"):
-            raise UserError(
-                f"{min(both)} is named like train and val in one, and {name} beside it like {split} alone: "
-                "its images would count twice; move the one or the other elsewhere"
-            )
-    return found
-
-
-def _splits_among(names: Iterable[str]) -> dict[str, str | None]:
     own = {name: split_named(name) for name in names}
     if any(own.values()):
         return own
     alike: dict[tuple[str, ...], dict[str, str | None]] = {}
     for name in own:
-        words = [(word, split_named(word)) for word in words_of(name) if not word.isdecimal()]
-        splits = [split for _, split in words if split]
-        split = SPLITS.get("".join(splits))  # train and val are trainval
-        if split or not splits:
-            rest = tuple(word for word, split in words if not split and not names_contents(word))
-            alike.setdefault(rest, {})[name] = split
+        splits, rest = _splits_and_rest(name)
+        if splits in SPLITS or not splits:
+            alike.setdefault(rest, {})[name] = SPLITS.get(splits)
     for beside in alike.values():
         said = {name: split for name, split in beside.items() if split}
         if len(beside) == len(own) and "train" not in said.values():
@@ -73,6 +55,53 @@ def _splits_among(names: Iterable[str]) -> dict[str, str | None]:
         if len(set(said.values())) > 1:
             return {**own, **said}
     return own
+
+
+def without_partner(names: Sequence[str]) -> tuple[str, str] | None:
+    """Of names that `splits_among` knows no splits of: one that speaks of a split, and one of the same thing.
+
+    As birds_train beside birds_holdout, but no train_station beside an airport.
+    """
+    for name in names:
+        splits, rest = _splits_and_rest(name)
+        for other in names if splits else ():
+            its_splits, its_rest = _splits_and_rest(other)
+            if its_splits != splits and {*rest} & {*its_rest}:
+                return name, other
+    return None
+
+
+def refuse_overlaps(splits: Mapping[str, str | None]) -> None:
+    """Raise `UserError` where trainval stands beside train or val, or eval, which may be val, beside test."""
+    for name, split in splits.items():
+        for other, its in splits.items():
+            if name == other or split is None or its is None:
+                continue
+            if _is_both(name) and not _is_both(other) and its != "test":
+                raise UserError(
+                    f"{name} is named like train and val in one, and {other} beside it like {its} alone: its "
+                    "images would count twice; move the one or the other elsewhere"
+                )
+            if _is_either(name) and not _is_either(other) and its == "test":
+                raise UserError(
+                    f"{name} stands beside {other}, and may be for validation or for tests; call it val, or "
+                    "move it elsewhere"
+                )
+
+
+def _is_both(name: str) -> bool:
+    return "trainval" in "".join(words_of(name))
+
+
+def _is_either(name: str) -> bool:
+    return any(word.startswith("eval") for word in words_of(name))
+
+
+def _splits_and_rest(name: str) -> tuple[str, tuple[str, ...]]:
+    """The splits that its words speak of, joined, as train and val are trainval; and what else they say."""
+    words = [(word, split_named(word)) for word in words_of(name) if not word.isdecimal()]
+    rest = tuple(word for word, split in words if not split and not names_contents(word))
+    return "".join(split for _, split in words if split), rest
 
 
 def names_contents(name: str) -> bool:

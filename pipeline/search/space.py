@@ -10,7 +10,7 @@ from pipeline.config.sections import Range, Space, Tune
 Values = Mapping[str, float]  # what one trial tries: prob, or prob_0, prob_1, ...; and lr
 PLAIN = 0.0  # plain fine-tuning
 PAPERS = 0.1  # arXiv 2402.16092
-FEW_DRAWS = 10  # at random, before Optuna's sampler learns from what it has seen, where trials allow as many
+FEW_DRAWS = 10  # before Optuna's sampler learns from what it has seen, where trials allow as many
 
 
 def dimensions(tune: Tune, blocks: int) -> dict[str, Space]:
@@ -23,9 +23,9 @@ def dimensions(tune: Tune, blocks: int) -> dict[str, Space]:
 def first_points(tune: Tune, blocks: int, lr: float) -> list[dict[str, float]]:
     """What is tried first: plain fine-tuning and the paper's probability, where the space holds them.
 
-    Where rates are searched, plain fine-tuning is then tried at both ends of theirs as well: compared at one
-    rate alone, it would lose to whatever got a better one. A space of few values is gone through from end to
-    end, each of them once.
+    Where rates are searched, plain fine-tuning is then tried at both ends of theirs as well, in up to half of
+    the trials: compared at one rate alone, it would lose to whatever got a better one. A space of few values
+    is gone through from end to end, each of them once.
 
     Args:
         lr: the rate that goes with them, or the nearest that the space holds.
@@ -41,7 +41,7 @@ def first_points(tune: Tune, blocks: int, lr: float) -> list[dict[str, float]]:
             *({**values, "lr": rate} for values in first),
             *({**dict.fromkeys(names, PLAIN), "lr": end} for end in ends),
         ]
-    return first[: tune.trials]
+    return first[: max(min(2, tune.trials), tune.trials // 2)]
 
 
 def number_of_trials(tune: Tune, blocks: int) -> int:
@@ -50,7 +50,7 @@ def number_of_trials(tune: Tune, blocks: int) -> int:
 
 
 def random_draws(trials: int) -> int:
-    """How many trials Optuna draws at random before it learns; its own 10 is all that a short search has."""
+    """How many trials, with those tried first, Optuna learns from; its own 10 is all of a short search."""
     return max(1, min(FEW_DRAWS, trials // 2))
 
 

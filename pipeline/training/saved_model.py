@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.images.levels import Levels
+from pipeline.runtime.code import sha256_of_code
 from pipeline.runtime.files import sha256, write_json
 from pipeline.runtime.paths import BACKBONE, EXTENSIONS
 from pipeline.runtime.paths import MODELS as FOLDER
@@ -90,7 +91,7 @@ def save_trained(
         "options": pooling_options(plain),
         "adapter": adapter,
         "adapter_module": adapter_module(student),
-        "adapter_code_sha256": _code_of_extension(adapter["name"]) if adapter else None,
+        "adapter_code_sha256": sorted(_code_of_extension(adapter["name"])) if adapter else None,
         "image_size": backbone.image_size,
         "mean": list(backbone.mean),
         "std": list(backbone.std),
@@ -193,8 +194,8 @@ def _make_known(folder: Path, card: dict[str, Any]) -> None:
     name = card["adapter"]["name"]
     if name not in CHOICES["adapter"]:
         _import_extensions(card, name)
-    trained_in = card.get("adapter_code_sha256")
-    if trained_in is not None and trained_in != _code_of_extension(name):
+    trained_in = card.get("adapter_code_sha256") or []
+    if trained_in and _code_of_extension(name).isdisjoint(trained_in):
         file = f"{card['adapter_module'].replace('.', '/')}.py"
         kept, instead = "", "train the model again"
         if (folder / EXTENSIONS).is_dir():  # of a version, which no training replaces
@@ -207,13 +208,17 @@ def _make_known(folder: Path, card: dict[str, Any]) -> None:
         )
 
 
-def _code_of_extension(adapter: str) -> str | None:
-    """The sha256 of the user's own code that makes an adapter, without its remarks; None: the project's."""
+def _code_of_extension(adapter: str) -> set[str]:
+    """The sha256 of the user's own code that makes an adapter, if it is not the project's.
+
+    Once as it is, and once without remarks and layout, which not every version of Python writes alike.
+    """
     options = CHOICES["adapter"][adapter]
     parts = [part for part in (options, code_of(options)) if part.__module__.startswith(f"{EXTENSIONS}.")]
     files = sorted({Path(inspect.getfile(part)) for part in parts})
     code = [ast.unparse(_WithoutRemarks().visit(ast.parse(file.read_bytes()))) for file in files]
-    return hashlib.sha256("\n".join(code).encode()).hexdigest() if parts else None
+    without_remarks = hashlib.sha256("\n".join(code).encode()).hexdigest()
+    return {sha256_of_code(files), without_remarks} if files else set()
 
 
 class _WithoutRemarks(ast.NodeTransformer):

@@ -43,7 +43,7 @@ def in_rgb(picture: object) -> Image.Image:
     )
 
 
-class Labelled:
+class CheckedLabels:
     """A view of images, each of whose labels is checked when it is read.
 
     Args:

@@ -20,7 +20,7 @@ from stochca.config.timetable import Timetable
 from stochca.config.training import Training
 from stochca.data.batches import images_of_step
 from stochca.data.class_weights import check_class_weights, class_weights
-from stochca.data.images import Images, Labelled, are_steady, keep_in_memory, labels_of, names_of
+from stochca.data.images import CheckedLabels, Images, are_steady, keep_in_memory, labels_of, names_of
 from stochca.data.preprocessing import Preprocessing
 from stochca.errors import UserError
 from stochca.evaluation import check_every_class, check_selection
@@ -114,8 +114,8 @@ class Inputs:
         classes = getattr(self.student.get_classifier(), "out_features", None)
         return dataclasses.replace(
             self,
-            train=Labelled(self.train, "training images", classes),
-            validation=Labelled(self.validation, "validation images", classes),
+            train=CheckedLabels(self.train, "training images", classes),
+            validation=CheckedLabels(self.validation, "validation images", classes),
         )
 
     def settled(self, device: torch.device) -> "Inputs":

@@ -354,6 +354,12 @@ def test_splits_with_the_name_of_the_images(tmp_path: Path) -> None:
     refused(make(tmp_path / "d", *four), "a_test is named like a split, b_test is not")
     sets = make(tmp_path / "e", *[f"pets_{top}/{c}/1.png" for top in ("trainset", "testset") for c in "xy"])
     assert load(sets).layout == "split"
+    half = make(tmp_path / "g", *[f"birds_{top}/{c}/1.png" for top in ("train", "holdout") for c in "xy"])
+    refused(half, "birds_train is named like a split, birds_holdout is not")
+    three = [f"{top}/{c}/1.png" for top in ("train", "eval", "test") for c in "xy"]
+    refused(make(tmp_path / "h", *three), "eval stands beside test")
+    of_classes = [f"{c}/{split}/1.png" for split in ("trainval", "val") for c in "xy"]
+    refused(make(tmp_path / "i", *of_classes), "trainval is named like train and val in one")
     for top in ("trainval", "eval"):
         make(tmp_path / "f", *[f"birds_{top}/{c}/1.png" for c in "xy"])
         table = tmp_path / "f" / f"birds_{top}" / "metadata.csv"

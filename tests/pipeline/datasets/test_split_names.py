@@ -2,7 +2,13 @@ import time
 
 import pytest
 
-from pipeline.datasets.split_names import names_contents, split_named, splits_among
+from pipeline.datasets.split_names import (
+    names_contents,
+    refuse_overlaps,
+    split_named,
+    splits_among,
+    without_partner,
+)
 from stochca.errors import UserError
 
 
@@ -76,8 +82,40 @@ def test_splits_beside_each_other(names: tuple[str, ...], splits: tuple[str | No
     assert splits_among(names) == dict(zip(names, splits, strict=True))
 
 
-@pytest.mark.parametrize("names", [("trainval", "val", "test"), ("pets_trainval", "pets_train", "pets_test")])
-def test_trainval_beside_one_of_the_two_is_refused(names: tuple[str, ...]) -> None:
-    expected = f"{names[0]} is named like train and val in one, and {names[1]} beside it like "
-    with pytest.raises(UserError, match=expected):
-        splits_among(names)
+@pytest.mark.parametrize(
+    ("names", "half"),
+    [
+        (("birds_train", "birds_holdout"), ("birds_train", "birds_holdout")),
+        (("street", "train station", "test_field"), None),
+        (("day_train", "night_train"), None),
+        (("test_2_b", "street_2"), None),
+        (("art_painting", "cartoon", "photo", "sketch"), None),
+    ],
+)
+def test_a_split_without_its_partner(names: tuple[str, ...], half: tuple[str, str] | None) -> None:
+    assert not any(splits_among(names).values())
+    assert without_partner(names) == half
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("test", "trainval", "val"), "trainval is named like train and val in one, and val beside it"),
+        (("pets_test", "pets_train", "PetsTrainVal"), "PetsTrainVal is named .* and pets_train beside it"),
+        (
+            ("train", "eval", "test"),
+            "eval stands beside test, and may be for validation or for tests; call it",
+        ),
+        (("train", "val", "evaluation_set"), None),
+        (("trainval", "test"), None),
+        (("trainval_1", "trainval_2", "eval"), None),
+        (("medieval_train", "medieval_test", "test"), None),
+    ],
+)
+def test_splits_whose_images_may_be_those_of_others(names: tuple[str, ...], words: str | None) -> None:
+    splits = splits_among(names)
+    if words is None:
+        refuse_overlaps(splits)
+        return
+    with pytest.raises(UserError, match=words):
+        refuse_overlaps(splits)

@@ -51,9 +51,9 @@ def test_plain_fine_tuning_is_tried_at_the_nearest_rate_and_at_both_ends_of_thos
         (Range(low=1e-3, high=1e-2), [(0, 1e-3), (0.1, 1e-3), (0, 1e-2)]),
         ((1e-5, 3e-4), [(0, 3e-4), (0.1, 3e-4), (0, 1e-5)]),
     ):
-        for trials in (2, 5):
+        for trials, number in ((1, 1), (5, 2), (8, 4)):
             points = first_points(tune(lr=space, trials=trials), 3, lr=1e-4)
-            assert [(point["prob"], point["lr"]) for point in points] == expected[:trials]
+            assert [(point["prob"], point["lr"]) for point in points] == expected[:number]
     without_plain = tune(prob=Range(low=0.05, high=0.5), lr=Range(low=1e-5, high=1e-3))
     assert first_points(without_plain, 3, lr=1e-4) == [{"prob": 0.1, "lr": 1e-4}]
 

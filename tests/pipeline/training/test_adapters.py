@@ -1,6 +1,7 @@
 """Trained models that are adapters: saved small, loaded onto their backbone alone, exported, served."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import sys
@@ -302,6 +303,8 @@ def test_an_adapter_of_an_extension_is_loaded_and_served(
     Path("extensions/own_prompts.py").write_text(f'"""What it is."""{remarks}')
     with forgotten():
         load_trained(folder)
+    digests = json.loads((folder / "model.json").read_text())["adapter_code_sha256"]
+    assert hashlib.sha256(OWN_PROMPTS.encode()).hexdigest() in digests  # whatever Python writes the other
     changed = OWN_PROMPTS.replace("own prompts", "prompts of my own")
     Path("extensions/own_prompts.py").write_text(changed)
     for place, words in ((folder, "or train the"), (Path("run/model/own"), r"back, which is in extensions/")):

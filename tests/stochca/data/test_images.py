@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stochca.data.images import Labelled, joined_images, keep_in_memory, labels_of, some_of
+from stochca.data.images import CheckedLabels, joined_images, keep_in_memory, labels_of, some_of
 from stochca.errors import UserError
 from tests.stochca.tiny import ColouredSquares
 
@@ -107,7 +107,7 @@ def test_some_images_are_those_of_their_rows() -> None:
 def test_labels_are_whole_numbers_of_any_kind() -> None:
     arrays = [np.int32(1), np.uint8(1), np.array(1), np.array([1], np.uint8)]
     kinds: list[Any] = [1, True, *arrays, torch.tensor(1), torch.tensor([1], dtype=torch.int32)]
-    images = Labelled([(Image.new("RGB", (1, 1)), kind) for kind in kinds], "training images", classes=2)
+    images = CheckedLabels([(Image.new("RGB", (1, 1)), kind) for kind in kinds], "training images", classes=2)
     assert [(type(label), label) for _, label in pickle.loads(pickle.dumps(images))] == [(int, 1)] * len(
         kinds
     )
@@ -124,13 +124,13 @@ def test_labels_that_are_no_class_are_refused(label: Any) -> None:
     picture = Image.new("RGB", (1, 1))
     sentence = f"image 1 of the training images has the label {label!r}, where a whole number from 0 to 2,"
     with pytest.raises(UserError, match=re.escape(sentence)):
-        Labelled([(picture, 0), (picture, label)], "training images", classes=3)[1]
+        CheckedLabels([(picture, 0), (picture, label)], "training images", classes=3)[1]
     with pytest.raises(UserError, match=re.escape(sentence)):
-        labels_of(Labelled(Known(2), "training images", classes=3))
+        labels_of(CheckedLabels(Known(2), "training images", classes=3))
     if isinstance(label, int):
         Known.known_labels = np.array([0, label])
         with pytest.raises(UserError, match=f"image 1 of .* has the label .*{label}"):
-            labels_of(Labelled(Known(2), "training images", classes=3))
+            labels_of(CheckedLabels(Known(2), "training images", classes=3))
 
 
 def test_items_that_are_no_pairs_are_refused() -> None:
@@ -138,4 +138,4 @@ def test_items_that_are_no_pairs_are_refused() -> None:
     items: list[Any] = [{"image": picture, "label": 0}, (picture, 0, "path")]
     for item, found in zip(items, ("dict", "tuple"), strict=True):
         with pytest.raises(UserError, match=f"image 0 of the validation images is given as {found}, where"):
-            Labelled([item], "validation images")[0]
+            CheckedLabels([item], "validation images")[0]
