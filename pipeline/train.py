@@ -112,7 +112,8 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
                 device=device,
             )
         run.add_tags({"device": fitted.device, "precision": fitted.precision})
-        fitted = dataclasses.replace(fitted, notes=[*loaded.images.notes, *fitted.notes])
+        notes = [*params.notes_on_tuned(job.method_name), *loaded.images.notes, *fitted.notes]
+        fitted = dataclasses.replace(fitted, notes=notes)
         evaluated = find_evaluated(folder)
         outcome = Outcome(job, loaded, fitted, evaluated, run.run_id, tags, decides["versions"])
         events = read_events(folder / LOG)

@@ -30,7 +30,13 @@ from pipeline.config.sections import (
     ends,
 )
 from pipeline.config.sentences import sentence, validated
-from pipeline.config.tuned import is_tuned, read_best, resolved, searched_otherwise
+from pipeline.config.tuned import (
+    is_tuned,
+    notes_on_what_was_found,
+    read_best,
+    resolved,
+    searched_otherwise,
+)
 from pipeline.config.yaml_text import read_yaml
 from pipeline.runtime.kept import files_kept
 from pipeline.runtime.paths import BEST, PARAMS_FILE, PREPARED, PRETUNED
@@ -272,6 +278,15 @@ class Params(Section):
     def search_target(self) -> str:
         """The target that the stage `tune` searches for."""
         return self.tune.target or self.protocol.targets[0]
+
+    def notes_on_tuned(self, name: str) -> list[str]:
+        """What a reader of the method's results should know of the search; nothing, where it is not tuned.
+
+        Raises:
+            UserError: the method is tuned and there is no result of the search.
+        """
+        method = self.methods[name]
+        return notes_on_what_was_found(method, read_best(), self.training.lr) if is_tuned(method) else []
 
     def training_of(self, method: str) -> Training:
         """The training settings of a method: the common ones under its own overrides."""

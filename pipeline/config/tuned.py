@@ -63,6 +63,18 @@ def searched_otherwise(name: str, method: Method, searched: TunedCrossAttention)
     )
 
 
+def notes_on_what_was_found(method: Method, best: Best, lr: float) -> list[str]:
+    """For the reader of a comparison with methods that were not tuned, which train at the rate `lr`."""
+    probs = best.prob if isinstance(best.prob, tuple) else (best.prob,)
+    notes = [] if any(probs) else ["prob: tuned found 0, so this is plain fine-tuning."]
+    if best.lr not in (None, lr) and "lr" not in method.training:
+        notes.append(
+            f"Its learning rate was searched along ({best.lr:g}); others, not tuned, train at {lr:g}: "
+            "this may be a part of the difference to them."
+        )
+    return notes
+
+
 def resolved(method: Method, best: Best) -> Method:
     """The method with the probability that was found, and with the rate, unless it sets one itself."""
     found: dict[str, Any] = {} if best.lr is None else {"lr": best.lr}

@@ -67,8 +67,8 @@ def _refuse_in_class(described: str, folders: Sequence[ClassFolder]) -> None:
 def versions_within(folders: Sequence[ClassFolder]) -> tuple[dict[str, str], list[Problem]]:
     """Images that are named as versions of another of their class and domain, in whatever split.
 
-    Behind the name of the other stands a word, as in x_90deg, the same behind several, and so for a tenth of
-    the class; or Roboflow's hash.
+    Behind or before the name of the other stands a word, as in x_90deg and flipped_x, the same with several,
+    and so for a tenth of the class; or Roboflow's hash.
 
     Returns:
         The id of each with that of the other, which is never among them, and what there is to say.
@@ -114,20 +114,24 @@ def _versions_in_class(folders: Sequence[ClassFolder]) -> Iterator[tuple[str, st
 
 
 def _named_after(stems: Collection[str]) -> dict[str, str]:
-    """Each stem that is another with a word behind it, and the shortest of those."""
+    """Each stem that is another with a word behind or before it, and the shortest of those."""
     pairs = [
-        (stem, start, re.sub(r"\d", "", stem[len(start) :]))
+        (stem, other, re.sub(r"\d", "", added))
         for stem in stems
-        for start in _beginnings(stem)
-        if start in stems and _WORD.search(stem, len(start))
+        for sign in re.finditer(r"[\W_]+", stem)
+        for other, added in (
+            (stem[: sign.start()], stem[sign.start() :]),
+            (stem[sign.end() :], stem[: sign.end()]),
+        )
+        if other in stems and _WORD.search(added)
     ]
-    behind: dict[str, set[str]] = defaultdict(set)
-    for _, start, ending in pairs:
-        behind[ending].add(start)
+    added_to: dict[str, set[str]] = defaultdict(set)
+    for _, other, added in pairs:
+        added_to[added].add(other)
     others: dict[str, str] = {}
-    for stem, start, ending in sorted(pairs):  # the shortest first
-        if len(behind[ending]) > 1:
-            others.setdefault(stem, others.get(start, start))
+    for stem, other, added in sorted(pairs, key=lambda pair: (len(pair[0]), len(pair[1]), pair)):
+        if len(added_to[added]) > 1:
+            others.setdefault(stem, others.get(other, other))
     return others if len(others) >= FEW * len(stems) else {}
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.images.prepared import Prepared, load_prepared
@@ -87,7 +87,7 @@ def make_inputs(
         load_backbone(backbone, num_classes=len(classes), drop_path=settings.drop_path, seed=seed),
         train,
         validation,
-        method=method,
+        method=replace(method, training={}),  # which the settings hold by now
         settings=settings,
         preprocessing=preprocessing,
         source_head=load_source_head(backbone),

@@ -62,10 +62,10 @@ class Fitted:
 def fit(
     inputs: Inputs,
     *,
-    work_folder: Path | None = None,
+    work_folder: Path | str | None = None,
     keep_evaluated: Keep = "none",
     callbacks: Sequence[Callback] = (),
-    device: torch.device | None = None,
+    device: torch.device | str | None = None,
 ) -> Fitted:
     """Fine-tune `inputs.student` in place; what is kept is `Fitted.model`.
 
@@ -84,14 +84,15 @@ def fit(
             precision, parameters are frozen that the method trains, the work folder holds a checkpoint of
             another training or lacks weights that were kept, or training diverged.
     """
-    device = device or default_device()
+    device = default_device() if device is None else torch.device(device)
+    folder = None if work_folder is None else Path(work_folder)
     check_settings(inputs, device)
     check_classes(inputs)
     inputs = inputs.labelled()
     check_images(inputs)
     check_drop_path(inputs)
     check_precisions(inputs, device)
-    run = _Run(inputs, work_folder, keep_evaluated, Callbacks(callbacks if is_main() else ()), device)
+    run = _Run(inputs, folder, keep_evaluated, Callbacks(callbacks if is_main() else ()), device)
     run.begin()
     try:
         run.train()

@@ -146,6 +146,11 @@ def check_settings(inputs: Inputs, device: torch.device) -> None:
             metric that selects is not installed.
     """
     method, settings = inputs.method, inputs.settings
+    if method.training:
+        raise UserError(
+            f"method.training sets {', '.join(method.training)}, but the settings of a training are given "
+            "beside the method; put it into settings, and leave method.training out"
+        )
     resolve_precision(settings.precision, device)
     names = sorted(set(inputs.domains or ()))
     if names and settings.batch_size % len(names):

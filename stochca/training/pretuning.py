@@ -93,9 +93,9 @@ def pretune(
     settings: Training,
     preprocessing: Preprocessing,
     seed: int = 0,
-    work_folder: Path | None = None,
+    work_folder: Path | str | None = None,
     callbacks: Sequence[Callback] = (),
-    device: torch.device | None = None,
+    device: torch.device | str | None = None,
 ) -> Pretuned:
     """Train decoders for a frozen timm model. With a `work_folder`, an interrupted run continues from it.
 
@@ -108,7 +108,7 @@ def pretune(
         raise UserError("pretune.training.layer_decay must be null: decoders have no layers that it counts")
     if not len(images):
         raise UserError("there are no images to pre-tune on")
-    device = device or default_device()
+    device = default_device() if device is None else torch.device(device)
     precision: Any = resolve_precision(settings.precision, device)
     if settings.compile:
         check_compiles(device)
@@ -140,7 +140,7 @@ def pretune(
         precision=precision,
         device=device,
         listeners=listeners,
-        work_folder=work_folder,
+        work_folder=None if work_folder is None else Path(work_folder),
         decides=what_decides(
             backbone, dataclasses.replace(settings, precision=precision), len(images), preprocessing, seed
         ),

@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.params import DECODERS, PARAMS_FILE, Params, load_params
-from pipeline.config.tuned import Best, TunedCrossAttention, resolved
+from pipeline.config.tuned import Best, TunedCrossAttention, notes_on_what_was_found, resolved
 from stochca.config import LpFt, Method, Schedule, StochasticCrossAttention, Swad
 from stochca.errors import UserError
 from tests.imports import ROOT
@@ -72,6 +72,23 @@ def test_options_of_stochca_are_read(tmp_path: Path) -> None:
         teacher="dino",
         teacher_precision="same",
     )
+
+
+@pytest.mark.parametrize(
+    ("best", "own", "words"),
+    [
+        (Best(prob=0.3), {}, []),
+        (Best(prob=0.3, lr=3e-5), {}, []),
+        (Best(prob=0.3, lr=1e-5), {"lr": 1e-4}, []),
+        (Best(prob=0.3, lr=1e-5), {}, ["searched along (1e-05); others, not tuned, train at 3e-05"]),
+        (Best(prob=(0.0, 0.0)), {}, ["found 0, so this is plain fine-tuning"]),
+        (Best(prob=0.0, lr=1e-5), {}, ["found 0, so this is", "others, not tuned, train at 3e-05"]),
+    ],
+)
+def test_what_a_reader_should_know_of_the_search(best: Best, own: dict[str, Any], words: list[str]) -> None:
+    notes = notes_on_what_was_found(Method(attention=TunedCrossAttention(), training=own), best, 3e-5)
+    assert len(notes) == len(words)
+    assert all(text in note for note, text in zip(notes, words, strict=True))
 
 
 def test_what_is_tuned_keeps_its_other_options() -> None:

@@ -100,6 +100,15 @@ def test_versions_in_the_folder_of_their_class() -> None:
     assert [note["file"] for note in notes] == [f"{80 + 2 + 60} images"]
 
 
+def test_what_was_added_may_stand_before_the_name() -> None:
+    added = {f"{word}{shot}": shot for shot in SHOTS for word in ("flipped_", "rot_90-")}
+    twice = {f"noisy_flipped_{shot}": shot for shot in SHOTS}
+    names = [f"{stem}.jpg" for stem in (*SHOTS, *added, *twice)]
+    versions, _ = versions_within([ClassFolder("cat", Path(), "cat", names)])
+    expected = {f"cat/{stem}.jpg": f"cat/{shot}.jpg" for stem, shot in {**added, **twice}.items()}
+    assert versions == expected
+
+
 def test_versions_that_splits_part_are_told() -> None:
     names = {"train": ["1", "2", "2_flip", "3", "3_flip", "4_flip"], "val": ["1", "2", "4"]}
     folders = [

@@ -706,9 +706,9 @@ def test_refitting_trains_on_validation_images_too_and_keeps_the_last_step(name:
             settings=settings(drop_path=0.0),
             preprocessing=PREPROCESSING,
         ),
-        work_folder=tmp_path / "plain",
+        work_folder=str(tmp_path / "plain"),  # either will do, as will a device's name
         keep_evaluated="last",
-        device=DEVICE,
+        device=str(DEVICE),
     )
     assert last.validation is not None
     (weights,) = find_evaluated(tmp_path / "plain").values()
@@ -869,7 +869,7 @@ def inputs_with(**options: Any) -> Inputs:
         "settings": settings(),
         **options,
     }
-    return Inputs(tiny_vit(), method=Method(), preprocessing=PREPROCESSING, **found)
+    return Inputs(tiny_vit(), **{"method": Method(), "preprocessing": PREPROCESSING, **found})
 
 
 @pytest.mark.parametrize(
@@ -884,6 +884,7 @@ def inputs_with(**options: Any) -> Inputs:
             "training.class_weights names 'grey', .* the classes are red, green, blue",
         ),
         ({"settings": settings(class_weights=(1.0, 2.0))}, "has 2 weights for 3 classes"),
+        ({"method": Method(training={"lr": 5e-5})}, "method.training sets lr, but .*; put it into settings"),
         (
             {"settings": settings(sampler="balanced"), "domains": ["a", "b"] * 20},
             "training.sampler balanced does not go with batches",
