@@ -53,6 +53,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
         from stochca.training.inputs import check_settings
 
     loaded = load_job(job)
+    notes = [*params.notes_on_tuned(job.method_name), *loaded.images.notes]
     card, prepared, inputs = loaded.card, loaded.prepared, loaded.inputs
     workers = params.workers
     here = workers.num_workers == 1 or workers.address == LOCAL  # else what this machine has says little
@@ -112,8 +113,7 @@ def _train(job: Job, params: Params, follower: Follower) -> None:
                 device=device,
             )
         run.add_tags({"device": fitted.device, "precision": fitted.precision})
-        notes = [*params.notes_on_tuned(job.method_name), *loaded.images.notes, *fitted.notes]
-        fitted = dataclasses.replace(fitted, notes=notes)
+        fitted = dataclasses.replace(fitted, notes=[*notes, *fitted.notes])
         evaluated = find_evaluated(folder)
         outcome = Outcome(job, loaded, fitted, evaluated, run.run_id, tags, decides["versions"])
         events = read_events(folder / LOG)

@@ -64,13 +64,13 @@ def searched_otherwise(name: str, method: Method, searched: TunedCrossAttention)
 
 
 def notes_on_what_was_found(method: Method, best: Best, lr: float) -> list[str]:
-    """For the reader of a comparison with methods that were not tuned, which train at the rate `lr`."""
+    """For the reader of a comparison with methods that are not tuned, which train at `lr` or set a rate."""
     probs = best.prob if isinstance(best.prob, tuple) else (best.prob,)
     notes = [] if any(probs) else ["prob: tuned found 0, so this is plain fine-tuning."]
     if best.lr not in (None, lr) and "lr" not in method.training:
         notes.append(
-            f"Its learning rate was searched along ({best.lr:g}); others, not tuned, train at {lr:g}: "
-            "this may be a part of the difference to them."
+            f"The learning rate was searched along with prob ({best.lr:g}); a method that is not tuned and "
+            f"sets none trains at {lr:g}, which may be a part of a difference to it."
         )
     return notes
 

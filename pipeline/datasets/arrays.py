@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from pipeline.config.datasets import register
 from pipeline.config.params import Dataset
 from pipeline.datasets.source import Record, Source, select_domains
-from pipeline.datasets.split_names import refuse_overlaps, splits_among
+from pipeline.datasets.split_names import refuse_overlaps, splits_among, without_partner
 from pipeline.images.sizes import Sides
 from stochca.errors import UserError
 
@@ -56,11 +56,13 @@ def load(dataset: Dataset, sides: Sides) -> Source:
     refuse_overlaps(splits)
     files = [replace(_look_into(path), split=splits[path.stem]) for path in paths]
     given = [file for file in files if file.split]
+    half = without_partner([path.stem for path in paths]) if not given else None
     if given and len(given) < len(files):
-        other = next(file for file in files if not file.split)
+        half = given[0].path.stem, next(file.path.stem for file in files if not file.split)
+    if half:
         raise UserError(
-            f"dataset.root {root} is ambiguous: {given[0].path.name} is named like a split, "
-            f"{other.path.name} is not; {EXPECTED}"
+            f"dataset.root {root} is ambiguous: {half[0]}.npz is named like a split, {half[1]}.npz is not; "
+            f"{EXPECTED}"
         )
     names = _class_names(root, files)
     count = sum(len(file.labels) for file in files)

@@ -204,7 +204,7 @@ def _recognise(scan: Scan) -> tuple[str, list[ClassFolder]]:
 def _half_named(scan: Scan, split: str, other: str) -> UserError:
     return UserError(
         f"{scan.described} is ambiguous: {printable(split)} is named like a split, {printable(other)} is "
-        f"not; {scan.expected}"
+        f"not; if both are domains, rename one; {scan.expected}"
     )
 
 

@@ -86,7 +86,7 @@ def versions_within(folders: Sequence[ClassFolder]) -> tuple[dict[str, str], lis
     notes: list[Problem] = []
     for found, problem, action in (
         (list(versions), "are named as versions of others", "where splits are drawn, these stay in one"),
-        (parted, "lie in another split than what they are versions of", "kept; scores come out too good"),
+        (parted, "lie in another split than what they are versions of", "kept; scores may come out too good"),
     ):
         if found:
             problem += f", as {found[0]} of {versions[found[0]]}"
@@ -123,7 +123,7 @@ def _named_after(stems: Collection[str]) -> dict[str, str]:
             (stem[: sign.start()], stem[sign.start() :]),
             (stem[sign.end() :], stem[: sign.end()]),
         )
-        if other in stems and _WORD.search(added)
+        if other in stems and _WORD.search(added) and not (other.isdecimal() and stem.endswith(other))
     ]
     added_to: dict[str, set[str]] = defaultdict(set)
     for _, other, added in pairs:

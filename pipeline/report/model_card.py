@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
@@ -118,11 +119,17 @@ def model_card(trained: TrainedModel, tested: Tested | None) -> str:
         license=trained.card["backbone"]["license"],
         tested=tested,
         run=None if tested is None else tested.description,
+        cross_attends=tested is not None and _cross_attends(tested.description["config"]["attention"]),
         images_by=_origin_of_images(tested),
         settings=None if tested is None else _settings(tested.description),
         confidence=CONFIDENCE,
         words=sentences,
     )
+
+
+def _cross_attends(attention: Mapping[str, Any]) -> bool:
+    """Whether a block ever did: a search may have found that none should."""
+    return attention["name"] == "stochca" and bool(np.any(attention["prob"]))
 
 
 def _head(trained: TrainedModel, tested: Tested | None) -> str:

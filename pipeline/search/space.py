@@ -49,8 +49,8 @@ def number_of_trials(tune: Tune, blocks: int) -> int:
     return len(_grid(tune, blocks)) or tune.trials
 
 
-def random_draws(trials: int) -> int:
-    """How many trials, with those tried first, Optuna learns from; its own 10 is all of a short search."""
+def trials_before_learning(trials: int) -> int:
+    """How many, those tried first among them, come before Optuna learns: its own 10, or half of them."""
     return max(1, min(FEW_DRAWS, trials // 2))
 
 

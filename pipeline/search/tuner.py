@@ -13,7 +13,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from pipeline.search.records import REACHED, Records, Rung
-from pipeline.search.space import first_points, is_plain, number_of_trials, random_draws, ray_space
+from pipeline.search.space import first_points, is_plain, number_of_trials, ray_space, trials_before_learning
 from pipeline.search.task import Task
 from pipeline.search.trial import EVALUATIONS, Trial
 
@@ -45,7 +45,7 @@ def tuner_of(task: Task, state: Path, sent: list[ray.ObjectRef]) -> tune.Tuner:
                 points_to_evaluate=first_points(settings, blocks, task.training.lr),
                 sampler=TPESampler(
                     seed=settings.sampler_seed,
-                    n_startup_trials=random_draws(trials),
+                    n_startup_trials=trials_before_learning(trials),
                     constant_liar=True,  # trials that run side by side keep apart
                 ),
             ),

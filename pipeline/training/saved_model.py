@@ -195,6 +195,7 @@ def _make_known(folder: Path, card: dict[str, Any]) -> None:
     if name not in CHOICES["adapter"]:
         _import_extensions(card, name)
     trained_in = card.get("adapter_code_sha256") or []
+    trained_in = [trained_in] if isinstance(trained_in, str) else trained_in
     if trained_in and _code_of_extension(name).isdisjoint(trained_in):
         file = f"{card['adapter_module'].replace('.', '/')}.py"
         kept, instead = "", "train the model again"

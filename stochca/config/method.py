@@ -23,7 +23,7 @@ class Method:
     phases: Phases = field(default_factory=SinglePhase)
     average: Average = field(default_factory=NoAverage)
     penalties: tuple[Penalty, ...] = ()  # terms added to the loss
-    training: dict[str, Any] = field(default_factory=dict)  # its own in params.yaml; `fit` takes settings
+    training: dict[str, Any] = field(default_factory=dict)  # overrides in params.yaml; `fit` has its own
 
     def __post_init__(self) -> None:
         names = [penalty.name for penalty in self.penalties]

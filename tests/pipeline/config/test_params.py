@@ -80,9 +80,13 @@ def test_options_of_stochca_are_read(tmp_path: Path) -> None:
         (Best(prob=0.3), {}, []),
         (Best(prob=0.3, lr=3e-5), {}, []),
         (Best(prob=0.3, lr=1e-5), {"lr": 1e-4}, []),
-        (Best(prob=0.3, lr=1e-5), {}, ["searched along (1e-05); others, not tuned, train at 3e-05"]),
+        (
+            Best(prob=0.3, lr=1e-5),
+            {},
+            ["prob (1e-05); a method that is not tuned and sets none trains"],
+        ),
         (Best(prob=(0.0, 0.0)), {}, ["found 0, so this is plain fine-tuning"]),
-        (Best(prob=0.0, lr=1e-5), {}, ["found 0, so this is", "others, not tuned, train at 3e-05"]),
+        (Best(prob=0.0, lr=1e-5), {}, ["found 0, so this is", "sets none trains at 3e-05"]),
     ],
 )
 def test_what_a_reader_should_know_of_the_search(best: Best, own: dict[str, Any], words: list[str]) -> None:

@@ -134,6 +134,7 @@ def test_versions_that_splits_part_are_told() -> None:
         [f"image_{number:05}" for number in range(30)],  # 102 Flowers
         ["cat", "cat_asleep", "dog", "dog_asleep", *(f"photo_of_{word}" for word in LEAVES)],
         ["x", "x_left", "y", "y_right"],
+        [f"{word}{number}" for word in ("", "cat_", "IMG.") for number in range(30)],  # put together
     ],
 )
 def test_ordinary_names_are_of_no_versions(stems: list[str]) -> None:

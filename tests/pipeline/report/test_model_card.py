@@ -133,6 +133,9 @@ def test_what_it_tells_of_the_run(trained: TrainedModel) -> None:
     assert settings["training"] == description["training"]
     assert settings["method"]["attention"] == description["config"]["attention"]
     assert "Origin of the images" not in card
+    description["config"]["attention"]["prob"] = [0.0, 0.0]  # which a search may find
+    write_json(Path("results", NAME, "run.json"), description)
+    assert "stochastic cross-attention to" not in card_of(trained)
 
 
 def test_images_are_attributed_where_they_are_those_of_the_run(trained: TrainedModel) -> None:

@@ -11,7 +11,7 @@ from pipeline.search.space import (
     is_plain,
     number_of_trials,
     prob_of,
-    random_draws,
+    trials_before_learning,
 )
 from tests.pipeline.sections import SHIPPED
 
@@ -75,7 +75,7 @@ def test_few_values_are_each_tried_once() -> None:
 
 
 def test_some_trials_are_left_to_learn_from_the_others() -> None:
-    assert [random_draws(trials) for trials in (1, 2, 8, 20, 100)] == [1, 1, 4, 10, 10]
+    assert [trials_before_learning(trials) for trials in (1, 2, 8, 20, 100)] == [1, 1, 4, 10, 10]
 
 
 def test_plain_means_that_no_block_ever_cross_attends() -> None:
