@@ -111,8 +111,9 @@ def wait_for(port: int, host: str = "127.0.0.1") -> None:
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Two nodes of one CPU each."""
+    monkeypatch.setenv("RAY_worker_niceness", environment()["RAY_worker_niceness"])
     cluster = Cluster()
     try:
         for _ in range(2):
