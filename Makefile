@@ -70,10 +70,10 @@ serve: $(READY)  ## start Prefect and MLflow here, with the flows on their sched
 test: $(READY)  ## run the tests
 	@$(TESTS) -n 2 -m "not slow"
 
-# A line for each, for they are long; more than cores, for they wait for servers; the longest, e2e, first.
+# A line for each, for they are long; twice as many as cores, for they wait for servers; the longest, e2e, first.
 # Only their files, because each process imports all that it is given.
 test-slow: $(READY)  ## run the long tests, end to end
-	@$(TESTS) -n 5 --no-loadscope-reorder -m slow -vv $$(grep -rl --include='*.py' mark.slow tests | sort)
+	@$(TESTS) -n 4 --no-loadscope-reorder -m slow -vv $$(grep -rl --include='*.py' mark.slow tests | sort)
 
 test-all: $(READY)  ## run the tests, the long ones too
 	@$(TESTS) -n 2
