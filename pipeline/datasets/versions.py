@@ -20,6 +20,7 @@ WHY = (
     "dataset.domains, or all images in a table (dataset.labels) with the column group"
 )
 _ROBOFLOW = re.compile(r"\.rf\.\w+$")  # x_jpg.rf.HASH, as often as there are versions of x
+_SIGN = re.compile(r"[\W_]+")  # between the words of a name
 _WORD = re.compile(r"[^\W\d_]{2}")  # a number counts, and so does a letter
 
 
@@ -118,7 +119,7 @@ def _named_after(stems: Collection[str]) -> dict[str, str]:
     pairs = [
         (stem, other, re.sub(r"\d", "", added))
         for stem in stems
-        for sign in re.finditer(r"[\W_]+", stem)
+        for sign in _SIGN.finditer(stem)
         for other, added in (
             (stem[: sign.start()], stem[sign.start() :]),
             (stem[sign.end() :], stem[: sign.end()]),
@@ -149,5 +150,5 @@ def _stem(name: str) -> str:
 def _beginnings(stem: str) -> Iterator[str]:
     """All of it, and what stands before each sign between its words."""
     yield stem
-    for sign in re.finditer(r"[\W_]+", stem):
+    for sign in _SIGN.finditer(stem):
         yield stem[: sign.start()]
